@@ -1,0 +1,146 @@
+"""Box frames and box geometry: the one home of every conversion between coordinate frames.
+
+The project's own frame is the *slab frame*: ``(N, 4)`` floats ``x1, y1, x2, y2`` in pixels, 0-based,
+``x`` along the last axis (columns), edges half-open, so that a box's width is ``x2 - x1``. An image
+without lesions has boxes of shape ``(0, 4)``. Every other frame exists only inside the function that
+converts it.
+
+All functions take and return either a ``numpy.ndarray`` or a ``torch.Tensor``, keep the dtype, and
+never change their argument.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+ArrayT = TypeVar("ArrayT", np.ndarray, torch.Tensor)
+
+# DeepLesion's bounding boxes are the RECIST end points padded by this many pixels on every side.
+RECIST_PADDING = 5.0
+
+
+def _copy(boxes: ArrayT) -> ArrayT:
+    return boxes.clone() if isinstance(boxes, torch.Tensor) else boxes.copy()
+
+
+def check_boxes(boxes: np.ndarray | torch.Tensor, where: str = "boxes") -> None:
+    """Check that ``boxes`` is a legal array of slab-frame boxes.
+
+    Args:
+        boxes: ``(N, 4)`` boxes ``x1, y1, x2, y2``; ``(0, 4)`` is legal.
+        where: What the boxes belong to (file, series, row), for the error message.
+
+    Raises:
+        ValueError: If the shape is not ``(N, 4)``, a value is not finite, or a box has ``x2 <= x1``
+            or ``y2 <= y1``. The message names the first bad box.
+    """
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"Expected boxes of shape (N, 4), got {tuple(boxes.shape)} in {where}.")
+    values = np.asarray(boxes.detach().cpu() if isinstance(boxes, torch.Tensor) else boxes, dtype=np.float64)
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        raise ValueError(f"Expected finite box coordinates, got {values[row].tolist()} as box {row} in {where}.")
+    upright = (values[:, 2] > values[:, 0]) & (values[:, 3] > values[:, 1])
+    if not upright.all():
+        row = int(np.flatnonzero(~upright)[0])
+        raise ValueError(
+            f"Expected boxes with x1 < x2 and y1 < y2, got {values[row].tolist()} as box {row} in {where}."
+        )
+
+
+def from_deeplesion(boxes: ArrayT) -> ArrayT:
+    """Convert 1-based ``DL_info.csv`` boxes ``(N, 4)`` to the slab frame (subtract 1)."""
+    return boxes - 1
+
+
+def to_deeplesion(boxes: ArrayT) -> ArrayT:
+    """Convert slab-frame boxes ``(N, 4)`` to 1-based ``DL_info.csv`` boxes (add 1)."""
+    return boxes + 1
+
+
+def from_coco(boxes: ArrayT) -> ArrayT:
+    """Convert COCO boxes ``(N, 4)`` ``x, y, width, height`` (0-based) to the slab frame."""
+    out = _copy(boxes)
+    out[..., 2:] = boxes[..., :2] + boxes[..., 2:]
+    return out
+
+
+def to_coco(boxes: ArrayT) -> ArrayT:
+    """Convert slab-frame boxes ``(N, 4)`` to COCO's ``x, y, width, height``."""
+    out = _copy(boxes)
+    out[..., 2:] = boxes[..., 2:] - boxes[..., :2]
+    return out
+
+
+def swap_axes(boxes: ArrayT) -> ArrayT:
+    """Swap the two image axes of ``(N, 4)`` boxes: slab frame <-> MONAI's array-axis order.
+
+    MONAI's 2D boxes name the first array axis first (rows, then columns); the slab frame names columns
+    first. The conversion is its own inverse.
+    """
+    return boxes[..., [1, 0, 3, 2]]
+
+
+def flip_horizontal(boxes: ArrayT, width: float) -> ArrayT:
+    """Mirror ``(N, 4)`` slab-frame boxes left to right in an image ``width`` pixels wide."""
+    out = _copy(boxes)
+    out[..., 0] = width - boxes[..., 2]
+    out[..., 2] = width - boxes[..., 0]
+    return out
+
+
+def flip_vertical(boxes: ArrayT, height: float) -> ArrayT:
+    """Mirror ``(N, 4)`` slab-frame boxes top to bottom in an image ``height`` pixels high."""
+    out = _copy(boxes)
+    out[..., 1] = height - boxes[..., 3]
+    out[..., 3] = height - boxes[..., 1]
+    return out
+
+
+def scale(boxes: ArrayT, factor_x: float, factor_y: float) -> ArrayT:
+    """Scale ``(N, 4)`` slab-frame boxes with an image resized by ``factor_x`` and ``factor_y`` (new / old)."""
+    out = _copy(boxes)
+    out[..., 0::2] = boxes[..., 0::2] * factor_x
+    out[..., 1::2] = boxes[..., 1::2] * factor_y
+    return out
+
+
+def clip(boxes: ArrayT, height: float, width: float) -> ArrayT:
+    """Clip ``(N, 4)`` slab-frame boxes to an image of ``height`` x ``width`` pixels (number of boxes kept)."""
+    out = _copy(boxes)
+    out[..., 0::2] = boxes[..., 0::2].clip(0, width)
+    out[..., 1::2] = boxes[..., 1::2].clip(0, height)
+    return out
+
+
+def area(boxes: ArrayT) -> ArrayT:
+    """Area of ``(N, 4)`` slab-frame boxes in square pixels, ``(N,)``."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def pairwise_iou(boxes: np.ndarray, others: np.ndarray, extra: float = 0.0) -> np.ndarray:
+    """Intersection over union of every pair of boxes, in float64.
+
+    Args:
+        boxes: ``(M, 4)`` slab-frame boxes.
+        others: ``(N, 4)`` slab-frame boxes.
+        extra: Pixels added to every width and height: 0 for continuous coordinates (the released MP3D
+            code), 1 for inclusive pixel coordinates (MULAN, 3DCE).
+
+    Returns:
+        ``(M, N)`` float64 in [0, 1]; a pair without area gives 0.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    others = np.asarray(others, dtype=np.float64).reshape(-1, 4)
+    left_top = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    right_bottom = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    sides = np.maximum(right_bottom - left_top + extra, 0.0)
+    overlap = sides[..., 0] * sides[..., 1]
+    sizes = np.prod(boxes[:, 2:] - boxes[:, :2] + extra, axis=1)
+    other_sizes = np.prod(others[:, 2:] - others[:, :2] + extra, axis=1)
+    union = sizes[:, None] + other_sizes[None, :] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)

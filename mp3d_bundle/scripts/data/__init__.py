@@ -1,0 +1,1 @@
+"""Readers, slabs, transforms and the synthetic data set."""

@@ -1,0 +1,1 @@
+"""From a whole scan to lesions and pictures."""

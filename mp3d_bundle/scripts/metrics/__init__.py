@@ -1,0 +1,1 @@
+"""Scoring: FROC, average precision, intervals, reports."""

@@ -1,0 +1,25 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def bundle_root() -> Path:
+    """The bundle's folder."""
+    return REPOSITORY / "mp3d_bundle"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real samples and reference values beside the checkout; skips where it is absent."""
+    folder = Path(os.environ.get("MP3D_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "reference").is_dir():
+        pytest.skip(f"real samples and reference values are not here: no folder {folder}")
+    return folder

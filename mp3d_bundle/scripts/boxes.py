@@ -22,8 +22,11 @@ ArrayT = TypeVar("ArrayT", np.ndarray, torch.Tensor)
 RECIST_PADDING = 5.0
 
 
-def _copy(boxes: ArrayT) -> ArrayT:
-    return boxes.clone() if isinstance(boxes, torch.Tensor) else boxes.copy()
+def _join(*columns: ArrayT) -> ArrayT:
+    """Put columns ``(...)`` side by side as ``(..., len(columns))``, whichever library they belong to."""
+    if isinstance(columns[0], torch.Tensor):
+        return torch.stack(columns, dim=-1)  # type: ignore[return-value, arg-type]
+    return np.stack(columns, axis=-1)  # type: ignore[return-value]
 
 
 def check_boxes(boxes: np.ndarray | torch.Tensor, where: str = "boxes") -> None:
@@ -64,16 +67,14 @@ def to_deeplesion(boxes: ArrayT) -> ArrayT:
 
 def from_coco(boxes: ArrayT) -> ArrayT:
     """Convert COCO boxes ``(N, 4)`` ``x, y, width, height`` (0-based) to the slab frame."""
-    out = _copy(boxes)
-    out[..., 2:] = boxes[..., :2] + boxes[..., 2:]
-    return out
+    x, y, width, height = (boxes[..., column] for column in range(4))
+    return _join(x, y, x + width, y + height)
 
 
 def to_coco(boxes: ArrayT) -> ArrayT:
     """Convert slab-frame boxes ``(N, 4)`` to COCO's ``x, y, width, height``."""
-    out = _copy(boxes)
-    out[..., 2:] = boxes[..., 2:] - boxes[..., :2]
-    return out
+    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
+    return _join(x1, y1, x2 - x1, y2 - y1)
 
 
 def swap_axes(boxes: ArrayT) -> ArrayT:
@@ -87,34 +88,26 @@ def swap_axes(boxes: ArrayT) -> ArrayT:
 
 def flip_horizontal(boxes: ArrayT, width: float) -> ArrayT:
     """Mirror ``(N, 4)`` slab-frame boxes left to right in an image ``width`` pixels wide."""
-    out = _copy(boxes)
-    out[..., 0] = width - boxes[..., 2]
-    out[..., 2] = width - boxes[..., 0]
-    return out
+    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
+    return _join(width - x2, y1, width - x1, y2)
 
 
 def flip_vertical(boxes: ArrayT, height: float) -> ArrayT:
     """Mirror ``(N, 4)`` slab-frame boxes top to bottom in an image ``height`` pixels high."""
-    out = _copy(boxes)
-    out[..., 1] = height - boxes[..., 3]
-    out[..., 3] = height - boxes[..., 1]
-    return out
+    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
+    return _join(x1, height - y2, x2, height - y1)
 
 
 def scale(boxes: ArrayT, factor_x: float, factor_y: float) -> ArrayT:
     """Scale ``(N, 4)`` slab-frame boxes with an image resized by ``factor_x`` and ``factor_y`` (new / old)."""
-    out = _copy(boxes)
-    out[..., 0::2] = boxes[..., 0::2] * factor_x
-    out[..., 1::2] = boxes[..., 1::2] * factor_y
-    return out
+    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
+    return _join(x1 * factor_x, y1 * factor_y, x2 * factor_x, y2 * factor_y)
 
 
 def clip(boxes: ArrayT, height: float, width: float) -> ArrayT:
     """Clip ``(N, 4)`` slab-frame boxes to an image of ``height`` x ``width`` pixels (number of boxes kept)."""
-    out = _copy(boxes)
-    out[..., 0::2] = boxes[..., 0::2].clip(0, width)
-    out[..., 1::2] = boxes[..., 1::2].clip(0, height)
-    return out
+    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
+    return _join(x1.clip(0, width), y1.clip(0, height), x2.clip(0, width), y2.clip(0, height))
 
 
 def area(boxes: ArrayT) -> ArrayT:

@@ -1,0 +1,214 @@
+"""Translate checkpoints between the released mmdetection code and this bundle, tensor by tensor.
+
+    python -m scripts.convert_checkpoint --source mp3d63-d720bda1.pth --target models/coco_mp3d63.pt
+    python -m scripts.convert_checkpoint --source models/model.pt --target out.pth --to mmdet
+
+Run from the bundle's folder. Reads backbone files and whole detectors; refuses a file in which a tensor is
+missing or left over. Loads tensors only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fire
+import torch
+from torch import Tensor, nn
+
+from .weights import build_network, read_tensors, write_atomically
+
+# Our name -> the released code's name. Order matters only where patterns overlap.
+_RULES = [
+    (r"^backbone\.body\.stem\.conv\.0\.", "backbone.conv1_custom."),
+    (r"^backbone\.body\.stem\.conv\.1\.", "backbone.norm1."),
+    (r"\.reduce\.0\.", ".conv1."),
+    (r"\.reduce\.1\.", ".norm_1."),
+    (r"\.pair\.in_plane\.0\.", ".conv2."),
+    (r"\.pair\.in_plane\.1\.", ".norm_2."),
+    (r"\.pair\.inter_slice\.0\.", ".conv3."),
+    (r"\.pair\.inter_slice\.1\.", ".norm_3."),
+    (r"\.expand\.0\.", ".conv4."),
+    (r"\.expand\.1\.", ".norm_4."),
+    (r"\.pair1\.in_plane\.0\.", ".conv1."),
+    (r"\.pair1\.in_plane\.1\.", ".norm_1."),
+    (r"\.pair1\.inter_slice\.0\.", ".conv2."),
+    (r"\.pair1\.inter_slice\.1\.", ".norm_2."),
+    (r"\.pair2\.in_plane\.0\.", ".conv3."),
+    (r"\.pair2\.in_plane\.1\.", ".norm_3."),
+    (r"\.pair2\.inter_slice\.0\.", ".conv4."),
+    (r"\.pair2\.inter_slice\.1\.", ".norm_4."),
+    (r"\.shortcut\.", ".downsample."),
+    (r"^backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral_convs.\1.conv."),
+    (r"^backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.fpn_convs.\1.conv."),
+    (r"^rpn\.head\.conv\.0\.0\.", "rpn_head.rpn_conv."),
+    (r"^rpn\.head\.cls_logits\.", "rpn_head.rpn_cls."),
+    (r"^rpn\.head\.bbox_pred\.", "rpn_head.rpn_reg."),
+    (r"^roi_heads\.box_head\.fc6\.", "roi_head.bbox_head.shared_fcs.0."),
+    (r"^roi_heads\.box_head\.fc7\.", "roi_head.bbox_head.shared_fcs.1."),
+    (r"^roi_heads\.predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
+    (r"^roi_heads\.predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
+]
+_CLASSIFIER = "roi_head.bbox_head.fc_cls."
+_BODY = "backbone."
+# The reader of a backbone file gets the 3D body and the conversion; the rest of a detector starts fresh.
+BACKBONE_PARTS = ("backbone.body.", "backbone.conversions.")
+
+
+def released_name(name: str, shape: torch.Size) -> str:
+    """The released code's name of one of our tensors (``shape`` tells the two kinds of conversion apart)."""
+    conversion = re.match(r"^backbone\.conversions\.(\d)\.conv\.weight$", name)
+    if conversion:
+        kind = "groupconv_" if len(shape) == 4 else "conv3d_all_"
+        return f"backbone.{kind}{int(conversion[1]) + 1}.weight"
+    stage = re.match(r"^backbone\.body\.stages\.(\d)\.", name)
+    if stage:
+        name = f"backbone.layer{int(stage[1]) + 1}." + name[stage.end() :]
+    for pattern, replacement in _RULES:
+        name, count = re.subn(pattern, replacement, name)
+        if count:
+            break
+    return name
+
+
+def to_released(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Our state dict under the released code's names, background class last."""
+    renamed = OrderedDict()
+    for name, tensor in state.items():
+        released = released_name(name, tensor.shape)
+        renamed[released] = tensor.roll(-1, 0) if released.startswith(_CLASSIFIER) else tensor
+    return renamed
+
+
+def from_released(state: Mapping[str, Tensor], network: nn.Module, where: str) -> OrderedDict[str, Tensor]:
+    """The released code's state dict under our names, background class first.
+
+    Args:
+        state: Released names without a leading ``module.``.
+        network: Network that the tensors belong to; its whole detector, or (for a backbone file) its backbone
+            must be covered exactly.
+        where: Source, for errors.
+
+    Raises:
+        ValueError: Naming the tensors that are missing, left over or misshapen.
+    """
+    own = network.state_dict()
+    if not any(name.startswith(("neck.", "rpn_head.", "roi_head.")) for name in state):
+        own = {name: tensor for name, tensor in own.items() if name.startswith(BACKBONE_PARTS)}
+    names = {released_name(name, tensor.shape): name for name, tensor in own.items()}
+    problems = [f"missing: {name}" for name in names if name not in state]
+    problems += [f"left over: {name}" for name in state if name not in names]
+    problems += [
+        f"{name}: expected shape {tuple(own[names[name]].shape)}, got {tuple(tensor.shape)}"
+        for name, tensor in state.items()
+        if name in names and own[names[name]].shape != tensor.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ValueError(
+            f"Expected a checkpoint of the released code in which every tensor has its place, {where}: {shown}."
+        )
+    return OrderedDict(
+        (ours, state[released].roll(1, 0) if released.startswith(_CLASSIFIER) else state[released])
+        for released, ours in names.items()
+    )
+
+
+def infer_definition(state: Mapping[str, Tensor], where: str, *, isotropic: bool = False) -> dict[str, Any]:
+    """Network definition that fits a released state dict, read from its names and shapes.
+
+    Args:
+        state: Released names without a leading ``module.``.
+        where: Source, for errors.
+        isotropic: Whether it is the network with inter-slice pooling, which has the same tensors as one with CTM.
+
+    Raises:
+        ValueError: If there is no backbone in it.
+    """
+    first = state.get("backbone.conv1_custom.weight")
+    if first is None:
+        raise ValueError(
+            f"Expected a checkpoint of the released code with a tensor 'backbone.conv1_custom.weight', got "
+            f"{list(state)[:3]} in {where}."
+        )
+    layers = []
+    for stage in range(1, 5):
+        found = {int(match[1]) for name in state if (match := re.match(rf"^backbone\.layer{stage}\.(\d+)\.", name))}
+        layers.append(len(found))
+    if min(layers) == 0:
+        raise ValueError(
+            f"Expected four stages 'backbone.layer1' to 'backbone.layer4', got {layers} blocks in {where}."
+        )
+    bottleneck = state["backbone.layer1.0.conv1.weight"].shape[2:] == (1, 1, 1)
+    body: dict[str, Any] = {"_target_": "scripts.networks.ResNet3d", "layers": layers, "width": first.shape[0]}
+    if not bottleneck:
+        body["block"] = {"_target_": "scripts.networks.PseudoBasicBlock", "_mode_": "callable"}
+    if isotropic:
+        body["stem"] = {"_target_": "scripts.networks.Stem", "_mode_": "callable", "pool_depth": 1}
+        body["stage_pools"] = {"_target_": "scripts.networks.isotropic_pools"}
+    definition: dict[str, Any] = {"_target_": "scripts.networks.mp3d_fpn", "num_slices": 9, "body": body}
+    if (grouped := state.get("backbone.groupconv_1.weight")) is not None:
+        definition["num_slices"] = grouped.shape[1]
+    elif (dense := state.get("backbone.conv3d_all_1.weight")) is not None:
+        definition["num_slices"] = dense.shape[2]
+        definition["conversion"] = {"_target_": "scripts.networks.FullTransform", "_mode_": "callable"}
+    else:
+        definition["conversion"] = {"_target_": "scripts.networks.CenterCrop", "_mode_": "callable"}
+    if (classifier := state.get(_CLASSIFIER + "weight")) is not None:
+        definition["num_classes"] = classifier.shape[0] - 1
+    return definition
+
+
+def released_state(content: Any, where: str) -> OrderedDict[str, Tensor]:
+    """The tensors of a released file, without the ``module.`` that data-parallel training leaves.
+
+    Raises:
+        ValueError: If the file holds no state dict.
+    """
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"Expected a dict of tensors under 'state_dict', got {type(content).__name__} in {where}.")
+    return OrderedDict((name.removeprefix("module."), tensor) for name, tensor in state.items())
+
+
+def convert(source: str, target: str, to: str = "bundle", isotropic: bool = False) -> None:
+    """Convert a checkpoint.
+
+    Args:
+        source: File to read: one of the released code (``--to bundle``) or a weights file (``--to mmdet``).
+        target: File to write; atomically.
+        to: ``bundle`` or ``mmdet``.
+        isotropic: The source is the released network with inter-slice pooling (its tensors alone do not tell).
+
+    Raises:
+        ValueError: If a tensor is missing, left over or misshapen.
+        FileNotFoundError: If there is no source file.
+    """
+    if to not in ("bundle", "mmdet"):
+        raise ValueError(f"Expected --to bundle or --to mmdet, got {to!r}.")
+    content = read_tensors(source)
+    if to == "mmdet":
+        if not isinstance(content, dict) or "model" not in content:
+            raise ValueError(
+                f"Expected a weights file of this bundle with the key 'model', got something else in {source}."
+            )
+        state = to_released(content["model"])
+        write_atomically({"state_dict": state, "meta": {"source": Path(source).name}}, Path(target))
+        print(f"Wrote {len(state)} tensors under the released code's names to {target}.")
+        return
+    state = released_state(content, source)
+    definition = infer_definition(state, source, isotropic=isotropic)
+    network = build_network(definition, source)
+    model = from_released(state, network, source)
+    part = "detector" if len(model) == len(network.state_dict()) else "backbone"
+    info = {"name": Path(source).stem, "part": part, "source": Path(source).name}
+    write_atomically({"model": dict(model), "network": definition, "info": info}, Path(target))
+    count = sum(tensor.numel() for tensor in model.values())
+    print(f"Wrote {len(model)} tensors ({count:,} parameters, {part}) to {target}: none missing, none left over.")
+
+
+if __name__ == "__main__":
+    fire.Fire(convert)

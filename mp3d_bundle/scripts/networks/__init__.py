@@ -1,0 +1,24 @@
+"""Networks: 3D body, conversion to 2D, pyramid, detection heads; and the factories that configs name."""
+
+from .backbone import SlabBackbone
+from .conversion import CenterCrop, FullTransform, GroupTransform
+from .factories import TwoStageHead, faster_rcnn, mp3d_fpn
+from .faster_rcnn import FasterRCNN
+from .resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
+
+__all__ = [
+    "CenterCrop",
+    "FasterRCNN",
+    "FullBottleneck",
+    "FullTransform",
+    "GroupTransform",
+    "PseudoBasicBlock",
+    "PseudoBottleneck",
+    "ResNet3d",
+    "SlabBackbone",
+    "Stem",
+    "TwoStageHead",
+    "faster_rcnn",
+    "isotropic_pools",
+    "mp3d_fpn",
+]

@@ -1,0 +1,100 @@
+"""Factories of whole detectors: the paper's numbers as defaults, every part replaceable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.rpn import RPNHead
+
+from .anchors import PyramidAnchors, Sampling
+from .backbone import SlabBackbone
+from .conversion import GroupTransform
+from .faster_rcnn import FasterRCNN
+from .resnet3d import ResNet3d
+from .roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
+from .rpn import ProposalLimits, RegionProposalNetwork
+
+
+@dataclass(frozen=True)
+class TwoStageHead:
+    """Numbers of the two-stage head; the defaults are those of the released code.
+
+    Attributes:
+        anchor_scale: Side of the square anchors in strides: 4 gives the paper's 16, 32, 64, 128, 256 pixels.
+        fc_channels: Width of the two fully connected layers.
+        rpn_samples: Anchors per image in the loss, at most half of them positive.
+        roi_samples: Proposals per image in the loss, at most a quarter of them positive.
+        train_per_level: Anchors per level that enter NMS in training.
+        test_per_level: The same in evaluation.
+        proposals: Proposals per image handed to the second stage.
+        score: Only boxes that score higher are reported.
+        detections: Boxes reported per image, at most.
+    """
+
+    anchor_scale: float = 4.0
+    fc_channels: int = 1024
+    rpn_samples: int = 256
+    roi_samples: int = 512
+    train_per_level: int = 2000
+    test_per_level: int = 1000
+    proposals: int = 1000
+    score: float = 0.0
+    detections: int = 100
+
+
+def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageHead | None = None) -> FasterRCNN:
+    """Put the paper's RPN and RoI head on a backbone.
+
+    Args:
+        backbone: Gives the pyramid levels.
+        num_classes: Classes without background: 1 for DeepLesion, 80 for COCO.
+        head: Numbers of the head; the paper's if left out.
+    """
+    head = head or TwoStageHead()
+    channels = backbone.out_channels
+    anchors = PyramidAnchors(scale=head.anchor_scale)
+    rpn = RegionProposalNetwork(
+        RPNHead(channels, anchors.per_cell),
+        anchors,
+        sampling=Sampling(head.rpn_samples, 0.5),
+        train_limits=ProposalLimits(head.train_per_level, head.proposals),
+        test_limits=ProposalLimits(head.test_per_level, head.proposals),
+    )
+    pool = PyramidRoIAlign()
+    roi_heads = RoIHeads(
+        pool,
+        TwoMLPHead(channels * pool.output_size**2, head.fc_channels),
+        BoxPredictor(head.fc_channels, num_classes),
+        sampling=Sampling(head.roi_samples, 0.25),
+        limits=DetectionLimits(score=head.score, per_image=head.detections),
+    )
+    return FasterRCNN(backbone, rpn, roi_heads)
+
+
+def mp3d_fpn(
+    num_slices: int = 9,
+    num_classes: int = 1,
+    *,
+    body: ResNet3d | None = None,
+    conversion: Callable[[int, int], nn.Module] = GroupTransform,
+    fpn_channels: int = 256,
+    head: TwoStageHead | None = None,
+) -> FasterRCNN:
+    """MP3D FPN, the paper's detector: 45,156,437 parameters at nine slices.
+
+    Args:
+        num_slices: Slices of a slab, odd.
+        num_classes: Classes without background.
+        body: 3D body; MP3D ResNet-63 if left out.
+        conversion: 3D-to-2D module, made from (channels, num_slices): ``GroupTransform`` or ``CenterCrop``.
+        fpn_channels: Channels of the pyramid.
+        head: Numbers of the two-stage head.
+
+    Raises:
+        ValueError: If ``num_slices`` is not an odd number >= 1.
+    """
+    backbone = SlabBackbone(body or ResNet3d(), num_slices, conversion=conversion, out_channels=fpn_channels)
+    return faster_rcnn(backbone, num_classes, head=head)

@@ -1,0 +1,274 @@
+"""3D residual networks that keep the slice axis: MP3D ResNet and its relatives (paper section 2.1).
+
+Feature maps are ``(B, C, D, H, W)``. No convolution carries a bias; every convolution is followed by
+group normalisation whose statistics span the slice axis, so that each output depends on the whole slab.
+The depth axis is never strided by a convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+# P3D-A, P3D-B and P3D-C blocks alternate over the whole network, not per stage (released code).
+BLOCK_KINDS = "ABC"
+
+
+def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+    """Group normalisation with at most ``groups`` groups (one per channel where there are fewer channels).
+
+    Raises:
+        ValueError: If the channels cannot be divided into the groups.
+    """
+    groups = min(groups, channels)
+    if channels % groups:
+        raise ValueError(f"Expected a number of channels divisible by {groups} norm groups, got {channels}.")
+    return nn.GroupNorm(groups, channels, eps=1e-5)
+
+
+NormFactory = Callable[[int], nn.Module]
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, normalisation and (by default) ReLU: ``(B, C, D, H, W)`` to ``(B, C', D, H', W')``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: tuple[int, int, int],
+        norm: NormFactory,
+        stride: int = 1,
+        activate: bool = True,
+    ) -> None:
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        conv = nn.Conv3d(in_channels, out_channels, kernel, stride=(1, stride, stride), padding=padding, bias=False)
+        layers = [conv, norm(out_channels)]
+        super().__init__(*layers, nn.ReLU(inplace=True)) if activate else super().__init__(*layers)
+
+
+def projection(in_channels: int, out_channels: int, stride: int, norm: NormFactory) -> nn.Module:
+    """Shortcut of a residual block: identity where the shape allows it, else a strided 1x1x1 convolution."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return ConvNorm(in_channels, out_channels, kernel=(1, 1, 1), norm=norm, stride=stride, activate=False)
+
+
+class SeparablePair(nn.Module):
+    """A 1x3x3 in-plane convolution S and a 3x1x1 inter-slice convolution T, combined as P3D-A, -B or -C.
+
+    With input ``x``: A gives ``T(S(x))``, B gives ``S(x) + T(x)``, C gives ``S(x) + T(S(x))``. S and T
+    each end in normalisation and ReLU; nothing follows the sum (released code).
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+        kind: ``"A"``, ``"B"`` or ``"C"``.
+        norm: Makes the normalisation of a given number of channels.
+        stride: In-plane stride, carried by the layers that read ``x``.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, kind: str, norm: NormFactory, stride: int = 1) -> None:
+        super().__init__()
+        if kind not in tuple(BLOCK_KINDS):
+            raise ValueError(f"Expected a block kind out of {tuple(BLOCK_KINDS)}, got {kind!r}.")
+        self.kind = kind
+        parallel = kind == "B"
+        self.in_plane = ConvNorm(in_channels, channels, kernel=(1, 3, 3), norm=norm, stride=stride)
+        self.inter_slice = ConvNorm(
+            in_channels if parallel else channels,
+            channels,
+            kernel=(3, 1, 1),
+            norm=norm,
+            stride=stride if parallel else 1,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, Cin, D, H, W)`` -> ``(B, C, D, H / stride, W / stride)``."""
+        within = self.in_plane(x)
+        if self.kind == "A":
+            return self.inter_slice(within)
+        return within + self.inter_slice(x if self.kind == "B" else within)
+
+
+class PseudoBottleneck(nn.Module):
+    """P3D bottleneck: 1x1x1 (carrying the stride, as in Caffe), S and T, 1x1x1 to four times the planes.
+
+    Source: paper section 2.1; strides and kinds by the released code.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, planes: int, *, stride: int, index: int, norm: NormFactory) -> None:
+        super().__init__()
+        self.reduce = ConvNorm(in_channels, planes, kernel=(1, 1, 1), norm=norm, stride=stride)
+        self.pair = SeparablePair(planes, planes, kind=BLOCK_KINDS[index % 3], norm=norm)
+        self.expand = ConvNorm(planes, 4 * planes, kernel=(1, 1, 1), norm=norm, activate=False)
+        self.shortcut = projection(in_channels, 4 * planes, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, Cin, D, H, W)`` -> ``(B, 4 * planes, D, H / stride, W / stride)``."""
+        out = self.expand(self.pair(self.reduce(x)))
+        return torch.relu_(out + self.shortcut(x))
+
+
+class PseudoBasicBlock(nn.Module):
+    """P3D basic block: two S/T pairs, no 1x1x1 convolutions (the released code's depths 18 and 34 "ba")."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, planes: int, *, stride: int, index: int, norm: NormFactory) -> None:
+        super().__init__()
+        kind = BLOCK_KINDS[index % 3]
+        self.pair1 = SeparablePair(in_channels, planes, kind=kind, norm=norm, stride=stride)
+        self.pair2 = SeparablePair(planes, planes, kind=kind, norm=norm)
+        self.shortcut = projection(in_channels, planes, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, Cin, D, H, W)`` -> ``(B, planes, D, H / stride, W / stride)``."""
+        return torch.relu_(self.pair2(self.pair1(x)) + self.shortcut(x))
+
+
+class FullBottleneck(nn.Module):
+    """Bottleneck with a full 3x3x3 convolution that carries the stride: MR3D, the paper's 3D reference.
+
+    Deduced from the paper's parameter and operation counts (MR3D is not in the released code).
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, planes: int, *, stride: int, index: int, norm: NormFactory) -> None:
+        super().__init__()
+        del index  # all blocks are alike; the argument belongs to the common signature
+        self.reduce = ConvNorm(in_channels, planes, kernel=(1, 1, 1), norm=norm)
+        self.spatial = ConvNorm(planes, planes, kernel=(3, 3, 3), norm=norm, stride=stride)
+        self.expand = ConvNorm(planes, 4 * planes, kernel=(1, 1, 1), norm=norm, activate=False)
+        self.shortcut = projection(in_channels, 4 * planes, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, Cin, D, H, W)`` -> ``(B, 4 * planes, D, H / stride, W / stride)``."""
+        out = self.expand(self.spatial(self.reduce(x)))
+        return torch.relu_(out + self.shortcut(x))
+
+
+class Stem(nn.Module):
+    """First convolution (in-plane stride 2) and max-pool (in-plane stride 2): a quarter of the resolution.
+
+    Args:
+        channels: Output channels.
+        norm: Makes the normalisation.
+        depth: Slices that the 7x7 convolution spans: 1 in MP3D, 7 in MR3D.
+        pool_depth: Slices that the max-pool spans: 3 in MP3D (it does mix neighbours), 1 with isotropic pooling.
+    """
+
+    def __init__(self, channels: int, norm: NormFactory, *, depth: int = 1, pool_depth: int = 3) -> None:
+        super().__init__()
+        self.conv = ConvNorm(1, channels, kernel=(depth, 7, 7), norm=norm, stride=2)
+        self.pool = nn.MaxPool3d((pool_depth, 3, 3), stride=(1, 2, 2), padding=(pool_depth // 2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, 1, D, H, W)`` -> ``(B, channels, D, H / 4, W / 4)``."""
+        return self.pool(self.conv(x))
+
+
+class InterSlicePool(nn.Module):
+    """Max-pool over three neighbouring slices; passes fewer than ``minimum`` slices through unchanged.
+
+    Args:
+        stride: Slices between outputs.
+        padding: Slices added at both ends.
+        minimum: Slices needed for pooling.
+    """
+
+    def __init__(self, stride: int, padding: int, minimum: int = 1) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool3d((3, 1, 1), stride=(stride, 1, 1), padding=(padding, 0, 0))
+        self.minimum = minimum
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, D, H, W)`` -> ``(B, C, D', H, W)``."""
+        return self.pool(x) if x.shape[2] >= self.minimum else x
+
+
+def isotropic_pools() -> list[nn.Module]:
+    """Stage pools of the original P3D network: nine slices become 5, 3 and 1 after the first three stages.
+
+    The paper's reference for pre-training (section 3.4, Table 3). Its third pool needs three slices and is
+    skipped below that: three input slices are down to one by then, as the paper says.
+    """
+    return [InterSlicePool(2, 1), InterSlicePool(2, 1), InterSlicePool(1, 0, minimum=3), nn.Identity()]
+
+
+class ResNet3d(nn.Module):
+    """Residual network over a slab; MP3D ResNet-63 with its defaults.
+
+    Args:
+        block: Class of the residual blocks.
+        layers: Number of blocks in each stage. (3, 4, 6, 3) is MP3D-63.
+        width: Planes of the first stage; each further stage doubles it. 64 in the paper.
+        norm_groups: Groups of the group normalisation (fewer where there are fewer channels).
+        stem: Makes the stem from ``(channels, norm)``.
+        stage_pools: Modules applied to the output of each stage, for inter-slice pooling; none in MP3D.
+            Their output is both what the stage returns and what the next stage reads.
+    """
+
+    def __init__(
+        self,
+        block: type[nn.Module] = PseudoBottleneck,
+        layers: Sequence[int] = (3, 4, 6, 3),
+        *,
+        width: int = 64,
+        norm_groups: int = 32,
+        stem: Callable[[int, NormFactory], nn.Module] = Stem,
+        stage_pools: Sequence[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(layers) != 4 or min(layers) < 1:
+            raise ValueError(f"Expected four stages of at least one block, got layers={tuple(layers)}.")
+
+        def norm(channels: int) -> nn.Module:
+            return group_norm(channels, norm_groups)
+
+        self.stem = stem(width, norm)
+        self.stages = nn.ModuleList()
+        self.out_channels: list[int] = []
+        in_channels, index = width, 0
+        for stage, count in enumerate(layers):
+            planes = width * 2**stage
+            blocks = []
+            for position in range(count):
+                stride = 2 if stage > 0 and position == 0 else 1
+                blocks.append(block(in_channels, planes, stride=stride, index=index, norm=norm))
+                in_channels, index = planes * block.expansion, index + 1  # type: ignore[operator]
+            self.stages.append(nn.Sequential(*blocks))
+            self.out_channels.append(in_channels)
+        self.stage_pools = nn.ModuleList(stage_pools or [nn.Identity() for _ in layers])
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise as the released code does from scratch: convolutions Xavier-uniform, norms to identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.xavier_uniform_(module.weight)
+            elif isinstance(module, nn.GroupNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps of the four stages.
+
+        Args:
+            x: ``(B, 1, D, H, W)`` slabs, H and W multiples of 32.
+
+        Returns:
+            Four tensors ``(B, C_i, D_i, H / s_i, W / s_i)`` with s = 4, 8, 16, 32; without stage pools D_i = D.
+        """
+        outputs = []
+        x = self.stem(x)
+        for stage, pool in zip(self.stages, self.stage_pools, strict=True):
+            x = pool(stage(x))
+            outputs.append(x)
+        return outputs

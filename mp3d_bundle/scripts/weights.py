@@ -1,0 +1,188 @@
+"""Weights files: tensors, the definition of the network they fit, and what they are.
+
+A file holds a dict ``{"model": state_dict, "network": definition, "info": {...}}``. The definition is the
+config fragment that builds the network (``_target_`` and arguments), so that a narrow or deeper network needs
+no further options. Files are read as tensors and plain values only; a definition may name nothing outside
+``scripts.networks``, so that a file from a stranger runs no code of theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+_ALLOWED_PREFIX = "scripts.networks."
+_ALLOWED_KEYS = {"_target_", "_mode_", "_desc_"}
+
+
+def save_weights(path: str | Path, network: nn.Module, definition: Mapping[str, Any], info: Mapping[str, Any]) -> Path:
+    """Write a weights file atomically.
+
+    Args:
+        path: Target file.
+        network: Its ``state_dict`` is written, on the CPU.
+        definition: Config fragment that builds the network; ``scripts.networks`` targets and plain values only.
+        info: What these weights are: ``name``, ``notice`` (shown with every result), training facts. Plain values only.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the definition names anything else.
+        OSError: If the file cannot be written; an older file of that name is then untouched.
+    """
+    path = Path(path)
+    check_definition(definition, str(path))
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    write_atomically({"model": state, "network": dict(definition), "info": dict(info)}, path)
+    return path
+
+
+def write_atomically(content: Any, path: Path) -> None:
+    """``torch.save`` under a temporary name beside ``path``, then rename; nothing half-written stays on an error.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        torch.save(content, part)
+        os.replace(part, path)
+    except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        raise OSError(f"Could not write {path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path) -> Any:
+    """Read a PyTorch file as tensors and plain values, never as pickled code.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, is no PyTorch file, or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a weights file, found no file {path}. See models/README.md for how to get one."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"Expected a PyTorch file with tensors and plain values only, cannot read {path}: {reason}"
+        ) from error
+
+
+def check_definition(definition: Any, where: str) -> None:
+    """Refuse a network definition that names anything outside ``scripts.networks`` or holds an expression.
+
+    Raises:
+        ValueError: Naming the offending entry and ``where`` it stands.
+    """
+    if isinstance(definition, Mapping):
+        target = definition.get("_target_")
+        if target is not None and not str(target).startswith(_ALLOWED_PREFIX):
+            raise ValueError(f"Expected network definitions to name {_ALLOWED_PREFIX}*, got {target!r} in {where}.")
+        for key, value in definition.items():
+            if str(key).startswith("_") and key not in _ALLOWED_KEYS:
+                raise ValueError(f"Expected plain arguments in a network definition, got key {key!r} in {where}.")
+            if key != "_target_":
+                check_definition(value, where)
+    elif isinstance(definition, (list, tuple)):
+        for value in definition:
+            check_definition(value, where)
+    elif isinstance(definition, str) and definition[:1] in ("$", "@", "%"):
+        raise ValueError(f"Expected plain values in a network definition, got {definition!r} in {where}.")
+    elif not isinstance(definition, (str, int, float, bool, type(None))):
+        raise ValueError(f"Expected plain values in a network definition, got {type(definition).__name__} in {where}.")
+
+
+def build_network(definition: Mapping[str, Any], where: str = "the network definition") -> nn.Module:
+    """Build the network of a definition.
+
+    Raises:
+        ValueError: If the definition names anything outside ``scripts.networks``, or does not build.
+    """
+    check_definition(definition, where)
+    network = ConfigParser({"network": dict(definition)}).get_parsed_content("network")
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"Expected a definition that builds a network, got {type(network).__name__} from {where}.")
+    return network
+
+
+def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network of a weights file and load it, every tensor accounted for.
+
+    Args:
+        path: File written by :func:`save_weights`.
+        device: Where to put the network.
+
+    Returns:
+        The network in evaluation mode, and the file's ``info`` with ``path`` and ``sha256`` added.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not such a file, or its tensors do not fit its definition.
+    """
+    content = read_tensors(path)
+    if not isinstance(content, dict) or "model" not in content or "network" not in content:
+        held = sorted(map(str, content))[:6] if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"Expected a weights file with the keys 'model' and 'network', got {held} in {path}.")
+    network = build_network(content["network"], str(path))
+    load_state(network, content["model"], str(path))
+    info = {**content.get("info", {}), "path": str(path), "sha256": sha256(path)}
+    return network.eval().to(device), info
+
+
+def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+    """Load a state dict strictly, with an error that a person can act on.
+
+    Raises:
+        ValueError: Listing the first missing, left-over and misshapen tensors, and ``where`` they come from.
+    """
+    own = network.state_dict()
+    missing = [name for name in own if name not in state]
+    left_over = [name for name in state if name not in own]
+    misshapen = [
+        f"{name}: expected {tuple(own[name].shape)}, got {tuple(state[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    if missing or left_over or misshapen:
+        parts = [
+            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for kind, names in (("missing", missing), ("left over", left_over), ("of another shape", misshapen))
+            if names
+        ]
+        raise ValueError(
+            f"Expected weights of this network, but in {where} tensors are {'; '.join(parts)}. "
+            "Architecture or number of slices differ."
+        )
+    network.load_state_dict(dict(state))
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

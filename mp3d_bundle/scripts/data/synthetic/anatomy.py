@@ -1,0 +1,270 @@
+"""A torso in the manner of CT: body wall, organs, bones, lungs and bowel from one table of ellipsoids.
+
+The table is written for a standing frame: ``x`` in half widths of the body (the patient's left is
+positive, as a radiologist sees it), ``y`` in half depths (front is negative), ``z`` in mm from the
+dome of the diaphragm towards the feet. Every patient jitters it. Fine structure along z is in mm and
+does not shrink with the body, so that a small body keeps organs that run through many slices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from .shapes import Shape, Wave, paint
+
+# Heights of key slices, mm: from the arch of the aorta to the hips.
+FIRST_HEIGHT, LAST_HEIGHT = -140.0, 360.0
+DEPTH_RATIO = 0.74
+AIR = -1000.0
+
+# Coarse types of DeepLesion.
+BONE, ABDOMEN, MEDIASTINUM, LIVER, LUNG, KIDNEY, SOFT_TISSUE, PELVIS = range(1, 9)
+
+
+@dataclass(frozen=True)
+class Organ:
+    """One row of the table: place and size in body units (see the module), ``half_height`` in mm, HU."""
+
+    name: str
+    x: float
+    y: float
+    z: float
+    a: float
+    b: float
+    half_height: float
+    value: float
+    spread: float = 8.0
+    power: float = 3.0
+    angle: float = 0.0
+    wobble: float = 0.05
+
+
+# fmt: off
+ORGANS: tuple[Organ, ...] = (
+    Organ("mediastinum", 0.02, -0.08, -95, 0.26, 0.62, 125, 5, 15),
+    Organ("lung", -0.47, 0.00, -75, 0.34, 0.70, 135, -860, 30),
+    Organ("lung", 0.49, 0.02, -75, 0.33, 0.70, 135, -860, 30),
+    Organ("heart", 0.14, -0.24, -38, 0.36, 0.40, 58, 95, 40, 2.5, 0.5),
+    Organ("trachea", 0.00, -0.02, -190, 0.055, 0.07, 110, -950, 10),
+    Organ("oesophagus", 0.07, 0.26, -100, 0.05, 0.06, 140, 40),
+    Organ("liver", -0.36, -0.06, 72, 0.50, 0.70, 84, 105, 18, 2.6, 0.1),
+    Organ("spleen", 0.66, 0.30, 68, 0.17, 0.40, 56, 112, 15, 2.5, 0.3),
+    Organ("stomach", 0.36, -0.32, 72, 0.27, 0.30, 56, 25, 15, 2.5, 0.3, 0.1),
+    Organ("gas", 0.38, -0.50, 70, 0.16, 0.10, 42, -930, 20, 2.5, 0.0, 0.1),
+    Organ("pancreas", 0.04, -0.08, 118, 0.36, 0.11, 26, 80, 12, 2.5, -0.25, 0.15),
+    Organ("kidney", -0.42, 0.36, 150, 0.15, 0.24, 58, 150, 25, 2.5, 0.5),
+    Organ("kidney", 0.42, 0.34, 138, 0.15, 0.24, 58, 150, 25, 2.5, -0.5),
+    Organ("fat", -0.34, 0.33, 150, 0.06, 0.08, 28, -70, 15),
+    Organ("fat", 0.34, 0.31, 138, 0.06, 0.08, 28, -70, 15),
+    Organ("gallbladder", -0.24, -0.42, 112, 0.10, 0.14, 30, 8, 6, 2.5, 0.4),
+    Organ("colon", -0.68, -0.06, 215, 0.15, 0.20, 100, 15, 15, 3, 0.0, 0.12),
+    Organ("gas", -0.68, -0.14, 215, 0.10, 0.09, 80, -900, 30, 2.5, 0.0, 0.12),
+    Organ("colon", 0.72, 0.04, 225, 0.12, 0.17, 110, 15, 15, 3, 0.0, 0.12),
+    Organ("gas", 0.72, -0.02, 235, 0.06, 0.06, 60, -900, 30, 2.5, 0.0, 0.12),
+    Organ("psoas", -0.24, 0.38, 250, 0.13, 0.19, 120, 62, 6, 2.5),
+    Organ("psoas", 0.24, 0.38, 250, 0.13, 0.19, 120, 62, 6, 2.5),
+    Organ("muscle", -0.42, 0.66, 395, 0.40, 0.30, 110, 58, 6, 3, 0.3),
+    Organ("muscle", 0.42, 0.66, 395, 0.40, 0.30, 110, 58, 6, 3, -0.3),
+    Organ("bone", -0.62, 0.24, 335, 0.07, 0.42, 75, 290, 60, 3, 0.7),
+    Organ("bone", 0.62, 0.24, 335, 0.07, 0.42, 75, 290, 60, 3, -0.7),
+    Organ("bladder", 0.00, -0.36, 405, 0.30, 0.32, 45, 8, 5, 2.5),
+    Organ("bone", -0.60, 0.10, 432, 0.17, 0.26, 36, 320, 50),
+    Organ("bone", 0.60, 0.10, 432, 0.17, 0.26, 36, 320, 50),
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Body:
+    """One patient's torso in one series.
+
+    Attributes:
+        half_width: Half width, px.
+        half_depth: Half depth, px.
+        x: Column of the middle, px.
+        y: Row of the middle, px.
+        rim: Thickness of the fat under the skin, px.
+        wall: Thickness of the muscle layer, px.
+        shapes: Everything to paint, in this order.
+    """
+
+    half_width: float
+    half_depth: float
+    x: float
+    y: float
+    rim: float
+    wall: float
+    shapes: tuple[Shape, ...]
+
+    def render(self, z: np.ndarray, size: int) -> np.ndarray:
+        """Noise-free ``(n, size, size)`` float32 HU at heights ``z`` (n,) mm."""
+        volume = np.full((len(z), size, size), AIR, dtype=np.float32)
+        for shape in self.shapes:
+            paint(volume, z, shape)
+        return volume
+
+    def inner_mask(self, size: int) -> np.ndarray:
+        """``(size, size)`` bool: inside the muscle wall."""
+        rows, columns = np.mgrid[:size, :size]
+        a, b = (side - self.rim for side in (self.half_width, self.half_depth))
+        return ((columns - self.x) / a) ** 2 + ((rows - self.y) / b) ** 2 < 1
+
+    def coarse_type(self, x: float, y: float, z: float, value: float) -> int:
+        """DeepLesion's coarse type of a place: ``x, y`` px, ``z`` mm, ``value`` HU of the tissue."""
+        u, v = (x - self.x) / self.half_width, (y - self.y) / self.half_depth
+        if value < -400 and z < 60:
+            return LUNG
+        if value > 180:
+            return BONE
+        if u * u + v * v > 0.72 or (v > 0.5 and abs(u) < 0.5):
+            return SOFT_TISSUE
+        if z < 0:
+            return MEDIASTINUM
+        if z < 150 and ((u + 0.36) / 0.5) ** 2 + ((v + 0.06) / 0.7) ** 2 < 1:
+            return LIVER
+        if 85 < z < 205 and 0.25 < abs(u) < 0.6 and v > 0.12:
+            return KIDNEY
+        return PELVIS if z > 290 else ABDOMEN
+
+
+def draw_body(rng: np.random.Generator, size: int, fraction: tuple[float, float], heights: tuple[float, float]) -> Body:
+    """Draw a torso.
+
+    Args:
+        rng: Source of chance.
+        size: Rows and columns of a slice, px.
+        fraction: Lowest and highest half width of the body over half the field of view.
+        heights: First and last height that will be rendered, mm; shapes beyond are left out.
+
+    Returns:
+        The torso.
+    """
+    half_width = rng.uniform(*fraction) * size / 2
+    half_depth = min(half_width * DEPTH_RATIO * rng.uniform(0.92, 1.12), size / 2 * 0.97)
+    x, y = size / 2 + rng.uniform(-0.02, 0.02, 2) * size
+    rim, wall = rng.uniform(0.03, 0.13) * half_width, rng.uniform(0.06, 0.1) * half_width
+    body = Body(half_width, half_depth, x, y, rim, wall, ())
+    jitter = rng.normal(0, 12)
+    shapes = [*_wall(rng, body), *_loops(rng, body)]
+    shapes += [_organ(rng, body, organ, jitter) for organ in ORGANS]
+    shapes += [*_vessels(rng, body), *_spine(rng, body), *_ribs(rng, body)]
+    near = [shape for shape in shapes if shape.z_range[0] <= heights[1] and shape.z_range[1] >= heights[0]]
+    return dataclasses.replace(body, shapes=tuple(near))
+
+
+def draw_outline(rng: np.random.Generator, strength: float, harmonics: int = 3) -> tuple[complex, ...]:
+    """Random complex amplitudes of outline harmonics 2.. with a standard deviation of ``strength``."""
+    orders = np.arange(2, 2 + harmonics)
+    amplitude = rng.normal(0, strength, (2, harmonics)) / (orders / 2)
+    return tuple(complex(re, im) for re, im in np.clip(amplitude, -2 * strength, 2 * strength).T)
+
+
+def _place(body: Body, u: float, v: float) -> tuple[float, float]:
+    """Pixel coordinates of a place in body units; the body cavity is what lies inside rim and wall."""
+    inner = 1 - (body.rim + body.wall * 0.5) / body.half_width
+    return body.x + u * body.half_width * inner, body.y + v * body.half_depth * inner
+
+
+def _axes(body: Body, a: float, b: float) -> tuple[float, float]:
+    inner = 1 - (body.rim + body.wall * 0.5) / body.half_width
+    return max(a * body.half_width * inner, 0.5), max(b * body.half_depth * inner, 0.5)
+
+
+def _organ(rng: np.random.Generator, body: Body, organ: Organ, shift: float) -> Shape:
+    grow_a, grow_b, grow_h = rng.normal(1, 0.08, 3).clip(0.8, 1.2)
+    u, v = rng.normal((organ.x, organ.y), 0.025)
+    return Shape(
+        *_place(body, u, v),
+        organ.z + shift + rng.normal(0, 8),
+        _axes(body, organ.a * grow_a, organ.b * grow_b),
+        rng.normal(organ.value, organ.spread),
+        half_height=organ.half_height * grow_h,
+        power=organ.power,
+        angle=organ.angle + rng.normal(0, 0.08),
+        outline=draw_outline(rng, organ.wobble),
+        edge=0.8,
+    )
+
+
+def _wall(rng: np.random.Generator, body: Body) -> list[Shape]:
+    outline = draw_outline(rng, 0.012, 2)
+    layers = []
+    for inset, value in ((0.0, -102.0), (body.rim, 55.0), (body.rim + body.wall, rng.uniform(-95, -70))):
+        axes = (body.half_width - inset, body.half_depth - inset)
+        layers.append(Shape(body.x, body.y, 0.0, axes, value, outline=outline))
+    return layers
+
+
+def _loops(rng: np.random.Generator, body: Body) -> list[Shape]:
+    """Small bowel between liver and bladder, and the muscles of the back."""
+    loops = []
+    for _ in range(int(rng.integers(16, 26))):
+        u, v = rng.uniform(-0.58, 0.58), rng.uniform(-0.72, 0.1)
+        loops.append(
+            Shape(
+                *_place(body, u, v),
+                rng.uniform(120, 400),
+                _axes(body, rng.uniform(0.1, 0.24), rng.uniform(0.12, 0.26)),
+                rng.uniform(15, 65),
+                half_height=rng.uniform(30, 70),
+                angle=rng.uniform(0, np.pi),
+                outline=draw_outline(rng, 0.08),
+                slope=(rng.normal(0, 0.1), rng.normal(0, 0.1)),
+            )
+        )
+    for side in (-1, 1):
+        place = _place(body, side * 0.25, 0.78)
+        loops.append(Shape(*place, 0.0, _axes(body, 0.22, 0.19), rng.normal(58, 4)))
+    return loops
+
+
+def _vessels(rng: np.random.Generator, body: Body) -> list[Shape]:
+    blood = rng.uniform(60, 180)
+    vessels = []
+    for u, v, z, half_height, radius in ((0.1, 0.3, 60, 230, 0.085), (-0.12, 0.22, 120, 190, 0.08)):
+        along, across = (Wave(0.03 * body.half_width, rng.uniform(90, 200), rng.uniform(0, 6.28)) for _ in "xy")
+        axes = _axes(body, radius * rng.uniform(0.85, 1.15), radius / DEPTH_RATIO * rng.uniform(0.85, 1.15))
+        vessel = Shape(*_place(body, u, v), z, axes, blood, half_height=half_height, power=8)
+        vessels.append(dataclasses.replace(vessel, wander=(along, across)))
+    return vessels
+
+
+def _spine(rng: np.random.Generator, body: Body) -> list[Shape]:
+    """Vertebrae (a bright rim around a darker body) between discs, arch, canal and spinous process."""
+    spine = [Shape(*_place(body, 0, 0.52), 0.0, _axes(body, 0.15, 0.17), 75.0)]
+    pitch, offset = rng.uniform(28, 36), rng.uniform(0, 30)
+    marrow = rng.uniform(140, 220)
+    # Place, size, HU and angle of the parts of a vertebra.
+    parts = [
+        (0.0, 0.52, 0.16, 0.19, 360.0, 0.0),
+        (0.0, 0.52, 0.125, 0.15, marrow, 0.0),
+        (0.0, 0.9, 0.03, 0.1, 300.0, 0.0),
+    ]
+    parts += [(side * 0.17, 0.72, 0.11, 0.05, 280.0, side * -0.5) for side in (-1, 1)]
+    for level in range(-9, 16):
+        z = offset + level * pitch
+        for u, v, a, b, value, angle in parts:
+            axes = _axes(body, a, b)
+            spine.append(Shape(*_place(body, u, v), z, axes, value, half_height=pitch * 0.42, power=6.0, angle=angle))
+    ring = Shape(*_place(body, 0, 0.74), 0.0, _axes(body, 0.1, 0.1), 230.0)
+    canal = Shape(*_place(body, 0, 0.74), 0.0, _axes(body, 0.07, 0.07), 25.0)
+    return [*spine, ring, canal]
+
+
+def _ribs(rng: np.random.Generator, body: Body) -> list[Shape]:
+    """Ribs that wind down along the wall from the spine to the front, in short overlapping pieces."""
+    ribs = []
+    value, pitch = rng.uniform(300, 480), rng.uniform(26, 32)
+    a, b = (side - body.rim - body.wall * 0.5 for side in (body.half_width, body.half_depth))
+    axes = (0.15 * (a + b) / 2, max(body.wall * 0.36, 0.7))
+    for level in range(12):
+        for side in (-1, 1):
+            for turn in np.arange(0.45, 2.5 if level < 9 else 1.6, 0.26):
+                x, y = body.x + side * a * np.sin(turn), body.y + b * np.cos(turn)
+                tangent = float(np.arctan2(-b * np.sin(turn), side * a * np.cos(turn)))
+                z = -215 + level * pitch + 34 * turn
+                ribs.append(Shape(x, y, z, axes, value, half_height=9, power=4, angle=tangent))
+    return ribs

@@ -1,0 +1,228 @@
+"""Lesions and the tubes that look like them: how they are drawn and where they are put.
+
+In the key slice both follow one law: size, shape, edge and contrast are drawn before it is decided
+which is which, and places are given out in random order. Along z a lesion closes within millimetres of
+the key slice and a tube (a vessel or a bowel loop) runs on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .anatomy import Body, draw_outline
+from .settings import Settings
+from .shapes import Shape, Wave
+
+# A lesion's middle lies within this share of its half height from the key slice.
+_OFF_CENTRE = 0.35
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True)
+class Focus:
+    """A lesion or a tube.
+
+    Attributes:
+        shape: What to paint.
+        lesion: Whether it is a lesion.
+        labelled: Whether the key slice's annotation names it.
+        tissue: HU of the tissue around its centre.
+        kind: DeepLesion's coarse type (1..8) of its place.
+    """
+
+    shape: Shape
+    lesion: bool
+    labelled: bool
+    tissue: float
+    kind: int
+
+
+def draw_diameters(rng: np.random.Generator, settings: Settings, count: int) -> np.ndarray:
+    """In-plane diameters (geometric mean of long and short axis) of ``count`` lesions, mm."""
+    diameters = settings.diameter_mm * np.exp(rng.normal(0, settings.diameter_sigma, count))
+    return np.clip(diameters, *settings.diameter_range_mm)
+
+
+def draw_profile(rng: np.random.Generator, settings: Settings, height: float, spacing: float) -> Shape:
+    """A focus without a place, intensity or extent along z, at reference height ``height`` (mm).
+
+    Args:
+        rng: Source of chance.
+        settings: The laws.
+        height: Height of the key slice, mm.
+        spacing: Pixel spacing, mm.
+    """
+    diameter = float(draw_diameters(rng, settings, 1)[0]) / spacing
+    diameter = min(diameter, 0.6 * settings.image_size)
+    ratio = rng.uniform(*settings.axis_ratio)
+    tilt = np.tan(np.radians(rng.uniform(0, settings.tilt_degrees))) / spacing
+    direction = rng.uniform(0, 2 * np.pi)
+    waves = []
+    for _ in range(2):
+        waves.append(Wave(rng.uniform(0, 3.0) / spacing, rng.uniform(25, 60), rng.uniform(0, 2 * np.pi)))
+    swell = Wave(rng.uniform(0, settings.modulation), rng.uniform(20, 45), rng.uniform(0, 2 * np.pi))
+    return Shape(
+        x=0.0,
+        y=0.0,
+        z=height,
+        axes=(diameter / 2 / np.sqrt(ratio), diameter / 2 * np.sqrt(ratio)),
+        value=0.0,
+        angle=rng.uniform(0, np.pi),
+        outline=draw_outline(rng, 0.045),
+        edge=rng.uniform(0.6, 1.5),
+        slope=(tilt * np.cos(direction), tilt * np.sin(direction)),
+        wander=(waves[0], waves[1]),
+        swell=swell,
+    )
+
+
+def close(rng: np.random.Generator, settings: Settings, shape: Shape, spacing: float) -> Shape:
+    """``shape`` with a lesion's extent along z."""
+    median, sigma = settings.height_ratio
+    if median > 0:
+        diameter = 2 * np.sqrt(shape.axes[0] * shape.axes[1]) * spacing
+        half_height = np.clip(diameter * median * np.exp(rng.normal(0, sigma)) / 2, 1.5, 100)
+    else:
+        half_height = np.exp(rng.uniform(*np.log(settings.half_height_mm)))
+    shift = rng.uniform(-_OFF_CENTRE, _OFF_CENTRE) * half_height
+    return dataclasses.replace(shape, half_height=float(half_height), z_shift=float(shift))
+
+
+def run_on(rng: np.random.Generator, shape: Shape) -> Shape:
+    """``shape`` with a tube's extent along z: it thins out over decimetres."""
+    half_height = rng.uniform(90, 170)
+    return dataclasses.replace(shape, half_height=half_height, z_shift=rng.uniform(-0.3, 0.3) * half_height)
+
+
+@dataclass(frozen=True)
+class Level:
+    """What to put at one height of a series.
+
+    Attributes:
+        height: Height, mm.
+        labelled: Labelled lesions.
+        unlabelled: Lesions without a label.
+        tubes: Tubes that cross the slice, those of other levels included.
+    """
+
+    height: float
+    labelled: int = 0
+    unlabelled: int = 0
+    tubes: int = 0
+
+
+class Sites:
+    """Free places in one slice.
+
+    Args:
+        body: The torso.
+        tissue: ``(H, W)`` float32 HU of the slice without foci and noise.
+        height: Height of the slice, mm.
+        foci: What is there already.
+    """
+
+    def __init__(self, body: Body, tissue: np.ndarray, height: float, foci: list[Focus]) -> None:
+        self._tissue = tissue
+        self._inside = body.inner_mask(len(tissue))
+        self._taken = np.zeros(tissue.shape, dtype=bool)
+        rows, columns = np.mgrid[: tissue.shape[0], : tissue.shape[1]]
+        self._rows, self._columns = rows.astype(np.float32), columns.astype(np.float32)
+        z = np.array([height])
+        for focus in foci:
+            scale = float(focus.shape.scale_at(z)[0])
+            if scale > 0:
+                (x,), (y,) = focus.shape.centre_at(z)
+                self._block(x, y, scale * max(focus.shape.axes) + 1)
+
+    def _block(self, x: float, y: float, radius: float) -> None:
+        self._taken |= (self._columns - x) ** 2 + (self._rows - y) ** 2 < radius**2
+
+    def take(self, rng: np.random.Generator, radius: float) -> tuple[float, float, float] | None:
+        """Reserve a disc of ``radius`` px: its column, row and mean tissue HU, or None if nothing is free."""
+        width = 2 * int(radius) + 1
+        mean = cv2.blur(self._tissue, (width, width), borderType=cv2.BORDER_REFLECT)
+        square = cv2.blur(self._tissue * self._tissue, (width, width), borderType=cv2.BORDER_REFLECT)
+        spread = np.sqrt(np.maximum(square - mean * mean, 0))
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * int(radius + 2) + 1,) * 2)
+        blocked = cv2.dilate((self._taken | ~self._inside).astype(np.uint8), kernel, borderValue=1)
+        calm = (spread < 60) & (mean < 170) & ((mean > -140) | (mean < -650))
+        rows, columns = np.nonzero((blocked == 0) & calm)
+        if not len(rows):
+            return None
+        pick = int(rng.integers(len(rows)))
+        x, y = columns[pick] + rng.uniform(-0.5, 0.5), rows[pick] + rng.uniform(-0.5, 0.5)
+        self._block(x, y, radius + 1)
+        return float(x), float(y), float(mean[rows[pick], columns[pick]])
+
+
+def draw_value(rng: np.random.Generator, settings: Settings, tissue: float) -> float:
+    """HU of a focus in tissue of ``tissue`` HU: brighter or darker than solid tissue, solid in lung and fat."""
+    if tissue < -400:
+        return rng.uniform(-60, 70)
+    contrast = rng.uniform(*settings.contrast_hu)
+    if tissue < -30:
+        return tissue + contrast + 40
+    return tissue - contrast if rng.random() < settings.dark_fraction else tissue + contrast
+
+
+def add_level(
+    rng: np.random.Generator, settings: Settings, body: Body, foci: list[Focus], *, level: Level, spacing: float
+) -> list[Focus]:
+    """Lesions and tubes of one slice, in random order.
+
+    Args:
+        rng: Source of chance.
+        settings: The laws.
+        body: The torso.
+        foci: What the series holds already; kept free.
+        level: Height and numbers.
+        spacing: Pixel spacing, mm.
+
+    Returns:
+        The new foci. Fewer than asked for where there is no room, but never without a labelled lesion
+        if one was asked for.
+
+    Raises:
+        ValueError: If not even one labelled lesion finds room.
+    """
+    tissue = body.render(np.array([level.height]), settings.image_size)[0]
+    crossing = sum(not f.lesion and float(f.shape.scale_at(np.array([level.height]))[0]) > 0.3 for f in foci)
+    roles = [(True, True)] * level.labelled + [(True, False)] * level.unlabelled
+    roles += [(False, False)] * max(level.tubes - crossing, 0)
+    for attempt in range(_ATTEMPTS):
+        sites = Sites(body, tissue, level.height, foci)
+        new = []
+        for index in rng.permutation(len(roles)):
+            profile = draw_profile(rng, settings, level.height, spacing)
+            shape, around = _settle(rng, sites, _shrunk(profile, 0.8**attempt))
+            if shape is None:
+                continue
+            lesion, labelled = roles[index]
+            shape = dataclasses.replace(shape, value=draw_value(rng, settings, around))
+            shape = close(rng, settings, shape, spacing) if lesion else run_on(rng, shape)
+            kind = body.coarse_type(shape.x, shape.y, level.height, around)
+            new.append(Focus(shape, lesion, labelled, around, kind))
+        if not level.labelled or any(focus.labelled for focus in new):
+            return new
+    raise ValueError(
+        f"Expected room for a lesion in a body of {body.half_width:.0f} px half width, found none: "
+        "lower diameter_mm or tubes, or raise body_fraction or image_size."
+    )
+
+
+def _shrunk(shape: Shape, factor: float) -> Shape:
+    return dataclasses.replace(shape, axes=(shape.axes[0] * factor, shape.axes[1] * factor))
+
+
+def _settle(rng: np.random.Generator, sites: Sites, shape: Shape) -> tuple[Shape | None, float]:
+    """Put a shape on a free site, smaller if need be, whatever it is going to be."""
+    for factor in (1.0, 0.8, 0.64, 0.5):
+        smaller = _shrunk(shape, factor)
+        site = sites.take(rng, max(smaller.axes))
+        if site is not None:
+            return dataclasses.replace(smaller, x=site[0], y=site[1]), site[2]
+    return None, 0.0

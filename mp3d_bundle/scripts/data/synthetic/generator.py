@@ -1,0 +1,141 @@
+"""Making a synthetic data set: draw the patients, render them in worker processes, write the folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from .cohort import Patient, draw_cohort
+from .records import key_rows, lesion_labels
+from .scans import make_scan
+from .series import draw_series, render
+from .settings import Settings, resolve
+from .writing import MARKER, new_folder, write_json, write_slices, write_table
+
+logger = logging.getLogger(__name__)
+
+# Rises whenever the same seed and settings would give other bytes.
+GENERATOR_VERSION = 1
+_TITLE = "Synthetic CT-like data, no patients: results on it say nothing about accuracy on DeepLesion."
+
+
+@dataclass(frozen=True)
+class _Job:
+    patient: Patient
+    settings: Settings
+    folder: Path
+
+
+def generate(
+    output: str | Path,
+    preset: str | Settings = "small",
+    *,
+    seed: int = 0,
+    workers: int = 2,
+    overwrite: bool = False,
+    **overrides: object,
+) -> Path:
+    """Write a synthetic data set in DeepLesion's format.
+
+    The folder holds ``Images_png/<series>/<slice>.png`` (16 bit, HU + 32768), ``DL_info.csv``,
+    ``lesions_3d.json`` (all lesions with their extent along z), ``synthetic.json`` (settings, seed,
+    generator version) and, if asked for, ``scans/scan_NNN.nii.gz`` with their truth. The same seed and
+    settings give the same bytes, whatever the number of workers.
+
+    Args:
+        output: Folder to make.
+        preset: Name of a preset or settings.
+        seed: Seed of everything, at least 0.
+        workers: Processes; 1 works in this one.
+        overwrite: Replace an earlier synthetic data set.
+        **overrides: Single settings by name, see ``Settings``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If a setting is unknown or impossible.
+        FileExistsError: If the folder has content and may not be replaced.
+        OSError: If writing fails; nothing is left behind.
+    """
+    settings = resolve(preset, overrides)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"Expected a seed of at least 0, got {seed!r}.")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"Expected at least 1 worker, got {workers!r}.")
+    target = Path(output)
+    cohort_seed, order_seed, scan_seed = np.random.SeedSequence(seed).spawn(3)
+    patients = draw_cohort(cohort_seed, settings)
+    with new_folder(target, overwrite) as folder:
+        rows: list[dict[str, str]] = []
+        labels: list[dict[str, object]] = []
+        jobs = [_Job(patient, settings, folder / "Images_png") for patient in patients]
+        for new_rows, new_labels in tqdm(_work(jobs, workers), total=len(jobs), desc="patients", unit="patient"):
+            rows += new_rows
+            labels += new_labels
+        # DeepLesion's rows are not sorted by slice, and those of one slice need not be neighbours.
+        order = np.random.default_rng(order_seed).permutation(len(rows))
+        write_table(folder / "DL_info.csv", [rows[index] for index in order])
+        write_json(folder / "lesions_3d.json", {"about": _TITLE, "volumes": labels})
+        for number, child in enumerate(scan_seed.spawn(settings.num_scans), start=1):
+            make_scan(np.random.default_rng(child), settings, folder / "scans" / f"scan_{number:03d}.nii.gz")
+        write_json(folder / MARKER, description(settings, seed), indent=2)
+    logger.info("%s: %d lesions in %d sub-volumes of %d patients", target, len(rows), len(labels), len(patients))
+    return target
+
+
+def description(settings: Settings, seed: int) -> dict[str, object]:
+    """What ``synthetic.json`` says: equal descriptions mean equal data sets."""
+    return {
+        "about": _TITLE,
+        "generator_version": GENERATOR_VERSION,
+        "seed": seed,
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def _work(jobs: list[_Job], workers: int) -> Iterator[tuple[list[dict[str, str]], list[dict[str, object]]]]:
+    """Results in the order of the jobs."""
+    if workers == 1:
+        yield from map(_make_patient, jobs)
+        return
+    # Forking a process that runs threads can deadlock; spawned workers import the package afresh.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from _results(pool, jobs)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _results(
+    pool: ProcessPoolExecutor, jobs: list[_Job]
+) -> Iterable[tuple[list[dict[str, str]], list[dict[str, object]]]]:
+    return pool.map(_make_patient, jobs, chunksize=4)
+
+
+def _make_patient(job: _Job) -> tuple[list[dict[str, str]], list[dict[str, object]]]:
+    """Draw, render and write one patient; rows of DL_info.csv and three-dimensional labels."""
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(job.patient.seed)
+    rows: list[dict[str, str]] = []
+    labels: list[dict[str, object]] = []
+    for identity, keys in zip(job.patient.series, job.patient.keys, strict=True):
+        series = draw_series(rng, job.settings, keys)
+        for first, last in series.blocks:
+            numbers = np.arange(first, last + 1)
+            z = series.first_height + (numbers - 1) * series.interval
+            volume = render(rng, job.settings, series, z)
+            write_slices(job.folder / identity.folder, numbers.tolist(), volume)
+        rows += key_rows(series, identity, job.settings.image_size, job.settings.padding)
+        labels += lesion_labels(series, identity)
+    return rows, labels

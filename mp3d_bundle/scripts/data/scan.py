@@ -1,0 +1,231 @@
+"""A whole CT in one canonical orientation, with the way back to its file and to millimetres.
+
+However a scan is stored (axes permuted or flipped, NIfTI, NRRD, MetaImage or DICOM), `read_scan` gives the
+same array: axis 0 towards the head, axis 1 (rows) towards the back, axis 2 (columns) towards the left of
+the patient, so that ``scan.hu[z]`` is an axial slice as radiologists look at it and as DeepLesion stores it.
+
+Three frames meet here:
+
+* *canonical edges*: ``x, y, z`` = column, row, slice of ``scan.hu`` as continuous coordinates with half-open
+  edges: voxel ``i`` covers ``[i, i + 1)``, its centre is at ``i + 0.5`` (the slab frame, plus z);
+* *stored edges*: the same convention on the axes ``i, j, k`` of the file, ``i`` being the fastest one;
+* *LPS*: millimetres, towards the patient's left, back and head (DICOM's and ITK's world; NIfTI's RAS with
+  the first two signs changed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel.orientations as orientations
+import numpy as np
+
+from .dicom import read_series
+from .stored import StoredImage, check_spacing, read_itk, read_nifti
+
+# Up to this angle an axis counts as straight: boxes are found on the slices as stored, and millimetres
+# still go through the exact affine.
+MAX_OBLIQUE_DEGREES = 1.0
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+_INT16 = np.iinfo(np.int16)
+# Images scaled to unit range or unit variance stay below this; Hounsfield units never do.
+_NORMALISED_BELOW = 20.0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A CT in canonical orientation.
+
+    Attributes:
+        hu: ``(Z, H, W)`` int16 Hounsfield units; padding such as -3024 is kept.
+        affine: ``(4, 4)`` float64, voxel-centre index ``(x, y, z)`` of ``hu`` to LPS millimetres.
+        stored_from_canonical: ``(4, 4)`` float64, voxel-centre index ``(x, y, z)`` of ``hu`` to index
+            ``(i, j, k)`` of the stored array: a signed permutation with offsets.
+        stored_shape: ``(I, J, K)`` of the stored array.
+        path: What was read: a file, or the folder of a DICOM series.
+        files: The files it consists of, in stored order.
+        notes: What a user should know about how the input was understood, one sentence each.
+    """
+
+    hu: np.ndarray
+    affine: np.ndarray
+    stored_from_canonical: np.ndarray
+    stored_shape: tuple[int, int, int]
+    path: Path
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance of neighbouring voxel centres in mm along ``x, y, z`` of ``hu``."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def slice_axis(self) -> int:
+        """The stored axis (0, 1 or 2 for ``i, j, k``) that runs along the patient."""
+        return int(np.argmax(np.abs(self.stored_from_canonical[:3, 2])))
+
+    def points_to_lps(self, points: np.ndarray) -> np.ndarray:
+        """Convert ``(N, 3)`` canonical edge coordinates to LPS millimetres, float64."""
+        return _transform(self.affine, np.asarray(points, dtype=np.float64) - 0.5)
+
+    def boxes_to_lps(self, boxes: np.ndarray) -> np.ndarray:
+        """The LPS bounds of boxes.
+
+        Args:
+            boxes: ``(N, 6)`` canonical edges ``x1, y1, z1, x2, y2, z2``.
+
+        Returns:
+            ``(N, 6)`` float64 millimetres, low corner first. Where the scan is turned by up to a degree
+            these bounds enclose the turned box.
+        """
+        return _bounds(self.points_to_lps(_corners(boxes)))
+
+    def boxes_to_stored(self, boxes: np.ndarray) -> np.ndarray:
+        """Convert ``(N, 6)`` canonical-edge boxes to ``i1, j1, k1, i2, j2, k2`` stored edges, float64."""
+        return _bounds(_transform(self.stored_from_canonical, _corners(boxes) - 0.5) + 0.5)
+
+    def boxes_from_stored(self, boxes: np.ndarray) -> np.ndarray:
+        """Convert ``(N, 6)`` stored-edge boxes ``i1, j1, k1, i2, j2, k2`` to canonical edges, float64."""
+        return _bounds(_transform(np.linalg.inv(self.stored_from_canonical), _corners(boxes) - 0.5) + 0.5)
+
+
+def _transform(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ affine[:3, :3].T + affine[:3, 3]
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    """The eight corners of each of ``(N, 6)`` boxes, ``(8 N, 3)``, box by box."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
+    picks = np.array([[x, y, z] for x in (0, 3) for y in (1, 4) for z in (2, 5)])
+    return boxes[:, picks].reshape(-1, 3)
+
+
+def _bounds(corners: np.ndarray) -> np.ndarray:
+    """The bounds ``(N, 6)`` of every eight of ``(8 N, 3)`` corners."""
+    corners = corners.reshape(-1, 8, 3)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def read_scan(path: str | Path) -> Scan:
+    """Read a CT from a NIfTI, NRRD or MetaImage file or from the folder of one DICOM series.
+
+    Args:
+        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file, or a folder.
+
+    Returns:
+        The scan in canonical orientation.
+
+    Raises:
+        FileNotFoundError: If nothing is at ``path``.
+        OSError: If the file is damaged or cut short.
+        ValueError: If it is no CT volume: another number of dimensions, spacing that is not positive, NaN
+            voxels, 8-bit or colour or MR values, a tilted or oblique volume, a DICOM folder with several
+            series, a missing slice, or another modality. The message says what was expected and what came.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"Expected a CT (NIfTI, NRRD, MHA file or DICOM folder), nothing is at {path}.")
+    if path.is_dir():
+        return canonical(read_series(path), path)
+    name = path.name.lower()
+    if name.endswith(NIFTI_SUFFIXES):
+        return canonical(read_nifti(path), path)
+    if name.endswith(ITK_SUFFIXES):
+        return canonical(read_itk(path), path)
+    known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES))
+    raise ValueError(f"Expected a file ending in {known} or the folder of a DICOM series, got {path}.")
+
+
+def canonical(stored: StoredImage, path: Path) -> Scan:
+    """Turn a stored volume into canonical orientation and Hounsfield units.
+
+    Args:
+        stored: The volume as its file holds it.
+        path: What messages and results call it.
+
+    Raises:
+        ValueError: If the volume is sheared (gantry tilt) or turned by more than ``MAX_OBLIQUE_DEGREES``,
+            a spacing is not positive, or the values are no Hounsfield units.
+    """
+    _check_straight(stored.affine, path)
+    turn = orientations.io_orientation(stored.affine)
+    i, j, k = stored.values.shape
+    stored_from_canonical = orientations.inv_ornt_aff(turn, (i, j, k))
+    oriented = orientations.apply_orientation(_hounsfield(stored, path), turn)
+    return Scan(
+        hu=np.ascontiguousarray(oriented.transpose(2, 1, 0)),
+        affine=stored.affine @ stored_from_canonical,
+        stored_from_canonical=stored_from_canonical,
+        stored_shape=(i, j, k),
+        path=path,
+        files=stored.files,
+        notes=stored.notes,
+    )
+
+
+def _check_straight(affine: np.ndarray, path: Path) -> None:
+    """Refuse shear and rotation: a sheared or turned stack has to be resampled before its slices are axial."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    check_spacing(tuple(spacing), path)
+    axes = affine[:3, :3] / spacing
+    cosines = np.abs(axes.T @ axes - np.eye(3))
+    tilt = float(np.degrees(np.arcsin(np.clip(cosines.max(), 0.0, 1.0))))
+    if tilt > MAX_OBLIQUE_DEGREES:
+        raise ValueError(
+            f"Expected slices stacked at right angles, got a stack sheared by {tilt:.1f} degrees (gantry tilt) in "
+            f"{path}: correct the tilt (for example by resampling) first."
+        )
+    oblique = float(np.degrees(np.arccos(np.clip(np.abs(axes).max(axis=0).min(), 0.0, 1.0))))
+    if oblique > MAX_OBLIQUE_DEGREES:
+        raise ValueError(
+            f"Expected slices along the body axes, got a volume turned by {oblique:.1f} degrees in {path}: "
+            "resample it to axial slices first."
+        )
+
+
+def _hounsfield(stored: StoredImage, path: Path) -> np.ndarray:
+    """Rescaled values as int16, same shape; ValueError where they cannot be Hounsfield units."""
+    values = stored.values
+    if values.dtype.itemsize == 1:
+        raise ValueError(f"Expected Hounsfield units in at least 16 bits, got 8-bit values in {path}.")
+    scaled = (stored.slope, stored.intercept) != (1.0, 0.0)
+    if values.dtype == np.int16 and not scaled:
+        _check_range(float(values.min()), float(values.max()), path)
+        return values
+    out = np.empty(values.shape, dtype=np.int16, order="F")
+    low, high = np.inf, -np.inf
+    for k, plane in enumerate(_planes(values)):
+        hu = plane * np.float32(stored.slope) + np.float32(stored.intercept) if scaled else plane
+        least, most = float(hu.min()), float(hu.max())
+        # NaN and infinity spread to the extremes of the plane.
+        if not np.isfinite([least, most]).all():
+            raise ValueError(f"Expected finite voxel values, got NaN or infinity in plane {k} of {path}.")
+        low, high = min(low, least), max(high, most)
+        out[..., k] = np.clip(np.rint(hu), _INT16.min, _INT16.max)
+    _check_range(low, high, path)
+    return out
+
+
+def _planes(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The planes along the last stored axis, one at a time: a large scan is never held as floats at once."""
+    for k in range(values.shape[-1]):
+        plane = values[..., k]
+        yield plane if plane.dtype == np.float32 else plane.astype(np.float64)
+
+
+def _check_range(low: float, high: float, path: Path) -> None:
+    if low >= 0:
+        raise ValueError(
+            f"Expected Hounsfield units (air is -1000), got values from {low:g} to {high:g} in {path}: "
+            "a mask, an 8-bit picture, an MR, or a CT stored without its rescale intercept?"
+        )
+    if low < high and max(-low, high) <= _NORMALISED_BELOW:
+        raise ValueError(
+            f"Expected Hounsfield units (air is -1000), got values from {low:g} to {high:g} in {path}: "
+            "an image that was normalised already?"
+        )

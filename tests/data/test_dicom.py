@@ -1,0 +1,249 @@
+"""DICOM series: the same scan as NIfTI, and every irregularity named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from scripts.data.scan import read_scan
+from scripts.data.stored import LPS_FROM_RAS
+
+SERIES = "1.2.3.4"
+ROWS, COLUMNS = 5, 6
+
+
+def hounsfield(number: int = 4) -> np.ndarray:
+    """``(Z, H, W)``, foot end first."""
+    return np.random.default_rng(0).integers(-1000, 1500, (number, ROWS, COLUMNS)).astype(np.int16)
+
+
+def write_slice(path: Path, hu: np.ndarray, z: float, **tags: object) -> Path:
+    """One CT slice, stored unsigned with an intercept of -1024; ``tags`` change or (None) remove header entries."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    values: dict[str, object] = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "Modality": "CT",
+        "SeriesInstanceUID": SERIES,
+        "SeriesDescription": "abdomen",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "InstanceNumber": 1,
+        "SliceThickness": 2.5,
+        "ImagePositionPatient": [-12.0, 30.0, z],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [0.9, 0.7],
+        "Rows": hu.shape[0],
+        "Columns": hu.shape[1],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 0,
+        "RescaleSlope": 1,
+        "RescaleIntercept": -1024,
+        "RescaleType": "HU",
+        "PixelData": (hu.astype(np.int32) + 1024).astype(np.uint16).tobytes(),
+    }
+    for name, value in {**values, **tags}.items():
+        if value is not None:
+            setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_series(folder: Path, number: int = 4, **tags: object) -> Path:
+    """A series whose file names and instance numbers run from the head down, as scanners number them."""
+    folder.mkdir(exist_ok=True)
+    for index, plane in enumerate(hounsfield(number)):
+        order = number - index
+        write_slice(folder / f"IM{order:04d}.dcm", plane, z=-100 + 2.5 * index, **{"InstanceNumber": order, **tags})
+    return folder
+
+
+def test_series_gives_the_same_scan_as_nifti(tmp_path: Path) -> None:
+    scan = read_scan(write_series(tmp_path / "series"))
+    affine = np.diag([0.7, 0.9, 2.5, 1.0])
+    affine[:3, 3] = (-12, 30, -100)
+    nibabel.save(nibabel.Nifti1Image(hounsfield().transpose(2, 1, 0), LPS_FROM_RAS @ affine), tmp_path / "scan.nii")
+    same = read_scan(tmp_path / "scan.nii")
+    np.testing.assert_array_equal(scan.hu, hounsfield())
+    np.testing.assert_array_equal(scan.hu, same.hu)
+    np.testing.assert_allclose(scan.affine, same.affine, atol=1e-5)
+    box = np.array([[1.0, 2.0, 0.0, 3.5, 4.0, 2.0]])
+    np.testing.assert_allclose(scan.boxes_to_lps(box), same.boxes_to_lps(box), atol=1e-4)
+    np.testing.assert_allclose(scan.boxes_to_stored(box), box)
+    assert [path.name for path in scan.files] == ["IM0004.dcm", "IM0003.dcm", "IM0002.dcm", "IM0001.dcm"]
+
+
+def test_feet_first_prone_and_sagittal_slices_are_turned(tmp_path: Path) -> None:
+    straight = read_scan(write_series(tmp_path / "straight"))
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    # The same volume as sagittal slices: a row runs to the back, a column runs down to the feet.
+    sagittal = hounsfield().transpose(2, 0, 1)[:, ::-1]
+    for index, plane in enumerate(sagittal):
+        write_slice(
+            turned / f"{index}.dcm",
+            plane,
+            z=0,
+            ImagePositionPatient=[-12 + 0.7 * index, 30, -100 + 2.5 * 3],
+            ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+            PixelSpacing=[2.5, 0.9],
+            SliceThickness=0.7,
+            InstanceNumber=index,
+        )
+    scan = read_scan(turned)
+    np.testing.assert_array_equal(scan.hu, straight.hu)
+    np.testing.assert_allclose(scan.affine, straight.affine, atol=1e-6)
+    assert (scan.slice_axis, straight.slice_axis) == (1, 2)
+
+
+def test_slope_and_padding_are_applied(tmp_path: Path) -> None:
+    plane = np.full((ROWS, COLUMNS), -1000, dtype=np.int16)
+    plane[0, 0] = -3024
+    stored = (plane + 3024) // 2
+    write_slice(
+        tmp_path / "a.dcm",
+        plane,
+        0.0,
+        PixelData=stored.astype(np.uint16).tobytes(),
+        RescaleSlope=2,
+        RescaleIntercept=-3024,
+    )
+    scan = read_scan(tmp_path)
+    np.testing.assert_array_equal(scan.hu[0], plane)
+    assert scan.spacing[2] == pytest.approx(2.5)
+
+
+def test_other_files_are_left_out_with_a_line_each(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    (folder / "readme.txt").write_text("hello")
+    write_slice(
+        folder / "scout.dcm",
+        hounsfield()[0],
+        0.0,
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        SeriesInstanceUID="9",
+    )
+    write_slice(folder / "report.dcm", hounsfield()[0], 0.0, Modality="SR", SeriesInstanceUID="8")
+    scan = read_scan(folder)
+    np.testing.assert_array_equal(scan.hu, hounsfield())
+    assert len(scan.notes) == 3
+    assert {"readme.txt", "scout.dcm", "report.dcm"} == {note.split()[2].strip(":") for note in scan.notes}
+
+
+def test_two_series_are_named(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    write_slice(folder / "other.dcm", hounsfield()[0], 50.0, SeriesInstanceUID="5.6.7", SeriesDescription="lung")
+    with pytest.raises(
+        ValueError, match=r"one CT series, got 2 .*1\.2\.3\.4 \(abdomen, 4 slices\); 5\.6\.7 \(lung, 1 slices\)"
+    ):
+        read_scan(folder)
+
+
+def test_missing_slice_is_named_with_its_gap(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    (folder / "IM0002.dcm").unlink()
+    with pytest.raises(
+        ValueError, match=r"gap of 5\.00 mm between .*IM0003\.dcm and .*IM0001\.dcm .*a slice is missing"
+    ):
+        read_scan(folder)
+
+
+def test_missing_slice_is_noticed_where_the_rest_is_evenly_spaced(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series", number=3)
+    (folder / "IM0002.dcm").unlink()
+    with pytest.raises(ValueError, match=r"gap of 5\.00 mm .*instance numbers 3 and 1.*a slice is missing"):
+        read_scan(folder)
+
+
+def test_sparse_series_with_consecutive_numbers_is_legal(tmp_path: Path) -> None:
+    assert read_scan(write_series(tmp_path / "series", SliceThickness=1.0)).spacing[2] == pytest.approx(2.5)
+
+
+def test_doubled_slice_is_named(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    write_slice(folder / "again.dcm", hounsfield()[1], -97.5)
+    with pytest.raises(ValueError, match=r"two at the same place: .*(again|IM0003)\.dcm and .*(again|IM0003)\.dcm"):
+        read_scan(folder)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"Modality": "MR"}, "modality CT, got 4 MR"),
+        ({"ImagePositionPatient": None}, "tag ImagePositionPatient, got None"),
+        ({"PixelSpacing": [0.0, 0.7]}, "positive voxel spacings"),
+        ({"PixelSpacing": None}, "tag PixelSpacing, got None"),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "grey values .* got RGB"),
+        ({"BitsAllocated": 8}, "at least 16 bits per pixel, got 8"),
+        ({"GantryDetectorTilt": 15.0}, r"tilt of 15\.0 degrees"),
+        ({"NumberOfFrames": 2}, "one slice per DICOM file, got 2 frames"),
+    ],
+    ids=["mr", "position", "zero spacing", "no spacing", "colour", "8 bit", "tilt", "frames"],
+)
+def test_unusable_series_are_refused(tmp_path: Path, tags: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_scan(write_series(tmp_path / "series", **tags))
+
+
+def test_tilted_stack_is_refused_with_its_angle(tmp_path: Path) -> None:
+    angle = np.radians(10)
+    for index, plane in enumerate(hounsfield()):
+        write_slice(
+            tmp_path / f"{index}.dcm",
+            plane,
+            -100 + 2.5 * index,
+            InstanceNumber=index,
+            ImageOrientationPatient=[1, 0, 0, 0, np.cos(angle), -np.sin(angle)],
+        )
+    with pytest.raises(ValueError, match=r"sheared by 10\.0 degrees \(gantry tilt\)"):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize(("tag", "value"), [("Rows", None), ("ImageOrientationPatient", [1, 0, 0, 0, 0, -1])])
+def test_slices_that_differ_are_refused(tmp_path: Path, tag: str, value: object) -> None:
+    folder = write_series(tmp_path / "series")
+    if tag == "Rows":
+        write_slice(folder / "odd.dcm", np.zeros((7, COLUMNS), dtype=np.int16), -90.0)
+    else:
+        write_slice(folder / "odd.dcm", hounsfield()[0], -90.0, **{tag: value})
+    with pytest.raises(ValueError, match=r"odd\.dcm"):
+        read_scan(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 700, -1])
+def test_file_cut_short_is_named(tmp_path: Path, keep: int) -> None:
+    folder = write_series(tmp_path / "series")
+    path = folder / "IM0002.dcm"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(OSError, match=r"IM0002\.dcm"):
+        read_scan(folder)
+
+
+def test_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="modality CT, got no DICOM file at all"):
+        read_scan(tmp_path)
+
+
+def test_real_series(shared: Path) -> None:
+    folder = shared / "data" / "volumes" / "dicom_3slice"
+    scan = read_scan(folder)
+    assert scan.hu.shape == (3, 512, 512)
+    assert scan.spacing == pytest.approx((0.810547, 0.810547, 1.0))
+    assert scan.hu.min() == -3024
+    # Instance 1 lies highest: the last in canonical order.
+    first = pydicom.dcmread(folder / "01.dcm")
+    np.testing.assert_array_equal(scan.hu[-1], first.pixel_array.astype(np.int32) - 1024)
+    np.testing.assert_allclose(scan.points_to_lps(np.array([[0.5, 0.5, 2.5]]))[0], first.ImagePositionPatient)

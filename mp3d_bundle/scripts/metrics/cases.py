@@ -1,0 +1,118 @@
+"""Cases: the detections and the truth of one image each, as every metric takes them.
+
+A case is a mapping with these keys; boxes are slab-frame boxes in pixels of the original image
+(``x1, y1, x2, y2``, 0-based, half-open edges):
+
+========================  ==========================================================================
+``id``                    name of the image, unique in the list (``"000001_01_01_109.png"``)
+``patient``               name of the patient (needed by the bootstrap only)
+``boxes``, ``scores``     detections, ``(M, 4)`` and ``(M,)``; ``M = 0`` is legal
+``true_boxes``            lesions, ``(N, 4)``; ``N = 0`` is legal
+``width``, ``height``     size of the image in pixels
+``slice_interval``        optional, mm
+``spacing``               optional, ``(x, y)`` mm per pixel
+``lesion_type``           optional, ``(N,)``, 1..8, -1 unknown
+``noisy``                 optional, ``(N,)`` bool: DeepLesion's "possibly noisy" annotations
+``image``                 optional, path of the key slice (passed on, not read)
+========================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+_REQUIRED = ("id", "boxes", "scores", "true_boxes", "width", "height")
+
+
+def _array(value: Any, dtype: type) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value, dtype=dtype)
+
+
+def _boxes(value: Any, key: str, where: str) -> np.ndarray:
+    boxes = _array(value, np.float64)
+    if boxes.size == 0:
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"Expected {key} of shape (N, 4), got {boxes.shape} in case {where}.")
+    if not np.isfinite(boxes).all():
+        row = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
+        raise ValueError(f"Expected finite {key}, got {boxes[row].tolist()} in row {row} of case {where}.")
+    return boxes
+
+
+def _per_lesion(value: Any, key: str, count: int, where: str) -> np.ndarray:
+    values = _array(value, bool if key == "noisy" else np.int64).reshape(-1)
+    if len(values) != count:
+        raise ValueError(f"Expected {count} values of {key}, one per lesion, got {len(values)} in case {where}.")
+    return values
+
+
+def _check_case(case: Mapping[str, Any], row: int) -> dict[str, Any]:
+    missing = [key for key in _REQUIRED if key not in case]
+    if missing:
+        raise ValueError(f"Expected cases with the keys {', '.join(_REQUIRED)}, got no {missing[0]} in case {row}.")
+    where = str(case["id"])
+    checked = dict(case)
+    checked["id"] = where
+    checked["boxes"] = _boxes(case["boxes"], "boxes", where)
+    checked["true_boxes"] = _boxes(case["true_boxes"], "true_boxes", where)
+    checked["scores"] = _array(case["scores"], np.float64).reshape(-1)
+    if len(checked["scores"]) != len(checked["boxes"]):
+        raise ValueError(
+            f"Expected one score per box, got {len(checked['scores'])} scores and {len(checked['boxes'])} boxes"
+            f" in case {where}."
+        )
+    if not np.isfinite(checked["scores"]).all():
+        raise ValueError(f"Expected finite scores, got {checked['scores'].tolist()} in case {where}.")
+    for key in ("width", "height"):
+        checked[key] = float(case[key])
+        if not checked[key] > 0:
+            raise ValueError(f"Expected a positive image {key}, got {case[key]} in case {where}.")
+    for key in ("lesion_type", "noisy"):
+        if case.get(key) is not None:
+            checked[key] = _per_lesion(case[key], key, len(checked["true_boxes"]), where)
+    return checked
+
+
+def check_cases(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Check cases and bring their arrays to float64 (boxes, scores), int64 (types) and bool (noisy).
+
+    Args:
+        cases: One mapping per image, see the head of this module; arrays, tensors or lists.
+
+    Returns:
+        A new list of new dictionaries in the same order.
+
+    Raises:
+        ValueError: If there is no case, a key is missing, an identifier appears twice, or an array has
+            the wrong shape or a value that is not finite. The message names the case.
+    """
+    if len(cases) == 0:
+        raise ValueError("Expected at least one case (image) to evaluate, got none.")
+    checked = [_check_case(case, row) for row, case in enumerate(cases)]
+    seen: set[str] = set()
+    for case in checked:
+        if case["id"] in seen:
+            raise ValueError(f"Expected one case per image, got {case['id']} twice.")
+        seen.add(case["id"])
+    return checked
+
+
+def check_patients(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the patient of every case.
+
+    Raises:
+        ValueError: If a case names no patient.
+    """
+    for case in cases:
+        if case.get("patient") in (None, ""):
+            raise ValueError(
+                f"Expected a patient in every case (the bootstrap draws patients), got none in {case['id']}."
+            )
+    return [str(case["patient"]) for case in cases]

@@ -1,0 +1,37 @@
+"""Engines: what training and evaluation need beyond MONAI's and Ignite's own engines and handlers."""
+
+from .cases import cases_of, to_case
+from .checkpoints import Checkpointer, improves, network_definition
+from .config import check_config, current_parser, end_errors_in_one_line, plain_config
+from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
+from .precision import MixedPrecision
+from .samples import SampleDataset, prepare_slabs, prepare_targets
+from .schedule import scale_learning_rate, warmup_step_factor, warmup_step_schedule
+from .steps import EvaluationStep, TrainingStep, total_loss
+
+__all__ = [
+    "Checkpointer",
+    "EvaluationStep",
+    "MixedPrecision",
+    "ProgressBar",
+    "SampleDataset",
+    "SeedEpoch",
+    "StopOnNonFinite",
+    "Throughput",
+    "TrainingStep",
+    "cases_of",
+    "check_config",
+    "current_parser",
+    "end_errors_in_one_line",
+    "improves",
+    "network_definition",
+    "plain_config",
+    "prepare_slabs",
+    "prepare_targets",
+    "scalars",
+    "scale_learning_rate",
+    "to_case",
+    "total_loss",
+    "warmup_step_factor",
+    "warmup_step_schedule",
+]

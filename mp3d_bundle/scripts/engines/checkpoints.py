@@ -1,0 +1,170 @@
+"""Checkpoints: where a run stands after every epoch, and its best weights so far."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from torch import nn
+
+from ..weights import load_state, read_tensors, save_weights, write_atomically
+from .config import current_parser, plain_config
+from .random_state import get_random_state, set_random_state
+
+logger = logging.getLogger(__name__)
+
+LAST = "last.pt"
+BEST = "model.pt"
+
+
+def network_definition(key: str = "network_def") -> dict[str, Any]:
+    """The running config's description of the network, with every reference resolved.
+
+    Raises:
+        ValueError: If this is not called from a config, or the description holds anything but plain data.
+    """
+    parser = current_parser()
+    if parser is None:
+        raise ValueError("Expected to be called from a config.")
+    return plain_config(parser, key)
+
+
+def improves(current: float, best: float) -> bool:
+    """Whether a metric is better than the best so far; a number always beats NaN (no lesion to find)."""
+    return current > best or (math.isnan(best) and not math.isnan(current))
+
+
+class Checkpointer:
+    """Saves a training run after every epoch and goes on with it when it is started again.
+
+    ``last.pt`` holds everything: model, optimiser, schedule, loss scaler, epoch, random state, best score.
+    ``model.pt`` holds the weights with the best key metric of the validations so far (of the last epoch in
+    a run without validation), in the format of :mod:`scripts.weights`. Both are written under a temporary
+    name first. A run that is stopped within an epoch goes on from the start of that epoch.
+
+    In a list of handlers it belongs after the learning rate and the validation, and before whatever reads
+    the epoch at the start of a run.
+
+    Args:
+        directory: Folder of both files.
+        objects: What has a state: ``model`` (the bare network), and any of ``optimizer``, ``scheduler``,
+            ``scaler``; None where there is none.
+        definition: Description of the network, stored with the weights.
+        evaluator: Evaluator whose key metric decides; None in a run without validation.
+        info: Further plain facts to store with the weights.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        objects: Mapping[str, Any],
+        *,
+        definition: Mapping[str, Any],
+        evaluator: Evaluator | None = None,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.directory = Path(directory)
+        self.network: nn.Module = objects["model"]
+        self.objects = {name: item for name, item in objects.items() if item is not None and name != "model"}
+        self.definition = dict(definition)
+        self.evaluator = evaluator
+        self.info = dict(info or {})
+
+    def attach(self, engine: Engine) -> None:
+        """Resume, save and finish with ``engine``, a trainer."""
+        engine.add_event_handler(Events.STARTED, self.resume)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def resume(self, engine: Engine) -> None:
+        """Load ``last.pt`` if there is one, and say in one log line where the run begins.
+
+        Raises:
+            ValueError: If the file is damaged or belongs to another network, optimiser or number of
+                iterations an epoch.
+        """
+        path = self.directory / LAST
+        state = engine.state
+        if not path.is_file():
+            logger.info("Starting at epoch 1 of %d: no %s yet.", state.max_epochs, path)
+            return
+        content = read_tensors(path)
+        self._check(content, path, epoch_length=state.epoch_length)
+        load_state(self.network, content["model"], str(path))
+        for name, item in self.objects.items():
+            if content[name] is not None:
+                item.load_state_dict(content[name])
+        state.epoch, state.iteration = content["epoch"], content["epoch"] * content["epoch_length"]
+        if self.evaluator is not None:
+            self.evaluator.state.best_metric = content["best_metric"]
+            self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
+        set_random_state(content["random"])
+        if state.epoch >= (state.max_epochs or 0):
+            logger.info("Nothing left to train: %s is at epoch %d of %d.", path, state.epoch, state.max_epochs)
+        else:
+            logger.info("Resuming from %s at epoch %d of %d.", path, state.epoch + 1, state.max_epochs)
+
+    def _check(self, content: Any, path: Path, *, epoch_length: int | None) -> None:
+        needed = {"model", "random", "epoch", "epoch_length", "kinds", "definition", *self.objects}
+        missing = sorted(needed - set(content)) if isinstance(content, dict) else sorted(needed)
+        advice = f"Use another --ckpt_dir, or remove {path} to start afresh."
+        if missing:
+            raise ValueError(f"Expected a checkpoint of a training run, got no {missing[0]} in {path}. {advice}")
+        if content["definition"] != self.definition:
+            raise ValueError(
+                f"Expected a checkpoint of the network {self.definition}, got one of {content['definition']} "
+                f"in {path}. {advice}"
+            )
+        kinds = {name: type(item).__qualname__ for name, item in self.objects.items()}
+        stored = {name: kind for name, kind in content["kinds"].items() if name in kinds}
+        if kinds != stored:
+            raise ValueError(f"Expected a checkpoint of a run with {kinds}, got {stored} in {path}. {advice}")
+        if content["epoch_length"] != epoch_length:
+            raise ValueError(
+                f"Expected a checkpoint of a run with {epoch_length} iterations an epoch, got "
+                f"{content['epoch_length']} in {path}: data set or batch size differ. {advice}"
+            )
+
+    def save(self, engine: Engine) -> None:
+        """Write ``last.pt``, and ``model.pt`` first if this epoch's validation was the best."""
+        if idist.get_rank() != 0:
+            return
+        state = engine.state
+        scored = self.evaluator.state if self.evaluator is not None else None
+        if scored is not None and scored.best_metric_epoch == state.epoch:
+            self._save_best({scored.key_metric_name: float(scored.best_metric), "epoch": state.epoch})
+        content = {
+            "model": self.network.state_dict(),
+            **{name: item.state_dict() for name, item in self.objects.items()},
+            "kinds": {name: type(item).__qualname__ for name, item in self.objects.items()},
+            "definition": self.definition,
+            "epoch": state.epoch,
+            "epoch_length": state.epoch_length,
+            "best_metric": float(scored.best_metric) if scored is not None else -1.0,
+            "best_metric_epoch": scored.best_metric_epoch if scored is not None else -1,
+            "random": get_random_state(),
+        }
+        write_atomically(content, self.directory / LAST)
+
+    def finish(self, engine: Engine) -> None:
+        """Write ``model.pt`` at the end of a run that was never validated, and say where the weights are."""
+        if idist.get_rank() != 0:
+            return
+        if self.evaluator is None or self.evaluator.state.best_metric_epoch == -1:
+            self._save_best({"epoch": engine.state.epoch})
+            logger.info("Training done without a validation: final weights in %s.", self.directory / BEST)
+            return
+        best = self.evaluator.state
+        logger.info(
+            "Training done: best %s %.4f at epoch %d, weights in %s.",
+            *(best.key_metric_name, best.best_metric, best.best_metric_epoch, self.directory / BEST),
+        )
+
+    def _save_best(self, facts: Mapping[str, Any]) -> None:
+        save_weights(self.directory / BEST, self.network, self.definition, {**self.info, **facts})

@@ -1,0 +1,140 @@
+"""The running config seen from inside: unknown keys, plain copies, and errors in one line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+# How MONAI begins the message of an error that it wraps around the real one.
+_WRAPPERS = ("Failed to instantiate component", "Failed to evaluate", "applying transform")
+
+
+def current_parser() -> ConfigParser | None:
+    """The config parser that is building the caller, or None outside of a config.
+
+    MONAI gives a config no way to refer to itself as a whole, neither to the files it came from nor to
+    the overrides of the command line; but whatever is built from a config is built by its parser, which
+    is therefore on the call stack.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigParser):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def plain_config(parser: ConfigParser, key: str) -> Any:
+    """One item of a config with every reference and expression replaced by its value.
+
+    Args:
+        parser: Parser of the config.
+        key: Id of the item, for example "network_def".
+
+    Returns:
+        Plain data (JSON types); objects that are described by ``_target_`` stay descriptions.
+
+    Raises:
+        ValueError: If a value is no plain data.
+    """
+    node = parser[key]
+    if isinstance(node, dict):
+        return {name: plain_config(parser, f"{key}::{name}") for name in node}
+    if isinstance(node, list):
+        return [plain_config(parser, f"{key}::{index}") for index in range(len(node))]
+    if isinstance(node, str) and node.startswith("@"):
+        return plain_config(parser, node[1:])
+    value = parser.get_parsed_content(key) if isinstance(node, str) else node
+    if value is not None and not isinstance(value, (str, int, float, bool)):
+        raise ValueError(f"Expected plain data in {key}, got {type(value).__name__} from {node!r}.")
+    return value
+
+
+def _entry_configs() -> list[dict[str, Any]]:
+    files = sorted(CONFIGS.glob("*.json"))
+    return [json.loads(file.read_text()) for file in files if file.name != "metadata.json"]
+
+
+def _strays(config: dict[str, Any], known: list[dict[str, Any]], prefix: str = "") -> Iterator[str]:
+    """Check one level against the bundle's own configs; yield a complaint for each key that fits nowhere."""
+    names = {name for base in known for name in base}
+    for name, value in config.items():
+        if name.startswith("_"):
+            continue
+        if name not in names:
+            similar = difflib.get_close_matches(name, names, n=1)
+            hint = f" (did you mean {prefix}{similar[0]}?)" if similar else ""
+            yield f"unknown config key {prefix}{name}{hint}"
+            continue
+        bases = [base[name] for base in known if name in base]
+        yield from _mistyped(f"{prefix}{name}", value, bases)
+        # What stands under a _target_ are arguments: Python itself refuses unknown ones.
+        if isinstance(value, dict) and "_target_" not in value:
+            yield from _strays(value, [base for base in bases if isinstance(base, dict)], f"{prefix}{name}#")
+
+
+def _mistyped(name: str, value: Any, bases: list[Any]) -> Iterator[str]:
+    if isinstance(value, str) and value[:1] in ("$", "@"):
+        return
+    for kinds, words in (((bool,), "True or False"), ((int,), "a whole number"), ((int, float), "a number")):
+        if all(type(base) in kinds for base in bases):
+            if type(value) not in kinds:
+                yield f"expected {words} for config key {name}, got {value!r}"
+            return
+
+
+def check_config(parser: ConfigParser | None = None) -> None:
+    """Refuse config keys that the bundle does not know, and numbers and switches of the wrong type.
+
+    MONAI takes a misspelt override (``--dataset_dirr``) or overlay key without a word. Every key of the
+    merged config must therefore exist in one of the bundle's own ``configs/*.json``; keys that begin with
+    an underscore are free for own use, and arguments under a ``_target_`` are left to Python.
+
+    Args:
+        parser: Parser of the config; by default the one that calls this function.
+
+    Raises:
+        ValueError: Names the first unknown or mistyped key.
+    """
+    parser = parser or current_parser()
+    if parser is None:
+        raise ValueError("Expected to be called from a config, or with its parser.")
+    for complaint in _strays(dict(parser.get()), _entry_configs()):
+        raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")
+
+
+def root_error(error: BaseException) -> BaseException:
+    """The error that says what is wrong, beneath MONAI's wrappers."""
+    while isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def end_errors_in_one_line() -> None:
+    """Let an uncaught error of this process end in one line that says what is wrong.
+
+    MONAI raises an error of its own around everything that fails while a config is built, so that the
+    last line of a traceback names a config item instead of the file or the value at fault.
+    """
+    previous = sys.excepthook
+    if getattr(previous, "ends_in_one_line", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        previous(kind, error, trace)
+        cause = root_error(error)
+        if isinstance(cause, Exception):
+            lines = str(cause).strip().splitlines() or [""]
+            sys.stderr.write(f"Error: {lines[-1] if 'Traceback' in lines[0] else ' '.join(lines)}\n")
+
+    hook.ends_in_one_line = True  # pyright: ignore[reportFunctionMemberAccess]
+    sys.excepthook = hook

@@ -1,0 +1,48 @@
+"""Cases: detections back in original pixels, lesions as annotated."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scripts.engines import cases_of, to_case
+
+
+def data(boxes: torch.Tensor) -> dict:
+    record = {
+        "file_name": "000001_01_01_109.png",
+        "patient": "000001",
+        "image": "/data/109.png",
+        "image_size": (100, 200),
+        "box": np.array([[-1.0, 2.0, 30.5, 40.0]], dtype=np.float32),
+        "noisy": np.array([False]),
+    }
+    return {
+        "record": record,
+        "box": torch.zeros(0, 4),
+        "scale_factor": torch.tensor([2.0, 4.0]),
+        "pred": {"boxes": boxes, "scores": torch.ones(len(boxes)), "labels": torch.ones(len(boxes))},
+    }
+
+
+def test_each_axis_is_scaled_back_by_its_own_factor() -> None:
+    case = to_case(data(torch.tensor([[2.0, 4.0, 20.0, 40.0]])))["case"]
+    assert case["boxes"].tolist() == [[1.0, 1.0, 10.0, 10.0]]
+    assert (case["width"], case["height"]) == (200, 100)
+
+
+def test_lesions_are_those_of_the_record_not_of_the_transforms() -> None:
+    case = to_case(data(torch.zeros(0, 4)))["case"]
+    assert case["true_boxes"].tolist() == [[-1.0, 2.0, 30.5, 40.0]]
+    assert case["boxes"].shape == (0, 4)
+    assert case["scores"].shape == (0,)
+    assert (case["id"], case["patient"], case["image"]) == ("000001_01_01_109.png", "000001", "/data/109.png")
+
+
+def test_what_the_record_does_not_know_stays_out() -> None:
+    assert "spacing" not in to_case(data(torch.zeros(0, 4)))["case"]
+
+
+def test_the_metric_gets_the_cases_alone() -> None:
+    output = [to_case(data(torch.zeros(0, 4)))]
+    assert cases_of(output)[0]["id"] == "000001_01_01_109.png"

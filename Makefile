@@ -1,0 +1,55 @@
+# Every target does the set-up it needs in .venv, once; `make` alone lists the targets.
+# Written for GNU make 3.81 and newer, and for any POSIX shell.
+# PYTHON=/path/to/python3 builds .venv with that Python; SETUP_SPACE_GIB=number asks for that much free disk.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench lock clean distclean
+
+# Settings of the caller's own Python that would leak into .venv.
+unexport PYTHONHOME
+unexport PYTHONPATH
+unexport MPLBACKEND
+
+PY := .venv/bin/python
+PYTEST_ARGS ?=
+LOCK_ARGS ?=
+
+help: ## List the targets
+	@echo 'make <target>; each sets up .venv first where it needs it:'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s  %s\n", $$1, $$2 }' Makefile
+
+setup: ## Build .venv from the lock files (does nothing when it is there)
+	@tools/setup.sh
+
+demo: setup ## Train, score and run a small detector on synthetic CT; results in runs/demo
+	cd mp3d_bundle && ../$(PY) -m scripts.demo --output ../runs/demo
+
+test: lint ## Lint, then run the tests
+	$(PY) -m pytest -q -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: setup ## Run the tests marked slow
+	$(PY) -m pytest -q -m slow $(PYTEST_ARGS)
+
+lint: setup ## Check style, formatting and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyright
+
+format: setup ## Rewrite the sources in the project's style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup ## Measure: each figure as a ratio to its peer in the same run
+	$(PY) -m benchmarks
+
+lock: setup ## Write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
+	$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --quiet $(LOCK_ARGS) -o requirements.lock
+
+clean: ## Remove caches and the demo's results
+	rm -rf runs/demo .pytest_cache .ruff_cache
+	find . -name .venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean ## Remove .venv as well
+	rm -rf .venv

@@ -1,0 +1,126 @@
+"""DeepLesion's labels in COCO style: one JSON file per split, as MVP-Net's authors published them.
+
+Boxes are 0-based ``x, y, width, height``, one less in x and y than in ``DL_info.csv``. The files' ``area``
+is x times height instead of width times height, in every box: it is not read. Patient and series come from
+the file name; slice range and lesion type are not in these files.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..boxes import from_coco
+from .records import DISPLAY_WINDOW, KeySlice, Record, log_findings, make_records
+
+
+def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = True) -> list[Record]:
+    """Read a COCO-style label file.
+
+    Args:
+        path: The JSON file.
+        images_dir: Folder of the series folders (``Images_png``).
+        keep_noisy: Whether boxes marked as noisy are kept, as the released code does.
+
+    Returns:
+        One record per image, in the file's order; images without boxes are kept. See `scripts.data.records`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not such a file, or a box or a value in it is senseless; the image is named.
+    """
+    path = Path(path)
+    images, annotations, category = _load(path)
+    findings: Counter[str] = Counter()
+    slices: dict[Any, KeySlice] = {}
+    for position, image in enumerate(images):
+        source = f"{path} image {position} ({_get(image, 'file_name', f'{path} image {position}')})"
+        number = _get(image, "id", source)
+        if number in slices:
+            raise ValueError(f"Expected each image id once, got {number} again for {source}.")
+        slices[number] = _key_slice(image, source, findings)
+    wrong_areas = 0
+    for position, annotation in enumerate(annotations):
+        source = f"{path} annotation {position}"
+        number = _get(annotation, "image_id", source)
+        if number not in slices:
+            raise ValueError(f"Expected the id of an image of this file, got image_id {number!r} in {source}.")
+        source = f"{source} ({slices[number].file_name})"
+        if _get(annotation, "category_id", source) != category:
+            raise ValueError(f"Expected category {category}, got {annotation['category_id']!r} in {source}.")
+        bbox = _numbers(_get(annotation, "bbox", source), 4, "bbox", source)
+        noisy = bool(annotation.get("noisy", 0))
+        slices[number].add(slices[number].checked(from_coco(np.array(bbox)), source), noisy=noisy, lesion_type=-1)
+        area = annotation.get("area")
+        wrong_areas += isinstance(area, (int, float)) and abs(area - bbox[2] * bbox[3]) > 0.01 * bbox[2] * bbox[3]
+    log_findings(path.name, findings, logging.WARNING)
+    log_findings(path.name, Counter({"boxes whose stored area is not width times height, not used": wrong_areas}))
+    return make_records(slices.values(), images_dir, keep_noisy=keep_noisy, name=path.name)
+
+
+def _load(path: Path) -> tuple[list[dict], list[dict], Any]:
+    """The images, the annotations and the only category's id of the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected labels in COCO style at {path}, but there is no such file.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"Expected labels in COCO style (JSON), got something else in {path}: {error}.") from error
+    tables = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(table), list) for table in tables):
+        raise ValueError(f"Expected a JSON object with the lists {', '.join(tables)} in {path}.")
+    if not content["images"]:
+        raise ValueError(f"Expected at least one image, got an empty list in {path}.")
+    if len(content["categories"]) != 1:
+        raise ValueError(f"Expected one category (Lesion), got {len(content['categories'])} in {path}.")
+    return content["images"], content["annotations"], _get(content["categories"][0], "id", f"{path} category")
+
+
+def _key_slice(image: dict, source: str, findings: Counter[str]) -> KeySlice:
+    """Read one entry of ``images``."""
+    height, width, spacing = (
+        _numbers([_get(image, key, source)], 1, key, source)[0] for key in ("height", "width", "spacing")
+    )
+    if height < 1 or width < 1 or spacing <= 0:
+        raise ValueError(
+            f"Expected a size and a spacing above zero, got {height} x {width} and {spacing} mm in {source}."
+        )
+    interval = image.get("slice_intv")
+    if interval is None or interval != interval:
+        findings["images without a slice interval, taken as 1 mm as in the released code"] += 1
+        interval = 1.0
+    (interval,) = _numbers([interval], 1, "slice_intv", source)
+    if interval <= 0:
+        raise ValueError(f"Expected a slice interval in mm above zero, got {interval} in {source}.")
+    low, high = _numbers(image.get("windows", DISPLAY_WINDOW), 2, "windows", source)
+    key_slice = KeySlice(
+        file_name=image["file_name"],
+        source=source,
+        image_size=(int(height), int(width)),
+        spacing=(spacing, spacing),
+        slice_interval=interval,
+        slice_range=None,
+        window=(low, high),
+    )
+    if "slice_no" in image and image["slice_no"] != int(key_slice.slice_name):
+        findings["images whose slice_no is not the number in their file name, which is used"] += 1
+    return key_slice
+
+
+def _get(entry: dict, key: str, source: str) -> Any:
+    if key not in entry:
+        raise ValueError(f"Expected the key {key!r}, got {sorted(entry)} in {source}.")
+    return entry[key]
+
+
+def _numbers(values: Any, count: int, key: str, source: str) -> list[float]:
+    """``count`` finite numbers."""
+    plain = isinstance(values, (list, tuple)) and len(values) == count
+    if not plain or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in values):
+        raise ValueError(f"Expected {count} finite number(s) as {key}, got {values!r} in {source}.")
+    return [float(value) for value in values]

@@ -1,0 +1,235 @@
+"""Records: what the label readers return, and the checks and summaries that they share.
+
+A *record* is a dict for one key slice, without pixels:
+
+- ``image``: path of the key slice's PNG; ``file_name`` (``000001_01_01_109.png``), ``series``
+  (``000001_01_01``), ``patient`` (``000001``), ``key_slice`` (its number in the series), ``source`` (the place
+  of the label, for messages);
+- ``slice_range``: first and last slice number of its sub-volume, inclusive, or None; ``slice_interval`` in mm;
+  ``spacing`` ``(x, y)`` in mm; ``image_size`` ``(height, width)``; ``window`` ``(low, high)`` HU for display;
+- ``box``: float32 ``(N, 4)`` in the slab frame, as labelled, not clipped; ``label``: int64 ``(N,)`` of ones (0 is
+  background); ``noisy``: bool ``(N,)``; ``lesion_type``: int64 ``(N,)``, 1 to 8 or -1 where unknown.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..boxes import check_boxes
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+# For display where the labels have no usable window: the most common window of the data set.
+DISPLAY_WINDOW = (-175.0, 275.0)
+
+# What to do about key slices without a PNG.
+MISSING_IMAGES = ("raise", "drop", "ignore")
+
+# Slabs of the paper reach this far from the key slice: four slices at 2.5 mm.
+_SLAB_REACH_MM = 10.0
+
+_FILE_NAME = re.compile(r"(?P<series>(?P<patient>[^_]+)(?:_[^_]+)*)_(?P<slice>\d+)\.png")
+
+
+@dataclass
+class KeySlice:
+    """A labelled key slice while its label file is being read; boxes are collected one by one.
+
+    Attributes:
+        file_name: ``000001_01_01_109.png`` (also with a slash before the slice number).
+        source: File and row of its first label, for messages.
+        image_size: ``(height, width)`` in pixels.
+        spacing: ``(x, y)`` in mm.
+        slice_interval: Distance of neighbouring slices in mm.
+        slice_range: First and last slice number of the sub-volume, inclusive, or None.
+        window: ``(low, high)`` HU for display.
+        boxes: Slab-frame boxes as labelled.
+        noisy: Of each box, whether its label is marked as noisy.
+        lesion_types: Of each box, 1 to 8 or -1.
+    """
+
+    file_name: str
+    source: str
+    image_size: tuple[int, int]
+    spacing: tuple[float, float]
+    slice_interval: float
+    slice_range: tuple[int, int] | None
+    window: tuple[float, float]
+    boxes: list[np.ndarray] = field(default_factory=list)
+    noisy: list[bool] = field(default_factory=list)
+    lesion_types: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.file_name = self.file_name.replace("/", "_").replace("\\", "_")
+        match = _FILE_NAME.fullmatch(self.file_name)
+        if match is None:
+            raise ValueError(
+                f"Expected a file name like 000001_01_01_109.png, got {self.file_name!r} in {self.source}."
+            )
+        self.series, self.patient, self.slice_name = match["series"], match["patient"], match["slice"]
+
+    def checked(self, box: np.ndarray, source: str) -> np.ndarray:
+        """Check a slab-frame box ``(4,)`` of this image; it may reach out of the image, but must overlap it.
+
+        Returns:
+            The box in float32.
+
+        Raises:
+            ValueError: If the box is not finite, is inverted or empty, or lies wholly outside the image.
+        """
+        # Sums of decimal numbers differ in the last bits between label files; six decimals are exact for both.
+        box = np.round(np.asarray(box, dtype=np.float64), 6)
+        check_boxes(box[None], source)
+        # All images of DeepLesion are square: which side its sizes name first cannot be told, so either will do.
+        side = max(self.image_size)
+        if box[2] <= 0 or box[3] <= 0 or box[0] >= side or box[1] >= side:
+            raise ValueError(
+                f"Expected a box that overlaps its image of {self.image_size} pixels, got {box.tolist()} "
+                f"(0-based) in {source}."
+            )
+        return box.astype(np.float32)
+
+    def add(self, box: np.ndarray, *, noisy: bool, lesion_type: int) -> None:
+        """Add a box that `checked` returned."""
+        self.boxes.append(box)
+        self.noisy.append(noisy)
+        self.lesion_types.append(lesion_type)
+
+    def record(self, images_dir: Path, kept: Sequence[int]) -> Record:
+        """The record of this key slice with the ``kept`` boxes."""
+        return {
+            "image": str(images_dir / self.series / f"{self.slice_name}.png"),
+            "file_name": self.file_name,
+            "series": self.series,
+            "patient": self.patient,
+            "key_slice": int(self.slice_name),
+            "source": self.source,
+            "slice_range": self.slice_range,
+            "slice_interval": self.slice_interval,
+            "spacing": self.spacing,
+            "image_size": self.image_size,
+            "window": self.window,
+            "box": np.array([self.boxes[i] for i in kept], dtype=np.float32).reshape(-1, 4),
+            "label": np.ones(len(kept), dtype=np.int64),
+            "noisy": np.array([self.noisy[i] for i in kept], dtype=bool),
+            "lesion_type": np.array([self.lesion_types[i] for i in kept], dtype=np.int64),
+        }
+
+
+def make_records(slices: Iterable[KeySlice], images_dir: str | Path, *, keep_noisy: bool, name: str) -> list[Record]:
+    """Turn key slices into records in the same order, and log what the labels hold, one line a kind.
+
+    Args:
+        slices: The key slices with all their boxes.
+        images_dir: Folder of the series folders (``Images_png``).
+        keep_noisy: Whether noisy boxes stay; if not, images that lose all their boxes go with them.
+        name: What the log calls the labels.
+    """
+    slices, folder = list(slices), Path(images_dir)
+    records, emptied = [], 0
+    for key_slice in slices:
+        kept = [i for i, noisy in enumerate(key_slice.noisy) if keep_noisy or not noisy]
+        if kept or not key_slice.boxes:
+            records.append(key_slice.record(folder, kept))
+        else:
+            emptied += 1
+    patients = {key_slice.patient for key_slice in slices}
+    labelled = sum(len(key_slice.boxes) for key_slice in slices)
+    logger.info("%s: %d boxes on %d key slices of %d patients.", name, labelled, len(slices), len(patients))
+    findings = _describe(slices)
+    noisy = sum(sum(key_slice.noisy) for key_slice in slices)
+    if keep_noisy:
+        findings["boxes marked as noisy, kept as in the released code (keep_noisy=False drops them)"] = noisy
+    else:
+        findings[f"boxes marked as noisy, dropped together with {emptied} key slices left without a box"] = noisy
+    log_findings(name, findings)
+    return records
+
+
+def log_findings(name: str, findings: Counter[str], level: int = logging.INFO) -> None:
+    """Log one line for each kind of finding that occurred."""
+    for what, count in findings.items():
+        if count:
+            logger.log(level, "%s: %s: %d.", name, what, count)
+
+
+def _describe(slices: list[KeySlice]) -> Counter[str]:
+    """Count what is unusual in the labels."""
+    findings: Counter[str] = Counter()
+    intervals, ranges = defaultdict(set), defaultdict(set)
+    for key_slice in slices:
+        height, width = key_slice.image_size
+        if key_slice.boxes:
+            boxes = np.stack(key_slice.boxes)
+            out = (boxes < 0).any(axis=1) | (boxes[:, 2] > width) | (boxes[:, 3] > height)
+            findings[
+                "boxes that reach out of their image, kept as labelled and clipped by the training transforms"
+            ] += int(out.sum())
+        if key_slice.image_size != (512, 512):
+            findings[f"key slices of {height} x {width} pixels instead of 512 x 512"] += 1
+        intervals[key_slice.series].add(key_slice.slice_interval)
+        if key_slice.slice_range is not None:
+            first, last = key_slice.slice_range
+            ranges[key_slice.series].add(key_slice.slice_range)
+            shorter = min(int(key_slice.slice_name) - first, last - int(key_slice.slice_name))
+            if shorter * key_slice.slice_interval < _SLAB_REACH_MM - 1e-6:
+                findings["key slices with less than 10 mm stored on a side, where slabs repeat the last slice"] += 1
+    # 0.59998 beside 0.6 is noise, 5 beside 1 is another scan.
+    changes = sum(max(values) > 1.01 * min(values) for values in intervals.values())
+    findings["series whose slice interval changes, each key slice keeping its own"] = changes
+    several = sum(len(values) > 1 for values in ranges.values())
+    findings["series of several sub-volumes, between which slices may be missing"] = several
+    return findings
+
+
+def check_images(records: list[Record], missing: str = "raise") -> list[Record]:
+    """Check that the PNG of every key slice is there, with one listing per series folder.
+
+    Args:
+        records: Records of one data set.
+        missing: What to do about absent PNGs: ``"raise"``, ``"drop"`` the records with a warning (a partial
+            download), or ``"ignore"`` (nothing is checked: use of the labels alone).
+
+    Returns:
+        The records whose PNG is there, or all of them for ``"ignore"``.
+
+    Raises:
+        FileNotFoundError: If PNGs are absent, or none is there at all.
+        ValueError: If ``missing`` is none of the three.
+    """
+    if missing not in MISSING_IMAGES:
+        raise ValueError(f"Expected missing images to be one of {MISSING_IMAGES}, got {missing!r}.")
+    if missing == "ignore":
+        return records
+    listings: dict[str, set[str]] = {}
+    present, absent = [], []
+    for record in records:
+        folder, name = os.path.split(record["image"])
+        if folder not in listings:
+            listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        (present if name in listings[folder] else absent).append(record)
+    if absent and (missing == "raise" or not present):
+        raise FileNotFoundError(
+            f"Expected the image of {absent[0]['source']} at {absent[0]['image']}, but it is not there; "
+            f"{len(absent)} of {len(records)} key slices have no image "
+            "(missing_images='drop' goes on with the others)."
+        )
+    if absent:
+        logger.warning(
+            "Key slices dropped because their image is not there: %d of %d, the first of them %s.",
+            len(absent),
+            len(records),
+            absent[0]["image"],
+        )
+    return present

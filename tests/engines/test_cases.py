@@ -13,12 +13,13 @@ def data(boxes: torch.Tensor) -> dict:
         "file_name": "000001_01_01_109.png",
         "patient": "000001",
         "image": "/data/109.png",
-        "image_size": (100, 200),
+        "image_size": (512, 512),  # as labelled; what was read counts
         "box": np.array([[-1.0, 2.0, 30.5, 40.0]], dtype=np.float32),
         "noisy": np.array([False]),
     }
     return {
         "record": record,
+        "image": torch.zeros(3, 400, 400),
         "box": torch.zeros(0, 4),
         "scale_factor": torch.tensor([2.0, 4.0]),
         "pred": {"boxes": boxes, "scores": torch.ones(len(boxes)), "labels": torch.ones(len(boxes))},

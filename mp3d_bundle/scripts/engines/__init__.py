@@ -4,16 +4,20 @@ from .cases import cases_of, to_case
 from .checkpoints import Checkpointer, improves, network_definition
 from .config import check_config, current_parser, end_errors_in_one_line, plain_config
 from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
+from .panels import DetectionPanels
 from .precision import MixedPrecision
+from .record import RunRecord
 from .samples import SampleDataset, prepare_slabs, prepare_targets
 from .schedule import scale_learning_rate, warmup_step_factor, warmup_step_schedule
 from .steps import EvaluationStep, TrainingStep, total_loss
 
 __all__ = [
     "Checkpointer",
+    "DetectionPanels",
     "EvaluationStep",
     "MixedPrecision",
     "ProgressBar",
+    "RunRecord",
     "SampleDataset",
     "SeedEpoch",
     "StopOnNonFinite",

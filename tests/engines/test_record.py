@@ -1,0 +1,37 @@
+"""Run record: the merged config and what it ran on, one entry for each start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+from fake_engines import Run
+from scripts.engines import RunRecord
+
+
+def test_config_seed_versions_and_epoch_are_kept_for_each_start(tmp_path: Path) -> None:
+    parser = ConfigParser(
+        {
+            "_meta_": {"version": "1.2.3"},
+            "seed": 5,
+            "rate": "$0.1 * 2",
+            "record": {"_target_": "scripts.engines.RunRecord", "directory": str(tmp_path), "seed": "@seed"},
+        }
+    )
+    Run(tmp_path, epochs=1, handlers=(parser.get_parsed_content("record"),)).run()
+    Run(tmp_path, epochs=2, handlers=(parser.get_parsed_content("record"),)).run()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["rate"] == "$0.1 * 2"
+    assert "_meta_" not in config
+    first, second = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert (first["seed"], first["bundle"], first["epochs_done"]) == (5, "1.2.3", 0)
+    assert second["epochs_done"] == 1
+    assert {"python", "torch", "monai", "numpy"} <= set(first["versions"])
+
+
+def test_a_run_without_a_config_has_no_record(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="built from a config"):
+        RunRecord(tmp_path, seed=0)

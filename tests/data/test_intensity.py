@@ -47,10 +47,11 @@ def test_integers_cannot_be_normalised_in_place() -> None:
         IntensityWindow()(HU, inplace=True)
 
 
-def test_read_only_arrays_are_accepted() -> None:
+def test_read_only_and_reversed_arrays_are_accepted() -> None:
     hu = HU.astype(np.float32)
     hu.setflags(write=False)
     np.testing.assert_allclose(IntensityWindow()(hu), expected(HU), atol=1e-6)
+    np.testing.assert_allclose(IntensityWindow()(HU[::-1, ::-1]), expected(HU)[::-1, ::-1], atol=1e-6)
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])

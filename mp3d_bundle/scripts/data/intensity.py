@@ -41,7 +41,7 @@ class IntensityWindow:
 
         Args:
             hu: HU of any shape; integers become float32, float32 and float64 stay what they are.
-            inplace: Write the result into ``hu`` (floats only), which saves a copy.
+            inplace: Write the result into ``hu`` (writable floats only), which saves a copy.
 
         Returns:
             Normalised values of the same shape.
@@ -49,16 +49,23 @@ class IntensityWindow:
         Raises:
             ValueError: If ``inplace`` is asked for integers.
         """
-        values = hu if isinstance(hu, torch.Tensor) else torch.from_numpy(hu if inplace else np.array(hu))
+        values = hu if isinstance(hu, torch.Tensor) else torch.from_numpy(hu if inplace else _plain(hu))
         if values.dtype not in (torch.float32, torch.float64):
             if inplace:
                 raise ValueError(f"Expected floats to normalise in place, got {values.dtype}.")
-            values = values.to(torch.float32)
-        elif not inplace and isinstance(hu, torch.Tensor):
-            values = values.clone()
-        values.clamp_(self.low, self.high).sub_(self.low).mul_(self._scale).add_(self._offset)
+            values = values.to(torch.float32).clamp_(self.low, self.high)
+        elif inplace:
+            values.clamp_(self.low, self.high)
+        else:
+            values = values.clamp(self.low, self.high)
+        values.sub_(self.low).mul_(self._scale).add_(self._offset)
         return values if isinstance(hu, torch.Tensor) else values.numpy()  # type: ignore[return-value]
 
     def inverse(self, values: ArrayT) -> ArrayT:
         """Turn normalised values of any shape back into HU, for display (clipped HU stay clipped)."""
         return (values - self._offset) / self._scale + self.low
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """The array as torch can share it: copied if it is read-only or has a negative stride."""
+    return array if array.flags.writeable and all(stride >= 0 for stride in array.strides) else array.copy()

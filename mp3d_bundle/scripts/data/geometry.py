@@ -1,0 +1,85 @@
+"""Geometry of samples: resizing and flipping image and boxes together, as plain functions.
+
+A *sample* is what `scripts.data.transforms` describes; the functions return a new dict and leave their
+argument alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .. import boxes
+
+Sample = dict[str, Any]
+
+AXES = ("horizontal", "vertical", "z")
+
+
+def checked_scale(scale: int) -> int:
+    """Return ``scale`` if it is a whole number of pixels, at least 1; raise ValueError otherwise."""
+    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
+        raise ValueError(f"Expected a scale of at least 1 pixel, got {scale!r}.")
+    return scale
+
+
+def checked_axis(axis: str) -> str:
+    """Return ``axis`` if it is one of `AXES`; raise ValueError otherwise."""
+    if axis not in AXES:
+        raise ValueError(f"Expected one of the axes {', '.join(AXES)}, got {axis!r}.")
+    return axis
+
+
+def resize_slab(sample: Sample, scale: int) -> Sample:
+    """Resize a sample so that its longer side has ``scale`` pixels, keeping the aspect ratio.
+
+    Sides are rounded to the nearest pixel and boxes follow the rounded sides, as in mmdetection. Bilinear,
+    with half-pixel centres and without low-pass filter, slice by slice.
+
+    Args:
+        sample: ``image`` ``(D, H, W)`` of floats, ``box`` and ``scale_factor`` are changed.
+        scale: Longer side in pixels, at least 1.
+
+    Raises:
+        ValueError: If the image is not ``(D, H, W)`` floats: integers must be windowed first.
+    """
+    image = sample["image"]
+    if image.ndim != 3 or not image.is_floating_point():
+        raise ValueError(f"Expected a slab (D, H, W) of floats to resize, got {tuple(image.shape)} {image.dtype}.")
+    height, width = image.shape[-2:]
+    factor = scale / max(height, width)
+    new_height, new_width = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
+    factor_x, factor_y = new_width / width, new_height / height
+    if (new_height, new_width) != (height, width):
+        image = torch.nn.functional.interpolate(
+            image[None], size=(new_height, new_width), mode="bilinear", align_corners=False
+        )[0]
+    return {
+        **sample,
+        "image": image,
+        "box": boxes.scale(sample["box"], factor_x, factor_y),
+        "scale_factor": sample["scale_factor"] * torch.tensor([factor_x, factor_y], dtype=torch.float32),
+    }
+
+
+def flip_slab(sample: Sample, axis: str) -> Sample:
+    """Flip a sample's ``image`` ``(D, H, W)`` and ``box``.
+
+    Args:
+        sample: The sample.
+        axis: ``"horizontal"`` (left to right), ``"vertical"`` (top to bottom) or ``"z"`` (order of slices,
+            which leaves boxes as they are; the key slice stays in the centre).
+
+    Raises:
+        ValueError: If the axis is another one, or the number of slices is even in a flip of z.
+    """
+    image, box = sample["image"], sample["box"]
+    depth, height, width = image.shape
+    if axis == "horizontal":
+        return {**sample, "image": image.flip(-1), "box": boxes.flip_horizontal(box, width)}
+    if axis == "vertical":
+        return {**sample, "image": image.flip(-2), "box": boxes.flip_vertical(box, height)}
+    if depth % 2 == 0:
+        raise ValueError(f"Expected an odd number of slices to flip in z, got {depth}.")
+    return {**sample, "image": image.flip(-3)}

@@ -1,0 +1,224 @@
+"""Transforms from records to the samples that networks are trained and evaluated on.
+
+The order is that of the released code: `LoadSlabd`, `IntensityWindowd` (clipping comes before resizing, so
+that padding of -3024 HU does not bleed into the body), `RandResizeSlabd`, `RandFlipSlabd`, and `ClipBoxesd`
+for training only: scores are taken on the boxes as labelled.
+
+A *sample* is a record with ``image`` as float32 ``(D, H, W)``, ``box``, ``label``, ``noisy`` and
+``lesion_type`` as tensors, and ``scale_factor``: float32 ``(2,)``, slab pixels / original pixels in x and y.
+Each transform returns a new dict and leaves its argument alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import RandomizableTransform, Transform
+
+from .. import boxes
+from .geometry import Sample, checked_axis, checked_scale, flip_slab, resize_slab
+from .intensity import IntensityWindow
+from .slab import SlabReader
+
+__all__ = [
+    "ClipBoxesd",
+    "FlipSlabd",
+    "IntensityWindowd",
+    "LoadSlabd",
+    "RandFlipSlabd",
+    "RandResizeSlabd",
+    "ResizeSlabd",
+    "Sample",
+]
+
+logger = logging.getLogger(__name__)
+
+_PER_BOX = ("box", "label", "noisy", "lesion_type")
+
+
+class LoadSlabd(Transform):
+    """Read the slab of a record: the deterministic part, fit for MONAI's `PersistentDataset`.
+
+    Args:
+        reader: Reads ``(D, H, W)`` float32 HU for a record.
+        dtype: ``"float32"`` for exact interpolation, or ``"int16"`` to round to whole HU, which halves the
+            memory and disk of a cache.
+
+    Raises:
+        ValueError: If the dtype is another one.
+    """
+
+    def __init__(self, reader: SlabReader, *, dtype: str = "float32") -> None:
+        if dtype not in ("float32", "int16"):
+            raise ValueError(f"Expected the dtype float32 or int16, got {dtype!r}.")
+        self.reader = reader
+        self.dtype = dtype
+
+    def __call__(self, record: Sample) -> Sample:
+        """Return the sample of ``record``, its ``image`` in HU.
+
+        Raises:
+            FileNotFoundError: If a slice does not exist.
+            ValueError: If a slice cannot be used, or its size is not the one in the labels.
+        """
+        slab = self.reader(record)
+        height, width = slab.shape[1:]
+        # Square in all of DeepLesion, so which side its sizes name first cannot be told.
+        if sorted(record["image_size"]) != sorted((height, width)):
+            raise ValueError(
+                f"Expected an image of {tuple(record['image_size'])} pixels as in its labels, got {(height, width)} "
+                f"in {record['image']}."
+            )
+        image = torch.from_numpy(np.rint(slab).astype(np.int16) if self.dtype == "int16" else slab)
+        per_box = {key: torch.as_tensor(np.array(record[key])) for key in _PER_BOX if key in record}
+        scale_factor = torch.ones(2, dtype=torch.float32)
+        changes = {"image": image, "image_size": (height, width), "scale_factor": scale_factor}
+        return {**record, **changes, **per_box}
+
+
+class IntensityWindowd(Transform):
+    """Turn HU into network values, see `IntensityWindow`.
+
+    Args:
+        window: The window; the paper's if None.
+    """
+
+    def __init__(self, window: IntensityWindow | None = None) -> None:
+        self.window = IntensityWindow() if window is None else window
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the sample with its image normalised, float32."""
+        return {**sample, "image": self.window(sample["image"])}
+
+
+class ResizeSlabd(Transform):
+    """Resize every sample to one scale, see `resize_slab` (512 for testing in the paper).
+
+    Args:
+        scale: Longer side in pixels.
+
+    Raises:
+        ValueError: If the scale is not at least 1.
+    """
+
+    def __init__(self, scale: int = 512) -> None:
+        self.scale = checked_scale(scale)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the resized sample."""
+        return resize_slab(sample, self.scale)
+
+
+class RandResizeSlabd(RandomizableTransform):
+    """Resize each sample to one scale drawn with equal chances, see `resize_slab`.
+
+    Args:
+        scales: Longer sides in pixels (448, 512 and 576 in the released code).
+
+    Raises:
+        ValueError: If there is no scale, or one is not at least 1.
+    """
+
+    def __init__(self, scales: Sequence[int] = (448, 512, 576)) -> None:
+        super().__init__(prob=1.0)
+        if not scales:
+            raise ValueError("Expected at least one scale to draw from, got none.")
+        self.scales = tuple(checked_scale(scale) for scale in scales)
+        self.scale = self.scales[0]
+
+    def randomize(self, data: Any | None = None) -> None:
+        """Draw `scale`."""
+        self.scale = self.scales[self.R.randint(len(self.scales))]
+
+    def __call__(self, sample: Sample, randomize: bool = True) -> Sample:
+        """Return the resized sample; without ``randomize`` the last drawn scale is used again."""
+        if randomize:
+            self.randomize()
+        return resize_slab(sample, self.scale)
+
+
+class FlipSlabd(Transform):
+    """Flip every sample, see `flip_slab`.
+
+    Args:
+        axis: ``"horizontal"``, ``"vertical"`` or ``"z"``.
+
+    Raises:
+        ValueError: If the axis is another one.
+    """
+
+    def __init__(self, axis: str) -> None:
+        self.axis = checked_axis(axis)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the flipped sample."""
+        return flip_slab(sample, self.axis)
+
+
+class RandFlipSlabd(RandomizableTransform):
+    """Flip a sample with some probability, see `flip_slab`.
+
+    The released code flips horizontally and in z, each with 0.5; the paper names horizontal and vertical flips
+    (section 4.1).
+
+    Args:
+        axis: ``"horizontal"``, ``"vertical"`` or ``"z"``.
+        prob: Probability in [0, 1]; 0 switches the flip off.
+
+    Raises:
+        ValueError: If the axis is another one, or the probability is not in [0, 1].
+    """
+
+    def __init__(self, axis: str, prob: float = 0.5) -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f"Expected a probability from 0 to 1, got {prob!r}.")
+        super().__init__(prob=prob)
+        self.axis = checked_axis(axis)
+
+    @property
+    def flips(self) -> bool:
+        """Whether the last draw was for a flip."""
+        return self._do_transform
+
+    def __call__(self, sample: Sample, randomize: bool = True) -> Sample:
+        """Return the sample, flipped or not; without ``randomize`` the last draw is used again."""
+        if randomize:
+            self.randomize(None)
+        return flip_slab(sample, self.axis) if self.flips else {**sample}
+
+
+class ClipBoxesd(Transform):
+    """Clip boxes to the image and drop those that are left too small, for training.
+
+    Boxes less than ``min_size`` pixels wide or high, or wholly outside, are no targets in the released code. Each
+    image that loses boxes is told in the log, once per process.
+
+    Args:
+        min_size: Smallest width and height that stay, in slab pixels.
+    """
+
+    def __init__(self, min_size: float = 1.0) -> None:
+        self.min_size = min_size
+        self._told: set[str] = set()
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the sample with its ``box``, ``label``, ``noisy`` and ``lesion_type`` cut down; none may be left."""
+        height, width = sample["image"].shape[-2:]
+        clipped = boxes.clip(sample["box"], height, width)
+        keep = ((clipped[:, 2:] - clipped[:, :2]) >= self.min_size).all(dim=1) & (boxes.area(clipped) > 0)
+        dropped = int((~keep).sum())
+        if dropped and sample["file_name"] not in self._told:
+            self._told.add(sample["file_name"])
+            logger.warning(
+                "%s: %d of %d boxes are no training targets: less than %g pixel(s) wide or high in the image.",
+                sample["file_name"],
+                dropped,
+                len(keep),
+                self.min_size,
+            )
+        per_box = {key: sample[key][keep] for key in _PER_BOX if key != "box" and key in sample}
+        return {**sample, **per_box, "box": clipped[keep]}

@@ -68,7 +68,7 @@ def test_no_case_at_all_is_an_error() -> None:
 
 
 def test_an_image_that_comes_twice_is_an_error() -> None:
-    with pytest.raises(ValueError, match="000001_01_01_109[.]png twice"):
+    with pytest.raises(ValueError, match=r"000001_01_01_109\.png twice"):
         check_cases([case(), case()])
 
 

@@ -1,0 +1,90 @@
+"""Write an evaluation into a folder: JSON, CSV and the FROC figure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .bootstrap import Bootstrap
+from .cases import check_cases
+from .evaluation import evaluate
+from .figures import froc_figure, write_froc_figure
+from .files import write_csv, write_json
+from .froc import curve_from_matches
+from .matching import RELEASED, FrocRule, match_detections
+from .tables import (
+    DETECTION_HEADER,
+    FROC_HEADER,
+    LESION_HEADER,
+    SENSITIVITY_HEADER,
+    THRESHOLD_HEADER,
+    detection_rows,
+    froc_rows,
+    lesion_rows,
+    sensitivity_rows,
+    threshold_rows,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(
+    cases: Sequence[Mapping[str, Any]],
+    output_dir: str | Path,
+    *,
+    rule: FrocRule = RELEASED,
+    bootstrap: Bootstrap | None = None,
+    dataset_name: str = "unnamed data",
+    notice: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate cases and write the result.
+
+    The folder then holds ``sensitivity.csv`` (operating points of the whole set and of every subgroup),
+    ``froc.csv`` (corners of the curves), ``thresholds.csv`` (hits, misses and false positives by score),
+    ``detections.csv`` and ``lesions.csv`` (outcome of every box), ``froc.png`` and, last, ``metrics.json``.
+    Each file appears whole or not at all.
+
+    Args:
+        cases: See `scripts.metrics.cases`; every case names its patient.
+        output_dir: Folder to write to, made if need be; files of an earlier report are replaced.
+        rule: Matching of the FROC.
+        bootstrap: How to resample patients; 1,000 resamples by default.
+        dataset_name: What the cases are, for titles: ``"DeepLesion test"``.
+        notice: What every reader of the figures must know, e.g. that the data are synthetic.
+
+    Returns:
+        What `evaluate` returns, with ``dataset`` and ``notice``; the content of ``metrics.json``.
+
+    Raises:
+        ValueError: If there is no case, a case is malformed or names no patient.
+        OSError: If a file cannot be written.
+    """
+    folder = Path(output_dir)
+    checked = check_cases(cases)
+    metrics = {"dataset": dataset_name, "notice": notice, **evaluate(checked, rule=rule, bootstrap=bootstrap)}
+    matches = match_detections(checked, rule)
+    curve = curve_from_matches(matches)
+    strict = curve_from_matches(replace(matches, rule=rule.strict()))
+    thresholds = list(metrics["thresholds"].values())
+    write_csv(SENSITIVITY_HEADER, sensitivity_rows(metrics), folder / "sensitivity.csv")
+    write_csv(
+        FROC_HEADER,
+        [row for one in (curve, strict) for row in froc_rows(one.rule.name, one)],
+        folder / "froc.csv",
+    )
+    write_csv(THRESHOLD_HEADER, threshold_rows(matches, thresholds), folder / "thresholds.csv")
+    write_csv(DETECTION_HEADER, detection_rows(checked, matches), folder / "detections.csv")
+    write_csv(LESION_HEADER, lesion_rows(checked, matches, thresholds), folder / "lesions.csv")
+    figure = froc_figure(
+        {"field's rule": curve, "duplicates as false positives": strict},
+        dataset_name=dataset_name,
+        notice=notice,
+        intervals={"field's rule": metrics["sensitivity_interval"]},
+    )
+    write_froc_figure(figure, folder / "froc.png")
+    write_json(metrics, folder / "metrics.json")
+    logger.info("Wrote the evaluation of %d images to %s.", len(checked), folder)
+    return metrics

@@ -1,0 +1,102 @@
+"""Reading one sample of nine slices: MONAI's LoadImage + Spacing + ScaleIntensityRange against the slab reader."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, ScaleIntensityRange, Spacing
+from scripts.data.slab import IntensityWindow, SlabReader
+
+from benchmarks._timing import compare
+
+SIDE, SLICES, SPACING = 512, 9, 2.5
+LOW, HIGH = -1024.0, 1050.0
+INTERVALS = (1.0, 2.5, 5.0)
+# DeepLesion keeps 30 mm on both sides of the key slice.
+SUB_VOLUME_MM = 30.0
+
+
+def write_series(folder: Path, interval: float, seed: int) -> dict[str, Any]:
+    """Write 16-bit PNGs that look and compress like CT (about 200 KB each); return the record of the middle one."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
+    body = (rows / 0.33) ** 2 + (columns / 0.44) ** 2
+    organs = cv2.GaussianBlur(rng.normal(size=(SIDE, SIDE)), (0, 0), 24) * 1500
+    each_side = int(SUB_VOLUME_MM / interval)
+    for number in range(1, 2 * each_side + 2):
+        hu = np.where(body < 1, 40 + organs * np.cos(0.1 * interval * number), -1000.0)
+        hu += rng.normal(0, np.where(body < 1, 12, 4), (SIDE, SIDE))
+        hu = np.where(np.hypot(rows, columns) < 0.5, hu, -3024).round()
+        cv2.imwrite(str(folder / f"{number:03d}.png"), (hu + 32768).astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    key = each_side + 1
+    return {
+        "image": str(folder / f"{key:03d}.png"),
+        "series": folder.name,
+        "key_slice": key,
+        "slice_interval": interval,
+        "slice_range": (1, 2 * each_side + 1),
+    }
+
+
+def by_slab_reader(record: dict[str, Any]) -> Callable[[], np.ndarray]:
+    """A call that reads the sample with this project's reader: ``(D, H, W)`` on the scale of 0 to 255."""
+    reader, window = SlabReader(SLICES, spacing=SPACING), IntensityWindow(LOW, HIGH, mean=0.0, std=1.0)
+    return lambda: window(reader(record), inplace=True)
+
+
+def by_monai(record: dict[str, Any]) -> Callable[[], np.ndarray]:
+    """A call that reads the same sample with MONAI's transforms from the span of slices that it needs."""
+    key, interval = record["key_slice"], record["slice_interval"]
+    reach = round(SPACING * (SLICES // 2) / interval)
+    folder = Path(record["image"]).parent
+    paths = [folder / f"{number:03d}.png" for number in range(key - reach, key + reach + 1)]
+    load = LoadImage(image_only=True)
+    respace = Spacing(pixdim=(1.0, 1.0, SPACING), mode="bilinear", padding_mode="border")
+    window = ScaleIntensityRange(LOW + 32768, HIGH + 32768, 0.0, 255.0, clip=True)
+    affine = torch.diag(torch.tensor([1.0, 1.0, interval, 1.0], dtype=torch.float64))
+
+    def call() -> np.ndarray:
+        # A list of files is stacked as channels (Z, W, H); as a volume it is (1, W, H, Z).
+        stack = torch.as_tensor(load(paths)).permute(1, 2, 0)[None]
+        volume = window(respace(MetaTensor(stack.as_tensor(), affine=affine)))
+        return np.asarray(volume[0]).transpose(2, 1, 0)
+
+    return call
+
+
+def main() -> None:
+    """Print the figures."""
+    # As in a worker process of a data loader.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        for interval in INTERVALS:
+            series = Path(folder) / f"interval_{interval}"
+            series.mkdir()
+            record = write_series(series, interval, seed=0)
+            cases = {
+                "MONAI LoadImage + Spacing + ScaleIntensityRange": by_monai(record),
+                "SlabReader + IntensityWindow": by_slab_reader(record),
+            }
+            expected, got = (call() for call in cases.values())
+            worst = float(np.abs(expected - got).max())
+            if expected.shape != got.shape or worst > 1e-3:
+                raise RuntimeError(f"The two samples differ by up to {worst} of 255: their times cannot be compared.")
+            kilobytes = Path(record["image"]).stat().st_size / 1000
+            compare(
+                f"sample of {SLICES} slices at {SPACING} mm from {SIDE} x {SIDE} PNGs of {kilobytes:.0f} KB "
+                f"{interval} mm apart, 1 thread, equal to {worst:.0e} of 255",
+                cases,
+                rounds=11,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What inference finds, as plain data in the scan's canonical frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SliceBoxes:
+    """The boxes of all lattice slices of one scan.
+
+    Attributes:
+        boxes: ``(N, 4)`` float64 ``x1, y1, x2, y2``, half-open pixel edges of the scan's own slices.
+        scores: ``(N,)`` float64.
+        slices: ``(N,)`` int64, lattice slice of each box, rising.
+        positions: ``(P,)`` float64, where each lattice slice lies, as a fractional slice index of the scan
+            (slice centres at whole numbers).
+        thickness: Lattice spacing in slices of the scan.
+        examined: ``(P,)`` bool, False for slices that were skipped because they show no body.
+        shape: ``(Z, H, W)`` of the scan.
+        scale: Network pixels per scan pixel, (x, y).
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    slices: np.ndarray
+    positions: np.ndarray
+    thickness: float
+    examined: np.ndarray
+    shape: tuple[int, int, int]
+    scale: tuple[float, float]
+
+    def solid(self) -> np.ndarray:
+        """The boxes as ``(N, 6)`` ``x1, y1, z1, x2, y2, z2`` canonical edges, one lattice slice thick each."""
+        # Edges count from the lower face of slice 0, positions from its centre.
+        middle = self.positions[self.slices] + 0.5
+        low = np.clip(middle - self.thickness / 2, 0, self.shape[0])
+        high = np.clip(middle + self.thickness / 2, 0, self.shape[0])
+        return np.column_stack([self.boxes[:, :2], low, self.boxes[:, 2:], high])
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """Slice boxes that were linked along z.
+
+    Attributes:
+        box: ``(6,)`` float64 ``x1, y1, z1, x2, y2, z2`` canonical edges around all of them.
+        score: The best score of them.
+        key: Lattice slice of the best score.
+        key_box: ``(4,)`` float64, the best-scored slice box.
+        members: Rows in the `SliceBoxes`, rising.
+    """
+
+    box: np.ndarray
+    score: float
+    key: int
+    key_box: np.ndarray
+    members: tuple[int, ...]

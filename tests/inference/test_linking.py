@@ -1,0 +1,90 @@
+"""Linking boxes along z."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scripts.inference.detections import SliceBoxes
+from scripts.inference.linking import link_boxes
+
+HERE, THERE = (10, 10, 30, 20), (60, 10, 80, 30)
+
+
+def found(*entries: tuple[int, tuple[float, ...], float], slices: int = 20, thickness: float = 1.0) -> SliceBoxes:
+    """Slice boxes from (lattice slice, box, score), in slice order."""
+    return SliceBoxes(
+        boxes=np.array([box for _, box, _ in entries], dtype=float).reshape(-1, 4),
+        scores=np.array([score for _, _, score in entries], dtype=float),
+        slices=np.array([number for number, _, _ in entries], dtype=np.int64),
+        positions=np.arange(slices) * thickness,
+        thickness=thickness,
+        examined=np.ones(slices, dtype=bool),
+        shape=(int(slices * thickness), 100, 100),
+        scale=(1.0, 1.0),
+    )
+
+
+def test_nothing_found_gives_no_lesion() -> None:
+    assert link_boxes(found()) == []
+
+
+def test_boxes_above_each_other_are_one_lesion() -> None:
+    (lesion,) = link_boxes(found((3, HERE, 0.5), (4, HERE, 0.9), (5, (12, 10, 32, 20), 0.7)))
+    assert lesion.score == 0.9
+    assert lesion.key == 4
+    assert lesion.members == (0, 1, 2)
+    np.testing.assert_array_equal(lesion.key_box, HERE)
+    # Lattice slices 3 to 5, each one slice thick, around voxel centres.
+    np.testing.assert_allclose(lesion.box, (10, 10, 3, 32, 20, 6))
+
+
+def test_boxes_beside_each_other_are_two_lesions_best_first() -> None:
+    first, second = link_boxes(found((3, HERE, 0.5), (3, THERE, 0.6), (4, HERE, 0.9), (4, THERE, 0.2)))
+    assert (first.score, second.score) == (0.9, 0.6)
+    assert (first.members, second.members) == ((0, 2), (1, 3))
+
+
+def test_best_overlap_is_taken_first() -> None:
+    shifted = (14, 10, 34, 20)
+    lesions = link_boxes(found((0, HERE, 0.5), (1, shifted, 0.4), (1, HERE, 0.3)))
+    assert sorted(lesion.members for lesion in lesions) == [(0, 2), (1,)]
+
+
+@pytest.mark.parametrize(("gap", "lesions"), [(0, 2), (1, 1), (2, 1)])
+def test_gaps_up_to_the_limit_are_bridged(gap: int, lesions: int) -> None:
+    assert len(link_boxes(found((3, HERE, 0.5), (5, HERE, 0.5)), max_gap=gap)) == lesions
+
+
+@pytest.mark.parametrize(("min_iou", "lesions"), [(0.3, 1), (0.5, 1), (0.51, 2)])
+def test_overlap_of_exactly_the_limit_counts(min_iou: float, lesions: int) -> None:
+    # 20 x 10 and 10 x 10 inside it: overlap one half.
+    assert len(link_boxes(found((3, HERE, 0.5), (4, (10, 10, 20, 20), 0.5)), min_iou=min_iou)) == lesions
+
+
+def test_every_box_is_in_exactly_one_lesion() -> None:
+    generator = np.random.default_rng(0)
+    entries = []
+    for number in range(15):
+        for _ in range(generator.integers(0, 5)):
+            x, y = generator.integers(0, 20, 2)
+            entries.append((number, (x, y, x + 12, y + 12), float(generator.random())))
+    detections = found(*entries)
+    lesions = link_boxes(detections)
+    assert sorted(row for lesion in lesions for row in lesion.members) == list(range(len(entries)))
+    for lesion in lesions:
+        numbers = detections.slices[list(lesion.members)]
+        assert (np.diff(numbers) >= 1).all()
+        assert (np.diff(numbers) <= 2).all()
+    assert [lesion.score for lesion in lesions] == sorted((lesion.score for lesion in lesions), reverse=True)
+
+
+def test_box_at_either_end_stays_within_the_scan() -> None:
+    detections = found((0, HERE, 0.5), (9, THERE, 0.4), slices=10, thickness=0.5)
+    np.testing.assert_allclose(detections.solid()[:, [2, 5]], [[0.25, 0.75], [4.75, 5.0]])
+
+
+@pytest.mark.parametrize("settings", [{"min_iou": 0.0}, {"min_iou": 1.1}, {"max_gap": -1}])
+def test_settings_are_checked(settings: dict) -> None:
+    with pytest.raises(ValueError, match="min_iou in"):
+        link_boxes(found(), **settings)

@@ -150,14 +150,24 @@ def fail(output: str) -> NoReturn:
     stop(reason(output))
 
 
+def clear() -> None:
+    """Empties `.venv`, which may be a link to a folder on a larger disk."""
+    if not ENVIRONMENT.is_dir() or not any(ENVIRONMENT.iterdir()):
+        return
+    say("Building .venv again: it was not finished, or was not made by make.")
+    for path in ENVIRONMENT.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def create() -> None:
-    """Makes `.venv` anew, with nothing but pip in it."""
-    if ENVIRONMENT.is_dir() and any(ENVIRONMENT.iterdir()):
-        say("Building .venv again: it was not finished, or not made by make.")
+    """Makes `.venv` with nothing but pip in it."""
     say(f"Making .venv with Python {platform.python_version()} ({sys.executable})")
-    command = [sys.executable, "-I", "-m", "venv", "--clear", str(ENVIRONMENT)]
+    command = [sys.executable, "-I", "-m", "venv", str(ENVIRONMENT)]
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
-        stop(f"the command above failed: {' '.join(command)}")
+        stop(f"this command failed, the lines above say why: {' '.join(command)}")
 
 
 def cache_folder() -> Path | None:
@@ -233,8 +243,9 @@ def main() -> None:
         check_platform(sys.platform, platform.machine(), 8 * struct.calcsize("P"), release)
         needed = needed_space(os.environ.get("SETUP_SPACE_GIB", ""), sys.platform)
         if stamp is None:
-            create()
+            clear()
             check_space(ENVIRONMENT, needed, "the set-up")
+            create()
         STAMP.unlink(missing_ok=True)
         install(needed)
         done, output = run("-c", f"import {IMPORTED}", quiet=True)

@@ -86,3 +86,14 @@ def test_the_bar_of_a_resumed_run_begins_where_it_begins(tmp_path: Path, capsys:
     shown = capsys.readouterr().err
     assert "3/6" in shown
     assert "0/6" not in shown
+
+
+def test_an_error_closes_the_bar_and_goes_on() -> None:
+    bar = ProgressBar()
+    run = Run(epochs=2, handlers=(bar,))
+    StopOnNonFinite(run.precision).attach(run.trainer)
+    spoil_at(run, 2, float("nan"))
+    with pytest.raises(FloatingPointError):
+        run.run()
+    assert bar._bar is not None
+    assert bar._bar.disable

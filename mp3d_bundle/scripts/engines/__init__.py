@@ -3,6 +3,7 @@
 from .cases import cases_of, to_case
 from .checkpoints import Checkpointer, improves, network_definition
 from .config import check_config, current_parser, end_errors_in_one_line, plain_config
+from .evaluation import EvaluationReport, WeightsLoader
 from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
 from .panels import DetectionPanels
 from .precision import MixedPrecision
@@ -14,6 +15,7 @@ from .steps import EvaluationStep, TrainingStep, total_loss
 __all__ = [
     "Checkpointer",
     "DetectionPanels",
+    "EvaluationReport",
     "EvaluationStep",
     "MixedPrecision",
     "ProgressBar",
@@ -23,6 +25,7 @@ __all__ = [
     "StopOnNonFinite",
     "Throughput",
     "TrainingStep",
+    "WeightsLoader",
     "cases_of",
     "check_config",
     "current_parser",

@@ -105,6 +105,7 @@ class ProgressBar:
         engine.add_event_handler(Events.STARTED, self.open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.advance)
         engine.add_event_handler(Events.COMPLETED, self.close)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.abandon)
 
     def open(self, engine: Engine) -> None:
         """Begin the bar at the engine's iteration, so that the time left counts this run's pace alone."""
@@ -128,6 +129,11 @@ class ProgressBar:
         """Leave the finished bar on the screen."""
         if self._bar is not None:
             self._bar.close()
+
+    def abandon(self, engine: Engine, error: Exception) -> None:
+        """Leave the bar where it is; Ignite drops an error that its handler does not raise again."""
+        self.close(engine)
+        raise error
 
 
 def scalars(prefix: str = "") -> Callable[[dict[str, Any]], dict[str, float]]:

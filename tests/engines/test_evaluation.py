@@ -1,0 +1,66 @@
+"""Evaluation: weights of every kind of file go in whole, the report comes out once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fake_engines import FakeDetector, Run
+from scripts.engines import EvaluationReport, WeightsLoader, cases_of
+from scripts.metrics.bootstrap import Bootstrap
+from scripts.metrics.handlers import DetectionMetrics
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Run:
+    return Run(tmp_path, epochs=1).run()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "last.pt", "bare.pt"])
+def test_weights_of_every_kind_of_file_go_in(tmp_path: Path, trained: Run, name: str) -> None:
+    torch.save(trained.weights(), tmp_path / "bare.pt")
+    network = FakeDetector()
+    loader = WeightsLoader(network, tmp_path / name)
+    loader.load()
+    assert all(torch.equal(value, trained.weights()[key]) for key, value in network.state_dict().items())
+    assert loader.info.get("notice") == ("fake" if name == "model.pt" else None)
+
+
+def test_weights_are_not_asked_for_before_an_engine_starts(tmp_path: Path) -> None:
+    run = Run()
+    WeightsLoader(run.network, tmp_path / "none.pt").attach(run.evaluator)
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
+        run.evaluator.run()
+
+
+@pytest.mark.parametrize(("name", "told"), [("model.pt", True), ("bare.pt", False)])
+def test_weights_of_another_network_are_refused_with_their_own(
+    tmp_path: Path, trained: Run, name: str, told: bool
+) -> None:
+    torch.save(trained.weights(), tmp_path / "bare.pt")
+    with pytest.raises(ValueError, match="number of slices differ") as caught:
+        WeightsLoader(FakeDetector(num_slices=5), tmp_path / name).load()
+    assert ("They belong to the network" in str(caught.value)) is told
+
+
+def test_a_file_without_a_dict_is_refused(tmp_path: Path) -> None:
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"Expected weights of a network, got list in .*list\.pt"):
+        WeightsLoader(FakeDetector(), tmp_path / "list.pt").load()
+
+
+def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Run) -> None:
+    metric = DetectionMetrics(output_transform=cases_of)
+    weights = WeightsLoader(trained.network, tmp_path / "model.pt")
+    report = EvaluationReport(
+        tmp_path / "eval", metric, weights=weights, dataset_name="fakes", bootstrap=Bootstrap(resamples=0)
+    )
+    for handler in (weights, report):
+        handler.attach(trained.evaluator)
+    metric.attach(trained.evaluator, "mean_sensitivity")
+    trained.evaluator.run()
+    written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert (written["dataset"], written["notice"], written["counts"]["images"]) == ("fakes", "fake", 12)

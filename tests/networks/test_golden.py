@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import released
 import torch
+
+import released
 from scripts.convert_checkpoint import from_released, infer_definition
 from scripts.networks import FasterRCNN
 from scripts.networks.anchors import BoxCoder, PyramidAnchors, Sampling

@@ -14,6 +14,11 @@ BACKGROUND = -1
 IGNORED = -2
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or unchanged if it is float64: boxes and losses need more than half precision."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 class PyramidAnchors(nn.Module):
     """Anchors of one size and several shapes at every cell of every pyramid level.
 
@@ -57,7 +62,7 @@ class PyramidAnchors(nn.Module):
         return [self._grid(level, *feature.shape[-2:]) for level, feature in enumerate(features)]
 
     def _grid(self, level: int, height: int, width: int) -> Tensor:
-        base, stride = self.base(level), self.strides[level]
+        base, stride = at_least_float32(self.base(level)), self.strides[level]
         y, x = torch.meshgrid(
             torch.arange(height, device=base.device, dtype=base.dtype) * stride,
             torch.arange(width, device=base.device, dtype=base.dtype) * stride,

@@ -59,7 +59,8 @@ class FullTransform(nn.Module):
     def __init__(self, channels: int, num_slices: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(channels, channels, (num_slices, 1, 1), bias=False)
+        nn.init.xavier_uniform_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, D, H, W)`` -> ``(B, C, H, W)``."""
+        """``(B, C, D, H, W)`` -> ``(B, C, H, W)``; D is the number of slices that the weights were made for."""
         return self.conv(x).squeeze(2)

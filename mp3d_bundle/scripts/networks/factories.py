@@ -52,7 +52,12 @@ def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageH
         backbone: Gives the pyramid levels.
         num_classes: Classes without background: 1 for DeepLesion, 80 for COCO.
         head: Numbers of the head; the paper's if left out.
+
+    Raises:
+        ValueError: If there is no class.
     """
+    if num_classes < 1:
+        raise ValueError(f"Expected at least one class besides the background, got num_classes={num_classes!r}.")
     head = head or TwoStageHead()
     channels = backbone.out_channels
     anchors = PyramidAnchors(scale=head.anchor_scale)

@@ -12,7 +12,8 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import batched_nms, box_iou, roi_align
 
 from ..boxes import clip
-from .anchors import BoxCoder, Matching, Sampling
+from .anchors import BoxCoder, Matching, Sampling, at_least_float32
+from .batching import check_finite
 
 
 class PyramidRoIAlign(nn.Module):
@@ -53,16 +54,15 @@ class PyramidRoIAlign(nn.Module):
         rows = torch.cat([torch.full_like(each[:, :1], row) for row, each in enumerate(boxes)])
         rois = torch.cat([rows, torch.cat(list(boxes))], dim=1)
         levels = self.levels(rois[:, 1:])
-        side = self.output_size
-        crops = features[0].new_zeros((rois.shape[0], features[0].shape[1], side, side))
-        for level, stride in enumerate(self.strides):
-            chosen = torch.nonzero(levels == level).flatten()
-            if chosen.numel():
-                crop = roi_align(
-                    features[level], rois[chosen].to(crops), (side, side), 1.0 / stride, sampling_ratio=0, aligned=True
-                )
-                crops = crops.index_put((chosen,), crop.to(crops))
-        return crops
+        chosen = [torch.nonzero(levels == level).flatten() for level in range(len(self.strides))]
+        # In the precision of the boxes, because half precision would move a box by up to a pixel.
+        crops = [
+            roi_align(
+                features[level].to(rois), rois[rows], self.output_size, 1 / stride, sampling_ratio=0, aligned=True
+            )
+            for level, (stride, rows) in enumerate(zip(self.strides, chosen, strict=True))
+        ]
+        return torch.cat(crops)[torch.cat(chosen).argsort()].to(features[0].dtype)
 
 
 class BoxPredictor(nn.Module):
@@ -157,10 +157,15 @@ class RoIHeads(nn.Module):
         Returns:
             A list of dicts ``boxes``, ``scores``, ``labels``, and an empty dict; or, in training, an empty list and
             a dict with ``loss_classifier`` and ``loss_box_reg``.
+
+        Raises:
+            ValueError: If scores or offsets are NaN or infinite in evaluation.
         """
         if not self.training or targets is None:
             logits, offsets = self._predict(features, proposals)
             counts = [boxes.shape[0] for boxes in proposals]
+            check_finite(logits, "class scores of the proposals")
+            check_finite(offsets, "box offsets of the proposals")
             rows = zip(logits.split(counts), offsets.split(counts), proposals, image_sizes, strict=True)
             return [self._detect(*row) for row in rows], {}
         with torch.no_grad():
@@ -171,9 +176,7 @@ class RoIHeads(nn.Module):
 
     def _predict(self, features: Sequence[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         logits, offsets = self.predictor(self.box_head(self.pool(features, boxes)))
-        if logits.dtype == torch.float64:
-            return logits, offsets
-        return logits.float(), offsets.float()
+        return at_least_float32(logits), at_least_float32(offsets)
 
     def _sample(self, proposals: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes of one slab that enter the loss, their labels (0 for background), and offsets of the positives."""

@@ -16,7 +16,8 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, box_iou
 
 from ..boxes import clip
-from .anchors import BoxCoder, Matching, PyramidAnchors, Sampling
+from .anchors import BoxCoder, Matching, PyramidAnchors, Sampling, at_least_float32
+from .batching import check_finite
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,16 @@ class RegionProposalNetwork(nn.Module):
         Returns:
             For every slab proposals ``(P, 4)`` in slab pixels, best first and without gradient; and a dict with
             ``loss_objectness`` and ``loss_rpn_box_reg`` in training, empty otherwise.
+
+        Raises:
+            ValueError: If objectness or offsets are NaN or infinite in evaluation.
         """
         logits_by_level, offsets_by_level = self.head(list(features))
-        logits = [_per_anchor(level, 1).squeeze(-1) for level in logits_by_level]
-        offsets = [_per_anchor(level, 4) for level in offsets_by_level]
+        logits = [per_anchor(level, 1).squeeze(-1) for level in logits_by_level]
+        offsets = [per_anchor(level, 4) for level in offsets_by_level]
+        if not self.training:
+            check_finite(torch.cat(logits, 1), "objectness of the anchors")
+            check_finite(torch.cat(offsets, 1), "offsets of the anchors")
         anchors = self.anchors(features)
         limits = self.train_limits if self.training else self.test_limits
         proposals = [
@@ -157,8 +164,6 @@ class RegionProposalNetwork(nn.Module):
         return {"loss_objectness": objectness / normaliser, "loss_rpn_box_reg": box / normaliser}
 
 
-def _per_anchor(level_map: Tensor, values: int) -> Tensor:
-    """``(B, A * values, h, w)`` -> float ``(B, h * w * A, values)``: the order of :class:`PyramidAnchors`."""
-    batch = level_map.shape[0]
-    flat = level_map.permute(0, 2, 3, 1).reshape(batch, -1, values)
-    return flat if flat.dtype == torch.float64 else flat.float()
+def per_anchor(level_map: Tensor, values: int) -> Tensor:
+    """``(B, A * values, h, w)`` -> ``(B, h * w * A, values)``, float32 or float64: the order of PyramidAnchors."""
+    return at_least_float32(level_map.permute(0, 2, 3, 1).reshape(level_map.shape[0], -1, values))

@@ -1,0 +1,148 @@
+"""Slabs and targets on their way into a detector: checks, and one padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
+
+from ..boxes import check_boxes
+from .backbone import SIZE_DIVISIBLE
+
+Targets = Sequence[dict[str, Tensor]]
+Detections = list[dict[str, Tensor]]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor without a subclass: MONAI's MetaTensor would drag its bookkeeping through every layer."""
+    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+
+
+def padded_size(slab: Tensor, divisor: int = SIZE_DIVISIBLE) -> tuple[int, int]:
+    """Height and width of a ``(D, H, W)`` slab, rounded up to multiples of ``divisor``."""
+    height, width = (-(-int(side) // divisor) * divisor for side in slab.shape[-2:])
+    return height, width
+
+
+def pad_slabs(slabs: Tensor | Sequence[Tensor], divisor: int = SIZE_DIVISIBLE) -> ImageList:
+    """Put slabs of different sizes into one batch, padded at the right and the bottom with zeros.
+
+    Zero is about -18 HU after the intensity transform, as in the released code.
+
+    Args:
+        slabs: ``(B, D, H, W)``, or B slabs ``(D, H_i, W_i)``; floating point.
+        divisor: Height and width of the batch become multiples of this.
+
+    Returns:
+        torchvision's ImageList: ``tensors`` ``(B, D, H, W)`` and ``image_sizes``, the (H_i, W_i) before padding.
+
+    Raises:
+        ValueError: If there is no slab, or one is not a floating-point (D, H, W) tensor with the D of the first.
+    """
+    each = [plain(slab) for slab in slabs]
+    if not each:
+        raise ValueError("Expected at least one slab, got an empty batch.")
+    for index, slab in enumerate(each):
+        if slab.ndim != 3 or slab.shape[0] != each[0].shape[0] or 0 in slab.shape:
+            raise ValueError(
+                f"Expected slabs of shape (D, H, W) with the same D, got {tuple(slab.shape)} as slab {index} "
+                f"and {tuple(each[0].shape)} as slab 0."
+            )
+        if not slab.is_floating_point():
+            raise ValueError(f"Expected normalised slabs in floating point, got {slab.dtype} as slab {index}.")
+    sizes = [(int(slab.shape[1]), int(slab.shape[2])) for slab in each]
+    height, width = (max(side) for side in zip(*(padded_size(slab, divisor) for slab in each), strict=True))
+    if isinstance(slabs, Tensor) and sizes[0] == (height, width):
+        return ImageList(plain(slabs), sizes)
+    batch = each[0].new_zeros((len(each), each[0].shape[0], height, width))
+    for row, slab in enumerate(each):
+        batch[row, :, : slab.shape[1], : slab.shape[2]] = slab
+    return ImageList(batch, sizes)
+
+
+def detect_by_size(detect: Callable[[ImageList], Detections], slabs: Tensor | Sequence[Tensor]) -> Detections:
+    """Run a detector on slabs of any sizes so that none is padded further than it would be on its own.
+
+    Group normalisation looks at the whole map: padding to the size of a larger neighbour in the batch would change
+    a slab's result. Slabs of the same padded size still share a batch. The released code evaluates one by one.
+
+    Args:
+        detect: Gives the detections of a padded batch.
+        slabs: ``(B, D, H, W)``, or B slabs ``(D, H_i, W_i)``.
+
+    Returns:
+        The detections in the order of the slabs.
+
+    Raises:
+        ValueError: If the slabs are not what :func:`pad_slabs` expects, or one has a NaN or infinite pixel.
+    """
+    for row, slab in enumerate(slabs):
+        check_finite(slab, f"pixels in slab {row}")
+    if isinstance(slabs, Tensor):
+        return detect(pad_slabs(slabs))
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, slab in enumerate(slabs):
+        groups.setdefault(padded_size(slab) if slab.ndim == 3 else (), []).append(row)
+    if len(groups) < 2 or () in groups:
+        return detect(pad_slabs(slabs))
+    found: dict[int, dict[str, Tensor]] = {}
+    for rows in groups.values():
+        found.update(zip(rows, detect(pad_slabs([slabs[row] for row in rows])), strict=True))
+    return [found[row] for row in range(len(slabs))]
+
+
+def check_targets(targets: Targets | None, count: int, num_classes: int) -> Targets:
+    """Check training targets against a batch.
+
+    Args:
+        targets: Dicts with ``boxes`` ``(N, 4)`` and ``labels`` ``(N,)`` int64 in 1..num_classes.
+        count: Number of slabs.
+        num_classes: Number of classes without background.
+
+    Returns:
+        The targets as plain tensors, ``boxes`` and ``labels`` only.
+
+    Raises:
+        ValueError: Naming the slab whose target is missing, malformed or has a label out of range.
+    """
+    if targets is None or len(targets) != count:
+        raise ValueError(
+            f"Expected {count} targets in training, one per slab, got {None if targets is None else len(targets)}."
+        )
+    for index, target in enumerate(targets):
+        _check_target(target, index, num_classes)
+    return [{key: plain(target[key]) for key in ("boxes", "labels")} for target in targets]
+
+
+def _check_target(target: dict[str, Tensor], index: int, num_classes: int) -> None:
+    missing = [key for key in ("boxes", "labels") if not isinstance(target.get(key), Tensor)]
+    if missing:
+        raise ValueError(f"Expected a tensor '{missing[0]}' in the target of slab {index}, got keys {sorted(target)}.")
+    check_boxes(target["boxes"], f"the target of slab {index}")
+    labels = target["labels"]
+    if labels.shape != target["boxes"].shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"Expected one integer label per box, got labels of shape {tuple(labels.shape)} and {labels.dtype} for "
+            f"boxes of shape {tuple(target['boxes'].shape)} in the target of slab {index}."
+        )
+    if labels.numel() and (int(labels.min()) < 1 or int(labels.max()) > num_classes):
+        raise ValueError(
+            f"Expected labels in 1..{num_classes} (0 is the background), got {labels.tolist()} "
+            f"in the target of slab {index}."
+        )
+
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Refuse NaN and infinity in what detections are made from: they would pass for an image without lesions.
+
+    Args:
+        values: Any shape.
+        what: What the values are, for the error.
+
+    Raises:
+        ValueError: If one of them is not finite.
+    """
+    if not values.isfinite().all():
+        raise ValueError(f"Expected finite {what}, got NaN or infinity.")

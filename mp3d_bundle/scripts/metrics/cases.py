@@ -14,6 +14,7 @@ A case is a mapping with these keys; boxes are slab-frame boxes in pixels of the
 ``lesion_type``           optional, ``(N,)``, 1..8, -1 unknown
 ``noisy``                 optional, ``(N,)`` bool: DeepLesion's "possibly noisy" annotations
 ``image``                 optional, path of the key slice (passed on, not read)
+``window``                optional, ``(low, high)`` HU, for pictures (passed on)
 ========================  ==========================================================================
 """
 

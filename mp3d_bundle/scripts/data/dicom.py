@@ -23,6 +23,8 @@ from .stored import StoredImage, check_spacing, read_itk_pixels
 logger = logging.getLogger(__name__)
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+# Not worth opening: a folder may hold very many of them.
+_OTHER_SUFFIXES = (".png", ".jpg", ".nii", ".nii.gz", ".nrrd", ".mha", ".csv", ".json", ".txt", ".xml", ".zip", ".pdf")
 _TAGS = [
     "BitsAllocated",
     "Columns",
@@ -71,8 +73,11 @@ class _Slice:
 
 def is_dicom(path: Path) -> bool:
     """Whether a file is named or marked (``DICM`` after 128 bytes) as DICOM."""
-    if path.name.lower().endswith(DICOM_SUFFIXES):
+    name = path.name.lower()
+    if name.endswith(DICOM_SUFFIXES):
         return True
+    if name.endswith(_OTHER_SUFFIXES):
+        return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 

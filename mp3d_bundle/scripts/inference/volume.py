@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,23 +14,10 @@ from tqdm import tqdm
 
 from ..boxes import clip, scale
 from .detections import SliceBoxes
+from .scan import ScanLike
 from .slabs import Intensity, ScanSlabs, SlabCutter
 
 Network = Callable[[torch.Tensor], list[dict[str, torch.Tensor]]]
-
-
-class ScanLike(Protocol):
-    """What the detector needs of a scan."""
-
-    @property
-    def hu(self) -> np.ndarray:
-        """``(Z, H, W)`` int16 HU in canonical orientation."""
-        ...
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """mm between voxel centres along x, y, z."""
-        ...
 
 
 @dataclass

@@ -1,0 +1,81 @@
+"""Pictures of what was found in a scan, each with the notices that no reader may miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .detections import Lesion, SliceBoxes
+from .overlays import DETECTION, add_caption, draw_boxes
+
+SOFT_TISSUE = (-160.0, 240.0)
+LUNG = (-1350.0, 150.0)
+# Where the ring around a box is mostly darker than this, it lies in lung.
+_LUNG_HU = -400
+_RING = 5
+
+
+def display_window(hu_slice: np.ndarray, box: np.ndarray) -> tuple[float, float]:
+    """The HU window to show a box in: lung where the tissue around it is lung, soft tissue elsewhere.
+
+    Args:
+        hu_slice: ``(H, W)`` HU.
+        box: ``(4,)`` x1, y1, x2, y2 in pixels of the slice.
+    """
+    low, high = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+    (x1, y1), (x2, y2) = np.maximum(low - _RING, 0), high + _RING
+    ring = hu_slice[y1:y2, x1:x2].astype(np.float32)
+    ring[_inner(low[1] - y1, high[1] - y1), _inner(low[0] - x1, high[0] - x1)] = np.nan
+    around = ring[np.isfinite(ring)]
+    # Padding outside the field of view is no lung.
+    around = around[around > -1024]
+    return LUNG if around.size and np.median(around) < _LUNG_HU else SOFT_TISSUE
+
+
+def _inner(first: int, last: int) -> slice:
+    return slice(max(int(first), 0), max(int(last), 0))
+
+
+def _shown(found: SliceBoxes, lattice_slice: int) -> int:
+    """The slice of the scan nearest to a lattice slice."""
+    return int(min(np.rint(found.positions[lattice_slice]), found.shape[0] - 1))
+
+
+def lesion_picture(
+    hu: np.ndarray, found: SliceBoxes, lesion: Lesion, *, title: str, notices: Sequence[str]
+) -> np.ndarray:
+    """The key slice of a lesion with its box.
+
+    Args:
+        hu: ``(Z, H, W)`` HU of the scan.
+        found: Slice boxes of the scan.
+        lesion: The lesion.
+        title: Text below the picture.
+        notices: What a viewer must know, below the title.
+
+    Returns:
+        ``(H', W', 3)`` uint8 RGB.
+    """
+    plane = hu[_shown(found, lesion.key)]
+    drawn = draw_boxes(
+        plane,
+        {"boxes": lesion.key_box[None], "scores": [lesion.score]},
+        window=display_window(plane, lesion.key_box),
+    )
+    return add_caption(drawn, title, legend=[DETECTION], notice="\n".join(notices))
+
+
+def slice_picture(
+    hu: np.ndarray, found: SliceBoxes, lattice_slice: int, *, title: str, notices: Sequence[str]
+) -> np.ndarray:
+    """A lattice slice with all its boxes, in the window of the best one; see `lesion_picture`."""
+    plane = hu[_shown(found, lattice_slice)]
+    rows = np.flatnonzero(found.slices == lattice_slice)
+    best = rows[np.argmax(found.scores[rows])]
+    drawn = draw_boxes(
+        plane,
+        {"boxes": found.boxes[rows], "scores": found.scores[rows]},
+        window=display_window(plane, found.boxes[best]),
+    )
+    return add_caption(drawn, title, legend=[DETECTION], notice="\n".join(notices))

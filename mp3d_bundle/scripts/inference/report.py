@@ -1,0 +1,139 @@
+"""What is written about a scan, as plain data: schema, frames and units in one place.
+
+Boxes are given twice: in the voxels of the stored file (``i1, j1, k1, i2, j2, k2``, half-open edges: voxel
+``i`` covers ``[i, i + 1)``, ``i`` being the fastest axis of the file; for a DICOM series the column, ``j`` the
+row, ``k`` the slice from its lowest position) and in LPS millimetres (low corner, high corner).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .detections import Lesion, SliceBoxes
+from .scan import ScanLike
+
+SCHEMA_VERSION = "1.0"
+NOTICE = "Not a medical device. For research use only."
+_FRAMES = {
+    "box_voxel": "i1, j1, k1, i2, j2, k2 in the stored array, i the fastest axis; voxel i covers [i, i + 1)",
+    "box_lps_mm": "x1, y1, z1, x2, y2, z2 in mm towards the patient's left, back and head",
+    "key_slice": "0-based index along stored axis slice_axis",
+}
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """SHA-256 of the files' bytes one after the other (``cat FILES | sha256sum``), in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def describe_input(scan: ScanLike) -> dict[str, Any]:
+    """Name, hash and geometry of a scan. Of its path only the last part is told: folders may name a patient."""
+    stored_affine = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
+    return {
+        "name": scan.path.resolve().name,
+        "sha256": hash_files(scan.files),
+        "files": len(scan.files),
+        "shape": list(scan.stored_shape),
+        "spacing_mm": _numbers(np.linalg.norm(stored_affine[:3, :3], axis=0)),
+        "slice_axis": scan.slice_axis,
+        "index_to_lps_mm": [_numbers(row, digits=6) for row in stored_affine],
+        "notes": list(scan.notes),
+    }
+
+
+def describe_detections(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
+    """One entry per slice box, slice by slice, with the number of its lesion."""
+    lesion_of = {row: number for number, lesion in enumerate(lesions, start=1) for row in lesion.members}
+    solid = found.solid()
+    stored, lps = scan.boxes_to_stored(solid), scan.boxes_to_lps(solid)
+    return [
+        {
+            "slice": stored_slice(scan, found, int(found.slices[row])),
+            "score": round(float(found.scores[row]), 6),
+            "lesion": lesion_of.get(row),
+            "box_voxel": _numbers(stored[row]),
+            "box_lps_mm": _numbers(lps[row]),
+        }
+        for row in range(len(solid))
+    ]
+
+
+def describe_lesions(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
+    """One entry per lesion, best score first, numbered from 1."""
+    entries = []
+    for number, lesion in enumerate(lesions, start=1):
+        box = lesion.box[None]
+        x1, y1, x2, y2 = lesion.key_box
+        key = scan.points_to_lps(np.array([[(x1 + x2) / 2, (y1 + y2) / 2, found.positions[lesion.key] + 0.5]]))
+        centre = scan.points_to_lps((box[:, :3] + box[:, 3:]) / 2)
+        entries.append(
+            {
+                "lesion": number,
+                "score": round(lesion.score, 6),
+                "box_voxel": _numbers(scan.boxes_to_stored(box)[0]),
+                "box_lps_mm": _numbers(scan.boxes_to_lps(box)[0]),
+                "center_lps_mm": _numbers(centre[0]),
+                "size_mm": _numbers((lesion.box[3:] - lesion.box[:3]) * scan.spacing),
+                "key_slice": stored_slice(scan, found, lesion.key),
+                "key_point_lps_mm": _numbers(key[0]),
+                "num_slices": len({int(found.slices[row]) for row in lesion.members}),
+            }
+        )
+    return entries
+
+
+def notices_of(model: Mapping[str, Any]) -> list[str]:
+    """What every output must say: that it is no medical device, and what the weights' file has to say."""
+    return [NOTICE, *([str(model["notice"])] if model.get("notice") else [])]
+
+
+def describe_run(
+    scan: ScanLike, found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The part that every file of results begins with.
+
+    Args:
+        scan: The scan.
+        found: Its slice boxes.
+        model: ``name``, ``notice``, ``path`` and ``sha256`` of the weights.
+        settings: How the detector was set, plain values.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "notices": notices_of(model),
+        "model": {
+            "name": model.get("name"),
+            "weights": Path(model["path"]).name if model.get("path") else None,
+            "sha256": model.get("sha256"),
+        },
+        "input": describe_input(scan),
+        "settings": {
+            **settings,
+            "pixel_scale": _numbers(found.scale, digits=6),
+            "lattice_slices": len(found.positions),
+            "examined_slices": int(found.examined.sum()),
+        },
+        "frames": _FRAMES,
+    }
+
+
+def stored_slice(scan: ScanLike, found: SliceBoxes, lattice_slice: int) -> int:
+    """The stored slice nearest to a lattice slice, 0-based along ``scan.slice_axis``."""
+    middle = found.positions[lattice_slice] + 0.5
+    edge = scan.boxes_to_stored(np.array([[0, 0, middle, 0, 0, middle]]))[0, scan.slice_axis]
+    return int(np.clip(np.floor(edge), 0, scan.stored_shape[scan.slice_axis] - 1))
+
+
+def _numbers(values: Any, digits: int = 4) -> list[float]:
+    """Plain floats, rounded; adding zero turns -0.0 into 0.0."""
+    return [round(float(value), digits) + 0.0 for value in values]

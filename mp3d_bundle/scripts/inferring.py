@@ -1,0 +1,156 @@
+"""The work behind ``python -m monai.bundle run inferring``: scan after scan, one failure stopping no other."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .data.scan import Scan, read_scan
+from .data.scan_paths import ScanSource
+from .inference.detections import Lesion, SliceBoxes
+from .inference.linking import link_boxes
+from .inference.volume import VolumeDetector
+from .inference.writers import ResultWriter
+from .weights import load_network
+
+logger = logging.getLogger(__name__)
+
+DEMO_WEIGHTS = "demo.pt"
+
+
+class Weights:
+    """A weights file, loaded when it is first needed: a config can be built and looked at without weights.
+
+    Args:
+        checkpoint: File of `scripts.weights`.
+        device: Where to put the network.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: str | torch.device = "cpu") -> None:
+        self.path = Path(checkpoint)
+        self.device = device
+
+    @cached_property
+    def _loaded(self) -> tuple[nn.Module, dict[str, Any]]:
+        if not self.path.is_file():
+            hint = f"Train a model (`python -m monai.bundle run training ...`) or see {self.path.parent / 'README.md'}."
+            demo = self.path.with_name(DEMO_WEIGHTS)
+            if demo.is_file():
+                hint += f" Only to try things out: --checkpoint {demo} (from synthetic images, finds no real lesions)."
+            raise FileNotFoundError(f"Expected trained weights, found no file {self.path}. {hint}")
+        return load_network(self.path, self.device)
+
+    def load(self) -> nn.Module:
+        """The network of the file, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: If there is no such file; the message says how to get one, and how to try
+                inference with the demo weights where those are at hand.
+            ValueError: If the file does not hold the network it names.
+        """
+        return self._loaded[0]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the file says about its weights: ``name``, ``notice``, ``path``, ``sha256``; empty without a file.
+
+        Under ``inference`` it may hold the settings that these weights want, see `setting`.
+        """
+        return self._loaded[1] if self.path.is_file() else {}
+
+    def setting(self, name: str, default: Any) -> Any:
+        """The setting ``name`` (``pixel_spacing``, ``score_threshold``) that the weights want, or ``default``."""
+        return self.info.get("inference", {}).get(name, default)
+
+
+@dataclass
+class ScanRunner:
+    """Read, detect, link and write one scan after the other.
+
+    Attributes:
+        dataset: The scans to do.
+        inferer: Scan and network to slice boxes.
+        weights: The network.
+        writer: Writes the results of a scan.
+        link: Slice boxes to lesions.
+        failures: Filled by `run`: each scan that could not be done, and why.
+    """
+
+    dataset: Sequence[ScanSource]
+    inferer: VolumeDetector
+    weights: Weights
+    writer: ResultWriter
+    link: Callable[[SliceBoxes], list[Lesion]] = link_boxes
+    failures: list[tuple[Path, str]] = field(default_factory=list)
+
+    def run(self) -> list[tuple[Path, str]]:
+        """Do all scans; one that fails is noted and the next one is done.
+
+        Returns:
+            ``failures``.
+
+        Raises:
+            OSError: If there are no weights.
+            ValueError: If the weights cannot be used.
+        """
+        self.failures = []
+        network = self.weights.load()
+        total = len(self.dataset)
+        for number in range(total):
+            source = self.dataset[number]
+            try:
+                self._one(source, network)
+            except (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                if str(source.path) not in reason:
+                    reason = f"{source.path}: {reason}"
+                if isinstance(error, FileNotFoundError) and total == 1:
+                    reason += " Name the scan with --input PATH."
+                self.failures.append((source.path, reason))
+                logger.debug("%s", source.path, exc_info=True)
+                if total > 1:
+                    logger.error("Failed, going on with the next scan: %s", reason)
+        return self.failures
+
+    def main(self) -> None:
+        """What the config calls: `run`, then end the process with status 1 and a line per failure, if any."""
+        total = len(self.dataset)
+        if total == 0:
+            sys.exit(
+                "Expected a scan, got none: give --input PATH (a file, a DICOM folder, or a folder or list of many)."
+            )
+        try:
+            failures = self.run()
+        except (OSError, ValueError) as error:
+            sys.exit(str(error))
+        if failures:
+            heading = [f"{len(failures)} of {total} scans failed:"] if total > 1 else []
+            sys.exit("\n".join([*heading, *(reason for _, reason in failures)]))
+
+    def _one(self, source: ScanSource, network: nn.Module) -> None:
+        start = time.perf_counter()
+        scan: Scan = read_scan(source.path)
+        ready = time.perf_counter()
+        found = self.inferer(scan, network)
+        lesions = self.link(found)
+        done = time.perf_counter()
+        timing = {"read": round(ready - start, 2), "detect": round(done - ready, 2)}
+        folder = self.writer(scan, found, lesions, name=source.name, timing=timing)
+        logger.info(
+            "%s: %d lesions in %d of %d slices with a body, %.1f s; results in %s",
+            source.path,
+            len(lesions),
+            len(set(found.slices.tolist())),
+            int(found.examined.sum()),
+            time.perf_counter() - start,
+            folder,
+        )

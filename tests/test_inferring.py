@@ -1,0 +1,249 @@
+"""`run inferring`: a list of scans, one failure stopping no other; MONAI's contract; errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from fake_scans import BlobDetector, ball_scan
+from scripts.data.intensity import IntensityWindow
+from scripts.data.scan_paths import find_scans
+from scripts.data.slab import resample_z
+from scripts.engines.config import root_error
+from scripts.inference.slabs import SlabCutter
+from scripts.inference.volume import VolumeDetector
+from scripts.inference.writers import ResultWriter
+from scripts.inferring import ScanRunner, Weights
+from scripts.weights import build_network, save_weights
+
+BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
+NARROW = {
+    "_target_": "scripts.networks.mp3d_fpn",
+    "num_slices": 3,
+    "fpn_channels": 32,
+    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8, "norm_groups": 32},
+    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 16, "test_per_level": 20, "proposals": 10},
+}
+
+
+@pytest.fixture(autouse=True)
+def own_process_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workflow extends the path and hooks uncaught errors: not for the next test."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+def write_scan(path: Path, hu: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hu = ball_scan() if hu is None else hu
+    # RAS to LPS turns x and y around.
+    nibabel.save(nibabel.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-1.0, -1.0, 2.5, 1.0])), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    info = {"name": "narrow", "notice": "Random weights.", "inference": {"score_threshold": 0.01, "pixel_spacing": 1.5}}
+    path = tmp_path_factory.mktemp("weights") / "narrow.pt"
+    return save_weights(path, build_network(NARROW), NARROW, info)
+
+
+def runner(inputs: Any, output: Path) -> ScanRunner:
+    detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
+    weights = Weights("nowhere.pt")
+    vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
+    return ScanRunner(find_scans(inputs), detector, weights, ResultWriter(output))
+
+
+def test_one_scan_goes_straight_into_the_output_folder(tmp_path: Path) -> None:
+    run = runner(write_scan(tmp_path / "scan.nii.gz"), tmp_path / "out")
+    run.main()
+    assert run.failures == []
+    (lesion,) = json.loads((tmp_path / "out" / "lesions.json").read_text())["lesions"]
+    np.testing.assert_allclose(lesion["center_lps_mm"], (30, 16, 15), atol=1.1)
+    assert (tmp_path / "out" / "overlays" / "lesion_001.png").is_file()
+
+
+def test_failing_scans_stop_no_other_and_are_summed_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(tmp_path / "in" / "b.nii.gz")
+    write_scan(tmp_path / "in" / "deep" / "c.nii.gz")
+    mask = write_scan(tmp_path / "in" / "a_mask.nii", np.zeros((4, 5, 6), dtype=np.uint8))
+    cut = write_scan(tmp_path / "in" / "cut.nii")
+    cut.write_bytes(cut.read_bytes()[:1000])
+    run = runner([tmp_path / "in", tmp_path / "absent.nii"], tmp_path / "out")
+    with pytest.raises(SystemExit) as stopped:
+        run.main()
+    lines = str(stopped.value.code).splitlines()
+    assert lines[0] == "3 of 5 scans failed:"
+    assert len(lines) == 4
+    for line, name in zip(lines[1:], (mask, cut, tmp_path / "absent.nii"), strict=True):
+        assert str(name) in line
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("lesions.json")}
+    assert written == {"in/b/lesions.json", "in/deep/c/lesions.json"}
+    # Nothing was begun for the scans that failed.
+    assert {path.name for path in (tmp_path / "out" / "in").iterdir()} == {"b", "deep"}
+    assert caplog.text.count("going on with the next scan") == 3
+
+
+def test_out_of_memory_is_a_failure_of_one_scan(tmp_path: Path) -> None:
+    write_scan(tmp_path / "in" / "a.nii")
+    write_scan(tmp_path / "in" / "b.nii")
+    run = runner(tmp_path / "in", tmp_path / "out")
+    link, calls = run.link, []
+
+    def exhausted(found: Any) -> list:
+        calls.append(found)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return link(found)
+
+    run.link = exhausted
+    assert [reason for _, reason in run.run()] == [f"{tmp_path / 'in' / 'a.nii'}: out of memory"]
+    assert (tmp_path / "out" / "b" / "lesions.json").is_file()
+
+
+def test_single_failure_is_a_single_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        runner(tmp_path / "absent.nii", tmp_path / "out").main()
+    message = str(stopped.value.code)
+    assert "\n" not in message
+    assert str(tmp_path / "absent.nii") in message
+    assert "--input PATH" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_do_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--input PATH"):
+        runner("", tmp_path).main()
+
+
+def test_missing_weights_say_how_to_get_some(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file .*model\.pt\. Train a model") as error:
+        Weights(tmp_path / "model.pt").load()
+    assert "demo" not in str(error.value)
+    (tmp_path / "demo.pt").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"--checkpoint .*demo\.pt .*synthetic images.*no real lesions"):
+        Weights(tmp_path / "model.pt").load()
+
+
+def test_weights_bring_their_settings(checkpoint: Path) -> None:
+    weights = Weights(checkpoint)
+    assert weights.setting("pixel_spacing", None) == 1.5
+    assert weights.setting("image_size", 512) == 512
+    assert not weights.load().training
+    # Without a file a config can still be built.
+    assert Weights("nowhere.pt").setting("image_size", 512) == 512
+    assert Weights("nowhere.pt").info == {}
+
+
+def workflow(**changes: Any) -> ConfigWorkflow:
+    return ConfigWorkflow(
+        config_file=str(BUNDLE / "configs" / "inference.json"),
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        logging_file=False,
+        run_id="inferring",
+        workflow_type="infer",
+        **{"device": "cpu", "num_slices": 3, "progress": False, **changes},
+    )
+
+
+def test_no_property_is_missing() -> None:
+    flow = workflow()
+    flow.initialize()
+    assert flow.check_properties() == []
+
+
+def test_run_is_an_alias() -> None:
+    config = json.loads((BUNDLE / "configs" / "inference.json").read_text())
+    assert config["run"] == config["inferring"]
+
+
+def test_config_runs_a_network_from_end_to_end(tmp_path: Path, checkpoint: Path) -> None:
+    results = []
+    for batch in (1, 5):
+        flow = workflow(
+            input=str(write_scan(tmp_path / "scan.nii.gz")),
+            output_dir=str(tmp_path / str(batch)),
+            checkpoint=str(checkpoint),
+            sw_batch_size=batch,
+        )
+        flow.initialize()
+        flow.run()
+        flow.finalize()
+        results.append(json.loads((tmp_path / str(batch) / "detections.json").read_text()))
+    first, second = results
+    assert first["notices"][1] == "Random weights."
+    assert first["settings"]["pixel_spacing_mm"] == 1.5
+    assert first["settings"]["score_threshold"] == 0.01
+    assert first["settings"]["precision"] == "float32"
+    assert first["detections"]
+    boxes, others = (
+        np.array([[*entry["box_lps_mm"], entry["score"]] for entry in result["detections"]]) for result in results
+    )
+    np.testing.assert_allclose(boxes, others, atol=1e-4)
+    assert second["detections"][0]["box_voxel"][0] >= 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_slices": 5}, "num_slices 3, which the network's weights read, got 5"),
+        ({"num_slices": 4}, "odd number of slices, at least 1, got 4"),
+        ({"num_slices": 0}, "odd number of slices, at least 1, got 0"),
+        ({"sw_batch_size": 0}, "batch size of at least 1, got 0"),
+        ({"score_threshold": 2}, "score threshold from 0 to 1, got 2"),
+        ({"inptu": "x"}, r"Unknown config key inptu \(did you mean input\?\)"),
+        ({"checkpoint": "nowhere.pt"}, r"no file nowhere\.pt"),
+    ],
+)
+def test_settings_that_cannot_be_end_in_one_line(
+    tmp_path: Path, checkpoint: Path, changes: dict[str, Any], message: str
+) -> None:
+    settings = {"checkpoint": str(checkpoint), "input": str(write_scan(tmp_path / "scan.nii")), **changes}
+    flow = workflow(output_dir=str(tmp_path / "out"), **settings)
+
+    def both() -> None:
+        flow.initialize()
+        flow.run()
+
+    with pytest.raises((Exception, SystemExit)) as caught:
+        both()
+    error = root_error(caught.value)
+    with pytest.raises(type(error), match=message):
+        raise error
+    assert "\n" not in str(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line_ends_in_one_line_and_a_status(tmp_path: Path, checkpoint: Path) -> None:
+    flat = tmp_path / "flat.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5), dtype=np.int16), np.eye(4)), flat)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"),
+            *("--input", str(flat), "--output_dir", str(tmp_path / "out"), "--checkpoint", str(checkpoint)),
+            *("--device", "cpu", "--num_slices", "3"),
+        ],
+        cwd=BUNDLE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"Expected a volume of 3 dimensions, got 2 (shape (6, 5)) in {flat}."
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

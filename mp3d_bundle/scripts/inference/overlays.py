@@ -28,6 +28,7 @@ WRONG: Colour = (255, 90, 80)
 _TEXT: Colour = (235, 235, 235)
 _NOTICE: Colour = (255, 170, 120)
 _STRIP: Colour = (24, 24, 24)
+_RIM: Colour = (20, 20, 20)
 # Slices with fewer pixels than this along their longer side are enlarged to it.
 SMALLEST_SIDE = 512
 _DASH = 5
@@ -185,6 +186,9 @@ def draw_boxes(
     if predicted is not None and predicted.get("hit") is not None:
         hit = np.asarray(predicted["hit"], dtype=bool)
     colours = [DETECTION if right else WRONG for right in hit]
+    for x1, y1, x2, y2 in [*found, *truth]:
+        # A dark rim outside the line keeps it visible on bright tissue.
+        canvas.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_RIM)
     for frame, colour in zip(found, colours, strict=True):
         canvas.rectangle(frame, outline=colour, width=line)
     for frame in truth:

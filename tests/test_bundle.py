@@ -205,6 +205,8 @@ def test_an_evaluation_leaves_its_report(dataset: Path, trained: Path, tmp_path:
     assert metrics["counts"]["images"] == 3
     assert metrics["bootstrap"]["resamples"] == 20
     assert (tmp_path / "froc.png").stat().st_size > 1000
+    assert (tmp_path / "gallery" / "index.html").is_file()
+    assert list((tmp_path / "gallery").glob("misses_*.png"))
 
 
 def test_a_notice_travels_with_the_weights_into_the_report(dataset: Path, tmp_path: Path) -> None:

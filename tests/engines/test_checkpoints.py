@@ -12,7 +12,7 @@ from ignite.engine import Events
 
 from fake_engines import Run
 from scripts import weights
-from scripts.engines import improves
+from scripts.engines import MixedPrecision, improves
 
 
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
@@ -33,6 +33,22 @@ def test_two_and_two_epochs_are_four(tmp_path: Path, workers: int, optimizer: ty
     assert (resumed.trainer.state.epoch, resumed.trainer.state.iteration) == (4, 12)
     best = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("straight", "halves")]
     assert_same(best[0]["model"], best[1]["model"])
+
+
+def test_the_loss_scale_goes_on_where_it_was(tmp_path: Path) -> None:
+    def scaled() -> MixedPrecision:
+        precision = MixedPrecision("cpu")
+        precision.scaler = torch.amp.GradScaler("cpu", init_scale=512.0, growth_interval=4)
+        return precision
+
+    first = scaled()
+    Run(tmp_path, epochs=2, precision=first).run()
+    second = scaled()
+    Run(tmp_path, epochs=2, precision=second).run()
+    assert first.scaler is not None
+    assert second.scaler is not None
+    assert second.scaler.state_dict() == first.scaler.state_dict()
+    assert (second.scaler.get_scale(), second.scaler.state_dict()["_growth_tracker"]) == (1024.0, 2)
 
 
 def test_an_interruption_within_an_epoch_repeats_that_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

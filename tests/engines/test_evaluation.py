@@ -56,7 +56,12 @@ def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Ru
     metric = DetectionMetrics(output_transform=cases_of)
     weights = WeightsLoader(trained.network, tmp_path / "model.pt")
     report = EvaluationReport(
-        tmp_path / "eval", metric, weights=weights, dataset_name="fakes", bootstrap=Bootstrap(resamples=0)
+        tmp_path / "eval",
+        metric,
+        weights=weights,
+        dataset_name="fakes",
+        bootstrap=Bootstrap(resamples=0),
+        gallery_images=0,
     )
     for handler in (weights, report):
         handler.attach(trained.evaluator)

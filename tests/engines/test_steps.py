@@ -7,7 +7,7 @@ import torch
 from ignite.engine import Events
 
 from fake_engines import Run
-from scripts.engines import MixedPrecision, total_loss
+from scripts.engines import MixedPrecision, StopOnNonFinite, total_loss
 
 
 def recorded(run: Run) -> list[dict[str, float]]:
@@ -95,13 +95,41 @@ def test_an_evaluation_leaves_one_case_per_image() -> None:
     assert run.network.training  # as it was before
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_an_overflowing_gradient_in_float16_skips_the_step_and_halves_the_scale() -> None:
-    precision = MixedPrecision("cuda", enabled=True)
+def scaled() -> MixedPrecision:
+    """Loss scaling as with float16 on a GPU, in arithmetic that a CPU has."""
+    precision = MixedPrecision("cpu")
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    return precision
+
+
+def test_loss_scaling_is_taken_out_before_the_norm_is_clipped_and_the_step_taken() -> None:
+    plain = Run(epochs=1, clip=0.1)
+    expected = recorded(plain)
+    under_scale = Run(epochs=1, clip=0.1, precision=scaled())
+    for row, other in zip(recorded(under_scale), expected, strict=True):
+        assert row["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-5)
+        assert row["gradient_norm"] > 0.1
+    for name, value in under_scale.weights().items():
+        torch.testing.assert_close(value, plain.weights()[name])
+
+
+def test_an_overflowing_gradient_under_scale_skips_the_step_and_halves_the_scale() -> None:
+    precision = scaled()
     assert precision.scaler is not None
-    run = Run(epochs=1, device="cuda", precision=precision)
+    run = Run(epochs=1, precision=precision)
+    StopOnNonFinite(precision).attach(run.trainer)
     run.network.spoil = lambda loss: loss * 1e37
     before = run.weights()
     run.run()
-    assert precision.scaler.get_scale() < 512.0
+    assert precision.scaler.get_scale() == 512.0 / 2**3
     assert all(torch.equal(value, before[name]) for name, value in run.weights().items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_float16_trains_on_a_gpu() -> None:
+    run = Run(epochs=2, device="cuda", precision=MixedPrecision("cuda", enabled=True))
+    seen = []
+    run.network.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    run.run()
+    assert set(seen) == {torch.float16}
+    assert all(torch.isfinite(value).all() for value in run.weights().values())

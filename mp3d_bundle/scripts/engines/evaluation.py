@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
+from ..data.slab import read_slice
+from ..inference.gallery import gallery_items, write_gallery
 from ..metrics.bootstrap import Bootstrap
+from ..metrics.findings import list_findings
 from ..metrics.handlers import DetectionMetrics
 from ..metrics.report import write_report
 from ..metrics.tables import format_table
@@ -73,6 +77,10 @@ class EvaluationReport:
         weights: Loader of the weights; their notice, if any, goes into the report.
         dataset_name: What was evaluated, for titles.
         bootstrap: How to resample patients; 1,000 resamples by default.
+        gallery_images: Hits, misses and false positives shown in ``gallery/index.html``, at most as many
+            of each; 0 for no gallery.
+        gallery_fps: Operating point of the gallery in false positives per image, a key of the report's
+            ``thresholds``.
     """
 
     def __init__(
@@ -83,12 +91,16 @@ class EvaluationReport:
         weights: WeightsLoader | None = None,
         dataset_name: str = "test",
         bootstrap: Bootstrap | None = None,
+        gallery_images: int = 24,
+        gallery_fps: str = "1",
     ) -> None:
         self.output_dir = Path(output_dir)
         self.metric = metric
         self.weights = weights
         self.dataset_name = dataset_name
         self.bootstrap = bootstrap
+        self.gallery_images = gallery_images
+        self.gallery_fps = gallery_fps
 
     def attach(self, engine: Engine) -> None:
         """Report on ``engine``, an evaluator."""
@@ -99,12 +111,31 @@ class EvaluationReport:
         cases = self.metric.cases
         if idist.get_rank() != 0:
             return
+        notice = self.weights.info.get("notice") if self.weights is not None else None
         metrics = write_report(
             cases,
             self.output_dir,
             rule=self.metric.rule,
             bootstrap=self.bootstrap,
             dataset_name=self.dataset_name,
-            notice=self.weights.info.get("notice") if self.weights is not None else None,
+            notice=notice,
         )
+        if self.gallery_images > 0:
+            self._write_gallery(cases, metrics["thresholds"][self.gallery_fps], notice)
         logger.info("Results on %s:\n%s", self.dataset_name, format_table(metrics))
+
+    def _write_gallery(self, cases: list[dict[str, Any]], threshold: float | None, notice: str | None) -> None:
+        # No threshold: this operating point keeps no detection at all.
+        findings = list_findings(cases, math.inf if threshold is None else threshold, self.metric.rule)
+        items = gallery_items(findings, lambda case: read_slice(case["image"]))
+        at = f"at {self.gallery_fps} false positives per image" + (
+            "" if threshold is None else f" (scores of at least {threshold:.3f})"
+        )
+        index = write_gallery(
+            items,
+            self.output_dir / "gallery",
+            title=f"{self.dataset_name} {at}",
+            notice=notice,
+            limit=self.gallery_images,
+        )
+        logger.info("Wrote hits, misses and false positives to %s.", index)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import draw_bounding_boxes
 
+from ..inference.overlays import draw_boxes
 from .samples import Sample
-
-_TRUE, _FOUND = "lime", "red"
 
 
 class DetectionPanels:
-    """Shows the first validation images with their lesions (green) and the best detections (red, with score).
+    """Shows the first validation images with their lesions (green, dashed) and the best detections (yellow).
 
     Args:
         summary_writer: TensorBoard writer.
@@ -63,10 +62,10 @@ class DetectionPanels:
                 return
             panel = self.panel(sample, found["pred"])
             name = f"validation/{self._shown:02d}_{sample['record']['file_name']}"
-            self.summary_writer.add_image(name, panel, engine.state.epoch)
+            self.summary_writer.add_image(name, panel, engine.state.epoch, dataformats="HWC")
             self._shown += 1
 
-    def panel(self, sample: Sample, found: dict[str, torch.Tensor]) -> torch.Tensor:
+    def panel(self, sample: Sample, found: dict[str, torch.Tensor]) -> np.ndarray:
         """Draw one image.
 
         Args:
@@ -74,17 +73,11 @@ class DetectionPanels:
             found: ``boxes`` (M, 4) in its pixels and ``scores`` (M,).
 
         Returns:
-            uint8 (3, H, W).
+            uint8 (H', W', 3), small images enlarged.
         """
         slab = torch.as_tensor(sample["image"])
-        low, high = sample["record"].get("window") or self.window
-        grey = (self.to_hu(slab[slab.shape[0] // 2].float()) - low) / (high - low)
-        picture = grey.clamp(0, 1).mul(255).to(torch.uint8).cpu().expand(3, -1, -1)
-        true_boxes = torch.as_tensor(sample["box"]).float().reshape(-1, 4)
-        if len(true_boxes):
-            picture = draw_bounding_boxes(picture, true_boxes, colors=_TRUE)
+        hu = self.to_hu(slab[slab.shape[0] // 2].float()).cpu().numpy()
         best = found["scores"].argsort(descending=True)[: self.detections]
-        if len(best):
-            labels = [f"{score:.2f}" for score in found["scores"][best].tolist()]
-            picture = draw_bounding_boxes(picture, found["boxes"][best], labels=labels, colors=_FOUND)
-        return picture
+        predicted = {"boxes": found["boxes"][best].numpy(), "scores": found["scores"][best].numpy()}
+        window = sample["record"].get("window") or self.window
+        return draw_boxes(hu, predicted, torch.as_tensor(sample["box"]).numpy(), window=window)

@@ -49,23 +49,21 @@ class IntensityWindow:
         Raises:
             ValueError: If ``inplace`` is asked for integers.
         """
-        values = hu if isinstance(hu, torch.Tensor) else torch.from_numpy(hu if inplace else _plain(hu))
-        if values.dtype not in (torch.float32, torch.float64):
-            if inplace:
-                raise ValueError(f"Expected floats to normalise in place, got {values.dtype}.")
-            values = values.to(torch.float32).clamp_(self.low, self.high)
-        elif inplace:
-            values.clamp_(self.low, self.high)
-        else:
-            values = values.clamp(self.low, self.high)
-        values.sub_(self.low).mul_(self._scale).add_(self._offset)
-        return values if isinstance(hu, torch.Tensor) else values.numpy()  # type: ignore[return-value]
+        kept = hu.dtype in (torch.float32, torch.float64, np.dtype(np.float32), np.dtype(np.float64))
+        if inplace and not kept:
+            raise ValueError(f"Expected floats to normalise in place, got {hu.dtype}.")
+        if isinstance(hu, np.ndarray):
+            # Not through torch, whose threads wait for each other in many short loops.
+            array = hu if inplace else hu.astype(hu.dtype if kept else np.float32)
+            np.clip(array, self.low, self.high, out=array)
+            array -= self.low
+            array *= self._scale
+            array += self._offset
+            return array
+        tensor = hu if kept else hu.to(torch.float32)
+        tensor = tensor.clamp_(self.low, self.high) if inplace else tensor.clamp(self.low, self.high)
+        return tensor.sub_(self.low).mul_(self._scale).add_(self._offset)
 
     def inverse(self, values: ArrayT) -> ArrayT:
         """Turn normalised values of any shape back into HU, for display (clipped HU stay clipped)."""
         return (values - self._offset) / self._scale + self.low
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    """The array as torch can share it: copied if it is read-only or has a negative stride."""
-    return array if array.flags.writeable and all(stride >= 0 for stride in array.strides) else array.copy()

@@ -11,12 +11,14 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from .intensity import IntensityWindow
 from .lattice import LATTICES, ON_A_SLICE, Blend
@@ -123,13 +125,13 @@ class SlabReader:
         """
         key_path = Path(record["image"])
         key = read_slice(key_path)
-        slices = {0: key}
+        blends = self.plan(record)
+        offsets = sorted({offset for blend in blends for offset in (blend.near, blend.far)} - {0})
+        numbers = (str(int(record["key_slice"]) + offset).zfill(len(key_path.stem)) for offset in offsets)
+        paths = [key_path.with_name(f"{number}.png") for number in numbers]
+        slices = {0: key, **dict(zip(offsets, _read_like(paths, key.shape), strict=True))}
         slab = np.empty((self.num_slices, *key.shape), dtype=np.float32)
-        for index, blend in enumerate(self.plan(record)):
-            for offset in (blend.near, blend.far):
-                if offset not in slices:
-                    number = str(int(record["key_slice"]) + offset).zfill(len(key_path.stem))
-                    slices[offset] = _read_like(key_path.with_name(f"{number}.png"), key.shape)
+        for index, blend in enumerate(blends):
             blend_slices(slices[blend.near], slices[blend.far], blend.weight, out=slab[index])
         return slab
 
@@ -153,12 +155,21 @@ class SlabReader:
             )
 
 
-def _read_like(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a slice that must have the key slice's ``shape``."""
-    pixels = read_slice(path)
-    if pixels.shape != shape:
-        raise ValueError(f"Expected a slice of {shape} pixels like its key slice, got {pixels.shape} in {path}.")
-    return pixels
+def _read_like(paths: Sequence[Path], shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Read slices that must have the key slice's ``shape``, in as many threads as torch may use.
+
+    That is one in the worker processes of a data loader, which share out the samples instead.
+    """
+    threads = min(torch.get_num_threads(), len(paths))
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            slices = list(pool.map(read_slice, paths))
+    else:
+        slices = [read_slice(path) for path in paths]
+    for path, pixels in zip(paths, slices, strict=True):
+        if pixels.shape != shape:
+            raise ValueError(f"Expected a slice of {shape} pixels like its key slice, got {pixels.shape} in {path}.")
+    return slices
 
 
 def blend_slices(near: np.ndarray, far: np.ndarray, weight: float, *, out: np.ndarray) -> None:

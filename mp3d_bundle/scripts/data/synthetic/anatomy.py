@@ -1,10 +1,4 @@
-"""A torso in the manner of CT: body wall, organs, bones, lungs and bowel from one table of ellipsoids.
-
-The table is written for a standing frame: ``x`` in half widths of the body (the patient's left is
-positive, as a radiologist sees it), ``y`` in half depths (front is negative), ``z`` in mm from the
-dome of the diaphragm towards the feet. Every patient jitters it. Fine structure along z is in mm and
-does not shrink with the body, so that a small body keeps organs that run through many slices.
-"""
+"""A torso in the manner of CT: body wall, organs, bones, lungs and bowel, drawn anew for each patient."""
 
 from __future__ import annotations
 
@@ -13,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .atlas import ORGANS, Organ
 from .shapes import Shape, Wave, paint
 
 # Heights of key slices, mm: from the arch of the aorta to the hips.
-FIRST_HEIGHT, LAST_HEIGHT = -140.0, 360.0
+FIRST_HEIGHT, LAST_HEIGHT = -200.0, 325.0
 DEPTH_RATIO = 0.74
 AIR = -1000.0
 
@@ -25,63 +20,11 @@ BONE, ABDOMEN, MEDIASTINUM, LIVER, LUNG, KIDNEY, SOFT_TISSUE, PELVIS = range(1, 
 
 
 @dataclass(frozen=True)
-class Organ:
-    """One row of the table: place and size in body units (see the module), ``half_height`` in mm, HU."""
-
-    name: str
-    x: float
-    y: float
-    z: float
-    a: float
-    b: float
-    half_height: float
-    value: float
-    spread: float = 8.0
-    power: float = 3.0
-    angle: float = 0.0
-    wobble: float = 0.05
-
-
-# fmt: off
-ORGANS: tuple[Organ, ...] = (
-    Organ("mediastinum", 0.02, -0.08, -95, 0.26, 0.62, 125, 5, 15),
-    Organ("lung", -0.47, 0.00, -75, 0.34, 0.70, 135, -860, 30),
-    Organ("lung", 0.49, 0.02, -75, 0.33, 0.70, 135, -860, 30),
-    Organ("heart", 0.14, -0.24, -38, 0.36, 0.40, 58, 95, 40, 2.5, 0.5),
-    Organ("trachea", 0.00, -0.02, -190, 0.055, 0.07, 110, -950, 10),
-    Organ("oesophagus", 0.07, 0.26, -100, 0.05, 0.06, 140, 40),
-    Organ("liver", -0.36, -0.06, 72, 0.50, 0.70, 84, 105, 18, 2.6, 0.1),
-    Organ("spleen", 0.66, 0.30, 68, 0.17, 0.40, 56, 112, 15, 2.5, 0.3),
-    Organ("stomach", 0.36, -0.32, 72, 0.27, 0.30, 56, 25, 15, 2.5, 0.3, 0.1),
-    Organ("gas", 0.38, -0.50, 70, 0.16, 0.10, 42, -930, 20, 2.5, 0.0, 0.1),
-    Organ("pancreas", 0.04, -0.08, 118, 0.36, 0.11, 26, 80, 12, 2.5, -0.25, 0.15),
-    Organ("kidney", -0.42, 0.36, 150, 0.15, 0.24, 58, 150, 25, 2.5, 0.5),
-    Organ("kidney", 0.42, 0.34, 138, 0.15, 0.24, 58, 150, 25, 2.5, -0.5),
-    Organ("fat", -0.34, 0.33, 150, 0.06, 0.08, 28, -70, 15),
-    Organ("fat", 0.34, 0.31, 138, 0.06, 0.08, 28, -70, 15),
-    Organ("gallbladder", -0.24, -0.42, 112, 0.10, 0.14, 30, 8, 6, 2.5, 0.4),
-    Organ("colon", -0.68, -0.06, 215, 0.15, 0.20, 100, 15, 15, 3, 0.0, 0.12),
-    Organ("gas", -0.68, -0.14, 215, 0.10, 0.09, 80, -900, 30, 2.5, 0.0, 0.12),
-    Organ("colon", 0.72, 0.04, 225, 0.12, 0.17, 110, 15, 15, 3, 0.0, 0.12),
-    Organ("gas", 0.72, -0.02, 235, 0.06, 0.06, 60, -900, 30, 2.5, 0.0, 0.12),
-    Organ("psoas", -0.24, 0.38, 250, 0.13, 0.19, 120, 62, 6, 2.5),
-    Organ("psoas", 0.24, 0.38, 250, 0.13, 0.19, 120, 62, 6, 2.5),
-    Organ("muscle", -0.42, 0.66, 395, 0.40, 0.30, 110, 58, 6, 3, 0.3),
-    Organ("muscle", 0.42, 0.66, 395, 0.40, 0.30, 110, 58, 6, 3, -0.3),
-    Organ("bone", -0.62, 0.24, 335, 0.07, 0.42, 75, 290, 60, 3, 0.7),
-    Organ("bone", 0.62, 0.24, 335, 0.07, 0.42, 75, 290, 60, 3, -0.7),
-    Organ("bladder", 0.00, -0.36, 405, 0.30, 0.32, 45, 8, 5, 2.5),
-    Organ("bone", -0.60, 0.10, 432, 0.17, 0.26, 36, 320, 50),
-    Organ("bone", 0.60, 0.10, 432, 0.17, 0.26, 36, 320, 50),
-)
-# fmt: on
-
-
-@dataclass(frozen=True)
 class Body:
     """One patient's torso in one series.
 
     Attributes:
+        size: Rows and columns of a slice, px.
         half_width: Half width, px.
         half_depth: Half depth, px.
         x: Column of the middle, px.
@@ -91,6 +34,7 @@ class Body:
         shapes: Everything to paint, in this order.
     """
 
+    size: int
     half_width: float
     half_depth: float
     x: float
@@ -99,16 +43,24 @@ class Body:
     wall: float
     shapes: tuple[Shape, ...]
 
-    def render(self, z: np.ndarray, size: int) -> np.ndarray:
+    def render(self, z: np.ndarray) -> np.ndarray:
         """Noise-free ``(n, size, size)`` float32 HU at heights ``z`` (n,) mm."""
-        volume = np.full((len(z), size, size), AIR, dtype=np.float32)
+        volume = np.full((len(z), self.size, self.size), AIR, dtype=np.float32)
         for shape in self.shapes:
             paint(volume, z, shape)
         return volume
 
-    def inner_mask(self, size: int) -> np.ndarray:
-        """``(size, size)`` bool: inside the muscle wall."""
-        rows, columns = np.mgrid[:size, :size]
+    def moved(self, dx: float) -> Body:
+        """The torso shifted along the columns by ``dx`` px."""
+        shapes = []
+        for shape in self.shapes:
+            within = shape.within and dataclasses.replace(shape.within, x=shape.within.x + dx)
+            shapes.append(dataclasses.replace(shape, x=shape.x + dx, within=within))
+        return dataclasses.replace(self, x=self.x + dx, shapes=tuple(shapes))
+
+    def inner_mask(self) -> np.ndarray:
+        """``(size, size)`` bool: inside the fat under the skin."""
+        rows, columns = np.mgrid[: self.size, : self.size]
         a, b = (side - self.rim for side in (self.half_width, self.half_depth))
         return ((columns - self.x) / a) ** 2 + ((rows - self.y) / b) ** 2 < 1
 
@@ -125,9 +77,9 @@ class Body:
             return MEDIASTINUM
         if z < 150 and ((u + 0.36) / 0.5) ** 2 + ((v + 0.06) / 0.7) ** 2 < 1:
             return LIVER
-        if 85 < z < 205 and 0.25 < abs(u) < 0.6 and v > 0.12:
+        if 75 < z < 215 and 0.2 < abs(u) < 0.65 and v > 0.05:
             return KIDNEY
-        return PELVIS if z > 290 else ABDOMEN
+        return PELVIS if z > 265 else ABDOMEN
 
 
 def draw_body(rng: np.random.Generator, size: int, fraction: tuple[float, float], heights: tuple[float, float]) -> Body:
@@ -146,11 +98,11 @@ def draw_body(rng: np.random.Generator, size: int, fraction: tuple[float, float]
     half_depth = min(half_width * DEPTH_RATIO * rng.uniform(0.92, 1.12), size / 2 * 0.97)
     x, y = size / 2 + rng.uniform(-0.02, 0.02, 2) * size
     rim, wall = rng.uniform(0.03, 0.13) * half_width, rng.uniform(0.06, 0.1) * half_width
-    body = Body(half_width, half_depth, x, y, rim, wall, ())
+    body = Body(size, half_width, half_depth, x, y, rim, wall, ())
     jitter = rng.normal(0, 12)
-    shapes = [*_wall(rng, body), *_loops(rng, body)]
+    shapes = [*_couch(rng, body), *_wall(rng, body), *_loops(rng, body)]
     shapes += [_organ(rng, body, organ, jitter) for organ in ORGANS]
-    shapes += [*_vessels(rng, body), *_spine(rng, body), *_ribs(rng, body)]
+    shapes += [*_vessels(rng, body), *_twigs(rng, body, jitter), *_spine(rng, body), *_ribs(rng, body)]
     near = [shape for shape in shapes if shape.z_range[0] <= heights[1] and shape.z_range[1] >= heights[0]]
     return dataclasses.replace(body, shapes=tuple(near))
 
@@ -186,13 +138,31 @@ def _organ(rng: np.random.Generator, body: Body, organ: Organ, shift: float) -> 
         angle=organ.angle + rng.normal(0, 0.08),
         outline=draw_outline(rng, organ.wobble),
         edge=0.8,
+        within=_cavity(body) if organ.bounded else None,
     )
 
 
+def _cavity(body: Body) -> Shape:
+    inset = body.rim + body.wall
+    return Shape(body.x, body.y, 0.0, (body.half_width - inset, body.half_depth - inset), 0.0)
+
+
+def _couch(rng: np.random.Generator, body: Body) -> list[Shape]:
+    """The table under the back: a shallow bowl."""
+    size = body.size
+    axes = (0.9 * body.half_width, 0.09 * size)
+    y = body.y + body.half_depth - 0.05 * size * rng.uniform(0.8, 1.2)
+    bowl = Shape(body.x, y, 0.0, axes, rng.uniform(-150, 0))
+    return [bowl, Shape(body.x, y - 0.018 * size, 0.0, axes, AIR)]
+
+
 def _wall(rng: np.random.Generator, body: Body) -> list[Shape]:
+    """Skin, fat, muscle and the fat of the body cavity."""
     outline = draw_outline(rng, 0.012, 2)
+    skin = 0.012 * body.half_width
+    insides = ((0.0, 10.0), (skin, -102.0), (body.rim, 55.0), (body.rim + body.wall, rng.uniform(-100, -75)))
     layers = []
-    for inset, value in ((0.0, -102.0), (body.rim, 55.0), (body.rim + body.wall, rng.uniform(-95, -70))):
+    for inset, value in insides:
         axes = (body.half_width - inset, body.half_depth - inset)
         layers.append(Shape(body.x, body.y, 0.0, axes, value, outline=outline))
     return layers
@@ -232,6 +202,27 @@ def _vessels(rng: np.random.Generator, body: Body) -> list[Shape]:
     return vessels
 
 
+def _twigs(rng: np.random.Generator, body: Body, shift: float) -> list[Shape]:
+    """Thin vessels of lungs and liver, far thinner than a lesion."""
+    twigs = []
+    for _ in range(60):
+        side = rng.choice((-1, 1))
+        radius = rng.uniform(0.008, 0.024) * body.half_width
+        place = _place(body, side * rng.uniform(0.22, 0.78), rng.uniform(-0.55, 0.6))
+        slope = rng.normal(0, 0.25, 2)
+        z = rng.uniform(-190, 10) + shift
+        axes = (radius * rng.uniform(1, 2.2), radius)
+        turn = rng.uniform(0, np.pi)
+        twig = Shape(*place, z, axes, 30.0, half_height=rng.uniform(12, 35), angle=turn, edge=min(radius, 0.7))
+        twigs.append(dataclasses.replace(twig, slope=(slope[0], slope[1])))
+    for _ in range(12):
+        place = _place(body, rng.uniform(-0.8, -0.1), rng.uniform(-0.45, 0.4))
+        axes = (rng.uniform(0.02, 0.05) * body.half_width, rng.uniform(0.012, 0.025) * body.half_width)
+        z, turn = rng.uniform(20, 115) + shift, rng.uniform(0, np.pi)
+        twigs.append(Shape(*place, z, axes, rng.uniform(135, 165), half_height=rng.uniform(10, 25), angle=turn))
+    return twigs
+
+
 def _spine(rng: np.random.Generator, body: Body) -> list[Shape]:
     """Vertebrae (a bright rim around a darker body) between discs, arch, canal and spinous process."""
     spine = [Shape(*_place(body, 0, 0.52), 0.0, _axes(body, 0.15, 0.17), 75.0)]
@@ -240,7 +231,7 @@ def _spine(rng: np.random.Generator, body: Body) -> list[Shape]:
     # Place, size, HU and angle of the parts of a vertebra.
     parts = [
         (0.0, 0.52, 0.16, 0.19, 360.0, 0.0),
-        (0.0, 0.52, 0.125, 0.15, marrow, 0.0),
+        (0.0, 0.52, 0.142, 0.168, marrow, 0.0),
         (0.0, 0.9, 0.03, 0.1, 300.0, 0.0),
     ]
     parts += [(side * 0.17, 0.72, 0.11, 0.05, 280.0, side * -0.5) for side in (-1, 1)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .irregularities import CASES
 from .records import TEST, TRAIN, VALIDATION, Identity
 from .settings import Settings
 
@@ -18,26 +19,31 @@ class Patient:
         seed: Source of everything about the patient's pixels.
         series: Whose series they are, one entry a series.
         keys: Number of key slices of each series.
+        case: The irregular case that the patient stands for, or None.
     """
 
     seed: np.random.SeedSequence
     series: tuple[Identity, ...]
     keys: tuple[int, ...]
+    case: str | None = None
 
 
 def draw_cohort(seed: np.random.SeedSequence, settings: Settings) -> list[Patient]:
     """Patients of the three splits, in the order of their numbers.
 
-    The numbers of key slices are met exactly; no patient is in two splits, and the splits are mixed
-    over the patient numbers as in DeepLesion.
+    The numbers of key slices are met exactly; the irregular cases come on top, each once a split. No
+    patient is in two splits, and the splits are mixed over the patient numbers as in DeepLesion.
     """
     rng = np.random.default_rng(seed)
     wanted = {TRAIN: settings.num_train, VALIDATION: settings.num_validation, TEST: settings.num_test}
-    drafts = [(split, keys) for split, count in wanted.items() for keys in _draw_keys(rng, settings, count)]
+    drafts: list[tuple[int, list[int], str | None]] = []
+    for split, count in wanted.items():
+        drafts += [(split, keys, None) for keys in _draw_keys(rng, settings, count)]
+        drafts += [(split, [1], case) for case in CASES if settings.irregularities]
     order = rng.permutation(len(drafts))
     patients = []
     for number, (index, child) in enumerate(zip(order, seed.spawn(len(drafts)), strict=True), start=1):
-        split, keys = drafts[index]
+        split, keys, case = drafts[index]
         gender = "M" if rng.random() < 0.6 else "F"
         age = int(np.clip(rng.normal(57, 15), 2, 87))
         study, series, identities = 1, 0, []
@@ -45,7 +51,7 @@ def draw_cohort(seed: np.random.SeedSequence, settings: Settings) -> list[Patien
             new_study = series > 0 and rng.random() < 0.7
             study, series = (study + 1, 1) if new_study else (study, series + 1)
             identities.append(Identity(number, study, series, split, gender, age))
-        patients.append(Patient(child, tuple(identities), tuple(keys)))
+        patients.append(Patient(child, tuple(identities), tuple(keys), case))
     return patients
 
 

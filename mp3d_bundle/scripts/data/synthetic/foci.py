@@ -19,6 +19,12 @@ from .shapes import Shape, Wave
 
 # A lesion's middle lies within this share of its half height from the key slice.
 _OFF_CENTRE = 0.35
+# Liver, spleen, kidney and the like after contrast, HU: here lesions may be darker than the organ.
+_ENHANCING = 70.0
+# Lungs fill most of the chest, but mediastinal lesions are nearly as common as lesions of the lung.
+_LUNG_TISSUE, _LUNG_WEIGHT = -650.0, 0.3
+# Nothing grows across the hard shell of a bone, HU.
+_CORTICAL = 260.0
 _ATTEMPTS = 8
 
 
@@ -115,6 +121,27 @@ class Level:
     tubes: int = 0
 
 
+def branch(rng: np.random.Generator, tube: Shape, spacing: float) -> Shape:
+    """A branch that leaves ``tube`` some millimetres above or below its reference height."""
+    side = float(rng.choice((-1, 1)))
+    start = np.array([tube.z + side * rng.uniform(3, 10)])
+    (x,), (y,), (scale,) = *tube.centre_at(start), tube.scale_at(start)
+    half_height, size = rng.uniform(30, 60), 0.55 * scale
+    tilt, direction = np.tan(np.radians(rng.uniform(25, 50))) / spacing, rng.uniform(0, 2 * np.pi)
+    # The blunt near end lies hidden inside the tube.
+    return dataclasses.replace(
+        tube,
+        x=x,
+        y=y,
+        z=float(start[0]),
+        axes=(tube.axes[0] * size, tube.axes[1] * size),
+        half_height=half_height,
+        z_shift=side * 0.98 * half_height,
+        power=8.0,
+        slope=(tilt * np.cos(direction), tilt * np.sin(direction)),
+    )
+
+
 class Sites:
     """Free places in one slice.
 
@@ -127,7 +154,7 @@ class Sites:
 
     def __init__(self, body: Body, tissue: np.ndarray, height: float, foci: list[Focus]) -> None:
         self._tissue = tissue
-        self._inside = body.inner_mask(len(tissue))
+        self._closed = ~body.inner_mask() | (tissue > _CORTICAL)
         self._taken = np.zeros(tissue.shape, dtype=bool)
         rows, columns = np.mgrid[: tissue.shape[0], : tissue.shape[1]]
         self._rows, self._columns = rows.astype(np.float32), columns.astype(np.float32)
@@ -141,32 +168,45 @@ class Sites:
     def _block(self, x: float, y: float, radius: float) -> None:
         self._taken |= (self._columns - x) ** 2 + (self._rows - y) ** 2 < radius**2
 
-    def take(self, rng: np.random.Generator, radius: float) -> tuple[float, float, float] | None:
-        """Reserve a disc of ``radius`` px: its column, row and mean tissue HU, or None if nothing is free."""
+    def take(
+        self, rng: np.random.Generator, radius: float, spread_limit: float = 60.0
+    ) -> tuple[float, float, float] | None:
+        """Reserve a disc.
+
+        Args:
+            rng: Source of chance.
+            radius: Radius, px.
+            spread_limit: Greatest standard deviation of the tissue below, HU.
+
+        Returns:
+            Its column, row and mean tissue HU, or None if nothing is free.
+        """
         width = 2 * int(radius) + 1
         mean = cv2.blur(self._tissue, (width, width), borderType=cv2.BORDER_REFLECT)
         square = cv2.blur(self._tissue * self._tissue, (width, width), borderType=cv2.BORDER_REFLECT)
         spread = np.sqrt(np.maximum(square - mean * mean, 0))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * int(radius + 2) + 1,) * 2)
-        blocked = cv2.dilate((self._taken | ~self._inside).astype(np.uint8), kernel, borderValue=1)
-        calm = (spread < 60) & (mean < 170) & ((mean > -140) | (mean < -650))
+        blocked = cv2.dilate((self._taken | self._closed).astype(np.uint8), kernel, borderValue=1)
+        calm = (spread < spread_limit) & (mean < 230) & ((mean > -140) | (mean < _LUNG_TISSUE))
         rows, columns = np.nonzero((blocked == 0) & calm)
         if not len(rows):
             return None
-        pick = int(rng.integers(len(rows)))
+        weights = np.where(mean[rows, columns] < _LUNG_TISSUE, _LUNG_WEIGHT, 1.0)
+        pick = int(rng.choice(len(rows), p=weights / weights.sum()))
         x, y = columns[pick] + rng.uniform(-0.5, 0.5), rows[pick] + rng.uniform(-0.5, 0.5)
         self._block(x, y, radius + 1)
         return float(x), float(y), float(mean[rows[pick], columns[pick]])
 
 
 def draw_value(rng: np.random.Generator, settings: Settings, tissue: float) -> float:
-    """HU of a focus in tissue of ``tissue`` HU: brighter or darker than solid tissue, solid in lung and fat."""
+    """HU of a focus in tissue of ``tissue`` HU; soft tissue where the lung or fat is around."""
     if tissue < -400:
         return rng.uniform(-60, 70)
     contrast = rng.uniform(*settings.contrast_hu)
     if tissue < -30:
         return tissue + contrast + 40
-    return tissue - contrast if rng.random() < settings.dark_fraction else tissue + contrast
+    dark = tissue > _ENHANCING and rng.random() < settings.dark_fraction
+    return tissue - contrast if dark else tissue + contrast
 
 
 def add_level(
@@ -189,7 +229,7 @@ def add_level(
     Raises:
         ValueError: If not even one labelled lesion finds room.
     """
-    tissue = body.render(np.array([level.height]), settings.image_size)[0]
+    tissue = body.render(np.array([level.height]))[0]
     crossing = sum(not f.lesion and float(f.shape.scale_at(np.array([level.height]))[0]) > 0.3 for f in foci)
     roles = [(True, True)] * level.labelled + [(True, False)] * level.unlabelled
     roles += [(False, False)] * max(level.tubes - crossing, 0)
@@ -206,6 +246,8 @@ def add_level(
             shape = close(rng, settings, shape, spacing) if lesion else run_on(rng, shape)
             kind = body.coarse_type(shape.x, shape.y, level.height, around)
             new.append(Focus(shape, lesion, labelled, around, kind))
+            if not lesion and rng.random() < settings.fork_fraction:
+                new.append(Focus(branch(rng, shape, spacing), False, False, around, kind))
         if not level.labelled or any(focus.labelled for focus in new):
             return new
     raise ValueError(
@@ -220,9 +262,10 @@ def _shrunk(shape: Shape, factor: float) -> Shape:
 
 def _settle(rng: np.random.Generator, sites: Sites, shape: Shape) -> tuple[Shape | None, float]:
     """Put a shape on a free site, smaller if need be, whatever it is going to be."""
-    for factor in (1.0, 0.8, 0.64, 0.5):
+    # What is too large for one organ may lie across several.
+    for factor, spread_limit in ((1.0, 60.0), (1.0, 160.0), (0.8, 60.0), (0.64, 60.0), (0.5, 60.0)):
         smaller = _shrunk(shape, factor)
-        site = sites.take(rng, max(smaller.axes))
+        site = sites.take(rng, max(smaller.axes), spread_limit)
         if site is not None:
             return dataclasses.replace(smaller, x=site[0], y=site[1]), site[2]
     return None, 0.0

@@ -15,16 +15,18 @@ import numpy as np
 from tqdm import tqdm
 
 from .cohort import Patient, draw_cohort
+from .irregularities import Piece, irregular_pieces
 from .records import key_rows, lesion_labels
+from .rendering import render
 from .scans import make_scan
-from .series import draw_series, render
+from .series import draw_series
 from .settings import Settings, resolve
 from .writing import MARKER, new_folder, write_json, write_slices, write_table
 
 logger = logging.getLogger(__name__)
 
 # Rises whenever the same seed and settings would give other bytes.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 _TITLE = "Synthetic CT-like data, no patients: results on it say nothing about accuracy on DeepLesion."
 
 
@@ -129,13 +131,22 @@ def _make_patient(job: _Job) -> tuple[list[dict[str, str]], list[dict[str, objec
     rng = np.random.default_rng(job.patient.seed)
     rows: list[dict[str, str]] = []
     labels: list[dict[str, object]] = []
-    for identity, keys in zip(job.patient.series, job.patient.keys, strict=True):
-        series = draw_series(rng, job.settings, keys)
+    for piece in _pieces(job, rng):
+        series = piece.series
         for first, last in series.blocks:
-            numbers = np.arange(first, last + 1)
-            z = series.first_height + (numbers - 1) * series.interval
-            volume = render(rng, job.settings, series, z)
-            write_slices(job.folder / identity.folder, numbers.tolist(), volume)
-        rows += key_rows(series, identity, job.settings.image_size, job.settings.padding)
-        labels += lesion_labels(series, identity)
+            volume = render(rng, job.settings, series, series.grid.heights(first, last))
+            write_slices(job.folder / piece.identity.folder, range(first, last + 1), volume)
+        rows += [row | piece.edits for row in key_rows(series, piece.identity, job.settings.padding)]
+        labels += lesion_labels(series, piece.identity)
     return rows, labels
+
+
+def _pieces(job: _Job, rng: np.random.Generator) -> Iterator[Piece]:
+    patient = job.patient
+    # One torso for all series of a patient.
+    body_seed = int(rng.integers(2**63))
+    for identity, keys in zip(patient.series, patient.keys, strict=True):
+        if patient.case is None:
+            yield Piece(identity, draw_series(rng, job.settings, keys, body_seed))
+        else:
+            yield from irregular_pieces(patient.case, rng, job.settings, identity, body_seed)

@@ -33,7 +33,7 @@ COLUMNS = (
 )
 TRAIN, VALIDATION, TEST = 1, 2, 3
 # Lengths of the body that the third number of the normalised location refers to, mm.
-_BODY_TOP, _BODY_LENGTH = -360.0, 900.0
+_BODY_TOP, _BODY_LENGTH = -360.0, 800.0
 _LUNG = 5
 
 
@@ -83,26 +83,24 @@ def recist(contour: np.ndarray) -> np.ndarray:
     return contour[[i, j, k, m]]
 
 
-def key_rows(series: Series, identity: Identity, size: int, padding: float) -> list[dict[str, str]]:
+def key_rows(series: Series, identity: Identity, padding: float) -> list[dict[str, str]]:
     """``DL_info.csv`` rows of a series' labelled lesions.
 
     Args:
         series: The series.
         identity: Whose it is.
-        size: Rows and columns of a slice, px.
         padding: Pixels between end points and box.
     """
     rows = []
     for key in series.keys:
         for focus in series.foci:
-            if focus.labelled and abs(focus.shape.z - series.height(key)) < 1e-6:
-                rows.append(_row(series, identity, key, focus, (size, padding)))
+            if focus.labelled and abs(focus.shape.z - series.grid.height(key)) < 1e-6:
+                rows.append(_row(series, identity, key, focus, padding))
     return rows
 
 
-def _row(series: Series, identity: Identity, key: int, focus: Focus, frame: tuple[int, float]) -> dict[str, str]:
-    size, padding = frame
-    shape = focus.shape
+def _row(series: Series, identity: Identity, key: int, focus: Focus, padding: float) -> dict[str, str]:
+    shape, grid = focus.shape, series.grid
     # Index i is the centre of a pixel, at i + 0.5 of the slab frame's edges; DL_info.csv counts from 1.
     centre = np.array([shape.x, shape.y]) + 0.5
     ends = np.round(to_deeplesion(recist(shape.contour()) + centre), 3)
@@ -128,8 +126,8 @@ def _row(series: Series, identity: Identity, key: int, focus: Focus, frame: tupl
         "Coarse_lesion_type": str(-1 if identity.split == TRAIN else focus.kind),
         "Possibly_noisy": "0",
         "Slice_range": _join(series.block_of(key), 6),
-        "Spacing_mm_px_": _join((series.spacing, series.spacing, series.interval), 6),
-        "Image_size": _join((size, size), 6),
+        "Spacing_mm_px_": _join((grid.spacing, grid.spacing, grid.interval), 6),
+        "Image_size": _join((grid.size, grid.size), 6),
         "DICOM_windows": _join(window, 6),
         "Patient_gender": identity.gender,
         "Patient_age": "" if identity.age is None else f"{identity.age:.1f}",
@@ -153,13 +151,13 @@ def lesion_labels(series: Series, identity: Identity) -> list[dict[str, object]]
     labels = []
     for first, last in series.blocks:
         numbers = np.arange(first, last + 1)
-        z = series.first_height + (numbers - 1) * series.interval
+        z = series.grid.heights(first, last)
         lesions = [_lesion(series, focus, numbers, z) for focus in series.foci if focus.lesion]
         labels.append(
             {
                 "series": identity.folder,
                 "slice_range": [first, last],
-                "spacing": [series.spacing, series.spacing, series.interval],
+                "spacing": [series.grid.spacing, series.grid.spacing, series.grid.interval],
                 "lesions": [lesion for lesion in lesions if lesion is not None],
             }
         )
@@ -167,7 +165,7 @@ def lesion_labels(series: Series, identity: Identity) -> list[dict[str, object]]
 
 
 def _lesion(series: Series, focus: Focus, numbers: np.ndarray, z: np.ndarray) -> dict[str, object] | None:
-    shape = focus.shape
+    shape, grid = focus.shape, series.grid
     scale = shape.scale_at(z)
     seen = np.flatnonzero(scale > 0.05)
     if not len(seen):
@@ -177,10 +175,10 @@ def _lesion(series: Series, focus: Focus, numbers: np.ndarray, z: np.ndarray) ->
     # A pixel's centre at index i lies at i + 0.5 of the slab frame's half-open edges.
     columns, rows = outline[..., 0] + x + 0.5, outline[..., 1] + y + 0.5
     box = [columns.min(), rows.min(), columns.max(), rows.max()]
-    low, high = (height - series.first_height for height in shape.z_range)
-    box_mm = [box[0] * series.spacing, box[1] * series.spacing, low]
-    box_mm += [box[2] * series.spacing, box[3] * series.spacing, high]
-    key = round((shape.z - series.first_height) / series.interval) + 1
+    low, high = (height - grid.first_height for height in shape.z_range)
+    box_mm = [box[0] * grid.spacing, box[1] * grid.spacing, low]
+    box_mm += [box[2] * grid.spacing, box[3] * grid.spacing, high]
+    key = round((shape.z - grid.first_height) / grid.interval) + 1
     return {
         "labelled": focus.labelled,
         "key_slice": int(key) if focus.labelled else None,

@@ -8,7 +8,8 @@ import numpy as np
 
 from .anatomy import draw_body
 from .foci import Focus, Level, add_level
-from .series import Series, draw_spacing, render
+from .rendering import render
+from .series import Grid, Series, draw_spacing
 from .settings import Settings
 from .writing import lps_affine, write_json, write_scan
 
@@ -29,38 +30,37 @@ def make_scan(rng: np.random.Generator, settings: Settings, path: Path) -> None:
         settings: The laws.
         path: Target, ending in ``.nii.gz``.
     """
-    spacing = draw_spacing(rng, settings)
-    heights = (_FIRST_HEIGHT, _FIRST_HEIGHT + (SLICES - 1) * INTERVAL)
-    body = draw_body(rng, settings.image_size, settings.body_fraction, heights)
-    margin = max(settings.half_height_mm)
-    places = np.linspace(heights[0] + margin, heights[1] - margin, LESIONS)
+    grid = Grid(INTERVAL, draw_spacing(rng, settings), _FIRST_HEIGHT, settings.image_size)
+    heights = grid.heights(1, SLICES)
+    body = draw_body(rng, grid.size, settings.body_fraction, (heights[0], heights[-1]))
+    # Lesions lie wholly inside the scan.
+    margin = 1.5 * max(settings.half_height_mm)
     foci: list[Focus] = []
-    for height in places:
+    for height in np.linspace(heights[0] + margin, heights[-1] - margin, LESIONS):
         tubes = int(rng.integers(settings.tubes[0], settings.tubes[1] + 1))
         level = Level(float(height), labelled=1, tubes=tubes)
-        foci += add_level(rng, settings, body, foci, level=level, spacing=spacing)
-    noise = settings.noise_hu * rng.uniform(0.8, 1.2)
-    series = Series(body, tuple(foci), (), ((1, SLICES),), spacing, INTERVAL, heights[0], noise)
-    z = heights[0] + np.arange(SLICES) * INTERVAL
+        foci += add_level(rng, settings, body, foci, level=level, spacing=grid.spacing)
+    series = Series(grid, body, tuple(foci), (), ((1, SLICES),), settings.noise_hu)
     # Heights grow towards the feet, slices of the scan towards the head.
-    volume = render(rng, settings, series, z)[::-1]
-    affine = lps_affine(spacing, INTERVAL, settings.image_size, SLICES)
+    volume = render(rng, settings, series, heights)[::-1]
+    affine = lps_affine(grid.spacing, INTERVAL, grid.size, SLICES)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_scan(path, volume, affine)
-    lesions = [_truth(focus, heights[1], affine) for focus in foci if focus.lesion]
+    lesions = [_truth(focus, grid, affine) for focus in foci if focus.lesion]
     content = {"image": path.name, "affine_lps": affine.tolist(), "lesions": lesions}
     write_json(path.with_name(path.name.replace(".nii.gz", ".json")), content, indent=2)
 
 
-def _truth(focus: Focus, last_height: float, affine: np.ndarray) -> dict[str, object]:
+def _truth(focus: Focus, grid: Grid, affine: np.ndarray) -> dict[str, object]:
     shape = focus.shape
     z = np.linspace(*shape.z_range, 21)
     x, y = (place[:, None] for place in shape.centre_at(z))
     outline = shape.contour()[None] * shape.scale_at(z)[:, None, None]
     columns, rows = outline[..., 0] + x + 0.5, outline[..., 1] + y + 0.5
     top, bottom = shape.z_range
-    low, high = ((last_height - height) / INTERVAL + 0.5 for height in (bottom, top))
-    box = np.array([columns.min(), rows.min(), low, columns.max(), rows.max(), high])
+    low, high = ((grid.height(SLICES) - height) / INTERVAL + 0.5 for height in (bottom, top))
+    limits = np.array([grid.size, grid.size, SLICES])
+    box = np.array([columns.min(), rows.min(), low, columns.max(), rows.max(), high]).clip(0, np.tile(limits, 2))
     # The affine speaks of voxel centres, the box of voxel edges.
     corners = [affine[:3, :3] @ (corner - 0.5) + affine[:3, 3] for corner in (box[:3], box[3:])]
     return {

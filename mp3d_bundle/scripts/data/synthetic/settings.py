@@ -48,7 +48,10 @@ class Settings:
         height_ratio: ``(median, sigma)`` of extent along z over in-plane diameter, log-normal;
             a median of 0 switches to ``half_height_mm``.
         contrast_hu: Least and greatest contrast of lesions and tubes to the tissue around.
-        dark_fraction: Share of lesions and tubes in solid tissue that are darker than it.
+        dark_fraction: Share of lesions and tubes in enhancing organs that are darker than the organ.
+        fork_fraction: Share of tubes that give off a branch above or below the key slice.
+        edge_fraction: Share of series that end within ``margin_mm`` of a key slice.
+        round_field_fraction: Share of series with padding of -3024 HU outside a round field of view.
         modulation: Greatest relative change of radius along z.
         tilt_degrees: Greatest tilt of a lesion's or tube's axis against the z axis.
         texture_hu: Standard deviation of the smooth texture inside the body.
@@ -78,7 +81,10 @@ class Settings:
     half_height_mm: tuple[float, float] = (5.0, 10.0)
     height_ratio: tuple[float, float] = (0.0, 0.0)
     contrast_hu: tuple[float, float] = (50.0, 110.0)
-    dark_fraction: float = 0.2
+    dark_fraction: float = 0.6
+    fork_fraction: float = 0.25
+    edge_fraction: float = 0.015
+    round_field_fraction: float = 0.0
     modulation: float = 0.12
     tilt_degrees: float = 30.0
     texture_hu: float = 8.0
@@ -105,15 +111,16 @@ PRESETS: dict[str, Settings] = {
         lesions_per_slice=(0.9797, 0.02, 0.0003),
         unlabelled_per_lesion=3.5,
         tubes=(6, 12),
-        diameter_mm=16.5,
-        diameter_sigma=0.75,
+        diameter_mm=16.0,
+        diameter_sigma=0.74,
         diameter_range_mm=(1.0, 190.0),
-        axis_ratio=(0.45, 1.0),
+        axis_ratio=(0.46, 1.0),
         height_ratio=(0.78, 0.38),
         contrast_hu=(35.0, 110.0),
         modulation=0.2,
         tilt_degrees=40.0,
         noise_hu=14.0,
+        round_field_fraction=0.3,
         body_fraction=(0.75, 0.95),
     ),
 }
@@ -195,10 +202,10 @@ def _check(settings: Settings) -> None:
     intervals = settings.slice_intervals
     need(bool(intervals) and all(0.05 <= mm <= 20 for mm, _ in intervals), "slice_intervals", "of 0.05 to 20 mm")
     need(all(w >= 0 for _, w in intervals) and sum(w for _, w in intervals) > 0, "slice_intervals", "with weights > 0")
-    need(0 <= settings.margin_mm <= 500, "margin_mm", "of 0 to 500 mm")
+    need(0 <= settings.margin_mm <= 150 * min(mm for mm, _ in intervals), "margin_mm", "of 0 to 150 slices")
     need(0 <= settings.padding <= settings.image_size / 4, "padding", "of 0 to a quarter of the image")
     for name in ("series_per_patient", "keys_per_series"):
-        need(1 <= getattr(settings, name) <= 100, name, "of 1 to 100")
+        need(1 <= getattr(settings, name) <= 10, name, "of 1 to 10")
     shares = settings.lesions_per_slice
     need(bool(shares) and all(p >= 0 for p in shares) and sum(shares) > 0, "lesions_per_slice", "with weights > 0")
     need(0 <= settings.unlabelled_per_lesion <= 50, "unlabelled_per_lesion", "of 0 to 50")
@@ -209,7 +216,8 @@ def _check(settings: Settings) -> None:
     rising("half_height_mm", 0.1)
     need(all(v >= 0 for v in settings.height_ratio), "height_ratio", "of at least 0")
     rising("contrast_hu", 0.0, 2000.0)
-    need(0 <= settings.dark_fraction <= 1, "dark_fraction", "of 0 to 1")
+    for name in ("dark_fraction", "fork_fraction", "edge_fraction", "round_field_fraction"):
+        need(0 <= getattr(settings, name) <= 1, name, "of 0 to 1")
     need(0 <= settings.modulation < 1, "modulation", "of 0 to below 1")
     need(0 <= settings.tilt_degrees <= 80, "tilt_degrees", "of 0 to 80")
     for name in ("diameter_sigma", "texture_hu", "noise_hu"):

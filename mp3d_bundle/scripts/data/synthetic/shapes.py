@@ -48,6 +48,7 @@ class Shape:
         bend: Distance over which the drift saturates, mm.
         wander: Waves added to the centre, px, as ``(x, y)``.
         swell: Relative wave of the radius.
+        within: Shape, the same at all heights, beyond which this one is cut off.
     """
 
     x: float
@@ -65,6 +66,7 @@ class Shape:
     bend: float = 30.0
     wander: tuple[Wave, Wave] = field(default=(Wave(), Wave()))
     swell: Wave = field(default=Wave())
+    within: Shape | None = None
 
     @property
     def z_range(self) -> tuple[float, float]:
@@ -141,6 +143,10 @@ def _paint_group(
     columns = np.arange(x_first, x_last, dtype=np.float32)[None, None, :] - x.astype(np.float32)[:, None, None]
     rows = np.arange(y_first, y_last, dtype=np.float32)[None, :, None] - y.astype(np.float32)[:, None, None]
     cover = _cover(columns, rows, scale.astype(np.float32)[:, None, None], shape)
+    if shape.within is not None:
+        columns = np.arange(x_first, x_last, dtype=np.float32)[None, None, :] - np.float32(shape.within.x)
+        rows = np.arange(y_first, y_last, dtype=np.float32)[None, :, None] - np.float32(shape.within.y)
+        cover = cover * _cover(columns, rows, np.ones((1, 1, 1), np.float32), shape.within)
     region = (slice(int(slices[0]), int(slices[-1]) + 1), slice(y_first, y_last), slice(x_first, x_last))
     patch = volume[region]
     patch += cover * (np.float32(shape.value) - patch)

@@ -22,13 +22,27 @@ def random_hu(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("slices", "interval", "count"),
-    [(1, 5.0, 1), (2, 5.0, 3), (5, 2.5, 5), (11, 1.0, 5), (10, 1.0, 4), (26, 0.1, 2), (4, 3.27, 4)],
+    ("slices", "interval", "start", "count"),
+    [
+        (1, 5.0, 0, 1),
+        (2, 5.0, 0, 3),
+        (5, 2.5, 0, 5),
+        (11, 1.0, 0, 5),
+        (10, 1.0, 0, 4),
+        (13, 1.0, 1, 5),
+        (3, 1.0, 1, 1),
+        (26, 0.1, 0, 2),
+        (48, 0.1, 11, 2),
+        (4, 3.27, 0, 4),
+    ],
 )
-def test_lattice_covers_the_scan_every_two_and_a_half_mm(slices: int, interval: float, count: int) -> None:
+def test_lattice_covers_the_scan_every_two_and_a_half_mm(slices: int, interval: float, start: int, count: int) -> None:
     slabs = cut(9)(random_hu((slices, 4, 6)), (20.0, 20.0, interval))
-    np.testing.assert_allclose(slabs.positions * interval, np.arange(count) * 2.5)
-    assert slabs.positions[-1] <= slices - 1 + 1e-6
+    np.testing.assert_allclose(slabs.positions * interval, start * interval + np.arange(count) * 2.5)
+    # Less than a lattice step is left over, and no more than a slice more at one end than at the other.
+    left, right = slabs.positions[0], slices - 1 - slabs.positions[-1]
+    assert (left + right) * interval < 2.5
+    assert -1e-6 <= right - left < 2
     assert len(slabs.volume) == count + 8
 
 

@@ -128,8 +128,8 @@ class SlabCutter:
     def __call__(self, hu: np.ndarray, spacing: tuple[float, float, float]) -> ScanSlabs:
         """Resample a scan.
 
-        The first lattice slice is the scan's first slice; the last one lies less than a lattice step before
-        the scan's last.
+        What is left over of the scan, less than a lattice step, is shared between both ends in whole slices of
+        the scan: the lattice begins on a stored slice, as the slabs in training have one at their centre.
 
         Args:
             hu: ``(Z, H, W)`` int16 HU.
@@ -139,13 +139,14 @@ class SlabCutter:
         last = (len(hu) - 1) * spacing[2]
         # A millionth of a slice: 25 slices of 0.1 mm make 2.4999999999999996 mm.
         count = int(last / self.slice_spacing + 1e-6) + 1
-        targets = np.arange(-reach, count + reach) * self.slice_spacing
+        start = int((last / self.slice_spacing - count + 1) * self.slice_spacing / 2 / spacing[2] + 1e-6)
+        targets = start * spacing[2] + np.arange(-reach, count + reach) * self.slice_spacing
         volume = self.resample(hu, np.arange(len(hu)) * spacing[2], targets, dtype=np.int16)
         tissue = np.array([np.count_nonzero(plane > BODY_HU) for plane in volume[reach : reach + count]])
         shape = (hu.shape[0], hu.shape[1], hu.shape[2])
         return ScanSlabs(
             volume=torch.from_numpy(volume),
-            positions=np.arange(count) * self.slice_spacing / spacing[2],
+            positions=start + np.arange(count) * self.slice_spacing / spacing[2],
             thickness=self.slice_spacing / spacing[2],
             examined=tissue * spacing[0] * spacing[1] >= BODY_MM2,
             shape=shape,

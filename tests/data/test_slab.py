@@ -10,10 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from scripts.data.slab import IntensityWindow, SlabReader, read_slice, resample_z
 
 HEIGHT, WIDTH = 6, 10
+
+# The slices on both sides of each position around slice 14 at 1 mm.
+OFFSETS_LOW = [4, 6, 9, 11, 14, 16, 19, 21, 24]
+OFFSETS_HIGH = [4, 7, 9, 12, 14, 17, 19, 22, 24]
 
 
 def store(path: Path, hu: np.ndarray) -> None:
@@ -148,6 +153,25 @@ class TestSlabReader:
         np.testing.assert_array_equal(slab, [slices[n] for n in (5, 5, 6, 6, 6)])
         assert len(caplog.records) == 1
         assert "slice 7" in caplog.text
+
+    def test_absent_key_slice_and_folder(self, tmp_path: Path) -> None:
+        series(tmp_path / "s_1", [5, 6])
+        with pytest.raises(FileNotFoundError, match=r"007\.png"):
+            SlabReader(3)(record(tmp_path / "s_1", 7, 2.5))
+        with pytest.raises(FileNotFoundError, match="s_2"):
+            SlabReader(3)(record(tmp_path / "s_2", 7, 2.5))
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_threads_do_not_change_the_slab(self, tmp_path: Path, threads: int) -> None:
+        slices = series(tmp_path / "s_1", range(1, 30))
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            slab = SlabReader(9)(record(tmp_path / "s_1", 14, 1.0))
+        finally:
+            torch.set_num_threads(before)
+        wanted = [(slices[a] + slices[b]) / 2 for a, b in zip(OFFSETS_LOW, OFFSETS_HIGH, strict=True)]
+        np.testing.assert_array_equal(slab, wanted)
 
     def test_slices_of_different_size(self, tmp_path: Path) -> None:
         series(tmp_path / "s_1", [5, 6])

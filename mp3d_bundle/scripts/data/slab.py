@@ -99,10 +99,7 @@ class SlabReader:
         if not (math.isfinite(interval) and interval > 0):
             raise ValueError(f"Expected a slice interval in mm above zero, got {interval} for {record['image']}.")
         key = int(record["key_slice"])
-        stored: set[int] = {0}
-        if self.num_slices > 1:
-            names = (_SLICE_NAME.fullmatch(name) for name in os.listdir(Path(record["image"]).parent))
-            stored = {int(name[1]) - key for name in names if name}
+        stored = {number - key for number in _stored_numbers(Path(record["image"]).parent)}
         slice_range = record.get("slice_range")
         limits = None if slice_range is None else (int(slice_range[0]) - key, int(slice_range[1]) - key)
         ratio, reach = self.spacing / interval, self.num_slices // 2
@@ -124,13 +121,12 @@ class SlabReader:
             ValueError: If a slice is not a 16-bit grey PNG, or the slices differ in size.
         """
         key_path = Path(record["image"])
-        key = read_slice(key_path)
         blends = self.plan(record)
-        offsets = sorted({offset for blend in blends for offset in (blend.near, blend.far)} - {0})
+        offsets = sorted({offset for blend in blends for offset in (blend.near, blend.far)}, key=abs)
         numbers = (str(int(record["key_slice"]) + offset).zfill(len(key_path.stem)) for offset in offsets)
         paths = [key_path.with_name(f"{number}.png") for number in numbers]
-        slices = {0: key, **dict(zip(offsets, _read_like(paths, key.shape), strict=True))}
-        slab = np.empty((self.num_slices, *key.shape), dtype=np.float32)
+        slices = dict(zip(offsets, _read_alike(paths), strict=True))
+        slab = np.empty((self.num_slices, *slices[0].shape), dtype=np.float32)
         for index, blend in enumerate(blends):
             blend_slices(slices[blend.near], slices[blend.far], blend.weight, out=slab[index])
         return slab
@@ -139,24 +135,33 @@ class SlabReader:
         self, record: Mapping[str, Any], stored: set[int], limits: tuple[int, int] | None, reach: int
     ) -> None:
         """Log once per series when slices that its labels promise are not in the folder."""
-        if limits is None or record["series"] in self._gaps_told:
+        series = Path(record["image"]).parent.name
+        if limits is None or series in self._gaps_told:
             return
         wanted = range(max(limits[0], -reach), min(limits[1], reach) + 1)
         absent = sorted(set(wanted) - stored)
         if absent:
-            self._gaps_told.add(record["series"])
+            self._gaps_told.add(series)
             logger.warning(
                 "%s: slice %d and %d more near key slice %d are not in the folder though within its slice range; "
                 "the nearest stored slice towards the key slice takes their place.",
-                record["series"],
+                series,
                 record["key_slice"] + absent[0],
                 len(absent) - 1,
                 record["key_slice"],
             )
 
 
-def _read_like(paths: Sequence[Path], shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Read slices that must have the key slice's ``shape``, in as many threads as torch may use.
+def _stored_numbers(folder: Path) -> list[int]:
+    """The numbers of the slices in the folder of a series, with one listing."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Expected the slices of a series in {folder}, but there is no such folder.")
+    names = (_SLICE_NAME.fullmatch(name) for name in os.listdir(folder))
+    return [int(name[1]) for name in names if name]
+
+
+def _read_alike(paths: Sequence[Path]) -> list[np.ndarray]:
+    """Read the key slice and its neighbours, which must have its size, in as many threads as torch may use.
 
     That is one in the worker processes of a data loader, which share out the samples instead.
     """
@@ -166,6 +171,7 @@ def _read_like(paths: Sequence[Path], shape: tuple[int, ...]) -> list[np.ndarray
             slices = list(pool.map(read_slice, paths))
     else:
         slices = [read_slice(path) for path in paths]
+    shape = slices[0].shape
     for path, pixels in zip(paths, slices, strict=True):
         if pixels.shape != shape:
             raise ValueError(f"Expected a slice of {shape} pixels like its key slice, got {pixels.shape} in {path}.")

@@ -19,7 +19,7 @@ import fire
 import torch
 from torch import Tensor, nn
 
-from .weights import build_network, read_tensors, write_atomically
+from .weights import BACKBONE_PARTS, build_network, read_tensors, write_atomically
 
 # Our name -> the released code's name. Order matters only where patterns overlap.
 _RULES = [
@@ -53,29 +53,33 @@ _RULES = [
     (r"^roi_heads\.predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
 ]
 _CLASSIFIER = "roi_head.bbox_head.fc_cls."
-_BODY = "backbone."
-# The reader of a backbone file gets the 3D body and the conversion; the rest of a detector starts fresh.
-BACKBONE_PARTS = ("backbone.body.", "backbone.conversions.")
 
 
 def released_name(name: str, shape: torch.Size) -> str:
-    """The released code's name of one of our tensors (``shape`` tells the two kinds of conversion apart)."""
+    """The released code's name of one of our tensors (``shape`` tells the two kinds of conversion apart).
+
+    Raises:
+        ValueError: If the released code has no such tensor.
+    """
     conversion = re.match(r"^backbone\.conversions\.(\d)\.conv\.weight$", name)
     if conversion:
         kind = "groupconv_" if len(shape) == 4 else "conv3d_all_"
         return f"backbone.{kind}{int(conversion[1]) + 1}.weight"
     stage = re.match(r"^backbone\.body\.stages\.(\d)\.", name)
-    if stage:
-        name = f"backbone.layer{int(stage[1]) + 1}." + name[stage.end() :]
+    renamed = f"backbone.layer{int(stage[1]) + 1}.{name[stage.end() :]}" if stage else name
     for pattern, replacement in _RULES:
-        name, count = re.subn(pattern, replacement, name)
+        renamed, count = re.subn(pattern, replacement, renamed)
         if count:
-            break
-    return name
+            return renamed
+    raise ValueError(f"Expected a network that the released code has too, got a tensor {name}, which it has not.")
 
 
 def to_released(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Our state dict under the released code's names, background class last."""
+    """Our state dict under the released code's names, background class last.
+
+    Raises:
+        ValueError: If the released code has no such network.
+    """
     renamed = OrderedDict()
     for name, tensor in state.items():
         released = released_name(name, tensor.shape)
@@ -126,39 +130,40 @@ def infer_definition(state: Mapping[str, Tensor], where: str, *, isotropic: bool
         isotropic: Whether it is the network with inter-slice pooling, which has the same tensors as one with CTM.
 
     Raises:
-        ValueError: If there is no backbone in it.
+        ValueError: If there is no backbone of the released code in it.
     """
-    first = state.get("backbone.conv1_custom.weight")
-    if first is None:
-        raise ValueError(
-            f"Expected a checkpoint of the released code with a tensor 'backbone.conv1_custom.weight', got "
-            f"{list(state)[:3]} in {where}."
-        )
     layers = []
     for stage in range(1, 5):
         found = {int(match[1]) for name in state if (match := re.match(rf"^backbone\.layer{stage}\.(\d+)\.", name))}
         layers.append(len(found))
-    if min(layers) == 0:
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    first, second = (shapes.get(f"backbone.{name}.weight", ()) for name in ("conv1_custom", "layer1.0.conv1"))
+    if min(layers) == 0 or len(first) != 5 or len(second) != 5:
         raise ValueError(
-            f"Expected four stages 'backbone.layer1' to 'backbone.layer4', got {layers} blocks in {where}."
+            f"Expected a checkpoint of the released code, with 'backbone.conv1_custom' and the stages "
+            f"'backbone.layer1' to 'backbone.layer4', got {list(state)[:3]} in {where}."
         )
-    bottleneck = state["backbone.layer1.0.conv1.weight"].shape[2:] == (1, 1, 1)
-    body: dict[str, Any] = {"_target_": "scripts.networks.ResNet3d", "layers": layers, "width": first.shape[0]}
-    if not bottleneck:
+    body: dict[str, Any] = {"_target_": "scripts.networks.ResNet3d", "layers": layers, "width": first[0]}
+    if second[2:] != (1, 1, 1):
         body["block"] = {"_target_": "scripts.networks.PseudoBasicBlock", "_mode_": "callable"}
     if isotropic:
         body["stem"] = {"_target_": "scripts.networks.Stem", "_mode_": "callable", "pool_depth": 1}
         body["stage_pools"] = {"_target_": "scripts.networks.isotropic_pools"}
     definition: dict[str, Any] = {"_target_": "scripts.networks.mp3d_fpn", "num_slices": 9, "body": body}
-    if (grouped := state.get("backbone.groupconv_1.weight")) is not None:
-        definition["num_slices"] = grouped.shape[1]
-    elif (dense := state.get("backbone.conv3d_all_1.weight")) is not None:
-        definition["num_slices"] = dense.shape[2]
+    grouped, dense = (shapes.get(f"backbone.{name}_1.weight", ()) for name in ("groupconv", "conv3d_all"))
+    if len(grouped) == 4:
+        definition["num_slices"] = grouped[1]
+    elif len(dense) == 5:
+        definition["num_slices"] = dense[2]
         definition["conversion"] = {"_target_": "scripts.networks.FullTransform", "_mode_": "callable"}
     else:
         definition["conversion"] = {"_target_": "scripts.networks.CenterCrop", "_mode_": "callable"}
-    if (classifier := state.get(_CLASSIFIER + "weight")) is not None:
-        definition["num_classes"] = classifier.shape[0] - 1
+    if len(classifier := shapes.get(_CLASSIFIER + "weight", ())) == 2:
+        definition["num_classes"] = classifier[0] - 1
+        if classifier[1] != 1024:
+            definition["head"] = {"_target_": "scripts.networks.TwoStageHead", "fc_channels": classifier[1]}
+    if (pyramid := shapes.get("neck.fpn_convs.0.conv.bias", (256,))) != (256,):
+        definition["fpn_channels"] = pyramid[0]
     return definition
 
 
@@ -169,8 +174,11 @@ def released_state(content: Any, where: str) -> OrderedDict[str, Tensor]:
         ValueError: If the file holds no state dict.
     """
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"Expected a dict of tensors under 'state_dict', got {type(content).__name__} in {where}.")
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"Expected a dict of tensors under 'state_dict', got {type(state).__name__} in {where}.")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"Expected a dict of tensors, got {type(value).__name__} as {name!r} in {where}.")
     return OrderedDict((name.removeprefix("module."), tensor) for name, tensor in state.items())
 
 
@@ -184,24 +192,27 @@ def convert(source: str, target: str, to: str = "bundle", isotropic: bool = Fals
         isotropic: The source is the released network with inter-slice pooling (its tensors alone do not tell).
 
     Raises:
-        ValueError: If a tensor is missing, left over or misshapen.
+        ValueError: If the source is no such file, or a tensor in it is missing, left over or misshapen.
         FileNotFoundError: If there is no source file.
+        OSError: If the target cannot be written.
     """
     if to not in ("bundle", "mmdet"):
         raise ValueError(f"Expected --to bundle or --to mmdet, got {to!r}.")
     content = read_tensors(source)
     if to == "mmdet":
-        if not isinstance(content, dict) or "model" not in content:
+        model = content.get("model") if isinstance(content, dict) else None
+        if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
             raise ValueError(
-                f"Expected a weights file of this bundle with the key 'model', got something else in {source}."
+                f"Expected a weights file of this bundle with tensors under 'model', got none in {source}."
             )
-        state = to_released(content["model"])
+        state = to_released(model)
         write_atomically({"state_dict": state, "meta": {"source": Path(source).name}}, Path(target))
         print(f"Wrote {len(state)} tensors under the released code's names to {target}.")
         return
     state = released_state(content, source)
     definition = infer_definition(state, source, isotropic=isotropic)
-    network = build_network(definition, source)
+    with torch.device("meta"):  # only names and shapes are needed
+        network = build_network(definition, source)
     model = from_released(state, network, source)
     part = "detector" if len(model) == len(network.state_dict()) else "backbone"
     info = {"name": Path(source).stem, "part": part, "source": Path(source).name}
@@ -210,5 +221,13 @@ def convert(source: str, target: str, to: str = "bundle", isotropic: bool = Fals
     print(f"Wrote {len(model)} tensors ({count:,} parameters, {part}) to {target}: none missing, none left over.")
 
 
+def main() -> None:
+    """Command line: an error ends in one line and a non-zero exit status."""
+    try:
+        fire.Fire(convert)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
 if __name__ == "__main__":
-    fire.Fire(convert)
+    main()

@@ -2,8 +2,8 @@
 
 A file holds a dict ``{"model": state_dict, "network": definition, "info": {...}}``. The definition is the
 config fragment that builds the network (``_target_`` and arguments), so that a narrow or deeper network needs
-no further options. Files are read as tensors and plain values only; a definition may name nothing outside
-``scripts.networks``, so that a file from a stranger runs no code of theirs.
+no further options. Files are read as tensors and plain values only; a definition may name nothing but what
+``scripts.networks`` offers, so that a file from a stranger runs no code of theirs.
 """
 
 from __future__ import annotations
@@ -11,19 +11,32 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from torch import nn
+from torch import Tensor, nn
+
+from . import networks
 
 logger = logging.getLogger(__name__)
 
-_ALLOWED_PREFIX = "scripts.networks."
-_ALLOWED_KEYS = {"_target_", "_mode_", "_desc_"}
+# Exact names: MONAI would also follow "scripts.networks.backbone.nn.…" to any module that a file of ours imports.
+_TARGETS = [f"scripts.networks.{name}" for name in networks.__all__]
+_MODES = ["default", "callable"]
+# Parts of a detector that a backbone file holds: the 3D body and its conversion to 2D.
+BACKBONE_PARTS = ("backbone.body.", "backbone.conversions.")
+# Training frameworks leave numpy scalars among a checkpoint's facts (a best score, a time). They are plain values; both
+# names of the module are in use, before and after numpy 2.
+_NUMPY_SCALARS: list[Any] = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+]
 
 
 def save_weights(path: str | Path, network: nn.Module, definition: Mapping[str, Any], info: Mapping[str, Any]) -> Path:
@@ -79,29 +92,40 @@ def read_tensors(path: str | Path) -> Any:
             f"Expected a weights file, found no file {path}. See models/README.md for how to get one."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can make the reader fail in any way
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused:
+            reason = f"it holds an object of {refused[1]}, and making one would run code that the file chooses"
+        else:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"Expected a PyTorch file with tensors and plain values only, cannot read {path}: {reason}"
+            f"Expected a PyTorch file with tensors and plain values only, cannot read {path}: {reason}."
         ) from error
 
 
 def check_definition(definition: Any, where: str) -> None:
-    """Refuse a network definition that names anything outside ``scripts.networks`` or holds an expression.
+    """Refuse a network definition that names anything but what ``scripts.networks`` offers, or holds an expression.
 
     Raises:
         ValueError: Naming the offending entry and ``where`` it stands.
     """
     if isinstance(definition, Mapping):
-        target = definition.get("_target_")
-        if target is not None and not str(target).startswith(_ALLOWED_PREFIX):
-            raise ValueError(f"Expected network definitions to name {_ALLOWED_PREFIX}*, got {target!r} in {where}.")
+        if "_target_" in definition and definition["_target_"] not in _TARGETS:
+            raise ValueError(
+                f"Expected network definitions to name members of scripts.networks, got {definition['_target_']!r} "
+                f"in {where}."
+            )
         for key, value in definition.items():
-            if str(key).startswith("_") and key not in _ALLOWED_KEYS:
-                raise ValueError(f"Expected plain arguments in a network definition, got key {key!r} in {where}.")
-            if key != "_target_":
-                check_definition(value, where)
+            plain = key in ("_target_", "_desc_") or (key == "_mode_" and value in _MODES)
+            if not isinstance(key, str) or (key.startswith("_") and not plain):
+                raise ValueError(
+                    f"Expected plain arguments in a network definition, got {key!r}: {value!r} in {where}."
+                )
+            check_definition(value, where)
     elif isinstance(definition, (list, tuple)):
         for value in definition:
             check_definition(value, where)
@@ -115,10 +139,18 @@ def build_network(definition: Mapping[str, Any], where: str = "the network defin
     """Build the network of a definition.
 
     Raises:
-        ValueError: If the definition names anything outside ``scripts.networks``, or does not build.
+        ValueError: If the definition names anything but members of ``scripts.networks``, or does not build.
     """
+    if not isinstance(definition, Mapping):
+        raise ValueError(f"Expected a network definition, got {type(definition).__name__} in {where}.")
     check_definition(definition, where)
-    network = ConfigParser({"network": dict(definition)}).get_parsed_content("network")
+    try:
+        network = ConfigParser({"network": dict(definition)}).get_parsed_content("network")
+    except RuntimeError as error:  # MONAI's wrapper around whatever the constructor raised
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"Expected a definition that builds a network, got one that fails in {where}: {cause}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"Expected a definition that builds a network, got {type(network).__name__} from {where}.")
     return network
@@ -138,23 +170,73 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
         FileNotFoundError: If there is no such file.
         ValueError: If it is not such a file, or its tensors do not fit its definition.
     """
+    content = _read_weights(path)
+    if content["info"].get("part") == "backbone":
+        raise ValueError(f"Expected the weights of a whole detector, got those of a backbone alone in {path}.")
+    network = build_network(content["network"], str(path))
+    load_state(network, content["model"], str(path))
+    return network.eval().to(device), {**content["info"], "path": str(path), "sha256": sha256(path)}
+
+
+def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
+    """Start the 3D body and the conversions of a detector from a weights file, as after pre-training on COCO.
+
+    Paper section 2.2. Conversions made for another number of slices stay as they are, as in the released code; all
+    else must fit.
+
+    Args:
+        network: Detector; pyramid and head stay as they are.
+        path: Weights file of a backbone or of a whole detector.
+
+    Returns:
+        Names of the network's body and conversion tensors that were not in the file or had another shape there.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not such a file, or its body has other tensors.
+    """
+    state = {name: value for name, value in _read_weights(path)["model"].items() if name.startswith(BACKBONE_PARTS)}
+    own = {name: value for name, value in network.state_dict().items() if name.startswith(BACKBONE_PARTS)}
+    kept = [
+        name
+        for name in own
+        if name.startswith(BACKBONE_PARTS[1]) and (name not in state or state[name].shape != own[name].shape)
+    ]
+    body = BACKBONE_PARTS[0]
+    _check_state(
+        {name: value for name, value in own.items() if name.startswith(body)},
+        {name: value for name, value in state.items() if name.startswith(body)},
+        str(path),
+    )
+    network.load_state_dict({name: state[name] for name in own if name not in kept}, strict=False)
+    logger.info("Loaded %d of %d backbone tensors from %s.", len(own) - len(kept), len(own), path)
+    return kept
+
+
+def _read_weights(path: str | Path) -> dict[str, Any]:
     content = read_tensors(path)
     if not isinstance(content, dict) or "model" not in content or "network" not in content:
         held = sorted(map(str, content))[:6] if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"Expected a weights file with the keys 'model' and 'network', got {held} in {path}.")
-    network = build_network(content["network"], str(path))
-    load_state(network, content["model"], str(path))
-    info = {**content.get("info", {}), "path": str(path), "sha256": sha256(path)}
-    return network.eval().to(device), info
+    model, info = content["model"], content.get("info", {})
+    if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
+        raise ValueError(f"Expected a dict of tensors under 'model', got {type(model).__name__} in {path}.")
+    if not isinstance(info, dict):
+        raise ValueError(f"Expected a dict under 'info', got {type(info).__name__} in {path}.")
+    return {"model": model, "network": content["network"], "info": info}
 
 
-def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Load a state dict strictly, with an error that a person can act on.
 
     Raises:
         ValueError: Listing the first missing, left-over and misshapen tensors, and ``where`` they come from.
     """
-    own = network.state_dict()
+    _check_state(network.state_dict(), state, where)
+    network.load_state_dict(dict(state))
+
+
+def _check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
     missing = [name for name in own if name not in state]
     left_over = [name for name in state if name not in own]
     misshapen = [
@@ -172,7 +254,6 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
             f"Expected weights of this network, but in {where} tensors are {'; '.join(parts)}. "
             "Architecture or number of slices differ."
         )
-    network.load_state_dict(dict(state))
 
 
 def sha256(path: str | Path) -> str:

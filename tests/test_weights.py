@@ -1,0 +1,238 @@
+"""Weights files: what goes in comes out, and nothing else does."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scripts import weights
+
+DEFINITION: dict[str, Any] = {
+    "_target_": "scripts.networks.mp3d_fpn",
+    "num_slices": 3,
+    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8},
+    "fpn_channels": 16,
+    "head": {"_target_": "scripts.networks.TwoStageHead", "anchor_scale": 2.0, "fc_channels": 32},
+}
+CENTRE_CROP = {"_target_": "scripts.networks.CenterCrop", "_mode_": "callable"}
+
+
+def build(**changes: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return weights.build_network({**DEFINITION, **changes})
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return weights.save_weights(tmp_path / "model.pt", build(), DEFINITION, {"name": "small", "epoch": 3})
+
+
+class TestRoundTrip:
+    def test_network_and_facts_come_back(self, saved: Path) -> None:
+        network, info = weights.load_network(saved)
+        assert not network.training
+        expected = build().state_dict()
+        assert list(network.state_dict()) == list(expected)
+        assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+        assert info == {"name": "small", "epoch": 3, "path": str(saved), "sha256": weights.sha256(saved)}
+
+    def test_detections_are_the_same(self, saved: Path) -> None:
+        slabs = torch.randn(1, 3, 64, 64)
+        (before,), (after,) = build().eval()(slabs), weights.load_network(saved)[0](slabs)
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+    def test_digest_is_that_of_the_file(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").touch()
+        assert weights.sha256(tmp_path / "empty").startswith("e3b0c44298fc1c14")
+
+    def test_folder_is_made_and_nothing_else_is_left(self, tmp_path: Path) -> None:
+        path = weights.save_weights(tmp_path / "a" / "b" / "model.pt", build(), DEFINITION, {})
+        assert [entry.name for entry in path.parent.iterdir()] == ["model.pt"]
+
+
+class TestAtomicity:
+    @pytest.mark.parametrize(
+        ("failure", "message"),
+        [
+            (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "Could not write"),
+            (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left"),
+        ],
+    )
+    def test_a_failed_write_leaves_the_old_file(
+        self, saved: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
+    ) -> None:
+        before = saved.read_bytes()
+
+        def full_disk(content: Any, path: Path) -> None:
+            del content
+            Path(path).write_bytes(b"half")
+            raise failure
+
+        monkeypatch.setattr(torch, "save", full_disk)
+        with pytest.raises(OSError, match=message):
+            weights.save_weights(saved, build(), DEFINITION, {})
+        assert saved.read_bytes() == before
+        assert [entry.name for entry in saved.parent.iterdir()] == ["model.pt"]
+
+    def test_an_unfit_definition_writes_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="'@num_slices'"):
+            weights.save_weights(tmp_path / "model.pt", build(), {**DEFINITION, "num_slices": "@num_slices"}, {})
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestReading:
+    def test_a_missing_file_says_how_to_get_one(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"none\.pt.*models/README\.md"):
+            weights.load_network(tmp_path / "none.pt")
+
+    def test_pickled_code_is_named_and_never_run(self, tmp_path: Path) -> None:
+        class Malicious:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return os.mkdir, (str(tmp_path / "broken into"),)
+
+        path = tmp_path / "model.pt"
+        torch.save({"model": {}, "network": DEFINITION, "info": Malicious()}, path)
+        with pytest.raises(
+            ValueError, match=rf"tensors and plain values only.*model\.pt.*{os.mkdir.__module__}\.mkdir"
+        ):
+            weights.load_network(path)
+        assert not (tmp_path / "broken into").exists()
+
+    def test_numpy_scalars_are_plain_values(self, tmp_path: Path) -> None:
+        facts = [np.float64(0.75), np.float32(0.5), np.int64(7), np.bool_(True)]
+        torch.save({"meta": facts}, tmp_path / "new.pt")
+        assert weights.read_tensors(tmp_path / "new.pt")["meta"] == facts
+
+    def test_numpy_scalars_of_either_numpy_are_known(self) -> None:
+        names = {entry[1] for entry in weights._NUMPY_SCALARS if isinstance(entry, tuple)}
+        assert names == {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"}
+
+    @pytest.mark.parametrize("size", [0, 1, 40, 1000, -1])
+    def test_a_truncated_file_is_refused(self, saved: Path, size: int) -> None:
+        saved.write_bytes(saved.read_bytes()[:size])
+        with pytest.raises(ValueError, match=r"cannot read .*model\.pt"):
+            weights.load_network(saved)
+
+    @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b'{"a": 1}', pickle.dumps({"a": 1}), bytes(300)])
+    def test_another_kind_of_file_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "model.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"model\.pt"):
+            weights.load_network(tmp_path / "model.pt")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ({"state_dict": {}}, r"keys 'model' and 'network', got \['state_dict'\]"),
+            ([1, 2], "keys 'model' and 'network', got list"),
+            ({"model": [1], "network": DEFINITION}, "tensors under 'model', got list"),
+            ({"model": {"a": 1}, "network": DEFINITION}, "tensors under 'model'"),
+            ({"model": {}, "network": 5}, "network definition, got int"),
+            ({"model": {}, "network": DEFINITION, "info": "demo"}, "dict under 'info', got str"),
+            ({"model": {}, "network": {**DEFINITION, "num_slices": 4}}, "odd number of slices"),
+            ({"model": {}, "network": {**DEFINITION, "colour": 1}}, "colour"),
+            ({"model": {}, "network": {"_target_": "scripts.networks.isotropic_pools"}}, "builds a network, got list"),
+        ],
+    )
+    def test_other_contents_are_refused(self, tmp_path: Path, content: Any, message: str) -> None:
+        torch.save(content, tmp_path / "model.pt")
+        with pytest.raises(ValueError, match=rf"(?s){message}.*") as caught:
+            weights.load_network(tmp_path / "model.pt")
+        assert "model.pt" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"num_slices": 5}, r"4 of another shape \(backbone.conversions.0.conv.weight: expected \(32, 5, 1, 1\)"),
+            ({"conversion": CENTRE_CROP}, r"4 left over \(backbone.conversions.0.conv.weight"),
+            ({"body": {**DEFINITION["body"], "layers": [1, 1, 1, 2]}}, r"12 missing \(backbone.body.stages.3.1"),
+        ],
+    )
+    def test_another_architecture_or_number_of_slices_is_named(
+        self, tmp_path: Path, changes: dict[str, Any], message: str
+    ) -> None:
+        content = {"model": build().state_dict(), "network": {**DEFINITION, **changes}, "info": {}}
+        torch.save(content, tmp_path / "model.pt")
+        with pytest.raises(ValueError, match=message) as caught:
+            weights.load_network(tmp_path / "model.pt")
+        assert "number of slices differ" in str(caught.value)
+
+
+class TestDefinitions:
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "os.system",
+            "torch.load",
+            "scripts.data.read_slab",
+            "scripts.networks.",
+            "scripts.networks.backbone.nn.Linear",
+            "scripts.networks.resnet3d.torch.hub.load",
+            "scripts.networks.mp3d_fpn.__globals__",
+            "scripts.networksmp3d_fpn",
+            ["scripts.networks.mp3d_fpn"],
+            None,
+        ],
+    )
+    def test_only_members_of_the_networks_package_may_be_named(self, target: Any) -> None:
+        for definition in ({**DEFINITION, "_target_": target}, {**DEFINITION, "body": [{"_target_": target}]}):
+            with pytest.raises(ValueError, match=r"members of scripts\.networks"):
+                weights.build_network(definition, "the file")
+
+    @pytest.mark.parametrize("value", ["$__import__('os').getcwd()", "@num_slices", "%other.json::network", object()])
+    def test_expressions_and_objects_are_refused(self, value: Any) -> None:
+        with pytest.raises(ValueError, match=r"plain values.*the file"):
+            weights.check_definition({**DEFINITION, "layers": [1, {"a": value}]}, "the file")
+
+    @pytest.mark.parametrize(
+        "entry", [{"_requires_": "x"}, {"_disabled_": False}, {"_mode_": "debug"}, {"_mode_": ["default"]}, {3: 4}]
+    )
+    def test_other_keys_of_the_config_language_are_refused(self, entry: dict[Any, Any]) -> None:
+        with pytest.raises(ValueError, match=r"plain arguments.*the file"):
+            weights.check_definition({**DEFINITION, **entry}, "the file")
+
+    def test_parts_can_be_swapped(self) -> None:
+        assert not [name for name in build(conversion=CENTRE_CROP).state_dict() if "conversions" in name]
+
+
+class TestLoadBackbone:
+    def test_body_and_conversions_are_taken_and_the_rest_is_kept(self, saved: Path) -> None:
+        torch.manual_seed(1)
+        network = weights.build_network({**DEFINITION, "num_classes": 4})
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        assert weights.load_backbone(network, saved) == []
+        source = build().state_dict()
+        for name, value in network.state_dict().items():
+            taken = name.startswith(("backbone.body.", "backbone.conversions."))
+            assert torch.equal(value, (source if taken else before)[name]), name
+
+    def test_conversions_of_another_depth_stay_as_they_are(self, saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+        network = build(num_slices=9)
+        before = network.state_dict()["backbone.conversions.2.conv.weight"].clone()
+        with caplog.at_level(logging.INFO):
+            kept = weights.load_backbone(network, saved)
+        assert kept == [f"backbone.conversions.{index}.conv.weight" for index in range(4)]
+        assert torch.equal(network.state_dict()["backbone.conversions.2.conv.weight"], before)
+        assert "of" in caplog.text
+
+    def test_another_body_is_refused(self, saved: Path) -> None:
+        network = build(body={**DEFINITION["body"], "width": 16})
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(ValueError, match="of another shape"):
+            weights.load_backbone(network, saved)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    def test_a_backbone_file_is_no_detector(self, tmp_path: Path) -> None:
+        state = {name: value for name, value in build().state_dict().items() if "backbone.body" in name}
+        torch.save({"model": state, "network": DEFINITION, "info": {"part": "backbone"}}, tmp_path / "body.pt")
+        with pytest.raises(ValueError, match=r"whole detector, got those of a backbone alone in .*body\.pt"):
+            weights.load_network(tmp_path / "body.pt")
+        assert len(weights.load_backbone(build(), tmp_path / "body.pt")) == 4

@@ -283,15 +283,19 @@ def test_a_damaged_image_names_itself(dataset: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "data" / "Images_png") in str(error)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def module(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", *arguments],
+        [sys.executable, "-m", *arguments],
         cwd=CONFIGS.parent,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return module("monai.bundle", "run", *arguments)
 
 
 def test_the_command_line_trains(dataset: Path, tmp_path: Path) -> None:
@@ -318,3 +322,16 @@ def test_the_command_line_ends_in_the_line_that_matters(dataset: Path, tmp_path:
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith("Error: Expected a weights file, found no file none.pt")
     assert not (tmp_path / "eval").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(dataset: Path, tmp_path: Path) -> None:
+    files = "['configs/train.json','configs/multi_gpu_train.json','configs/variants/size_narrow.yaml']"
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run", "training")
+    settings = ("--dataset_dir", str(dataset), "--output_dir", str(tmp_path), "--max_epochs", "1", "--num_slices", "1")
+    done = module(*launcher, "--config_file", files, *settings, "--num_workers", "0", "--batch_size", "1")
+    assert done.returncode == 0, done.stderr
+    assert "scaled to 2 images a step (1 x 1 accumulated x 2 processes)" in done.stdout
+    (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert start["processes"] == 2
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch_length"] == 3

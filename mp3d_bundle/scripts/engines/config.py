@@ -133,8 +133,10 @@ def end_errors_in_one_line() -> None:
         previous(kind, error, trace)
         cause = root_error(error)
         if isinstance(cause, Exception):
-            lines = str(cause).strip().splitlines() or [""]
-            sys.stderr.write(f"Error: {lines[-1] if 'Traceback' in lines[0] else ' '.join(lines)}\n")
+            text = str(cause).strip()
+            # A loader process hands its error over as the text of a whole traceback.
+            line = text.splitlines()[-1] if "Original Traceback" in text else " ".join(text.split())
+            sys.stderr.write(f"Error: {line or type(cause).__name__}\n")
 
     hook.ends_in_one_line = True  # pyright: ignore[reportFunctionMemberAccess]
     sys.excepthook = hook

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from scripts.data.scan import read_scan
 from scripts.data.stored import LPS_FROM_RAS
@@ -124,6 +124,15 @@ def test_slope_and_padding_are_applied(tmp_path: Path) -> None:
     scan = read_scan(tmp_path)
     np.testing.assert_array_equal(scan.hu[0], plane)
     assert scan.spacing[2] == pytest.approx(2.5)
+
+
+def test_compressed_pixels_are_decoded(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.compress(RLELossless)
+        dataset.save_as(path)
+    np.testing.assert_array_equal(read_scan(folder).hu, hounsfield())
 
 
 def test_other_files_are_left_out_with_a_line_each(tmp_path: Path) -> None:

@@ -52,10 +52,11 @@ def test_folder_of_many_is_searched_and_sorted(tmp_path: Path) -> None:
     assert find_scans(tmp_path)[3].path == tmp_path / "series"
 
 
-def test_names_that_come_again_are_numbered(tmp_path: Path) -> None:
+def test_names_that_come_again_are_told_apart(tmp_path: Path) -> None:
     one, other = touch(tmp_path / "a" / "ct.nii.gz"), touch(tmp_path / "b" / "ct.nii.gz")
     touch(tmp_path / "b" / "ct.nii")
-    assert names(find_scans([str(one), other])) == ["ct", "ct_2"]
+    assert names(find_scans([str(one), other])) == ["a/ct", "b/ct"]
+    assert names(find_scans([one, one])) == ["ct", "ct_2"]
     assert names(find_scans(tmp_path / "b")) == ["ct", "ct_2"]
 
 

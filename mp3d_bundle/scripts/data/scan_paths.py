@@ -30,7 +30,8 @@ def find_scans(inputs: str | Path | Sequence[str | Path]) -> list[ScanSource]:
     A file, or a folder that itself holds DICOM files, is one scan. Any other folder is searched with its
     sub-folders, hidden ones apart, for NIfTI, NRRD and MetaImage files and for folders with DICOM files;
     each result is named by its place below the folder. In a list each entry counts so, named by its own
-    name, with ``_2``, ``_3``, ... where a name comes again.
+    name, or by its place below the folder of them all where a name comes twice; ``_2``, ``_3``, ... follow
+    where that does not suffice.
 
     Args:
         inputs: A path, or a list of paths. An empty string or list stands for no scan.
@@ -46,12 +47,17 @@ def find_scans(inputs: str | Path | Sequence[str | Path]) -> list[ScanSource]:
         if not path.is_dir() or _holds_dicom(path):
             return [ScanSource(path)]
         return _unique(ScanSource(found, _stem(found.relative_to(path))) for found in _search(path))
-    sources = []
-    for entry in inputs:
-        path = Path(entry)
-        for source in find_scans(path):
-            sources.append(ScanSource(source.path, os.path.join(_stem(Path(path.name)), source.name).rstrip(os.sep)))
-    return _unique(sources)
+    paths = [Path(entry) for entry in inputs]
+    names = [_stem(Path(path.name)) for path in paths]
+    if len(set(names)) < len(names):
+        # patient_1/ct.nii and patient_2/ct.nii: the folders tell them apart.
+        parents = os.path.commonpath([path.absolute().parent for path in paths])
+        names = [_stem(path.absolute().relative_to(parents)) for path in paths]
+    return _unique(
+        ScanSource(source.path, os.path.join(name, source.name).rstrip(os.sep))
+        for path, name in zip(paths, names, strict=True)
+        for source in find_scans(path)
+    )
 
 
 def _search(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ VARIANTS = sorted(CONFIGS.glob("variants/*.yaml"))
 ENTRIES = [name for name in ("train", "evaluate", "inference") if (CONFIGS / f"{name}.json").is_file()]
 # What the entry configs are for, so what they may differ in.
 OWN = {"_desc_", "imports", "initialize", "run", "finalize", "output_dir", "handlers", "evaluator", "dataset"} | {
-    "dataloader", "preprocessing", "postprocessing", "inferer", "key_metric",
+    "dataloader", "preprocessing", "postprocessing", "inferer", "key_metric", "network", "slab_reader",
 }  # fmt: skip
 
 

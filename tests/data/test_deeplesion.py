@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.data.deeplesion import load_records
+from scripts.data.deeplesion import dataset_notice, load_records
 
 WriteCsv = Callable[..., Path]
 
@@ -100,3 +100,12 @@ def test_real_sub_volumes(shared: Path) -> None:
         shared / "data/deeplesion", "test", annotations="DL_info_subset_1349.csv", missing_images="drop"
     )
     assert {record["series"] for record in part} == {"000001_01_01", "000001_02_01"}
+
+
+def test_a_synthetic_set_says_so(tmp_path: Path) -> None:
+    assert dataset_notice(tmp_path) is None
+    (tmp_path / "synthetic.json").write_text('{"about": "Made up."}')
+    assert dataset_notice(tmp_path) == "Made up."
+    (tmp_path / "synthetic.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"'about'.*synthetic\.json"):
+        dataset_notice(tmp_path)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from fake_engines import FakeDetector, Run
-from scripts.engines import EvaluationReport, WeightsLoader, cases_of
+from scripts.engines import EvaluationReport, WeightsLoader, cases_of, described_network
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.handlers import DetectionMetrics
+from scripts.weights import build_network, save_weights
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Ru
         metric,
         weights=weights,
         dataset_name="fakes",
+        notice="Of no use.",
         bootstrap=Bootstrap(resamples=0),
         gallery_images=0,
     )
@@ -68,4 +70,20 @@ def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Ru
     metric.attach(trained.evaluator, "mean_sensitivity")
     trained.evaluator.run()
     written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert (written["dataset"], written["notice"], written["counts"]["images"]) == ("fakes", "fake", 12)
+    assert (written["dataset"], written["notice"], written["counts"]["images"]) == ("fakes", "Of no use. fake", 12)
+
+
+def test_a_weights_file_describes_its_network(tmp_path: Path) -> None:
+    body = {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 4}
+    head = {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 8}
+    definition = {
+        "_target_": "scripts.networks.mp3d_fpn", "num_slices": 3, "fpn_channels": 8, "body": body, "head": head,
+    }  # fmt: skip
+    save_weights(tmp_path / "narrow.pt", build_network(definition), definition, {})
+    default = FakeDetector()
+    network = described_network(tmp_path / "narrow.pt", default)
+    WeightsLoader(network, tmp_path / "narrow.pt").load()
+    assert network is not default
+    assert described_network(tmp_path / "none.pt", default) is default
+    torch.save(default.state_dict(), tmp_path / "bare.pt")
+    assert described_network(tmp_path / "bare.pt", default) is default

@@ -5,13 +5,14 @@ The labels come from ``DL_info.csv`` or from the COCO-style JSON of the same lab
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from .deeplesion_coco import read_coco
 from .deeplesion_csv import COLUMNS, SPLITS, read_csv
 from .records import Record, check_images
 
-__all__ = ["COLUMNS", "SPLITS", "load_records", "read_coco", "read_csv"]
+__all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
 
 _COCO_NAMES = {"train": "deeplesion_train.json", "validation": "deeplesion_val.json", "test": "deeplesion_test.json"}
 
@@ -58,6 +59,24 @@ def load_records(
     else:
         records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy)
     return check_images(records, missing_images)
+
+
+def dataset_notice(dataset_dir: str | Path) -> str | None:
+    """What every result on a data set must say about it: that it is synthetic, for one; None for no notice.
+
+    Args:
+        dataset_dir: Folder of the data set; ``synthetic.json`` in it marks the generator's work.
+
+    Raises:
+        ValueError: If that file is not as the generator writes it.
+    """
+    marker = Path(dataset_dir) / "synthetic.json"
+    if not marker.is_file():
+        return None
+    try:
+        return str(json.loads(marker.read_text())["about"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"Expected a description with the key 'about', cannot read {marker}: {error}") from error
 
 
 def _find_labels(folder: Path, split: str) -> Path:

@@ -3,7 +3,7 @@
 from .cases import cases_of, to_case
 from .checkpoints import Checkpointer, improves, network_definition
 from .config import check_config, current_parser, end_errors_in_one_line, plain_config
-from .evaluation import EvaluationReport, WeightsLoader
+from .evaluation import EvaluationReport, WeightsLoader, described_network
 from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
 from .panels import DetectionPanels
 from .precision import MixedPrecision
@@ -29,6 +29,7 @@ __all__ = [
     "cases_of",
     "check_config",
     "current_parser",
+    "described_network",
     "end_errors_in_one_line",
     "improves",
     "network_definition",

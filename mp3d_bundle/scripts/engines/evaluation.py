@@ -19,9 +19,26 @@ from ..metrics.findings import list_findings
 from ..metrics.handlers import DetectionMetrics
 from ..metrics.report import write_report
 from ..metrics.tables import format_table
-from ..weights import load_state, read_tensors
+from ..weights import build_network, load_state, read_tensors
 
 logger = logging.getLogger(__name__)
+
+
+def described_network(checkpoint: str | Path, default: nn.Module) -> nn.Module:
+    """Build the network that a weights file describes, so that narrow or deeper ones need no further options.
+
+    Args:
+        checkpoint: File of :mod:`scripts.weights` or ``last.pt`` of a training run.
+        default: Returned where there is no such file (yet), or it does not say.
+
+    Raises:
+        ValueError: If the file is damaged, or describes anything but a network of this bundle.
+    """
+    if not Path(checkpoint).is_file():
+        return default
+    content = read_tensors(checkpoint)
+    definition = content.get("network", content.get("definition")) if isinstance(content, Mapping) else None
+    return default if definition is None else build_network(definition, str(checkpoint))
 
 
 class WeightsLoader:
@@ -76,6 +93,7 @@ class EvaluationReport:
         metric: The metric that gathered the cases.
         weights: Loader of the weights; their notice, if any, goes into the report.
         dataset_name: What was evaluated, for titles.
+        notice: What every result on this data set must say, if anything.
         bootstrap: How to resample patients; 1,000 resamples by default.
         gallery_images: Hits, misses and false positives shown in ``gallery/index.html``, at most as many
             of each; 0 for no gallery.
@@ -90,6 +108,7 @@ class EvaluationReport:
         *,
         weights: WeightsLoader | None = None,
         dataset_name: str = "test",
+        notice: str | None = None,
         bootstrap: Bootstrap | None = None,
         gallery_images: int = 24,
         gallery_fps: str = "1",
@@ -98,6 +117,7 @@ class EvaluationReport:
         self.metric = metric
         self.weights = weights
         self.dataset_name = dataset_name
+        self.notice = notice
         self.bootstrap = bootstrap
         self.gallery_images = gallery_images
         self.gallery_fps = gallery_fps
@@ -111,7 +131,8 @@ class EvaluationReport:
         cases = self.metric.cases
         if idist.get_rank() != 0:
             return
-        notice = self.weights.info.get("notice") if self.weights is not None else None
+        notices = [self.notice, self.weights.info.get("notice") if self.weights is not None else None]
+        notice = " ".join(text for text in notices if text) or None
         metrics = write_report(
             cases,
             self.output_dir,

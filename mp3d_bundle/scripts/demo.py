@@ -1,0 +1,225 @@
+"""The demo: make synthetic CTs, train a narrow MP3D FPN on them, score it, and let it mark the lesions of a scan.
+
+    python -m scripts.demo --output ../runs/demo
+
+Run from the bundle's folder. Every step is a command that a user could type, and is printed before it runs.
+Everything in it is synthetic: its figures have no relation to accuracy on DeepLesion.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fire
+
+from .data.synthetic import generate
+from .data.synthetic.generator import description
+from .data.synthetic.settings import resolve
+from .weights import read_tensors, write_atomically
+
+NOTICE = "Demo weights: trained for minutes on synthetic images. Not a lesion detector; finds no real lesions."
+OVERLAYS = ("size_narrow", "optimizer_adamw", "demo")
+# Validation slices bear lesions by construction and most slices of a scan do not: the strictest point is used.
+OPERATING_POINT = "0.5"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the demo makes and trains.
+
+    Attributes:
+        output: Folder of everything.
+        num_slices: Slices that the network reads; 1 gives the comparison without 3D context.
+        num_train: Key slices for training.
+        num_validation: Key slices for choosing weights and the score threshold.
+        num_test: Key slices for the reported figures; nothing is chosen on them.
+        max_epochs: Epochs of training.
+        seed: Seed of data and training.
+    """
+
+    output: Path
+    num_slices: int = 9
+    num_train: int = 2000
+    num_validation: int = 250
+    num_test: int = 400
+    max_epochs: int = 10
+    seed: int = 0
+
+    @property
+    def data(self) -> Path:
+        """Folder of the data set."""
+        return self.output / "data"
+
+    @property
+    def training(self) -> Path:
+        """Folder of the training run."""
+        return self.output / "training"
+
+    @property
+    def weights(self) -> Path:
+        """The best weights of the training run."""
+        return self.training / "model.pt"
+
+
+def make_data(plan: Plan) -> None:
+    """Write the synthetic data set, or keep the one there if it is the same.
+
+    Raises:
+        FileExistsError: If the folder holds something else.
+        OSError: If writing fails.
+    """
+    sizes = {"num_train": plan.num_train, "num_validation": plan.num_validation, "num_test": plan.num_test}
+    # Nine slices at 2.5 mm reach 10 mm from the key slice: more is never read.
+    settings = {**sizes, "margin_mm": 10.0, "num_scans": 1}
+    marker = plan.data / "synthetic.json"
+    wanted = json.loads(json.dumps(description(resolve("small", settings), plan.seed)))
+    if marker.is_file() and json.loads(marker.read_text()) == wanted:
+        print(f"Keeping the synthetic data set in {plan.data}.", flush=True)
+        return
+    generate(plan.data, "small", seed=plan.seed, overwrite=marker.is_file(), **settings)
+
+
+def bundle_command(workflow: str, configs: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+    """Command line of ``python -m monai.bundle run``."""
+    files = configs[0] if len(configs) == 1 else str(list(configs))
+    words = [sys.executable, "-m", "monai.bundle", "run", workflow, "--config_file", files]
+    for name, value in options.items():
+        words += [f"--{name}", str(value)]
+    return words
+
+
+def run(title: str, command: Sequence[str]) -> float:
+    """Print and run a command.
+
+    Returns:
+        Seconds it took.
+
+    Raises:
+        SystemExit: If it fails.
+    """
+    print(f"\n== {title}\n{shlex.join(['python', *command[1:]])}\n", flush=True)
+    start = time.monotonic()
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        sys.exit(f"The demo stopped: {title.lower()} ended with exit status {status}; its message stands above.")
+    return time.monotonic() - start
+
+
+def keep_settings(weights: Path, *, score_threshold: float, pixel_spacing: float) -> None:
+    """Store with the weights what inference needs to know about them.
+
+    Args:
+        weights: Weights file, rewritten in place.
+        score_threshold: Lowest score of a reported box.
+        pixel_spacing: Pixel size in mm of the training images.
+    """
+    content = read_tensors(weights)
+    content["info"]["inference"] = {"pixel_spacing": pixel_spacing, "score_threshold": score_threshold}
+    write_atomically(content, weights)
+
+
+def overlay_paths() -> list[str]:
+    """Config files of the training run, in order."""
+    return ["configs/train.json", *(f"configs/variants/{name}.yaml" for name in OVERLAYS)]
+
+
+def train(plan: Plan) -> dict[str, float]:
+    """Train, then choose the score threshold on the validation split.
+
+    Returns:
+        Seconds by step.
+    """
+    options = {"dataset_dir": plan.data, "seed": plan.seed, "num_slices": plan.num_slices}
+    training = {**options, "output_dir": plan.training, "max_epochs": plan.max_epochs, "notice": NOTICE}
+    seconds = {"training": run("Training", bundle_command("training", overlay_paths(), training))}
+    seconds["validation"] = run("Choosing a score threshold on the validation split", _evaluation(plan, "validation"))
+    thresholds = json.loads((plan.training / "validation" / "metrics.json").read_text())["thresholds"]
+    keep_settings(
+        plan.weights,
+        score_threshold=thresholds[OPERATING_POINT] or 0.5,
+        pixel_spacing=resolve("small", {}).pixel_spacing[0],
+    )
+    return seconds
+
+
+def _evaluation(plan: Plan, split: str) -> list[str]:
+    folder = plan.output if split == "test" else plan.training / split
+    options = {"dataset_dir": plan.data, "checkpoint": plan.weights, "split": split, "output_dir": folder}
+    more = {"test_scale": 96, "batch_size": 8, "num_slices": plan.num_slices}
+    if split != "test":
+        more |= {"gallery_images": 0, "bootstrap_resamples": 0}
+    return bundle_command("evaluating", ["configs/evaluate.json"], {**options, **more})
+
+
+def summarise(plan: Plan, seconds: Mapping[str, float]) -> str:
+    """The closing lines: figures, pictures, times."""
+    metrics = json.loads((plan.output / "metrics.json").read_text())
+    lesions = json.loads((plan.output / "lesions.json").read_text())["lesions"]
+    found = ", ".join(f"{100 * metrics['sensitivity'][fps]:.1f} % at {fps}" for fps in ("0.5", "1", "2", "4"))
+    return "\n".join(
+        [
+            "",
+            f"Done in {sum(seconds.values()) / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items()),
+            f"Lesions found on the synthetic test split, by false positives per image: {found}.",
+            f"Lesions marked in a synthetic CT that was in no split: {len(lesions)} (see overlays/).",
+            "All of this is synthetic and has no relation to accuracy on DeepLesion or on patients.",
+            f"Look at {plan.output}: froc.png, gallery/index.html, metrics.json, lesions.json, detections.json, "
+            "overlays/, and `tensorboard --logdir training/tensorboard`.",
+        ]
+    )
+
+
+def main(
+    output: str = "../runs/demo", *, num_slices: int = 9, seed: int = 0, keep_weights: str = "", **sizes: int
+) -> None:
+    """Run the demo.
+
+    Args:
+        output: Folder for everything; a run that was interrupted goes on where it was.
+        num_slices: Slices that the network reads, odd.
+        seed: Seed of data and training.
+        keep_weights: File to copy the weights to, e.g. models/demo.pt; none if empty.
+        **sizes: num_train, num_validation, num_test, max_epochs, for a shorter run.
+
+    Raises:
+        SystemExit: If a step fails.
+    """
+    plan = Plan(Path(output), num_slices=num_slices, seed=seed)
+    unknown = sorted(set(sizes) - {field.name for field in dataclasses.fields(Plan)})
+    if unknown:
+        sys.exit(
+            f"demo: expected options out of num_train, num_validation, num_test and max_epochs, got {unknown[0]!r}."
+        )
+    plan = dataclasses.replace(plan, **sizes)
+    start = time.monotonic()
+    print(
+        f"== Synthetic data: {plan.num_train + plan.num_validation + plan.num_test} key slices and a scan", flush=True
+    )
+    try:
+        make_data(plan)
+    except (ValueError, OSError) as error:
+        sys.exit(f"demo: {error}")
+    seconds = {"data": time.monotonic() - start, **train(plan)}
+    seconds["test"] = run("Scoring on the test split", _evaluation(plan, "test"))
+    scan = plan.data / "scans" / "scan_001.nii.gz"
+    options = {"input": scan, "checkpoint": plan.weights, "output_dir": plan.output, "num_slices": plan.num_slices}
+    seconds["inference"] = run(
+        "Marking lesions in a scan", bundle_command("inferring", ["configs/inference.json"], options)
+    )
+    if keep_weights:
+        shutil.copyfile(plan.weights, keep_weights)
+    print(summarise(plan, seconds))
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

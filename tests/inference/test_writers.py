@@ -201,3 +201,19 @@ def test_hash_runs_over_all_files_in_order(tmp_path: Path) -> None:
     for name, content in (("a", b"one"), ("b", b"two")):
         (tmp_path / name).write_bytes(content)
     assert hash_files([tmp_path / "b", tmp_path / "a"]) == hashlib.sha256(b"twoone").hexdigest()
+
+
+def test_true_boxes_of_real_scans_come_back(tmp_path: Path, shared: Path) -> None:
+    folder = shared / "data" / "volumes"
+    for name, entry in json.loads((folder / "lesion_boxes.json").read_text()).items():
+        image = (folder / name).with_name("CT_image.nii.gz" if "CT_mask" in name else "phantom.nii.gz")
+        scan = read_scan(image)
+        low, high = np.split(np.array(entry["box_xyzxyz_voxel_inclusive"], dtype=float), 2)
+        stored = np.concatenate([low, high + 1])
+        found = slice_boxes(np.rint(scan.boxes_from_stored(stored[None])[0]), scan.hu.shape)
+        out = ResultWriter(tmp_path / name.split("/")[0], overlays=1)(scan, found, link_boxes(found))
+        (lesion,) = read(out / "lesions.json")["lesions"]
+        np.testing.assert_allclose(lesion["box_voxel"], stored, atol=1e-3)
+        # Millimetres by nibabel's own matrix.
+        corners = nibabel.affines.apply_affine(LPS_FROM_RAS @ nibabel.load(image).affine, stored.reshape(2, 3) - 0.5)
+        np.testing.assert_allclose(lesion["box_lps_mm"], np.sort(corners, axis=0).ravel(), atol=1e-2)

@@ -58,7 +58,7 @@ class Plan:
     @property
     def data(self) -> Path:
         """Folder of the data set."""
-        return self.output / "data"
+        return self.output / "synthetic"
 
     @property
     def training(self) -> Path:

@@ -1,0 +1,109 @@
+"""The demo: its commands are real ones, its data are made once, its summary says what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fire import Fire
+
+from scripts import demo
+from scripts.weights import read_tensors
+
+TINY = {"num_train": 4, "num_validation": 2, "num_test": 2}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> demo.Plan:
+    return demo.Plan(tmp_path, max_epochs=1, **TINY)
+
+
+def test_data_are_made_once_and_again_when_they_differ(plan: demo.Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    demo.make_data(plan)
+    first = (plan.data / "DL_info.csv").stat().st_mtime_ns
+    demo.make_data(plan)
+    assert (plan.data / "DL_info.csv").stat().st_mtime_ns == first
+    assert "Keeping" in capsys.readouterr().out
+    demo.make_data(demo.Plan(plan.output, seed=1, **TINY))
+    assert (plan.data / "DL_info.csv").stat().st_mtime_ns != first
+    assert (plan.data / "scans" / "scan_001.nii.gz").is_file()
+
+
+def test_a_folder_with_other_content_is_left_alone(plan: demo.Plan) -> None:
+    plan.data.mkdir()
+    (plan.data / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError):
+        demo.make_data(plan)
+    assert (plan.data / "mine.txt").read_text() == "mine"
+
+
+def test_the_overlays_of_the_demo_exist(bundle_root: Path) -> None:
+    assert all((bundle_root / path).is_file() for path in demo.overlay_paths())
+
+
+def test_commands_are_those_of_a_user() -> None:
+    words = demo.bundle_command("training", ["a.json", "b.yaml"], {"seed": 3})
+    assert words[1:] == [
+        "-m",
+        "monai.bundle",
+        "run",
+        "training",
+        "--config_file",
+        "['a.json', 'b.yaml']",
+        "--seed",
+        "3",
+    ]
+    assert demo.bundle_command("inferring", ["c.json"], {})[-1] == "c.json"
+
+
+def test_a_failing_step_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.run("Nothing", [sys.executable, "-c", "pass"]) >= 0
+    assert "python -c pass" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="something ended with exit status 3"):
+        demo.run("Something", [sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_settings_for_inference_are_kept_with_the_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"model": {"a": torch.ones(2)}, "network": {}, "info": {"name": "x"}}, path)
+    demo.keep_settings(path, score_threshold=0.25, pixel_spacing=1.6)
+    content = read_tensors(path)
+    assert content["info"] == {"name": "x", "inference": {"pixel_spacing": 1.6, "score_threshold": 0.25}}
+    assert torch.equal(content["model"]["a"], torch.ones(2))
+
+
+def test_the_summary_gives_the_figures_of_the_files(plan: demo.Plan) -> None:
+    sensitivity = {"0.5": 0.7, "1": 0.8, "2": 0.9, "4": 0.95}
+    (plan.output / "metrics.json").write_text(json.dumps({"sensitivity": sensitivity}))
+    (plan.output / "lesions.json").write_text(json.dumps({"lesions": [{}, {}]}))
+    text = demo.summarise(plan, {"training": 60.0})
+    assert "80.0 % at 1" in text
+    assert "in no split: 2" in text
+    assert "synthetic" in text
+
+
+def test_unknown_options_are_named() -> None:
+    with pytest.raises(SystemExit, match="'num_trian'"):
+        Fire(demo.main, ["--num_trian", "3"])
+
+
+@pytest.mark.slow
+def test_the_whole_demo_runs_small(bundle_root: Path, tmp_path: Path) -> None:
+    words = ["-m", "scripts.demo", "--output", str(tmp_path / "demo"), "--max_epochs", "1"]
+    words += ["--num_train", "16", "--num_validation", "8", "--num_test", "8", "--keep_weights", str(tmp_path / "w.pt")]
+    subprocess.run(
+        [sys.executable, *words],
+        cwd=bundle_root,
+        check=True,
+        timeout=580,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    made = {path.relative_to(tmp_path / "demo").as_posix() for path in (tmp_path / "demo").rglob("*")}
+    assert {"metrics.json", "froc.png", "gallery/index.html", "lesions.json", "detections.json"} <= made
+    assert "1" in json.loads((tmp_path / "demo" / "metrics.json").read_text())["sensitivity"]
+    assert (tmp_path / "w.pt").stat().st_size < 5 * 2**20

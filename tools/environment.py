@@ -198,7 +198,7 @@ def install(needed_gib: float) -> None:
         cache = cache_folder()
         if cache is not None:
             check_space(cache, needed_gib, "uv's cache of downloads")
-        say("Installing the locked packages (the first time about 3 GB to download, later from a cache)")
+        say("Installing the locked packages (the first time about 3.5 GB to download, later from a cache)")
         done, _ = run("-m", "uv", "pip", "sync", "--python", str(ENVIRONMENT_PYTHON), "--require-hashes", str(LOCK))
     if not done:
         say("uv did not manage; trying pip, which is slower.")

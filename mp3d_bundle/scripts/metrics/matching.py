@@ -130,21 +130,18 @@ def usable_lesions(case: Mapping[str, Any], rule: FrocRule) -> np.ndarray:
     return keep
 
 
-def _match_image(case: Mapping[str, Any], lesions: np.ndarray, rule: FrocRule) -> tuple[np.ndarray, ...]:
+def _match_image(enough: np.ndarray, scores: np.ndarray, rule: FrocRule) -> tuple[np.ndarray, ...]:
     """Match one image: hits (M,), overlaps (M,) and the finder of each lesion (N,), in the case's own order."""
-    scores = case["scores"]
     rank = _descending(scores, rule)
-    enough = pairwise_iou(case["boxes"][rank], case["true_boxes"][lesions], rule.extra_pixels) >= rule.iou_threshold
+    ranked = enough[rank]
     hits = np.zeros(len(scores), dtype=np.int64)
-    finder = np.full(len(lesions), -1, dtype=np.int64)
-    found = enough.any(axis=0)
+    finder = np.full(enough.shape[1], -1, dtype=np.int64)
+    found = ranked.any(axis=0)
     if found.any():
         # A lesion belongs to the first detection that overlaps it enough, whatever else that one finds.
-        finder[found] = rank[enough.argmax(axis=0)[found]]
+        finder[found] = rank[ranked.argmax(axis=0)[found]]
         np.add.at(hits, finder[found], 1)
-    overlaps = np.zeros(len(scores), dtype=bool)
-    overlaps[rank] = enough.any(axis=1)
-    return hits, overlaps, finder
+    return hits, np.asarray(enough.any(axis=1)), finder
 
 
 def _descending(scores: np.ndarray, rule: FrocRule) -> np.ndarray:
@@ -168,35 +165,52 @@ def match_detections(cases: Sequence[Mapping[str, Any]], rule: FrocRule = RELEAS
         ValueError: If there is no case or a case is malformed.
     """
     checked = check_cases(cases)
-    parts: list[tuple[np.ndarray, ...]] = []
-    counts = np.array([len(case["scores"]) for case in checked])
+    lesions = [np.flatnonzero(usable_lesions(case, rule)) for case in checked]
+    overlaps = [
+        pairwise_iou(case["boxes"], case["true_boxes"][kept], rule.extra_pixels)
+        for case, kept in zip(checked, lesions, strict=True)
+    ]
+    matches = match_overlaps(overlaps, [case["scores"] for case in checked], rule)
+    dropped = sum(len(case["true_boxes"]) for case in checked) - len(matches.lesion)
+    return replace(matches, lesion=np.concatenate(lesions), num_dropped=dropped)
+
+
+def match_overlaps(overlaps: Sequence[np.ndarray], scores: Sequence[np.ndarray], rule: FrocRule) -> Matches:
+    """Match detections to lesions by overlaps that were measured already, in whatever way.
+
+    Args:
+        overlaps: One ``(M, N)`` array per image, of each detection with each lesion.
+        scores: One ``(M,)`` array per image.
+        rule: Threshold, ties and counting; what it says of boxes and lesions is left to the caller.
+
+    Returns:
+        The outcome of every detection and lesion.
+    """
+    counts = np.array([len(values) for values in scores])
     starts = np.cumsum(counts) - counts
-    num_dropped = 0
-    for index, case in enumerate(checked):
-        keep = usable_lesions(case, rule)
-        lesions = np.flatnonzero(keep)
-        num_dropped += int(len(keep) - len(lesions))
-        hits, overlaps, finder = _match_image(case, lesions, rule)
+    parts: list[tuple[np.ndarray, ...]] = []
+    for index, (overlap, values) in enumerate(zip(overlaps, scores, strict=True)):
+        hits, any_overlap, finder = _match_image(overlap >= rule.iou_threshold, values, rule)
         pooled = np.where(finder >= 0, finder + starts[index], -1)
-        parts.append((hits, overlaps, lesions, np.full(len(lesions), index), pooled))
-    hits, overlaps, lesion, lesion_image, finder = (np.concatenate(column) for column in zip(*parts, strict=True))
-    scores = np.concatenate([case["scores"] for case in checked])
-    order = _descending(scores, rule)
+        parts.append((hits, any_overlap, np.arange(len(finder)), np.full(len(finder), index), pooled))
+    hits, any_overlap, lesion, lesion_image, finder = (np.concatenate(column) for column in zip(*parts, strict=True))
+    pooled_scores = np.concatenate(scores)
+    order = _descending(pooled_scores, rule)
     row = np.empty(len(order) + 1, dtype=np.int64)
     row[order] = np.arange(len(order))
     row[-1] = -1  # a lesion that nothing found (finder -1) keeps its -1
     return Matches(
         rule=rule,
-        num_images=len(checked),
-        image=np.repeat(np.arange(len(checked)), counts)[order],
+        num_images=len(overlaps),
+        image=np.repeat(np.arange(len(overlaps)), counts)[order],
         detection=np.concatenate([np.arange(count) for count in counts])[order],
-        scores=scores[order],
+        scores=pooled_scores[order],
         hits=hits[order],
-        overlaps=overlaps[order],
+        overlaps=any_overlap[order],
         lesion_image=lesion_image,
         lesion=lesion,
         found_by=row[finder],
-        num_dropped=num_dropped,
+        num_dropped=0,
     )
 
 

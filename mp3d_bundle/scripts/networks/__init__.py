@@ -5,6 +5,7 @@ from .conversion import CenterCrop, FullTransform, GroupTransform
 from .factories import TwoStageHead, faster_rcnn, mp3d_fpn
 from .faster_rcnn import FasterRCNN
 from .resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
+from .retinanet import OneStageDetector, OneStageHead, mp3d_retinanet
 
 __all__ = [
     "CenterCrop",
@@ -12,6 +13,8 @@ __all__ = [
     "FullBottleneck",
     "FullTransform",
     "GroupTransform",
+    "OneStageDetector",
+    "OneStageHead",
     "PseudoBasicBlock",
     "PseudoBottleneck",
     "ResNet3d",
@@ -21,4 +24,5 @@ __all__ = [
     "faster_rcnn",
     "isotropic_pools",
     "mp3d_fpn",
+    "mp3d_retinanet",
 ]

@@ -19,6 +19,11 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def per_anchor(level_map: Tensor, values: int) -> Tensor:
+    """``(B, A * values, h, w)`` -> ``(B, h * w * A, values)``, float32 or float64: the order of PyramidAnchors."""
+    return at_least_float32(level_map.permute(0, 2, 3, 1).reshape(level_map.shape[0], -1, values))
+
+
 class PyramidAnchors(nn.Module):
     """Anchors of one size and several shapes at every cell of every pyramid level.
 

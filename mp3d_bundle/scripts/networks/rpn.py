@@ -16,7 +16,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, box_iou
 
 from ..boxes import clip
-from .anchors import BoxCoder, Matching, PyramidAnchors, Sampling, at_least_float32
+from .anchors import BoxCoder, Matching, PyramidAnchors, Sampling, per_anchor
 from .batching import check_finite
 
 
@@ -162,8 +162,3 @@ class RegionProposalNetwork(nn.Module):
             # The released code counts an image without positives (or negatives) as having one.
             normaliser += max(positives.numel(), 1) + max(negatives.numel(), 1)
         return {"loss_objectness": objectness / normaliser, "loss_rpn_box_reg": box / normaliser}
-
-
-def per_anchor(level_map: Tensor, values: int) -> Tensor:
-    """``(B, A * values, h, w)`` -> ``(B, h * w * A, values)``, float32 or float64: the order of PyramidAnchors."""
-    return at_least_float32(level_map.permute(0, 2, 3, 1).reshape(level_map.shape[0], -1, values))

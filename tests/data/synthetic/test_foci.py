@@ -17,8 +17,10 @@ SETTINGS = resolve("small", {"fork_fraction": 0.0, "edge_fraction": 0.0})
 def cases() -> list[tuple[Series, np.ndarray]]:
     """Series with their key slice's pixels."""
     rng = np.random.default_rng(11)
-    drawn = [draw_series(rng, SETTINGS, 1, body_seed) for body_seed in range(160)]
-    return [(s, render(rng, SETTINGS, s, s.grid.heights(s.keys[0], s.keys[0]))[0].astype(float)) for s in drawn]
+    drawn = [draw_series(rng, SETTINGS, keys=1, body_seed=body_seed) for body_seed in range(160)]
+    return [
+        (s, render(rng, SETTINGS, series=s, z=s.grid.heights(s.keys[0], s.keys[0]))[0].astype(float)) for s in drawn
+    ]
 
 
 def look(focus: Focus, plane: np.ndarray) -> list[float]:
@@ -94,7 +96,7 @@ def test_the_value_is_solid_in_lung_and_keeps_the_contrast_elsewhere() -> None:
 def test_a_branch_starts_inside_its_tube_and_leaves_the_key_slice_alone() -> None:
     rng = np.random.default_rng(4)
     for _ in range(30):
-        tube = run_on(rng, draw_profile(rng, SETTINGS, 50.0, 1.6))
+        tube = run_on(rng, draw_profile(rng, SETTINGS, height=50.0, spacing=1.6))
         twig = branch(rng, tube, 1.6)
         assert twig.scale_at(np.array([tube.z]))[0] == 0
         start = np.array([twig.z])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -85,6 +88,30 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="disk"):
         generate(tmp_path / "set", workers=1, **SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_worker_is_one_clear_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying(ThreadPoolExecutor):
+        def __init__(self, workers: int, **_: object) -> None:
+            super().__init__(workers)
+
+        def map(self, *_: object, **__: object) -> Iterator[object]:
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(generator, "ProcessPoolExecutor", Dying)
+    with pytest.raises(OSError, match="one died"):
+        generate(tmp_path / "set", workers=2, **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_set_is_overwritten_as_a_whole(tmp_path: Path) -> None:
+    first = generate(tmp_path / "set", workers=1, seed=1, num_scans=1, **SMALL)
+    stale = set(bytes_of(first))
+    again = generate(tmp_path / "set", workers=1, seed=2, overwrite=True, **SMALL)
+    fresh = generate(tmp_path / "fresh", workers=1, seed=2, **SMALL)
+    assert bytes_of(again) == bytes_of(fresh)
+    assert "scans/scan_001.nii.gz" in stale
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "set"]
 
 
 def test_content_is_replaced_only_when_asked_and_only_if_synthetic(folder: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def numbers(cell: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def drawn() -> list[Series]:
     rng = np.random.default_rng(2)
-    return [draw_series(rng, SETTINGS, 1, seed) for seed in range(12)]
+    return [draw_series(rng, SETTINGS, keys=1, body_seed=seed) for seed in range(12)]
 
 
 def test_recist_finds_both_diameters_of_a_turned_ellipse() -> None:
@@ -80,7 +80,7 @@ def test_the_box_lies_on_the_lesion_in_the_pixels(drawn: list[Series]) -> None:
         bare = series.body.render(z)[0]
         # Where the tissue has the lesion's own value, nothing can be seen.
         contrast = np.where(np.abs(focus.shape.value - bare) > 20, focus.shape.value - bare, np.inf)
-        rows, columns = np.nonzero((render(rng, SETTINGS, series, z)[0] - bare) / contrast > 0.5)
+        rows, columns = np.nonzero((render(rng, SETTINGS, series=series, z=z)[0] - bare) / contrast > 0.5)
         # A pixel of index i spans i to i + 1 in the slab frame.
         seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         tight = np.concatenate([focus.shape.contour().min(axis=0), focus.shape.contour().max(axis=0)])

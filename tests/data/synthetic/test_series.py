@@ -27,7 +27,7 @@ def test_box_sizes_and_ratios_follow_the_official_percentiles(rng: np.random.Gen
     sides = []
     for _ in range(2500):
         spacing = draw_spacing(rng, OFFICIAL)
-        sides.append(np.ptp(recist(draw_profile(rng, OFFICIAL, 0.0, spacing).contour(36)), axis=0) + 10)
+        sides.append(np.ptp(recist(draw_profile(rng, OFFICIAL, height=0.0, spacing=spacing).contour(36)), axis=0) + 10)
     width, height = np.array(sides).T
     near(np.sqrt(width * height), {5: 15.5, 25: 22.0, 50: 28.5, 75: 40.5, 95: 74.9}, 0.08)
     near(np.maximum(width / height, height / width), {25: 1.07, 50: 1.15, 75: 1.29, 95: 1.66}, 0.05)
@@ -36,7 +36,7 @@ def test_box_sizes_and_ratios_follow_the_official_percentiles(rng: np.random.Gen
 def test_extents_along_z_follow_the_hand_labelled_boxes(rng: np.random.Generator) -> None:
     ratios = []
     for _ in range(2000):
-        shape = close(rng, OFFICIAL, draw_profile(rng, OFFICIAL, 0.0, 0.8), 0.8)
+        shape = close(rng, OFFICIAL, shape=draw_profile(rng, OFFICIAL, height=0.0, spacing=0.8), spacing=0.8)
         ratios.append(2 * shape.half_height / (2 * np.sqrt(np.prod(shape.axes)) * 0.8))
     near(ratios, {5: 0.38, 50: 0.78, 95: 1.33}, 0.15)
 
@@ -56,7 +56,7 @@ def test_sub_volumes_reach_as_far_as_in_deeplesion(rng: np.random.Generator) -> 
     for _ in range(2000):
         keys = int(rng.geometric(1 / OFFICIAL.keys_per_series))
         interval = draw_interval(rng, OFFICIAL)
-        numbers, stored, _ = draw_slices(rng, OFFICIAL, keys, interval)
+        numbers, stored, _ = draw_slices(rng, OFFICIAL, keys=keys, interval=interval)
         blocks.append(len(stored))
         for number in numbers:
             first = max(block[0] for block in stored if block[0] <= number)
@@ -69,7 +69,7 @@ def test_sub_volumes_reach_as_far_as_in_deeplesion(rng: np.random.Generator) -> 
 @pytest.mark.parametrize("interval", [0.25, 0.6, 1.0, 5.0])
 def test_keys_are_distinct_stored_and_named_with_three_digits(rng: np.random.Generator, interval: float) -> None:
     for keys in (1, 2, 7):
-        numbers, blocks, first_height = draw_slices(rng, OFFICIAL, keys, interval)
+        numbers, blocks, first_height = draw_slices(rng, OFFICIAL, keys=keys, interval=interval)
         assert len(set(numbers)) == keys == len(numbers)
         assert numbers == sorted(numbers)
         assert all(any(first <= number <= last for first, last in blocks) for number in numbers)
@@ -84,7 +84,7 @@ def test_blocks_that_overlap_or_touch_are_joined() -> None:
 
 def test_unlabelled_lesions_are_as_many_as_asked_for(rng: np.random.Generator) -> None:
     settings = resolve("small", {"unlabelled_per_lesion": 3.0, "tubes": (1, 1), "margin_mm": 30.0})
-    series = [draw_series(rng, settings, 1, seed) for seed in range(25)]
+    series = [draw_series(rng, settings, keys=1, body_seed=seed) for seed in range(25)]
     labelled = sum(focus.labelled for one in series for focus in one.foci)
     lesions = sum(focus.lesion for one in series for focus in one.foci)
     assert 2.0 < (lesions - labelled) / labelled < 4.0
@@ -92,7 +92,7 @@ def test_unlabelled_lesions_are_as_many_as_asked_for(rng: np.random.Generator) -
 
 def test_series_of_one_patient_share_the_torso(rng: np.random.Generator) -> None:
     settings = resolve("small")
-    first, second = (draw_series(rng, settings, 1, body_seed=5) for _ in range(2))
-    other = draw_series(rng, settings, 1, body_seed=6)
+    first, second = (draw_series(rng, settings, keys=1, body_seed=5) for _ in range(2))
+    other = draw_series(rng, settings, keys=1, body_seed=6)
     assert (first.body.half_width, first.body.rim) == (second.body.half_width, second.body.rim)
     assert first.body.half_width != other.body.half_width

@@ -64,7 +64,7 @@ class Body:
         a, b = (side - self.rim for side in (self.half_width, self.half_depth))
         return ((columns - self.x) / a) ** 2 + ((rows - self.y) / b) ** 2 < 1
 
-    def coarse_type(self, x: float, y: float, z: float, value: float) -> int:
+    def coarse_type(self, x: float, y: float, *, z: float, value: float) -> int:
         """DeepLesion's coarse type of a place: ``x, y`` px, ``z`` mm, ``value`` HU of the tissue."""
         u, v = (x - self.x) / self.half_width, (y - self.y) / self.half_depth
         if value < -400 and z < 60:
@@ -82,7 +82,9 @@ class Body:
         return PELVIS if z > 265 else ABDOMEN
 
 
-def draw_body(rng: np.random.Generator, size: int, fraction: tuple[float, float], heights: tuple[float, float]) -> Body:
+def draw_body(
+    rng: np.random.Generator, size: int, *, fraction: tuple[float, float], heights: tuple[float, float]
+) -> Body:
     """Draw a torso.
 
     Args:

@@ -53,7 +53,7 @@ def draw_diameters(rng: np.random.Generator, settings: Settings, count: int) -> 
     return np.clip(diameters, *settings.diameter_range_mm)
 
 
-def draw_profile(rng: np.random.Generator, settings: Settings, height: float, spacing: float) -> Shape:
+def draw_profile(rng: np.random.Generator, settings: Settings, *, height: float, spacing: float) -> Shape:
     """A focus without a place, intensity or extent along z, at reference height ``height`` (mm).
 
     Args:
@@ -86,7 +86,7 @@ def draw_profile(rng: np.random.Generator, settings: Settings, height: float, sp
     )
 
 
-def close(rng: np.random.Generator, settings: Settings, shape: Shape, spacing: float) -> Shape:
+def close(rng: np.random.Generator, settings: Settings, *, shape: Shape, spacing: float) -> Shape:
     """``shape`` with a lesion's extent along z."""
     median, sigma = settings.height_ratio
     if median > 0:
@@ -152,7 +152,7 @@ class Sites:
         foci: What is there already.
     """
 
-    def __init__(self, body: Body, tissue: np.ndarray, height: float, foci: list[Focus]) -> None:
+    def __init__(self, body: Body, tissue: np.ndarray, *, height: float, foci: list[Focus]) -> None:
         self._tissue = tissue
         self._closed = ~body.inner_mask() | (tissue > _CORTICAL)
         self._taken = np.zeros(tissue.shape, dtype=bool)
@@ -210,7 +210,7 @@ def draw_value(rng: np.random.Generator, settings: Settings, tissue: float) -> f
 
 
 def add_level(
-    rng: np.random.Generator, settings: Settings, body: Body, foci: list[Focus], *, level: Level, spacing: float
+    rng: np.random.Generator, settings: Settings, *, body: Body, foci: list[Focus], level: Level, spacing: float
 ) -> list[Focus]:
     """Lesions and tubes of one slice, in random order.
 
@@ -234,17 +234,17 @@ def add_level(
     roles = [(True, True)] * level.labelled + [(True, False)] * level.unlabelled
     roles += [(False, False)] * max(level.tubes - crossing, 0)
     for attempt in range(_ATTEMPTS):
-        sites = Sites(body, tissue, level.height, foci)
+        sites = Sites(body, tissue, height=level.height, foci=foci)
         new = []
         for index in rng.permutation(len(roles)):
-            profile = draw_profile(rng, settings, level.height, spacing)
+            profile = draw_profile(rng, settings, height=level.height, spacing=spacing)
             shape, around = _settle(rng, sites, _shrunk(profile, 0.8**attempt))
             if shape is None:
                 continue
             lesion, labelled = roles[index]
             shape = dataclasses.replace(shape, value=draw_value(rng, settings, around))
-            shape = close(rng, settings, shape, spacing) if lesion else run_on(rng, shape)
-            kind = body.coarse_type(shape.x, shape.y, level.height, around)
+            shape = close(rng, settings, shape=shape, spacing=spacing) if lesion else run_on(rng, shape)
+            kind = body.coarse_type(shape.x, shape.y, z=level.height, value=around)
             new.append(Focus(shape, lesion, labelled, around, kind))
             if not lesion and rng.random() < settings.fork_fraction:
                 new.append(Focus(branch(rng, shape, spacing), False, False, around, kind))

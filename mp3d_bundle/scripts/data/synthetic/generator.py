@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -74,7 +75,7 @@ def generate(
         raise ValueError(f"Expected a seed of at least 0, got {seed!r}.")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ValueError(f"Expected at least 1 worker, got {workers!r}.")
-    target = Path(output)
+    target = Path(output).resolve()
     cohort_seed, order_seed, scan_seed = np.random.SeedSequence(seed).spawn(3)
     patients = draw_cohort(cohort_seed, settings)
     with new_folder(target, overwrite) as folder:
@@ -111,30 +112,26 @@ def _work(jobs: list[_Job], workers: int) -> Iterator[tuple[list[dict[str, str]]
         yield from map(_make_patient, jobs)
         return
     # Forking a process that runs threads can deadlock; spawned workers import the package afresh.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         try:
-            yield from _results(pool, jobs)
+            yield from pool.map(_make_patient, jobs, chunksize=4)
+        except BrokenProcessPool as error:
+            raise OSError("Expected all worker processes to finish, one died (out of memory?).") from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
-def _results(
-    pool: ProcessPoolExecutor, jobs: list[_Job]
-) -> Iterable[tuple[list[dict[str, str]], list[dict[str, object]]]]:
-    return pool.map(_make_patient, jobs, chunksize=4)
-
-
 def _make_patient(job: _Job) -> tuple[list[dict[str, str]], list[dict[str, object]]]:
     """Draw, render and write one patient; rows of DL_info.csv and three-dimensional labels."""
-    cv2.setNumThreads(1)
     rng = np.random.default_rng(job.patient.seed)
     rows: list[dict[str, str]] = []
     labels: list[dict[str, object]] = []
     for piece in _pieces(job, rng):
         series = piece.series
         for first, last in series.blocks:
-            volume = render(rng, job.settings, series, series.grid.heights(first, last))
+            volume = render(rng, job.settings, series=series, z=series.grid.heights(first, last))
             write_slices(job.folder / piece.identity.folder, range(first, last + 1), volume)
         rows += [row | piece.edits for row in key_rows(series, piece.identity, job.settings.padding)]
         labels += lesion_labels(series, piece.identity)
@@ -147,6 +144,8 @@ def _pieces(job: _Job, rng: np.random.Generator) -> Iterator[Piece]:
     body_seed = int(rng.integers(2**63))
     for identity, keys in zip(patient.series, patient.keys, strict=True):
         if patient.case is None:
-            yield Piece(identity, draw_series(rng, job.settings, keys, body_seed))
+            yield Piece(identity, draw_series(rng, job.settings, keys=keys, body_seed=body_seed))
         else:
-            yield from irregular_pieces(patient.case, rng, job.settings, identity, body_seed)
+            yield from irregular_pieces(
+                patient.case, rng, settings=job.settings, identity=identity, body_seed=body_seed
+            )

@@ -50,7 +50,7 @@ class _Draw:
         reach = self.reach(grid.interval)
         keys = keys or (reach + 12,)
         blocks = blocks or tuple((max(key - reach, 1), key + reach) for key in keys)
-        return fill_series(self.rng, settings, grid, list(keys), blocks, self.body_seed)
+        return fill_series(self.rng, settings, grid=grid, keys=list(keys), blocks=blocks, body_seed=self.body_seed)
 
     def reach(self, interval: float) -> int:
         """Slices of the margin."""
@@ -157,7 +157,7 @@ CASES = tuple(_CASES)
 
 
 def irregular_pieces(
-    case: str, rng: np.random.Generator, settings: Settings, identity: Identity, body_seed: int
+    case: str, rng: np.random.Generator, *, settings: Settings, identity: Identity, body_seed: int
 ) -> list[Piece]:
     """Series of one odd case.
 

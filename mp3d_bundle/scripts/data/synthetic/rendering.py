@@ -19,7 +19,7 @@ _TEXTURE_CELLS = 14
 _CHUNK = 2**23
 
 
-def render(rng: np.random.Generator, settings: Settings, series: Series, z: np.ndarray) -> np.ndarray:
+def render(rng: np.random.Generator, settings: Settings, *, series: Series, z: np.ndarray) -> np.ndarray:
     """Pixels of a series.
 
     Args:

@@ -32,18 +32,18 @@ def make_scan(rng: np.random.Generator, settings: Settings, path: Path) -> None:
     """
     grid = Grid(INTERVAL, draw_spacing(rng, settings), _FIRST_HEIGHT, settings.image_size)
     heights = grid.heights(1, SLICES)
-    body = draw_body(rng, grid.size, settings.body_fraction, (heights[0], heights[-1]))
+    body = draw_body(rng, grid.size, fraction=settings.body_fraction, heights=(heights[0], heights[-1]))
     # Lesions lie wholly inside the scan.
     margin = 1.5 * max(settings.half_height_mm)
     foci: list[Focus] = []
     for height in np.linspace(heights[0] + margin, heights[-1] - margin, LESIONS):
         tubes = int(rng.integers(settings.tubes[0], settings.tubes[1] + 1))
         level = Level(float(height), labelled=1, tubes=tubes)
-        foci += add_level(rng, settings, body, foci, level=level, spacing=grid.spacing)
+        foci += add_level(rng, settings, body=body, foci=foci, level=level, spacing=grid.spacing)
     series = Series(grid, body, tuple(foci), (), ((1, SLICES),), settings.noise_hu)
     # Heights grow towards the feet, slices of the scan towards the head.
-    volume = render(rng, settings, series, heights)[::-1]
-    affine = lps_affine(grid.spacing, INTERVAL, grid.size, SLICES)
+    volume = render(rng, settings, series=series, z=heights)[::-1]
+    affine = lps_affine(grid.spacing, INTERVAL, size=grid.size, slices=SLICES)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_scan(path, volume, affine)
     lesions = [_truth(focus, grid, affine) for focus in foci if focus.lesion]

@@ -84,7 +84,7 @@ def draw_interval(rng: np.random.Generator, settings: Settings) -> float:
     return settings.slice_intervals[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
 
 
-def draw_series(rng: np.random.Generator, settings: Settings, keys: int, body_seed: int) -> Series:
+def draw_series(rng: np.random.Generator, settings: Settings, *, keys: int, body_seed: int) -> Series:
     """Draw a series with ``keys`` key slices.
 
     Args:
@@ -97,13 +97,13 @@ def draw_series(rng: np.random.Generator, settings: Settings, keys: int, body_se
         The series, without pixels.
     """
     interval = draw_interval(rng, settings)
-    numbers, blocks, first_height = draw_slices(rng, settings, keys, interval)
+    numbers, blocks, first_height = draw_slices(rng, settings, keys=keys, interval=interval)
     grid = Grid(interval, draw_spacing(rng, settings), first_height, settings.image_size)
-    return fill_series(rng, settings, grid, numbers, blocks, body_seed)
+    return fill_series(rng, settings, grid=grid, keys=numbers, blocks=blocks, body_seed=body_seed)
 
 
 def draw_slices(
-    rng: np.random.Generator, settings: Settings, keys: int, interval: float
+    rng: np.random.Generator, settings: Settings, *, keys: int, interval: float
 ) -> tuple[list[int], tuple[tuple[int, int], ...], float]:
     """Key slices, stored sub-volumes and height of slice 1 (mm) of a series.
 
@@ -142,6 +142,7 @@ def merge_blocks(blocks: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 def fill_series(
     rng: np.random.Generator,
     settings: Settings,
+    *,
     grid: Grid,
     keys: list[int],
     blocks: tuple[tuple[int, int], ...],
@@ -158,19 +159,19 @@ def fill_series(
         body_seed: Seed of the torso.
     """
     heights = (grid.height(blocks[0][0]), grid.height(blocks[-1][1]))
-    body = draw_body(np.random.default_rng(body_seed), grid.size, settings.body_fraction, heights)
+    body = draw_body(np.random.default_rng(body_seed), grid.size, fraction=settings.body_fraction, heights=heights)
     shares = np.array(settings.lesions_per_slice)
     foci: list[Focus] = []
     for key in keys:
         labelled = 1 + int(rng.choice(len(shares), p=shares / shares.sum()))
         tubes = int(rng.integers(settings.tubes[0], settings.tubes[1] + 1))
         level = Level(grid.height(key), labelled=labelled, tubes=tubes)
-        foci += add_level(rng, settings, body, foci, level=level, spacing=grid.spacing)
+        foci += add_level(rng, settings, body=body, foci=foci, level=level, spacing=grid.spacing)
     stored = np.concatenate([np.arange(first, last + 1) for first, last in blocks])
     wanted = settings.unlabelled_per_lesion * sum(focus.labelled for focus in foci)
     for _ in range(int(rng.poisson(wanted)) if wanted else 0):
         level = Level(grid.height(int(rng.choice(stored))), unlabelled=1)
-        foci += add_level(rng, settings, body, foci, level=level, spacing=grid.spacing)
+        foci += add_level(rng, settings, body=body, foci=foci, level=level, spacing=grid.spacing)
     noise = settings.noise_hu * rng.uniform(0.8, 1.2)
     round_field = bool(rng.random() < settings.round_field_fraction)
     return Series(grid, body, tuple(foci), tuple(keys), blocks, noise, round_field)

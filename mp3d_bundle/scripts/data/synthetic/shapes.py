@@ -25,6 +25,8 @@ class Wave:
 
     def at(self, offset: np.ndarray) -> np.ndarray:
         """Value at ``offset`` mm from the shape's reference height."""
+        if not self.amplitude:
+            return np.zeros_like(offset)
         return self.amplitude * np.sin(2 * np.pi * offset / self.length + self.phase)
 
 
@@ -77,7 +79,9 @@ class Shape:
     def scale_at(self, z: np.ndarray) -> np.ndarray:
         """Radius at heights ``z`` (n,) over the radius at the reference height; 0 outside."""
         offset = np.asarray(z, dtype=np.float64) - self.z
-        swell = (1 + self.swell.at(offset)) / (1 + self.swell.at(np.zeros(1)))
+        swell = np.ones_like(offset)
+        if self.swell.amplitude:
+            swell = (1 + self.swell.at(offset)) / (1 + self.swell.at(np.zeros(1)))
         if not np.isfinite(self.half_height):
             return swell
         return swell * self._profile(offset) / self._profile(np.zeros(1))
@@ -89,12 +93,15 @@ class Shape:
     def centre_at(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Columns and rows of the centre at heights ``z`` (n,), px."""
         offset = np.asarray(z, dtype=np.float64) - self.z
+        if self.slope == (0.0, 0.0) and not any(wave.amplitude for wave in self.wander):
+            return np.full(offset.shape, self.x), np.full(offset.shape, self.y)
         drift = self.bend * np.sin(np.clip(offset / self.bend, -np.pi / 2, np.pi / 2))
         start = np.zeros(1)
-        centre = []
-        for place, slope, wave in zip((self.x, self.y), self.slope, self.wander, strict=True):
-            centre.append(place + slope * drift + wave.at(offset) - wave.at(start))
-        return centre[0], centre[1]
+        columns, rows = (
+            place + slope * drift + wave.at(offset) - wave.at(start)
+            for place, slope, wave in zip((self.x, self.y), self.slope, self.wander, strict=True)
+        )
+        return columns, rows
 
     def contour(self, points: int = 72) -> np.ndarray:
         """Outline at the reference height as ``(points, 2)`` px offsets from the centre, x first."""

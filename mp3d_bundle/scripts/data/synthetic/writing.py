@@ -89,7 +89,7 @@ def write_json(path: Path, content: object, indent: int | None = None) -> None:
     path.write_text(json.dumps(content, indent=indent, sort_keys=True) + "\n", encoding="ascii")
 
 
-def lps_affine(spacing: float, interval: float, size: int, slices: int) -> np.ndarray:
+def lps_affine(spacing: float, interval: float, *, size: int, slices: int) -> np.ndarray:
     """Affine ``(4, 4)`` of a scan, voxel indices (column, row, slice) to LPS mm, isocentre in the middle."""
     affine = np.diag([spacing, spacing, interval, 1.0])
     affine[:3, 3] = -0.5 * np.array([(size - 1) * spacing, (size - 1) * spacing, (slices - 1) * interval])

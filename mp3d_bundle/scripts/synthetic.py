@@ -15,14 +15,17 @@ def main(
 ) -> None:
     """Write CT-like slices with lesions, vessels and bowel in DeepLesion's own format.
 
+    Any setting of a preset can be given as a flag, e.g. --num_train 500 --num_validation 50 --num_test 50
+    --image_size 128 --pixel_spacing 1.2 --margin_mm 12.5 --num_scans 2 --irregularities. docs/synthetic.md
+    describes them.
+
     Args:
         output: Folder to make.
         preset: small, hard or deeplesion.
         seed: The same seed and settings give the same bytes.
         workers: Processes.
         overwrite: Replace an earlier synthetic data set.
-        **settings: Any setting of a preset, e.g. --num_train 500 --num_validation 50 --num_test 50
-            --image_size 128 --pixel_spacing 1.2 --margin_mm 12.5 --num_scans 2 --irregularities.
+        settings: Single settings, see ``scripts.data.synthetic.Settings``.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

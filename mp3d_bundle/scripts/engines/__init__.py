@@ -7,6 +7,7 @@ from .evaluation import EvaluationReport, WeightsLoader, described_network
 from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
 from .panels import DetectionPanels
 from .precision import MixedPrecision
+from .pretrained import start_from
 from .record import RunRecord
 from .samples import SampleDataset, prepare_slabs, prepare_targets
 from .schedule import scale_learning_rate, warmup_step_factor, warmup_step_schedule
@@ -38,6 +39,7 @@ __all__ = [
     "prepare_targets",
     "scalars",
     "scale_learning_rate",
+    "start_from",
     "to_case",
     "total_loss",
     "warmup_step_factor",

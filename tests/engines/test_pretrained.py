@@ -1,0 +1,105 @@
+"""Starting from other weights: the body goes in whole, the group transform as named, the rest stays fresh."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scripts.engines.pretrained import start_from
+from scripts.networks import CenterCrop, FasterRCNN, ResNet3d, TwoStageHead, mp3d_fpn
+from scripts.weights import write_atomically
+
+
+def narrow(num_slices: int, **options: Any) -> FasterRCNN:
+    torch.manual_seed(num_slices)
+    body = ResNet3d(layers=(1, 1, 1, 1), width=options.pop("width", 4))
+    return mp3d_fpn(num_slices, body=body, fpn_channels=8, head=TwoStageHead(fc_channels=8), **options)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> tuple[Path, FasterRCNN]:
+    network = narrow(3)
+    path = tmp_path / "coco.pt"
+    write_atomically({"model": network.state_dict(), "network": {}, "info": {}}, path)
+    return path, network
+
+
+def gtm(network: FasterRCNN) -> torch.Tensor:
+    return network.get_parameter("backbone.conversions.0.conv.weight").detach()[:, :, 0, 0]
+
+
+@pytest.mark.parametrize("transfer", ["fresh", "centre", "interpolated"])
+@pytest.mark.parametrize("num_slices", [3, 9, 11])
+def test_the_body_is_loaded_and_the_heads_are_not(source: tuple, num_slices: int, transfer: str) -> None:
+    path, stored = source
+    network = narrow(num_slices)
+    head = network.rpn.head.cls_logits.weight.clone()
+    start_from(network, path, transfer=transfer)
+    for name, tensor in network.backbone.body.state_dict().items():
+        assert torch.equal(tensor, stored.backbone.body.state_dict()[name])
+    assert torch.equal(network.rpn.head.cls_logits.weight, head)
+
+
+def test_the_group_transform_is_made_as_named(source: tuple) -> None:
+    path, stored = source
+    network = narrow(9)
+    start_from(network, path)
+    fresh = gtm(network).clone()
+    assert fresh.abs().max() <= 1 / 3
+    assert fresh.abs().max() > 0.25
+    assert fresh.std().item() == pytest.approx(1 / 3 / 3**0.5, rel=0.15)
+    start_from(network, path, transfer="centre")
+    assert torch.equal(gtm(network), torch.eye(9)[4].expand(gtm(network).shape))
+    start_from(network, path, transfer="interpolated")
+    assert torch.allclose(gtm(network).sum(1), gtm(stored).sum(1), atol=0.2)
+    same = narrow(3)
+    start_from(same, path, transfer="interpolated")
+    assert torch.equal(gtm(same), gtm(stored))
+
+
+def test_centre_starts_as_a_network_with_ctm(source: tuple) -> None:
+    path, _ = source
+    learnt, cropped = narrow(9), narrow(9, conversion=CenterCrop)
+    start_from(learnt, path, transfer="centre")
+    start_from(cropped, path, transfer="centre")
+    cropped.backbone.fpn.load_state_dict(learnt.backbone.fpn.state_dict())
+    slabs = torch.randn(1, 9, 64, 96)
+    for one, other in zip(learnt.backbone(slabs), cropped.backbone(slabs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_nothing_happens_without_a_file(caplog: pytest.LogCaptureFixture) -> None:
+    network = narrow(3)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with caplog.at_level(logging.INFO):
+        start_from(network, None)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert not caplog.text
+
+
+def test_the_log_says_what_was_done(source: tuple, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        start_from(narrow(9), source[0])
+    assert "of the 3D body loaded" in caplog.text
+    assert "4 group transforms made fresh" in caplog.text
+    assert "roi_heads, rpn" in caplog.text
+
+
+def test_bad_files_are_named(source: tuple, tmp_path: Path) -> None:
+    path, _ = source
+    with pytest.raises(FileNotFoundError, match="none"):
+        start_from(narrow(9), tmp_path / "none.pt")
+    with pytest.raises(ValueError, match="'middle'"):
+        start_from(narrow(9), path, transfer="middle")
+    with pytest.raises(ValueError, match="Architecture or number of slices differ"):
+        start_from(narrow(9, width=8), path)
+    write_atomically({"model": {"a": torch.ones(1)}}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"3D body.*other\.pt"):
+        start_from(narrow(9), tmp_path / "other.pt")
+    write_atomically({"model": narrow(9, conversion=CenterCrop).state_dict()}, tmp_path / "ctm.pt")
+    with pytest.raises(ValueError, match="to interpolate"):
+        start_from(narrow(9), tmp_path / "ctm.pt", transfer="interpolated")

@@ -35,8 +35,6 @@ def _interpolated(own: Tensor, stored: Tensor | None) -> Tensor:
     """The stored weights stretched over the new number of slices, their sum kept."""
     if stored is None:
         raise ValueError("Expected weights of the group transform to interpolate, the file holds none.")
-    if stored.shape == own.shape:
-        return stored.to(own)
     line = F.interpolate(stored.flatten(1)[:, None].float(), size=own.shape[1], mode="linear", align_corners=True)
     scale = stored.flatten(1).sum(1) / line[:, 0].sum(1)
     # Where positive and negative weights cancel, there is no sum to keep.
@@ -56,13 +54,14 @@ TRANSFERS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
 def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "fresh") -> None:
     """Load the 3D body of a weights file into a network, and set up its group transform.
 
-    As in the released code, the pyramid and the heads start fresh. The body must fit tensor by tensor. The
-    log says what was loaded, what was not, and how the group transform was made.
+    As in the released code, the pyramid and the heads start fresh, and a group transform for the same number
+    of slices is loaded. The body must fit tensor by tensor. The log says what was loaded, what was not, and
+    how the group transform was made.
 
     Args:
         network: Detector with ``backbone.body`` and ``backbone.conversions``.
         path: File of :mod:`scripts.weights` (a backbone alone or a whole detector); None to start from scratch.
-        transfer: What becomes of the group transform, whose weights depend on the number of slices:
+        transfer: What becomes of a group transform that the file does not hold for this number of slices:
             ``"fresh"`` (as in the released code), ``"centre"`` or ``"interpolated"`` (ours).
 
     Raises:
@@ -79,20 +78,26 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
         raise ValueError(f"Expected a weights file with a 3D body under {BODY}*, got none in {path}.")
     body = {name.removeprefix(BODY): tensor for name, tensor in state.items() if name.startswith(BODY)}
     load_state(network.get_submodule(BODY.rstrip(".")), body, str(path))
-    made = 0
+    made = loaded = 0
     for name, parameter in network.named_parameters():
-        if name.startswith(CONVERSIONS):
-            stored = state.get(name)
+        if not name.startswith(CONVERSIONS):
+            continue
+        stored = state.get(name)
+        if stored is not None and stored.shape == parameter.shape:
+            parameter.copy_(stored)
+            loaded += 1
+        else:
             # A convolution of another kind has nothing to pass on.
-            fits = stored is not None and stored.ndim == parameter.ndim == 4
-            parameter.copy_(TRANSFERS[transfer](parameter, stored if fits else None))
+            usable = stored is not None and stored.ndim == parameter.ndim == 4
+            parameter.copy_(TRANSFERS[transfer](parameter, stored if usable else None))
             made += 1
     left = sorted({name.split(".")[0] for name in state if not name.startswith((BODY, CONVERSIONS))})
     logger.info(
-        "Started from %s: %d tensors of the 3D body loaded; %d group transforms made %s; pyramid and heads start "
-        "fresh%s.",
+        "Started from %s: %d tensors of the 3D body loaded; group transforms: %d loaded, %d made %s; pyramid and "
+        "heads start fresh%s.",
         path,
         len(body),
+        loaded,
         made,
         transfer,
         f"; left alone in the file: {', '.join(left)} and the pyramid" if left else "",

@@ -6,6 +6,7 @@ Each test lists every offending place as ``file:line``, so that one run shows al
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import statistics
 import subprocess
@@ -52,6 +53,7 @@ def python_files(*folders: Path) -> list[Path]:
     return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     """Syntax tree of a file."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
@@ -240,8 +242,8 @@ def test_no_assert_bare_except_or_stray_print() -> None:
 
 
 def repository_texts() -> Iterator[tuple[Path, list[str]]]:
-    """Text files that belong to the repository, tracked or about to be, with their lines."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    """Text files that belong to the repository, with their lines."""
+    command = ["git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout, so there is no list of the repository's files")

@@ -9,6 +9,7 @@ from scripts.data.synthetic import resolve
 from scripts.data.synthetic.foci import Focus, branch, draw_profile, draw_value, run_on
 from scripts.data.synthetic.rendering import render
 from scripts.data.synthetic.series import Series, draw_series
+from scripts.data.synthetic.shapes import paint
 
 SETTINGS = resolve("small", {"fork_fraction": 0.0, "edge_fraction": 0.0})
 
@@ -102,3 +103,16 @@ def test_a_branch_starts_inside_its_tube_and_leaves_the_key_slice_alone() -> Non
         start = np.array([twig.z])
         assert [c[0] for c in twig.centre_at(start)] == pytest.approx([c[0] for c in tube.centre_at(start)])
         assert twig.axes[0] < tube.axes[0] * tube.scale_at(start)[0]
+
+
+def test_tubes_stay_inside_the_body_however_far_they_run(cases: list[tuple[Series, np.ndarray]]) -> None:
+    for series, _ in cases[:20]:
+        z = series.foci[0].shape.z + np.array([-40.0, 40.0])
+        bare = series.body.render(z)
+        volume = bare.copy()
+        for focus in series.foci:
+            paint(volume, z, focus.shape)
+        rows, columns = np.mgrid[:96, :96]
+        body = series.body
+        outside = ((columns - body.x) / body.half_width) ** 2 + ((rows - body.y) / body.half_depth) ** 2 > 1
+        assert np.abs(volume - bare)[:, outside].max() < 1

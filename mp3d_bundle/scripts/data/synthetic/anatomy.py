@@ -52,11 +52,11 @@ class Body:
 
     def moved(self, dx: float) -> Body:
         """The torso shifted along the columns by ``dx`` px."""
-        shapes = []
-        for shape in self.shapes:
-            within = shape.within and dataclasses.replace(shape.within, x=shape.within.x + dx)
-            shapes.append(dataclasses.replace(shape, x=shape.x + dx, within=within))
-        return dataclasses.replace(self, x=self.x + dx, shapes=tuple(shapes))
+        return dataclasses.replace(self, x=self.x + dx, shapes=tuple(shape.moved(dx) for shape in self.shapes))
+
+    def trunk(self) -> Shape:
+        """What lies inside the fat under the skin, as the bound of shapes."""
+        return Shape(self.x, self.y, 0.0, (self.half_width - self.rim, self.half_depth - self.rim), 0.0)
 
     def inner_mask(self) -> np.ndarray:
         """``(size, size)`` bool: inside the fat under the skin."""

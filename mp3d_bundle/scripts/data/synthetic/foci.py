@@ -242,7 +242,8 @@ def add_level(
             if shape is None:
                 continue
             lesion, labelled = roles[index]
-            shape = dataclasses.replace(shape, value=draw_value(rng, settings, around))
+            # Far from its slice a tilted tube would leave the body.
+            shape = dataclasses.replace(shape, value=draw_value(rng, settings, around), within=body.trunk())
             shape = close(rng, settings, shape=shape, spacing=spacing) if lesion else run_on(rng, shape)
             kind = body.coarse_type(shape.x, shape.y, z=level.height, value=around)
             new.append(Focus(shape, lesion, labelled, around, kind))

@@ -27,7 +27,7 @@ from .writing import MARKER, new_folder, write_json, write_slices, write_table
 logger = logging.getLogger(__name__)
 
 # Rises whenever the same seed and settings would give other bytes.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 _TITLE = "Synthetic CT-like data, no patients: results on it say nothing about accuracy on DeepLesion."
 
 

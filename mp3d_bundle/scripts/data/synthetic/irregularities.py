@@ -73,7 +73,7 @@ def _beyond_border(draw: _Draw) -> list[Piece]:
     # The outline ends a fraction of the padding before the border; the whole torso moves along.
     right = float(shape.contour()[:, 0].max())
     shift = series.grid.size - 0.5 - 0.3 * settings.padding - right - shape.x
-    foci = [dataclasses.replace(f, shape=dataclasses.replace(f.shape, x=f.shape.x + shift)) for f in series.foci]
+    foci = [dataclasses.replace(f, shape=f.shape.moved(shift)) for f in series.foci]
     return [Piece(draw.identity, dataclasses.replace(series, body=series.body.moved(shift), foci=tuple(foci)))]
 
 

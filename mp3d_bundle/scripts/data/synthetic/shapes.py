@@ -7,6 +7,7 @@ size and centre are functions of ``z``. A lesion and a vessel differ in ``half_h
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +103,11 @@ class Shape:
             for place, slope, wave in zip((self.x, self.y), self.slope, self.wander, strict=True)
         )
         return columns, rows
+
+    def moved(self, dx: float) -> Shape:
+        """The shape, with its bound, shifted along the columns by ``dx`` px."""
+        within = self.within and self.within.moved(dx)
+        return dataclasses.replace(self, x=self.x + dx, within=within)
 
     def contour(self, points: int = 72) -> np.ndarray:
         """Outline at the reference height as ``(points, 2)`` px offsets from the centre, x first."""

@@ -131,6 +131,10 @@ def test_the_table_ends_in_the_total() -> None:
     assert last.split() == ["total", "1,234", "2.500"]
 
 
+def test_the_method_document_shows_this_table(bundle_root: Path) -> None:
+    assert table(complexity(mp3d_fpn)) in (bundle_root / "docs" / "method.md").read_text()
+
+
 class TestCommandLine:
     def total(self, capsys: pytest.CaptureFixture[str], **arguments: Any) -> list[str]:
         main(**arguments)

@@ -93,13 +93,13 @@ def _counter(rows: dict[str, Row], name: str) -> Callable[[nn.Module, Any, Any],
 
 def _run(network: nn.Module, size: int) -> None:
     """Run all layers on one slab of ``size`` pixels, with the full number of proposals."""
-    if isinstance(network, OneStageDetector):
-        slices = network.network.feature_extractor.num_slices  # type: ignore[union-attr]
-        network.network(torch.empty(1, slices, size, size))  # type: ignore[arg-type]
-        return
-    if not isinstance(network, FasterRCNN):
+    if not isinstance(network, (FasterRCNN, OneStageDetector)):
         raise ValueError(f"Expected a detector of scripts.networks, got {type(network).__name__}.")
-    levels: list[Tensor] = network.backbone(torch.empty(1, network.backbone.num_slices, size, size))  # type: ignore[arg-type]
+    slab = torch.empty(1, network.backbone.num_slices, size, size)  # type: ignore[arg-type]
+    if isinstance(network, OneStageDetector):
+        network.network(slab)
+        return
+    levels: list[Tensor] = network.backbone(slab)
     network.rpn.head(levels)
     heads = network.roi_heads
     side = heads.pool.output_size

@@ -207,6 +207,7 @@ class TestFactory:
     def test_it_is_monais_detector_and_holds_all_weights(self, small: Make) -> None:
         network = small()
         assert isinstance(network, RetinaNetDetector)
+        assert network.backbone.num_slices == 3
         assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
         again = small(num_slices=3)
         again.load_state_dict(network.state_dict())

@@ -180,6 +180,11 @@ class OneStageDetector(RetinaNetDetector):
             detections_per_img=head.detections,
         )
 
+    @property
+    def backbone(self) -> SlabBackbone:
+        """The backbone, under the name that it has in :class:`.FasterRCNN`."""
+        return self.network.feature_extractor  # type: ignore[return-value]
+
     def forward(  # type: ignore[override]
         self, slabs: Tensor | Sequence[Tensor], targets: Targets | None = None
     ) -> dict[str, Tensor] | Detections:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from scripts.convert_checkpoint import convert, from_released, infer_definition, main, released_name, to_released
+from scripts.engines.pretrained import start_from
 from scripts.networks import FullBottleneck, ResNet3d, mp3d_fpn
-from scripts.weights import build_network, load_backbone, load_network, read_tensors, save_weights
+from scripts.weights import build_network, load_network, read_tensors, save_weights
 
 CLASSIFIER = "roi_head.bbox_head.fc_cls."
 NARROW: dict[str, Any] = {
@@ -237,7 +238,7 @@ class TestFiles:
         convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"))
         assert f"{len(state)} tensors" in capsys.readouterr().out
         network = build_network({**NARROW, "fpn_channels": 8})
-        assert load_backbone(network, tmp_path / "b.pt") == []
+        start_from(network, tmp_path / "b.pt")
         for name, value in source.state_dict().items():
             if name.startswith(("backbone.body", "backbone.conversions")):
                 assert torch.equal(network.state_dict()[name], value)

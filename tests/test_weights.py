@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import pickle
 from pathlib import Path
@@ -203,36 +202,9 @@ class TestDefinitions:
         assert not [name for name in build(conversion=CENTRE_CROP).state_dict() if "conversions" in name]
 
 
-class TestLoadBackbone:
-    def test_body_and_conversions_are_taken_and_the_rest_is_kept(self, saved: Path) -> None:
-        torch.manual_seed(1)
-        network = weights.build_network({**DEFINITION, "num_classes": 4})
-        before = {name: value.clone() for name, value in network.state_dict().items()}
-        assert weights.load_backbone(network, saved) == []
-        source = build().state_dict()
-        for name, value in network.state_dict().items():
-            taken = name.startswith(("backbone.body.", "backbone.conversions."))
-            assert torch.equal(value, (source if taken else before)[name]), name
-
-    def test_conversions_of_another_depth_stay_as_they_are(self, saved: Path, caplog: pytest.LogCaptureFixture) -> None:
-        network = build(num_slices=9)
-        before = network.state_dict()["backbone.conversions.2.conv.weight"].clone()
-        with caplog.at_level(logging.INFO):
-            kept = weights.load_backbone(network, saved)
-        assert kept == [f"backbone.conversions.{index}.conv.weight" for index in range(4)]
-        assert torch.equal(network.state_dict()["backbone.conversions.2.conv.weight"], before)
-        assert "of" in caplog.text
-
-    def test_another_body_is_refused(self, saved: Path) -> None:
-        network = build(body={**DEFINITION["body"], "width": 16})
-        before = {name: value.clone() for name, value in network.state_dict().items()}
-        with pytest.raises(ValueError, match="of another shape"):
-            weights.load_backbone(network, saved)
-        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
+class TestBackboneFiles:
     def test_a_backbone_file_is_no_detector(self, tmp_path: Path) -> None:
         state = {name: value for name, value in build().state_dict().items() if "backbone.body" in name}
         torch.save({"model": state, "network": DEFINITION, "info": {"part": "backbone"}}, tmp_path / "body.pt")
         with pytest.raises(ValueError, match=r"whole detector, got those of a backbone alone in .*body\.pt"):
             weights.load_network(tmp_path / "body.pt")
-        assert len(weights.load_backbone(build(), tmp_path / "body.pt")) == 4

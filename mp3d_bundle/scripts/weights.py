@@ -178,41 +178,6 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
     return network.eval().to(device), {**content["info"], "path": str(path), "sha256": sha256(path)}
 
 
-def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
-    """Start the 3D body and the conversions of a detector from a weights file, as after pre-training on COCO.
-
-    Paper section 2.2. Conversions made for another number of slices stay as they are, as in the released code; all
-    else must fit.
-
-    Args:
-        network: Detector; pyramid and head stay as they are.
-        path: Weights file of a backbone or of a whole detector.
-
-    Returns:
-        Names of the network's body and conversion tensors that were not in the file or had another shape there.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not such a file, or its body has other tensors.
-    """
-    state = {name: value for name, value in _read_weights(path)["model"].items() if name.startswith(BACKBONE_PARTS)}
-    own = {name: value for name, value in network.state_dict().items() if name.startswith(BACKBONE_PARTS)}
-    kept = [
-        name
-        for name in own
-        if name.startswith(BACKBONE_PARTS[1]) and (name not in state or state[name].shape != own[name].shape)
-    ]
-    body = BACKBONE_PARTS[0]
-    _check_state(
-        {name: value for name, value in own.items() if name.startswith(body)},
-        {name: value for name, value in state.items() if name.startswith(body)},
-        str(path),
-    )
-    network.load_state_dict({name: state[name] for name in own if name not in kept}, strict=False)
-    logger.info("Loaded %d of %d backbone tensors from %s.", len(own) - len(kept), len(own), path)
-    return kept
-
-
 def _read_weights(path: str | Path) -> dict[str, Any]:
     content = read_tensors(path)
     if not isinstance(content, dict) or "model" not in content or "network" not in content:

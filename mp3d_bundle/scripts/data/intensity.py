@@ -14,7 +14,7 @@ ArrayT = TypeVar("ArrayT", np.ndarray, torch.Tensor)
 class IntensityWindow:
     """Turn HU into the network's input: ``(255 * clip((HU - low) / (high - low), 0, 1) - mean) / std``.
 
-    The defaults are the paper's window (section 4.1) and the released code's mean and deviation, which give
+    The defaults are the paper's window (section 3.1) and the released code's mean and deviation, which give
     values from -2.118 to 2.249.
 
     Args:

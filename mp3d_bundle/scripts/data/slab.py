@@ -1,6 +1,6 @@
 """Slabs: from 16-bit PNG slices to a stack of HU slices on an even z lattice.
 
-A *slab* holds ``D`` (odd) slices at a fixed spacing, 2.5 mm in the paper (section 4.1), whose centre
+A *slab* holds ``D`` (odd) slices at a fixed spacing, 2.5 mm in the paper (section 3.1), whose centre
 slice ``D // 2`` is the labelled key slice as it was stored. Only the slices that the lattice touches are
 read: 13 at 1 mm, 9 at 2.5 mm, 5 at 5 mm for a slab of nine.
 """

@@ -163,7 +163,7 @@ class RandFlipSlabd(RandomizableTransform):
     """Flip a sample with some probability, see `flip_slab`.
 
     The released code flips horizontally and in z, each with 0.5; the paper names horizontal and vertical flips
-    (section 4.1).
+    (section 3.1).
 
     Args:
         axis: ``"horizontal"``, ``"vertical"`` or ``"z"``.

@@ -1,0 +1,87 @@
+"""CT series as scanners write them, small, for tests of what is written beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+STUDY, SERIES, FRAME = "1.2.3", "1.2.3.4", "1.2.3.5"
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def write_ct(
+    folder: Path,
+    hu: np.ndarray,
+    *,
+    origin: Sequence[float] = (-12.0, 30.0, -100.0),
+    spacing: Sequence[float] = (0.7, 0.9, 2.5),
+    orientation: Sequence[float] = AXIAL,
+    **tags: object,
+) -> Path:
+    """Write a series, one file per slice, numbered from the head down.
+
+    Args:
+        folder: Where to; made when needed.
+        hu: ``(Z, rows, columns)``, slices in the order in which they rise.
+        origin: LPS mm of the first pixel of slice 0.
+        spacing: mm between columns, rows and slices.
+        orientation: Direction of the rows and of the columns.
+        tags: Changed attributes; None removes one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, plane in enumerate(hu):
+        number = len(hu) - index
+        path = folder / f"IM{number:04d}.dcm"
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(folder), str(number)])
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        values: dict[str, object] = {
+            "SpecificCharacterSet": "ISO_IR 100",
+            "SOPClassUID": CTImageStorage,
+            "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+            "StudyInstanceUID": STUDY,
+            "SeriesInstanceUID": SERIES,
+            "FrameOfReferenceUID": FRAME,
+            "PatientName": "Müller^Jörg",
+            "PatientID": "P-1",
+            "PatientBirthDate": "19500131",
+            "PatientSex": "M",
+            "StudyDate": "20260102",
+            "StudyTime": "101500",
+            "StudyID": "S1",
+            "AccessionNumber": "A1",
+            "ReferringPhysicianName": "",
+            "PositionReferenceIndicator": "",
+            "Manufacturer": "scanner",
+            "Modality": "CT",
+            "SeriesNumber": 3,
+            "InstanceNumber": number,
+            "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+            "SliceThickness": spacing[2],
+            "ImagePositionPatient": [origin[0], origin[1], round(origin[2] + spacing[2] * index, 6)],
+            "ImageOrientationPatient": list(orientation),
+            "PixelSpacing": [spacing[1], spacing[0]],
+            "Rows": plane.shape[0],
+            "Columns": plane.shape[1],
+            "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2",
+            "BitsAllocated": 16,
+            "BitsStored": 16,
+            "HighBit": 15,
+            "PixelRepresentation": 0,
+            "RescaleSlope": 1,
+            "RescaleIntercept": -1024,
+            "RescaleType": "HU",
+            "PixelData": (plane.astype(np.int32) + 1024).astype(np.uint16).tobytes(),
+        }
+        for name, value in {**values, **tags}.items():
+            if value is not None:
+                setattr(dataset, name, value)
+        dataset.save_as(path, enforce_file_format=True)
+    return folder

@@ -35,8 +35,23 @@ def test_boxes_above_each_other_are_one_lesion() -> None:
     assert lesion.key == 4
     assert lesion.members == (0, 1, 2)
     np.testing.assert_array_equal(lesion.key_box, HERE)
-    # Lattice slices 3 to 5, each one slice thick, around voxel centres.
-    np.testing.assert_allclose(lesion.box, (10, 10, 3, 32, 20, 6))
+    # In the plane the best box; lattice slices 3 to 5, each one slice thick, around voxel centres.
+    np.testing.assert_allclose(lesion.box, (10, 10, 3, 30, 20, 6))
+
+
+def test_faint_boxes_extend_a_lesion_but_are_none() -> None:
+    entries = ((3, HERE, 0.2), (4, HERE, 0.9), (5, HERE, 0.3), (5, THERE, 0.3), (8, HERE, 0.4))
+    (lesion,) = link_boxes(found(*entries), score_threshold=0.5)
+    assert lesion.score == 0.9
+    assert lesion.members == (0, 1, 2)
+    assert [one.score for one in link_boxes(found(*entries), score_threshold=0.4)] == [0.9, 0.4]
+
+
+def test_largest_of_equally_good_boxes_bounds_a_lesion() -> None:
+    wide = (9, 9, 31, 21)
+    (lesion,) = link_boxes(found((3, HERE, 0.5), (4, wide, 0.5), (5, HERE, 0.5)))
+    np.testing.assert_allclose(lesion.box, (9, 9, 3, 31, 21, 6))
+    assert lesion.key == 4
 
 
 def test_boxes_beside_each_other_are_two_lesions_best_first() -> None:
@@ -75,7 +90,7 @@ def test_every_box_is_in_exactly_one_lesion() -> None:
     for lesion in lesions:
         numbers = detections.slices[list(lesion.members)]
         assert (np.diff(numbers) >= 1).all()
-        assert (np.diff(numbers) <= 2).all()
+        assert (np.diff(numbers) <= 1).all()
     assert [lesion.score for lesion in lesions] == sorted((lesion.score for lesion in lesions), reverse=True)
 
 
@@ -88,3 +103,9 @@ def test_box_at_either_end_stays_within_the_scan() -> None:
 def test_settings_are_checked(settings: dict) -> None:
     with pytest.raises(ValueError, match="min_iou in"):
         link_boxes(found(), **settings)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_score_threshold_is_checked(threshold: float) -> None:
+    with pytest.raises(ValueError, match="score threshold from 0 to 1"):
+        link_boxes(found(), score_threshold=threshold)

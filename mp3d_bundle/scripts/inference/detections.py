@@ -46,7 +46,8 @@ class Lesion:
     """Slice boxes that were linked along z.
 
     Attributes:
-        box: ``(6,)`` float64 ``x1, y1, z1, x2, y2, z2`` canonical edges around all of them.
+        box: ``(6,)`` float64 ``x1, y1, z1, x2, y2, z2`` canonical edges: in the plane its best box,
+            along z from the first to the last of its boxes.
         score: The best score of them.
         key: Lattice slice of the best score.
         key_box: ``(4,)`` float64, the best-scored slice box.

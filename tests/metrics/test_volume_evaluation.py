@@ -39,7 +39,7 @@ def test_perfect_boxes_score_one_everywhere() -> None:
     for figures in list(metrics["protocols"].values())[:3]:
         assert figures["sensitivity"] == dict.fromkeys(TARGETS, 1.0)
         assert figures["mean_sensitivity"] == 1.0
-        assert figures["sensitivity_interval"] == dict.fromkeys(TARGETS, [1.0, 1.0])
+        assert figures["sensitivity_interval"] == {target: [1.0, 1.0] for target in TARGETS}
         assert figures["end_of_curve"] == {"fps_per_volume": 0.0, "sensitivity": 1.0}
         assert figures["found"] == {"lesions": 4, "median_iou": 1.0, "median_volume_ratio": 1.0}
 

@@ -138,9 +138,7 @@ def test_a_table_without_lesions_shows_dashes(tmp_path: Path) -> None:
 
 
 def test_predictions_in_the_official_form() -> None:
-    first, second = official_predictions(
-        [{**case, "boxes": case["boxes"], "scores": case["scores"]} for case in cases()]
-    ).values()
+    first, second = official_predictions(cases()).values()
     assert first == [[*LESION, 0.9], [*ELSEWHERE, 0.4]]
     assert second == [[*LESION, 0.45]]
     (none,) = official_predictions([{"id": "a", "boxes": [], "scores": []}]).values()

@@ -79,5 +79,6 @@ def volume_froc_figure(
     figure.suptitle(f"FROC of whole volumes: {dataset_name}", fontsize=13, fontweight="bold")
     if notice:
         axes.set_title(textwrap.fill(notice, 90), fontsize=9.5, color="#b00020")
-    figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, ncols=1)
+    if any(curve.num_lesions for curve in curves.values()):
+        figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, ncols=1)
     return figure

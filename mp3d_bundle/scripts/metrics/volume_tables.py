@@ -101,9 +101,7 @@ def _sides_mm(box: np.ndarray, spacing: Sequence[float] | None, in_3d: bool) -> 
 
 def official_predictions(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
     """Detections as the hand-labelled set's code takes them: name to rows ``x1, y1, z1, x2, y2, z2, score``."""
-    return {
-        case["id"]: np.column_stack([case["boxes"], case["scores"]]).reshape(-1, 7).round(6).tolist() for case in cases
-    }
+    return {case["id"]: np.column_stack([case["boxes"], case["scores"]]).reshape(-1, 7).tolist() for case in cases}
 
 
 def volume_notes(metrics: Mapping[str, Any]) -> list[str]:

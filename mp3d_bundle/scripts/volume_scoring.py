@@ -1,0 +1,183 @@
+"""The work behind ``python -m monai.bundle run evaluating_volumes``: detect in every sub-volume, then score in 3D."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from .data.subvolumes import VolumeRecord, read_subvolume
+from .data.volume_frames import from_edges, from_slab
+from .data.volume_labels import parse_name, read_content
+from .inference.detections import Lesion, SliceBoxes
+from .inference.linking import link_boxes
+from .inference.volume import VolumeDetector
+from .inferring import Weights
+from .metrics.bootstrap import Bootstrap
+from .metrics.files import write_json
+from .metrics.volume_report import write_volume_report
+from .metrics.volume_tables import format_volume_table, official_predictions
+from .metrics.volumes import check_volume_boxes
+
+logger = logging.getLogger(__name__)
+
+Detections = dict[str, np.ndarray]
+
+
+@dataclass
+class VolumeScorer:
+    """Detect lesions in sub-volumes, or take detections from a file, and score them against 3D labels.
+
+    Attributes:
+        dataset: Volume records, see `scripts.data.subvolumes`.
+        inferer: Scan and network to slice boxes.
+        weights: The network.
+        output_dir: Folder of the report.
+        link: Slice boxes to lesions.
+        predictions: Detections to score instead of running a network, see `read_predictions`; None to run it.
+        dataset_name: What is scored, for titles.
+        notice: What every result on these data must say, if anything.
+        bootstrap: How to resample patients; 1,000 resamples by default.
+        progress: Show a progress bar over the sub-volumes.
+    """
+
+    dataset: Sequence[VolumeRecord]
+    inferer: VolumeDetector
+    weights: Weights
+    output_dir: str | Path
+    link: Callable[[SliceBoxes], list[Lesion]] = link_boxes
+    predictions: str | Path | None = None
+    dataset_name: str = "sub-volumes"
+    notice: str | None = None
+    bootstrap: Bootstrap | None = None
+    progress: bool = True
+
+    def run(self) -> dict[str, Any]:
+        """Detect, score and write; ``predictions.json`` is written before anything is scored.
+
+        Returns:
+            The content of ``metrics.json``.
+
+        Raises:
+            OSError: If there are no weights, a slice cannot be read, or a file cannot be written.
+            ValueError: If the weights, a slice, or the file of predictions cannot be used.
+            FloatingPointError: If the network gives NaN.
+        """
+        folder = Path(self.output_dir)
+        records = list(self.dataset)
+        notices = [self.notice]
+        if self.predictions is None:
+            cases = self._detect(records)
+            notices.append(self.weights.info.get("notice"))
+            write_json(official_predictions(cases), folder / "predictions.json")
+        else:
+            found = read_predictions(self.predictions, [record["id"] for record in records])
+            cases = [{**record, **found[record["id"]]} for record in records]
+        metrics = write_volume_report(
+            cases,
+            folder,
+            bootstrap=self.bootstrap,
+            dataset_name=self.dataset_name,
+            notice=" ".join(notice for notice in notices if notice) or None,
+        )
+        logger.info("Results on %s:\n%s", self.dataset_name, format_volume_table(metrics))
+        return metrics
+
+    def _detect(self, records: Sequence[VolumeRecord]) -> list[dict[str, Any]]:
+        network = self.weights.load()
+        with tqdm(records, desc="sub-volumes", unit="volume", disable=not self.progress) as bar:
+            return [{**record, **self._detect_one(record, network)} for record in bar]
+
+    def _detect_one(self, record: VolumeRecord, network: nn.Module) -> Detections:
+        scan = read_subvolume(record)
+        _check_inside(record, scan.hu.shape)
+        found = self.inferer(scan, network)
+        return lesion_boxes(found, self.link(found), record["slice_range"][0])
+
+
+def lesion_boxes(found: SliceBoxes, lesions: Sequence[Lesion], first: int) -> Detections:
+    """Put linked lesions into the volume frame.
+
+    Args:
+        found: Slice boxes of the sub-volume.
+        lesions: What was linked of them.
+        first: Number of the sub-volume's first slice in the series.
+
+    Returns:
+        ``boxes`` ``(M, 6)`` on whole slices, ``scores`` ``(M,)``, and ``tracks`` ``(K, 6)``: on each slice of a lesion
+        its slice box nearest to it along z.
+    """
+    edges = np.array([lesion.box for lesion in lesions], dtype=np.float64).reshape(-1, 6)
+    boxes = from_edges(edges, first, found.shape[0])
+    tracks = [np.zeros((0, 6))]
+    for row, (lesion, box) in enumerate(zip(lesions, boxes, strict=True)):
+        members = np.asarray(lesion.members)
+        slices = np.arange(box[2], box[5] + 1)
+        away = np.abs(found.positions[found.slices[members]][None, :] - (slices - first)[:, None])
+        nearest = members[away.argmin(axis=1)]
+        plane = from_slab(found.boxes[nearest], slices, slices)[:, [0, 1, 3, 4]]
+        tracks.append(np.column_stack([np.full(len(slices), row), slices, plane]))
+    scores = np.array([lesion.score for lesion in lesions], dtype=np.float64)
+    return {"boxes": boxes, "scores": scores, "tracks": np.concatenate(tracks)}
+
+
+def _check_inside(record: VolumeRecord, shape: tuple[int, ...]) -> None:
+    """Refuse labels that lie wholly outside of the slices: another series, or another size of image."""
+    for key in ("true_boxes", "key_boxes"):
+        boxes = record[key] if record[key] is not None else np.zeros((0, 6))
+        outside = (boxes[:, 3:5] < 0).any(axis=1) | (boxes[:, 0] >= shape[2]) | (boxes[:, 1] >= shape[1])
+        if outside.any():
+            row = int(np.flatnonzero(outside)[0])
+            raise ValueError(
+                f"Expected boxes that overlap their slices of {shape[1]} x {shape[2]} pixels, got "
+                f"{boxes[row].tolist()} (first and last pixel and slice) as box {row} in {record['source']}."
+            )
+
+
+def read_predictions(path: str | Path, names: Sequence[str]) -> dict[str, Detections]:
+    """Read detections in the form that the hand-labelled set's own evaluation code takes.
+
+    Args:
+        path: ``.json`` or ``.pkl``: name of the sub-volume to rows ``x1, y1, z1, x2, y2, z2, score`` in the volume
+            frame; no rows where nothing was detected.
+        names: Sub-volumes that must be there; further ones are left out, with a line in the log.
+
+    Returns:
+        ``boxes`` ``(M, 6)`` and ``scores`` ``(M,)`` by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, a sub-volume is missing, or rows are not as expected.
+    """
+    path = Path(path)
+    content = read_content(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"Expected a dict of sub-volumes, got {type(content).__name__} in {path}.")
+    rows = {parse_name(str(name), path).name: value for name, value in content.items()}
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise ValueError(
+            f"Expected detections for every sub-volume (an empty list for none), got none for {len(missing)} of "
+            f"{len(names)}, {missing[0]} the first, in {path}."
+        )
+    if len(rows) > len(names):
+        logger.warning("%s: %d sub-volumes that are not scored are left out.", path, len(rows) - len(names))
+    return {name: _prediction(rows[name], f"{path}, {name}") for name in names}
+
+
+def _prediction(value: Any, where: str) -> Detections:
+    try:
+        table = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        table = np.zeros((1, 1))
+    if table.size == 0:
+        table = np.zeros((0, 7))
+    if table.ndim != 2 or table.shape[1] != 7:
+        raise ValueError(f"Expected rows of seven numbers (a box and its score), got shape {table.shape} in {where}.")
+    return {"boxes": check_volume_boxes(table[:, :6], where), "scores": table[:, 6]}

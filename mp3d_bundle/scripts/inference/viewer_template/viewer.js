@@ -1,0 +1,454 @@
+"use strict";
+(() => {
+const get = (id) => document.getElementById(id);
+const data = JSON.parse(get("data").textContent);
+const [depth, height, width] = data.shape;
+const [stepX, stepY, stepZ] = data.spacing;
+const [pictureWidth, pictureHeight, secondRow] = data.picture;
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const KEEP = 64; // decoded slices held in memory
+const AHEAD = 6; // slices decoded before they are asked for
+
+// ---- Hounsfield units from the two pictures of a slice ----
+
+const interpolate = (grey, knots) => {
+  let last = 1;
+  while (last < knots.length - 1 && grey > knots[last][1]) last += 1;
+  const [[low, from], [high, to]] = [knots[last - 1], knots[last]];
+  return low + (high - low) * (grey - from) / (to - from);
+};
+const greys = [...Array(256).keys()];
+const fineHu = Float32Array.from(greys, (grey) => data.fine[0] + (data.fine[1] - data.fine[0]) * grey / 255);
+const coarseHu = Float32Array.from(greys, (grey) => interpolate(grey, data.coarse));
+// How far the fine picture counts where the coarse one shows a value.
+const fineShare = coarseHu.map((hu) => {
+  const [outerLow, innerLow, innerHigh, outerHigh] = data.blend;
+  return clamp(Math.min((hu - outerLow) / (innerLow - outerLow), (outerHigh - hu) / (outerHigh - innerHigh)), 0, 1);
+});
+
+const scratch = document.createElement("canvas");
+scratch.width = pictureWidth;
+scratch.height = secondRow + pictureHeight;
+const reading = scratch.getContext("2d", { willReadFrequently: true });
+
+const decode = async (z) => {
+  const picture = new Image();
+  picture.src = "data:image/jpeg;base64," + get("s" + z).textContent;
+  await picture.decode();
+  reading.drawImage(picture, 0, 0);
+  const pixels = reading.getImageData(0, 0, pictureWidth, secondRow + pictureHeight).data;
+  const hu = new Int16Array(pictureWidth * pictureHeight);
+  const second = 4 * secondRow * pictureWidth;
+  for (let at = 0; at < hu.length; at += 1) {
+    const coarse = pixels[second + 4 * at];
+    const base = coarseHu[coarse];
+    hu[at] = base + fineShare[coarse] * (fineHu[pixels[4 * at]] - base);
+  }
+  return hu;
+};
+
+const slices = new Map(); // slice -> values, the one used last at the end
+const coming = new Map(); // slice -> promise
+const load = (z) => {
+  if (slices.has(z)) return Promise.resolve();
+  if (!coming.has(z)) {
+    coming.set(z, decode(z).then((hu) => {
+      slices.set(z, hu);
+      if (slices.size > KEEP) slices.delete(slices.keys().next().value);
+    }).catch((error) => { get("status").textContent = `Slice ${data.numbers[z]} cannot be shown: ${error.message}`; })
+      .finally(() => coming.delete(z)));
+  }
+  return coming.get(z);
+};
+
+// ---- what is shown ----
+
+const view = { z: 0, down: 1, level: 40, width: 400, ownWindow: false, zoom: 1, panX: 0, panY: 0, boxes: true, chosen: null, pointer: null };
+const canvas = get("image");
+const painting = canvas.getContext("2d");
+const slice = document.createElement("canvas");
+slice.width = pictureWidth;
+slice.height = pictureHeight;
+const slicePainting = slice.getContext("2d");
+const sliceImage = slicePainting.createImageData(pictureWidth, pictureHeight);
+sliceImage.data.fill(255);
+let greyOf = null; // display grey by value + 2000
+
+const setWindow = (level, windowWidth, own) => {
+  view.level = clamp(Math.round(level), -1500, 2000);
+  view.width = clamp(Math.round(windowWidth), 2, 4000);
+  view.ownWindow = view.ownWindow || own;
+  greyOf = Uint8ClampedArray.from({ length: 5000 }, (_, at) => 255 * (at - 2000 - view.level + view.width / 2) / view.width);
+  get("level").value = view.level;
+  get("levelvalue").textContent = view.level;
+  get("width").value = view.width;
+  get("widthvalue").textContent = view.width;
+  for (const button of presets) {
+    const [low, high] = [Number(button.dataset.low), Number(button.dataset.high)];
+    button.setAttribute("aria-pressed", String(view.level * 2 === low + high && view.width === high - low));
+  }
+  redraw();
+};
+
+const presets = [...document.querySelectorAll("[data-low]")];
+const usePreset = (index, own) => {
+  const [low, high] = [Number(presets[index].dataset.low), Number(presets[index].dataset.high)];
+  setWindow((low + high) / 2, high - low, own);
+};
+
+const threshold = get("threshold");
+const shown = (lesion) => lesion.score >= Number(threshold.value);
+
+const goTo = (z) => {
+  const next = clamp(z, 0, depth - 1);
+  view.down = next > view.z ? -1 : 1;
+  view.z = next;
+  get("slice").value = depth - 1 - next;
+  redraw();
+};
+
+const choose = (lesion) => {
+  view.chosen = lesion;
+  if (!view.ownWindow) usePreset(lesion.preset, false);
+  if (view.zoom > 1) {
+    const scale = fitScale() * view.zoom;
+    view.panX = scale * stepX * (width / 2 - (lesion.box[0] + lesion.box[3]) / 2);
+    view.panY = scale * stepY * (height / 2 - (lesion.box[1] + lesion.box[4]) / 2);
+  }
+  for (const other of data.lesions) other.button.setAttribute("aria-current", String(other === lesion));
+  lesion.button.scrollIntoView({ block: "nearest" });
+  goTo(lesion.key);
+};
+
+const chooseNext = (step) => {
+  const list = data.lesions.filter(shown);
+  if (!list.length) return;
+  const at = list.indexOf(view.chosen);
+  choose(list[at < 0 ? (step > 0 ? 0 : list.length - 1) : (at + step + list.length) % list.length]);
+};
+
+// ---- drawing ----
+
+// CSS pixels per mm at which the whole slice fits.
+const fitScale = () => Math.min(canvas.clientWidth / (width * stepX), canvas.clientHeight / (height * stepY));
+// Where the slice lies on the canvas, and pixels per column and row.
+const frame = () => {
+  const scale = fitScale() * view.zoom;
+  const [perColumn, perRow] = [scale * stepX, scale * stepY];
+  return {
+    left: (canvas.clientWidth - width * perColumn) / 2 + view.panX,
+    top: (canvas.clientHeight - height * perRow) / 2 + view.panY,
+    perColumn, perRow, scale,
+  };
+};
+
+let due = false;
+const redraw = () => {
+  if (!due) {
+    due = true;
+    requestAnimationFrame(() => { due = false; draw(); });
+  }
+};
+
+const draw = () => {
+  const z = view.z;
+  const hu = slices.get(z);
+  if (!hu) { // the picture before stays until this one is there
+    load(z).then(() => { if (view.z === z && slices.has(z)) redraw(); });
+    return;
+  }
+  slices.delete(z);
+  slices.set(z, hu);
+  const dots = window.devicePixelRatio || 1;
+  const [wide, high] = [Math.round(canvas.clientWidth * dots), Math.round(canvas.clientHeight * dots)];
+  if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];
+  const pixels = sliceImage.data;
+  for (let at = 0; at < hu.length; at += 1) pixels[4 * at] = pixels[4 * at + 1] = pixels[4 * at + 2] = greyOf[hu[at] + 2000];
+  slicePainting.putImageData(sliceImage, 0, 0);
+  painting.setTransform(dots, 0, 0, dots, 0, 0);
+  painting.fillStyle = "#000";
+  painting.fillRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+  painting.imageSmoothingQuality = "high";
+  const place = frame();
+  painting.drawImage(slice, place.left, place.top, width * place.perColumn, height * place.perRow);
+  const here = data.lesions.filter((lesion) => shown(lesion) && lesion.box[2] < z + 1 && lesion.box[5] > z);
+  if (view.boxes) for (const lesion of [...here].sort((one) => (one === view.chosen ? 1 : -1))) drawLesion(lesion, z, place);
+  drawTexts(hu, place);
+  drawOverview();
+  const list = here.map((lesion) => `${lesion.number} (${lesion.score.toFixed(2)})`).join(", ");
+  get("status").textContent = `Slice ${data.numbers[z]} (0 to ${depth - 1}), z ${data.heights[z].toFixed(1)} mm` +
+    (list ? `; lesion ${list}` : "");
+  document.body.dataset.shown = z;
+  document.body.dataset.window = `${view.level} ${view.width}`;
+  loadAhead(z, view.down);
+};
+
+// One after the other, so that a jump does not wait for slices that nobody wants any more.
+const loadAhead = async (z, down) => {
+  for (let next = 1; next <= AHEAD && view.z === z; next += 1) {
+    const ahead = z - down * next;
+    if (ahead >= 0 && ahead < depth) await load(ahead);
+  }
+};
+
+const drawLesion = (lesion, z, place) => {
+  let nearest = lesion.members[0];
+  for (const member of lesion.members) if (Math.abs(member[0] - z) < Math.abs(nearest[0] - z)) nearest = member;
+  const [position, x1, y1, x2, y2] = nearest;
+  const found = Math.abs(position - z) <= data.thickness / 2 + 0.5;
+  const chosen = lesion === view.chosen;
+  const [left, top] = [place.left + x1 * place.perColumn, place.top + y1 * place.perRow];
+  const [wide, high] = [(x2 - x1) * place.perColumn, (y2 - y1) * place.perRow];
+  painting.setLineDash(found ? [] : [5, 4]);
+  painting.strokeStyle = "rgba(0, 0, 0, 0.7)";
+  painting.lineWidth = chosen ? 4 : 3;
+  painting.strokeRect(left - 1, top - 1, wide + 2, high + 2);
+  painting.strokeStyle = chosen ? "#5ce1ff" : "#ffd728";
+  painting.lineWidth = chosen ? 2 : 1.4;
+  painting.strokeRect(left - 1, top - 1, wide + 2, high + 2);
+  painting.setLineDash([]);
+  const label = `${lesion.number}: ${lesion.score.toFixed(2)}`;
+  painting.font = "600 13px 'Segoe UI', 'DejaVu Sans', Arial, sans-serif";
+  const room = painting.measureText(label).width + 8;
+  const labelTop = top - 22 > 0 ? top - 21 : top + high + 4;
+  const labelLeft = clamp(left - 2, 0, Math.max(0, canvas.clientWidth - room));
+  painting.fillStyle = "rgba(0, 0, 0, 0.65)";
+  painting.fillRect(labelLeft, labelTop, room, 18);
+  painting.fillStyle = chosen ? "#5ce1ff" : "#ffd728";
+  painting.textAlign = "left";
+  painting.textBaseline = "middle";
+  painting.fillText(label, labelLeft + 4, labelTop + 9.5);
+};
+
+const write = (text, x, y, align, colour) => {
+  painting.textAlign = align;
+  painting.lineWidth = 3;
+  painting.strokeStyle = "rgba(0, 0, 0, 0.8)";
+  painting.strokeText(text, x, y);
+  painting.fillStyle = colour || "#dfe3e8";
+  painting.fillText(text, x, y);
+};
+
+const drawTexts = (hu, place) => {
+  const [wide, high] = [canvas.clientWidth, canvas.clientHeight];
+  painting.textBaseline = "middle";
+  painting.font = "600 16px 'Segoe UI', 'DejaVu Sans', Arial, sans-serif";
+  write("R", 8, high / 2, "left");
+  write("L", wide - 8, high / 2, "right");
+  write("A", wide / 2, 14, "center");
+  write("P", wide / 2, high - 14, "center");
+  painting.font = "13px 'Segoe UI', 'DejaVu Sans', Arial, sans-serif";
+  write(`Slice ${data.numbers[view.z]}  z ${data.heights[view.z].toFixed(1)} mm`, 8, 14, "left");
+  write(`L ${view.level}  W ${view.width}`, wide - 8, 14, "right");
+  write("Not a medical device. Research use only.", 8, high - 14, "left", "#ffb37a");
+  // A bar of 5 cm, or 1 cm when zoomed in.
+  const long = 50 * place.scale < wide / 3 ? 50 : 10;
+  const [right, y] = [wide - 12, high - 28];
+  painting.fillStyle = "#000";
+  painting.fillRect(right - long * place.scale - 1, y - 2, long * place.scale + 2, 4);
+  painting.fillStyle = "#dfe3e8";
+  painting.fillRect(right - long * place.scale, y - 1, long * place.scale, 2);
+  write(`${long / 10} cm`, right, high - 14, "right");
+  if (view.pointer) {
+    const x = Math.floor((view.pointer[0] - place.left) / (width * place.perColumn) * pictureWidth);
+    const row = Math.floor((view.pointer[1] - place.top) / (height * place.perRow) * pictureHeight);
+    if (x >= 0 && row >= 0 && x < pictureWidth && row < pictureHeight) {
+      write(`about ${hu[row * pictureWidth + x]} HU`, wide - 8, 34, "right");
+    }
+  }
+};
+
+// ---- overview ----
+
+const SVG = "http://www.w3.org/2000/svg";
+const views = [["coronal", width, stepX, 0], ["sagittal", height, stepY, 1]].map(([id, count, step, axis]) => {
+  const element = get(id);
+  const svg = element.querySelector("svg");
+  svg.setAttribute("viewBox", `0 0 ${count * step} ${depth * stepZ}`);
+  const line = document.createElementNS(SVG, "line");
+  line.setAttribute("x2", count * step);
+  svg.append(line);
+  return { element, svg, line, count, step, axis, marks: new Map() };
+});
+for (const one of views) {
+  for (const lesion of [...data.lesions].reverse()) {
+    const mark = document.createElementNS(SVG, "rect");
+    const [low, end] = [lesion.box[one.axis] * one.step, lesion.box[one.axis + 3] * one.step];
+    mark.setAttribute("x", low);
+    mark.setAttribute("width", end - low);
+    mark.setAttribute("y", (depth - lesion.box[5]) * stepZ);
+    mark.setAttribute("height", (lesion.box[5] - lesion.box[2]) * stepZ);
+    one.svg.append(mark);
+    one.marks.set(lesion, mark);
+  }
+  const jump = (event, exact) => {
+    const area = one.element.getBoundingClientRect();
+    const mm = [(event.clientX - area.left) / area.width * one.count * one.step, (event.clientY - area.top) / area.height * depth * stepZ];
+    const margin = 6 / area.width * one.count * one.step;
+    const hit = (lesion) => mm[0] > lesion.box[one.axis] * one.step - margin && mm[0] < lesion.box[one.axis + 3] * one.step + margin &&
+      mm[1] > (depth - lesion.box[5]) * stepZ - margin && mm[1] < (depth - lesion.box[2]) * stepZ + margin;
+    // The smallest one, so that a large one hides none.
+    const sizeOf = (lesion) => (lesion.box[one.axis + 3] - lesion.box[one.axis]) * (lesion.box[5] - lesion.box[2]);
+    const lesion = exact && data.lesions.filter((other) => shown(other) && hit(other)).sort((first, second) => sizeOf(first) - sizeOf(second))[0];
+    if (lesion) choose(lesion);
+    else goTo(depth - 1 - Math.floor(mm[1] / stepZ));
+  };
+  one.element.addEventListener("pointerdown", (event) => { one.element.setPointerCapture(event.pointerId); jump(event, true); event.preventDefault(); });
+  one.element.addEventListener("pointermove", (event) => { if (event.buttons & 1) jump(event, false); });
+}
+// Side by side, or one below the other where that shows more (short scans).
+const sizeOverview = () => {
+  const box = document.querySelector(".overview");
+  const [wide, deep, long] = [width * stepX, height * stepY, depth * stepZ];
+  const beside = Math.min((box.clientWidth - 12) / (wide + deep), 380 / long);
+  const below = Math.min(box.clientWidth / Math.max(wide, deep), 190 / long);
+  const stacked = below > 1.3 * beside;
+  box.classList.toggle("below", stacked);
+  const scale = stacked ? below : beside;
+  for (const one of views) {
+    one.element.style.width = `${Math.max(24, one.count * one.step * scale)}px`;
+    one.element.style.height = `${Math.max(24, long * scale)}px`;
+  }
+};
+const drawOverview = () => {
+  const y = (depth - view.z - 0.5) * stepZ;
+  for (const one of views) {
+    one.line.setAttribute("y1", y);
+    one.line.setAttribute("y2", y);
+    for (const [lesion, mark] of one.marks) {
+      mark.style.display = view.boxes && shown(lesion) ? "" : "none";
+      mark.classList.toggle("chosen", lesion === view.chosen);
+    }
+  }
+};
+
+// ---- lesion list ----
+
+for (const lesion of data.lesions) {
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  button.type = "button";
+  const parts = [`#${lesion.number}`, lesion.score.toFixed(2), `${lesion.size.map((edge) => edge.toFixed(0)).join(" × ")} mm`, `slice ${data.numbers[lesion.key]}`];
+  for (const [at, part] of parts.entries()) {
+    const element = document.createElement(at === 1 ? "b" : "span");
+    element.textContent = part;
+    button.append(element);
+  }
+  button.setAttribute("aria-label", `Lesion ${lesion.number}, score ${lesion.score.toFixed(2)}, ${parts[2]}, ${parts[3]}`);
+  button.addEventListener("click", () => choose(lesion));
+  item.append(button);
+  get("lesions").append(item);
+  lesion.button = button;
+}
+const applyThreshold = () => {
+  let count = 0;
+  for (const lesion of data.lesions) {
+    lesion.button.parentElement.hidden = !shown(lesion);
+    count += shown(lesion);
+  }
+  get("thresholdvalue").textContent = Number(threshold.value).toFixed(2);
+  get("count").textContent = `${count} of ${data.lesions.length}`;
+  get("none").hidden = count > 0;
+  redraw();
+};
+
+// ---- mouse and keys ----
+
+let wheel = 0;
+canvas.addEventListener("wheel", (event) => {
+  event.preventDefault();
+  if (event.ctrlKey) { zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15, [event.offsetX, event.offsetY]); return; }
+  // A notch of a wheel is one slice; a touch pad sends many small steps.
+  wheel = event.deltaMode || Math.abs(event.deltaY) >= 50 ? Math.sign(event.deltaY) * 40 : wheel + event.deltaY;
+  if (Math.abs(wheel) >= 40) {
+    goTo(view.z - Math.trunc(wheel / 40));
+    wheel = 0;
+  }
+}, { passive: false });
+
+const zoomBy = (factor, about) => {
+  const [x, y] = about || [canvas.clientWidth / 2, canvas.clientHeight / 2];
+  const zoom = clamp(view.zoom * factor, 1, 12);
+  const ratio = zoom / view.zoom;
+  view.panX = (x - canvas.clientWidth / 2) * (1 - ratio) + view.panX * ratio;
+  view.panY = (y - canvas.clientHeight / 2) * (1 - ratio) + view.panY * ratio;
+  view.zoom = zoom;
+  if (zoom === 1) [view.panX, view.panY] = [0, 0];
+  redraw();
+};
+const fit = () => { [view.zoom, view.panX, view.panY] = [1, 0, 0]; redraw(); };
+
+canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); });
+canvas.addEventListener("pointermove", (event) => {
+  view.pointer = [event.offsetX, event.offsetY];
+  if (event.buttons & 1 && event.shiftKey || event.buttons & 4) {
+    view.panX += event.movementX;
+    view.panY += event.movementY;
+  } else if (event.buttons & 1) {
+    const pace = view.width / 400;
+    setWindow(view.level + 2 * pace * event.movementY, view.width + 2 * pace * event.movementX, true);
+  }
+  redraw();
+});
+canvas.addEventListener("pointerleave", () => { view.pointer = null; redraw(); });
+
+const toggleBoxes = () => { view.boxes = get("boxes").checked; redraw(); };
+const actions = {
+  ArrowDown: () => goTo(view.z - 1), ArrowUp: () => goTo(view.z + 1),
+  PageDown: () => goTo(view.z - 10), PageUp: () => goTo(view.z + 10),
+  Home: () => goTo(depth - 1), End: () => goTo(0),
+  n: () => chooseNext(1), ArrowRight: () => chooseNext(1), p: () => chooseNext(-1), ArrowLeft: () => chooseNext(-1),
+  1: () => usePreset(0, true), 2: () => usePreset(1, true), 3: () => usePreset(2, true),
+  "+": () => zoomBy(1.25), "=": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: fit,
+  b: () => { get("boxes").checked = !get("boxes").checked; toggleBoxes(); },
+};
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const target = event.target;
+  // Sliders keep their own keys; the one for slices runs as the picture does.
+  if (target.type === "range" && target.id !== "slice" && event.key.length > 1) return;
+  const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (action) {
+    event.preventDefault();
+    action();
+  }
+});
+
+get("slice").addEventListener("input", (event) => goTo(depth - 1 - Number(event.target.value)));
+get("level").addEventListener("input", (event) => setWindow(Number(event.target.value), view.width, true));
+get("width").addEventListener("input", (event) => setWindow(view.level, Number(event.target.value), true));
+presets.forEach((button, index) => button.addEventListener("click", () => usePreset(index, true)));
+get("zoomin").addEventListener("click", () => zoomBy(1.25));
+get("zoomout").addEventListener("click", () => zoomBy(0.8));
+get("fit").addEventListener("click", fit);
+get("boxes").addEventListener("change", toggleBoxes);
+threshold.addEventListener("input", applyThreshold);
+new ResizeObserver(() => { sizeOverview(); redraw(); }).observe(canvas);
+
+// ---- beginning ----
+
+for (const [name, text] of data.about) {
+  const [term, meaning] = [document.createElement("dt"), document.createElement("dd")];
+  [term.textContent, meaning.textContent] = [name, text];
+  get("about").append(term, meaning);
+}
+get("slice").max = depth - 1;
+threshold.min = Math.floor(100 * Math.min(data.threshold ?? 1, ...data.lesions.map((lesion) => lesion.score))) / 100;
+threshold.max = 1;
+threshold.value = data.threshold ?? 0;
+sizeOverview();
+usePreset(1, false);
+applyThreshold();
+const first = data.lesions.find(shown);
+if (first) choose(first);
+else goTo(Math.floor(depth / 2));
+canvas.focus({ preventScroll: true });
+
+// Some browsers change what scripts read from pictures, against fingerprinting.
+reading.fillStyle = "#404040";
+reading.fillRect(0, 0, 2, 2);
+if (Math.abs(reading.getImageData(1, 1, 1, 1).data[0] - 64) > 2) {
+  get("none").hidden = false;
+  get("none").textContent = "This browser alters pictures that a page reads (protection against fingerprinting): allow it for this file, or use another browser.";
+}
+})();

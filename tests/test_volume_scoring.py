@@ -269,7 +269,7 @@ def test_config_runs_a_network_from_end_to_end(dataset: Path, tmp_path: Path) ->
     flow.finalize()
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["notice"] == "Synthetic, no patients. Random weights."
-    assert metrics["dataset"] == "lesions_3d.json all"
+    assert metrics["dataset"] == "lesions_3d.json"
     assert metrics["counts"]["detections"] > 0
     assert metrics["bootstrap"]["resamples"] == 20
     names = {"predictions.json", "sensitivity.csv", "froc.csv", "detections.csv", "lesions.csv", "froc.png"}
@@ -287,6 +287,8 @@ def test_hand_labelled_volumes_score_one_against_themselves(shared: Path, tmp_pa
     flow.initialize()
     flow.run()
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    # A file without parts is no part, whatever part was asked for.
+    assert metrics["dataset"] == "manual_val.json"
     assert metrics["counts"] == {"volumes": 200, "patients": 99, "detections": 1292}
     assert list(metrics["protocols"]) == ["3D IoBB 0.3", "3D IoU 0.3", "3D IoU 0.5"]
     for figures in metrics["protocols"].values():

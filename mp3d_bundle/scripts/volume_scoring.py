@@ -41,7 +41,7 @@ class VolumeScorer:
         output_dir: Folder of the report.
         link: Slice boxes to lesions.
         predictions: Detections to score instead of running a network, see `read_predictions`; None to run it.
-        dataset_name: What is scored, for titles.
+        dataset_name: What is scored, for titles; the part of the label file is added.
         notice: What every result on these data must say, if anything.
         bootstrap: How to resample patients; 1,000 resamples by default.
         progress: Show a progress bar over the sub-volumes.
@@ -79,14 +79,15 @@ class VolumeScorer:
         else:
             found = read_predictions(self.predictions, [record["id"] for record in records])
             cases = [{**record, **found[record["id"]]} for record in records]
+        name = " ".join(filter(None, [self.dataset_name, records[0]["part"]])) if records else self.dataset_name
         metrics = write_volume_report(
             cases,
             folder,
             bootstrap=self.bootstrap,
-            dataset_name=self.dataset_name,
+            dataset_name=name,
             notice=" ".join(notice for notice in notices if notice) or None,
         )
-        logger.info("Results on %s:\n%s", self.dataset_name, format_volume_table(metrics))
+        logger.info("Results on %s:\n%s", name, format_volume_table(metrics))
         return metrics
 
     def _detect(self, records: Sequence[VolumeRecord]) -> list[dict[str, Any]]:

@@ -159,7 +159,7 @@ def test_synthetic_labels_are_chosen_by_split(dataset: Path) -> None:
         load(dataset, missing_images="ignore")
     rows = [row(104), row(104, File_name="000002_01_01_104.png", Train_Val_Test="1")]
     write_table(dataset / "DL_info.csv", *rows)
-    assert [record["patient"] for record in load(dataset)] == ["000001"]
+    assert [(record["patient"], record["part"]) for record in load(dataset)] == [("000001", "test")]
     assert load(dataset)[0]["spacing"] == (1.6, 1.6, 1.0)
     assert len(load(dataset, split="all", missing_images="ignore")) == 2
     with pytest.raises(ValueError, match="rows of the split validation"):

@@ -37,7 +37,7 @@ def test_hand_labelled_pickle_in_parts(tmp_path: Path) -> None:
     path = write(tmp_path / "release.pkl", parts)
     for part in ("val", "validation"):
         labels = read_volume_labels(path, part)
-        assert labels.format == "manual"
+        assert (labels.format, labels.part) == ("manual", "val")
         (volume,) = labels.volumes
         assert (volume.name, volume.series, volume.patient) == (NAME, "000001_01_01", "000001")
         assert (volume.first, volume.last) == (103, 115)
@@ -46,7 +46,9 @@ def test_hand_labelled_pickle_in_parts(tmp_path: Path) -> None:
     (empty,) = read_volume_labels(path, "test").volumes
     assert empty.true_boxes is not None
     assert empty.true_boxes.shape == (0, 6)
-    assert [volume.name for volume in read_volume_labels(path).volumes] == [NAME, OTHER]
+    whole = read_volume_labels(path)
+    assert whole.part is None
+    assert [volume.name for volume in whole.volumes] == [NAME, OTHER]
     with pytest.raises(ValueError, match=r"one of the parts val, test or all, got 'train' for .*release\.pkl"):
         read_volume_labels(path, "train")
 

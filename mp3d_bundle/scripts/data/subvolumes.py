@@ -3,7 +3,8 @@
 A *volume record* is a dict for one sub-volume, without pixels:
 
 - ``id`` (``000001_01_01_103-115``), ``series``, ``patient``, ``slice_range`` (first and last slice number,
-  inclusive), ``folder`` (path of the series' PNGs), ``source`` (the place of the labels, for messages);
+  inclusive), ``folder`` (path of the series' PNGs), ``source`` (the place of the labels, for messages), ``part`` (of
+  the label file, or None for all of it);
 - ``spacing``: ``(x, y, z)`` mm, or None where neither known nor needed; ``slice_interval``: z of it, or None;
 - ``true_boxes`` and ``key_boxes``: float64 ``(N, 6)`` in the volume frame (see `volume_frames`), or None where the
   labels are not of that kind.
@@ -118,15 +119,17 @@ def load_volumes(
         raise FileNotFoundError(f"Expected the data set's labels at {own}, but there is no such file.")
     known = Annotations(own if own.is_file() else None, images_dir)
     read = read_volume_labels(labels, split, label_format=label_format)
-    volumes = read.volumes
+    volumes, part = read.volumes, read.part
     if read.format == "synthetic" and split != ALL:
+        part = split
         patients = known.patients(split)
         volumes = [volume for volume in volumes if volume.patient in patients]
     if not volumes:
         raise ValueError(f"Expected at least one sub-volume of {split}, got none in {labels}.")
     series = known.by_series()
+    given = _checked_spacing(spacing)
     records = [
-        _record(volume, images_dir, series.get(volume.series, []), _checked_spacing(spacing)) for volume in volumes
+        {**_record(volume, images_dir, series.get(volume.series, []), given), "part": part} for volume in volumes
     ]
     present = check_slices(records, missing_images)
     if missing_images != "ignore":

@@ -64,10 +64,17 @@ class VolumeLabel:
 
 @dataclass(frozen=True)
 class VolumeLabels:
-    """A label file: its ``format`` (one of `FORMATS`, found or given) and its ``volumes`` in the file's order."""
+    """What was read of a label file.
+
+    Attributes:
+        format: One of `FORMATS`, found or given.
+        volumes: In the file's order.
+        part: The part that was chosen; None for all of the file.
+    """
 
     format: str
     volumes: list[VolumeLabel]
+    part: str | None = None
 
 
 def read_volume_labels(path: str | Path, part: str = ALL, *, label_format: str = "auto") -> VolumeLabels:
@@ -96,11 +103,11 @@ def read_volume_labels(path: str | Path, part: str = ALL, *, label_format: str =
         if not isinstance(content.get("volumes"), list):
             raise ValueError(f"Expected a list of volumes as in lesions_3d.json, got none in {path}.")
         return VolumeLabels("synthetic", [_synthetic(entry, path) for entry in content["volumes"]])
-    volumes = _choose_part(content, part, path)
+    chosen, volumes = _choose_part(content, part, path)
     if label_format == "auto":
         label_format = _guess(volumes, path)
     read = _READERS[label_format]
-    return VolumeLabels(label_format, [read(str(name), value, path) for name, value in volumes.items()])
+    return VolumeLabels(label_format, [read(str(name), value, path) for name, value in volumes.items()], chosen)
 
 
 def read_content(path: Path) -> Any:
@@ -136,10 +143,10 @@ def parse_name(name: str, path: Path) -> VolumeLabel:
     return VolumeLabel(plain, match["series"], match["patient"], first, last, f"{path}, {name}")
 
 
-def _choose_part(content: Mapping[Any, Any], part: str, path: Path) -> Mapping[Any, Any]:
-    """The sub-volumes of a part, or of all."""
+def _choose_part(content: Mapping[Any, Any], part: str, path: Path) -> tuple[str | None, Mapping[Any, Any]]:
+    """The name of a part and its sub-volumes, or None and all of them."""
     if any(_NAME.fullmatch(str(name)) for name in content):
-        return content
+        return None, content
     if not all(isinstance(volumes, Mapping) for volumes in content.values()):
         name = next(iter(content))
         raise ValueError(f"Expected names of sub-volumes like 000001_01_01_103-115, got {name!r} in {path}.")
@@ -149,11 +156,11 @@ def _choose_part(content: Mapping[Any, Any], part: str, path: Path) -> Mapping[A
             raise ValueError(
                 f"Expected every sub-volume in one part, got one in two of {', '.join(content)} in {path}."
             )
-        return merged
+        return None, merged
     wanted = _PARTS.get(part, part)
     if wanted not in content:
         raise ValueError(f"Expected one of the parts {', '.join(map(str, content))} or {ALL}, got {part!r} for {path}.")
-    return content[wanted]
+    return wanted, content[wanted]
 
 
 def _guess(volumes: Mapping[Any, Any], path: Path) -> str:

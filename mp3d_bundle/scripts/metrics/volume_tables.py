@@ -120,7 +120,7 @@ def _span(span: Sequence[float] | None) -> str:
 
 
 def _line(name: str, cells: Sequence[str]) -> str:
-    return f"  {name:<28}" + "".join(f"{cell:>8}" for cell in cells)
+    return (f"  {name:<28}" + "".join(f"{cell:>8}" for cell in cells)).rstrip()
 
 
 def format_volume_table(metrics: Mapping[str, Any]) -> str:

@@ -7,15 +7,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from fire import Fire
 
-from scripts import demo
+from fake_evaluations import evaluation_in
+from scripts import demo, operating_points
 from scripts.weights import read_tensors
 
 TINY = {"num_train": 4, "num_validation": 2, "num_test": 2}
+
+
+def options_of(command: list[str]) -> list[tuple[str, Any]]:
+    """Options of a command line, numbers as fire reads them."""
+    words = command[3:]
+    numbers = ("--box_threshold", "--pixel_spacing")
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return [(name[2:], float(value) if name in numbers else value) for name, value in pairs]
 
 
 @pytest.fixture
@@ -68,12 +78,15 @@ def test_a_failing_step_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> No
         demo.run("Something", [sys.executable, "-c", "raise SystemExit(3)"])
 
 
-def test_settings_for_inference_are_kept_with_the_weights(tmp_path: Path) -> None:
-    path = tmp_path / "model.pt"
-    torch.save({"model": {"a": torch.ones(2)}, "network": {}, "info": {"name": "x"}}, path)
-    demo.keep_settings(path, score_threshold=0.25, pixel_spacing=1.6)
-    content = read_tensors(path)
-    assert content["info"] == {"name": "x", "inference": {"pixel_spacing": 1.6, "score_threshold": 0.25}}
+def test_settings_for_inference_are_kept_with_the_weights(plan: demo.Plan) -> None:
+    evaluation_in(plan.training / "validation")
+    torch.save({"model": {"a": torch.ones(2)}, "network": {}, "info": {"name": "x"}}, plan.weights)
+    operating_points.operating_points(**dict(options_of(demo.settings_command(plan))))
+    content = read_tensors(plan.weights)
+    settings = content["info"]["inference"]
+    assert settings["pixel_spacing"] == 1.6
+    assert settings["box_threshold"] == 0.1
+    assert settings["score_threshold"] == min(settings["operating_points"].items(), key=lambda one: float(one[0]))[1]
     assert torch.equal(content["model"]["a"], torch.ones(2))
 
 

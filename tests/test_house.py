@@ -42,6 +42,7 @@ DISTRIBUTION = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "ignite": "pytorch-ignite",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef

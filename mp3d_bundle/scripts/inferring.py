@@ -68,8 +68,28 @@ class Weights:
         return self._loaded[1] if self.path.is_file() else {}
 
     def setting(self, name: str, default: Any) -> Any:
-        """The setting ``name`` (``pixel_spacing``, ``score_threshold``) that the weights want, or ``default``."""
+        """The setting ``name`` (``pixel_spacing``, ``box_threshold``, ...) that the weights want, or ``default``."""
         return self.info.get("inference", {}).get(name, default)
+
+    def threshold(self, operating_point: float | str | None, default: float) -> float:
+        """The score threshold of an operating point that `scripts.operating_points` stored with the weights.
+
+        Args:
+            operating_point: False positives per image on the validation split, e.g. 0.5, 1, 2 or 4. None for the
+                threshold that the weights want, or else ``default``.
+            default: Threshold for weights that want none.
+
+        Raises:
+            ValueError: If the weights have no such operating point.
+        """
+        if operating_point is None:
+            return self.setting("score_threshold", default)
+        points = self.setting("operating_points", {})
+        for name, threshold in points.items():
+            if str(operating_point) == name or f"{operating_point}" == f"{float(name)}":
+                return threshold
+        known = f"one out of {', '.join(points)}" if points else "none (these weights have none stored)"
+        raise ValueError(f"Expected an operating point, {known}, got {operating_point!r} for {self.path}.")
 
 
 @dataclass

@@ -68,8 +68,22 @@ def describe_detections(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Les
     ]
 
 
-def describe_lesions(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
-    """One entry per lesion, best score first, numbered from 1."""
+def describe_lesions(
+    scan: ScanLike,
+    found: SliceBoxes,
+    lesions: Sequence[Lesion],
+    *,
+    calibration: Mapping[str, Sequence[float]] | None = None,
+) -> list[dict[str, Any]]:
+    """One entry per lesion, best score first, numbered from 1.
+
+    Args:
+        scan: The scan.
+        found: Its slice boxes.
+        lesions: Its lesions.
+        calibration: Knots ``scores`` and ``probabilities`` of a piecewise linear function; every entry then has a
+            ``probability``, that of a box of its score to be right on the images that the function was fitted on.
+    """
     entries = []
     for number, lesion in enumerate(lesions, start=1):
         box = lesion.box[None]
@@ -80,6 +94,7 @@ def describe_lesions(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion
             {
                 "lesion": number,
                 "score": round(lesion.score, 6),
+                **_probability(lesion.score, calibration),
                 "box_voxel": _numbers(scan.boxes_to_stored(box)[0]),
                 "box_lps_mm": _numbers(scan.boxes_to_lps(box)[0]),
                 "center_lps_mm": _numbers(centre[0]),
@@ -90,6 +105,12 @@ def describe_lesions(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion
             }
         )
     return entries
+
+
+def _probability(score: float, calibration: Mapping[str, Sequence[float]] | None) -> dict[str, float]:
+    if not calibration:
+        return {}
+    return {"probability": round(float(np.interp(score, calibration["scores"], calibration["probabilities"])), 4)}
 
 
 def notices_of(model: Mapping[str, Any]) -> list[str]:

@@ -73,7 +73,7 @@ class ResultWriter:
         folder = Path(self.output_dir) / name
         head = describe_run(scan, found, self.model, self.settings)
         head["timing_s"] = dict(timing or {})
-        entries = describe_lesions(scan, found, lesions)
+        entries = describe_lesions(scan, found, lesions, calibration=self.model.get("calibration"))
         files = {
             "lesions.json": _json({**head, "lesions": entries}),
             "lesions.csv": _csv(entries, " ".join(notices_of(self.model))),
@@ -114,12 +114,15 @@ def _csv(entries: Sequence[Mapping[str, Any]], notice: str) -> bytes:
     voxel = [f"{axis}{end}" for end in _CORNERS for axis in "ijk"]
     lps = [f"{axis}{end}_mm" for end in _CORNERS for axis in "xyz"]
     size = [f"size_{axis}_mm" for axis in "xyz"]
-    writer.writerow(["lesion", "score", *voxel, *lps, *size, "key_slice", "num_slices", "notice"])
+    # Weights without a calibration give no probabilities: no column of empty fields then.
+    probability = ["probability"] if any("probability" in entry for entry in entries) else []
+    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, "key_slice", "num_slices", "notice"])
     for entry in entries:
         writer.writerow(
             [
                 entry["lesion"],
                 entry["score"],
+                *(entry[name] for name in probability),
                 *entry["box_voxel"],
                 *entry["box_lps_mm"],
                 *entry["size_mm"],

@@ -1,0 +1,31 @@
+"""What is said about lesions: probabilities where the weights carry a calibration, and nowhere else."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from fake_scans import BlobDetector, ball_scan, scan_of
+from scripts.data.intensity import IntensityWindow
+from scripts.data.slab import resample_z
+from scripts.inference.linking import link_boxes
+from scripts.inference.report import describe_lesions
+from scripts.inference.slabs import SlabCutter
+from scripts.inference.volume import VolumeDetector
+from scripts.inference.writers import ResultWriter
+
+CALIBRATION = {"scores": [0.0, 1.0], "probabilities": [0.1, 0.5]}
+
+
+def test_probability_stands_beside_the_score_of_calibrated_weights(tmp_path: Path) -> None:
+    scan = scan_of(ball_scan())
+    found = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)(scan, BlobDetector())
+    lesions = link_boxes(found)
+    (plain,) = describe_lesions(scan, found, lesions)
+    assert "probability" not in plain
+    (entry,) = describe_lesions(scan, found, lesions, calibration=CALIBRATION)
+    assert entry["probability"] == round(0.1 + 0.4 * lesions[0].score, 4)
+    for model, columns in (({"calibration": CALIBRATION}, ["score", "probability"]), ({}, ["score", "i1"])):
+        ResultWriter(tmp_path, model)(scan, found, lesions)
+        with (tmp_path / "lesions.csv").open(newline="") as file:
+            assert next(csv.reader(file))[1:3] == columns

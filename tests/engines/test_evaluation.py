@@ -80,10 +80,14 @@ def test_a_weights_file_describes_its_network(tmp_path: Path) -> None:
         "_target_": "scripts.networks.mp3d_fpn", "num_slices": 3, "fpn_channels": 8, "body": body, "head": head,
     }  # fmt: skip
     save_weights(tmp_path / "narrow.pt", build_network(definition), definition, {})
-    default = FakeDetector()
-    network = described_network(tmp_path / "narrow.pt", default)
+    default, plain = FakeDetector(), {"_target_": "scripts.networks.mp3d_fpn", "num_slices": 3}
+    network = described_network(tmp_path / "narrow.pt", default, asked=plain)
     WeightsLoader(network, tmp_path / "narrow.pt").load()
     assert network is not default
-    assert described_network(tmp_path / "none.pt", default) is default
+    assert described_network(tmp_path / "none.pt", default, asked=plain) is default
     torch.save(default.state_dict(), tmp_path / "bare.pt")
-    assert described_network(tmp_path / "bare.pt", default) is default
+    assert described_network(tmp_path / "bare.pt", default, asked=plain) is default
+    # Who names a network in the config gets that one, and the weights must fit it.
+    assert described_network(tmp_path / "narrow.pt", default, asked={**plain, "fpn_channels": 8}) is default
+    with pytest.raises(ValueError, match=r"weights for 9 slices, got weights for 3 .*--num_slices 3"):
+        described_network(tmp_path / "narrow.pt", default, asked={**plain, "num_slices": 9})

@@ -24,21 +24,32 @@ from ..weights import build_network, load_state, read_tensors
 logger = logging.getLogger(__name__)
 
 
-def described_network(checkpoint: str | Path, default: nn.Module) -> nn.Module:
+def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapping[str, Any]) -> nn.Module:
     """Build the network that a weights file describes, so that narrow or deeper ones need no further options.
 
     Args:
         checkpoint: File of :mod:`scripts.weights` or ``last.pt`` of a training run.
-        default: Returned where there is no such file (yet), or it does not say.
+        default: The config's own network. Returned where there is no such file (yet), where the file does not
+            say, and where the config asks for more than a number of slices: then the weights must fit that.
+        asked: Description of the config's network.
 
     Raises:
-        ValueError: If the file is damaged, or describes anything but a network of this bundle.
+        ValueError: If the file is damaged, describes anything but a network of this bundle, or one of another
+            number of slices.
     """
-    if not Path(checkpoint).is_file():
+    if not Path(checkpoint).is_file() or set(asked) > {"_target_", "num_slices"}:
         return default
     content = read_tensors(checkpoint)
     definition = content.get("network", content.get("definition")) if isinstance(content, Mapping) else None
-    return default if definition is None else build_network(definition, str(checkpoint))
+    if not definition:
+        return default
+    slices = definition.get("num_slices", asked.get("num_slices"))
+    if slices != asked.get("num_slices"):
+        raise ValueError(
+            f"Expected weights for {asked.get('num_slices')} slices, got weights for {slices} in {checkpoint}: the "
+            f"number of slices differs. Give --num_slices {slices}."
+        )
+    return build_network(definition, str(checkpoint))
 
 
 class WeightsLoader:

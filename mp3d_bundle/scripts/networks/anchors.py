@@ -108,7 +108,9 @@ class BoxCoder:
             ``(N, ..., 4)`` boxes, not clipped to the image.
         """
         references = references.reshape(references.shape[0], *[1] * (offsets.ndim - 2), 4)
-        offsets = offsets * offsets.new_tensor(self.deviations)
+        # Number by number: a tensor of the four would tie an exported graph to the device that it was made on.
+        scaled = [column * by for column, by in zip(offsets.unbind(-1), self.deviations, strict=True)]
+        offsets = torch.stack(scaled, dim=-1)
         sizes = references[..., 2:] - references[..., :2]
         centres = (references[..., 2:] + references[..., :2]) / 2 + offsets[..., :2] * sizes
         half = sizes * offsets[..., 2:].clamp(-self.limit, self.limit).exp() / 2

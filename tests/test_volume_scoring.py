@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import pickle
@@ -27,6 +28,7 @@ from scripts.data.volume_frames import to_edges
 from scripts.engines import check_config
 from scripts.engines.config import root_error
 from scripts.inference.detections import Lesion, SliceBoxes
+from scripts.inference.linking import link_boxes
 from scripts.inference.slabs import SlabCutter
 from scripts.inference.volume import VolumeDetector
 from scripts.inferring import Weights
@@ -327,15 +329,17 @@ def test_settings_that_cannot_be_end_in_one_line(
 
 def test_config_agrees_with_the_other_entry_configs() -> None:
     own = json.loads(CONFIG.read_text())
-    differ = {"_desc_", "imports", "dataset", "inferer", "linking", "evaluator", "initialize", "run"} | {
-        "box_threshold"
-    }
+    differ = {"_desc_", "imports", "dataset", "inferer", "linking", "evaluator", "initialize", "run"}
     for name in ("evaluate", "inference"):
         other = json.loads((CONFIG.parent / f"{name}.json").read_text())
         for key in set(own) & set(other) - differ:
             assert own[key] == other[key], f"{key} in {name}"
-    cutters = [json.loads(path.read_text())["inferer"]["cutter"] for path in (CONFIG, CONFIG.parent / "inference.json")]
-    assert cutters[0] == cutters[1]
+    inference = json.loads((CONFIG.parent / "inference.json").read_text())
+    assert own["inferer"]["cutter"] == inference["inferer"]["cutter"]
+    # Scored is what a user gets: the rule of inference, which is the one that linking has by itself.
+    defaults = {name: one.default for name, one in inspect.signature(link_boxes).parameters.items()}
+    for name in set(inference["linking"]) - {"_target_", "_mode_", "score_threshold"}:
+        assert inference["linking"][name] == own["linking"].get(name, defaults[name])
     assert own["run"] == own["evaluating_volumes"]
     check_config(ConfigParser(own))
 

@@ -10,7 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import highdicom as hd
@@ -22,6 +22,7 @@ from pydicom.sr.codedict import codes
 from .detections import Lesion, SliceBoxes
 from .dicom_segmentation import segment_boxes
 from .dicom_source import Outlined, SourceSlice, cut, is_dicom_series, nearest, read_sources
+from .outputs import bundle_version
 from .scan import ScanLike
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class DicomWriter:
         version: Of the software, as it stands in the files.
     """
 
-    version: str = "unknown"
+    version: str = field(default_factory=bundle_version)
 
     def __call__(
         self, scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any]
@@ -63,10 +64,15 @@ class DicomWriter:
         if not is_dicom_series(scan.files):
             return {}
         try:
-            slices = read_sources(scan.files)
-        except ValueError as error:
+            return self._write(scan, lesions, document)
+        # Headers of all kinds come from scanners and archives: no lesion shall be lost for one.
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             logger.warning("%s: no DICOM results are written. %s", scan.path, error)
+            logger.debug("%s", scan.path, exc_info=True)
             return {}
+
+    def _write(self, scan: ScanLike, lesions: Sequence[Lesion], document: Mapping[str, Any]) -> dict[str, bytes]:
+        slices = read_sources(scan.files)
         outlined = [
             Outlined(entry, cut(scan, lesion.box, slices), hd.UID(), nearest(slices, entry["key_point_lps_mm"]))
             for lesion, entry in zip(lesions, document["lesions"], strict=True)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from .detections import Lesion, SliceBoxes
+from .outputs import FILES, Output
 from .pictures import lesion_picture, slice_picture
 from .report import describe_detections, describe_lesions, describe_run, notices_of, stored_slice
 from .scan import ScanLike
@@ -30,7 +31,8 @@ class ResultWriter:
     """Write the results of scans.
 
     Into the folder of each scan go ``lesions.json`` (lesions in 3D), ``detections.json`` (every slice box),
-    ``lesions.csv`` and, in ``overlays/``, a picture of the key slice of each of the best lesions.
+    ``lesions.csv`` and, in ``overlays/``, a picture of the key slice of each of the best lesions, as far as
+    ``outputs`` names them, and what ``extra`` makes.
 
     Attributes:
         output_dir: Folder for the results; made when needed.
@@ -38,6 +40,8 @@ class ResultWriter:
         settings: How the detector was set, plain values, written as they are.
         overlays: Pictures of at most this many lesions, best first.
         slice_overlays: Also a picture of every slice with a box, in ``overlays/slices/``.
+        outputs: Which of ``json``, ``csv`` and ``overlays`` to write; other names are passed over.
+        extra: Makers of further files, by name.
     """
 
     output_dir: str | Path
@@ -45,6 +49,8 @@ class ResultWriter:
     settings: Mapping[str, Any] = field(default_factory=dict)
     overlays: int = 10
     slice_overlays: bool = False
+    outputs: Sequence[str] = ("json", "csv", "overlays")
+    extra: Mapping[str, Output] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -74,12 +80,17 @@ class ResultWriter:
         head = describe_run(scan, found, self.model, self.settings)
         head["timing_s"] = dict(timing or {})
         entries = describe_lesions(scan, found, lesions, calibration=self.model.get("calibration"))
-        files = {
-            "lesions.json": _json({**head, "lesions": entries}),
-            "lesions.csv": _csv(entries, " ".join(notices_of(self.model))),
-            "detections.json": _json({**head, "detections": describe_detections(scan, found, lesions)}),
-        }
-        files.update(self._pictures(scan, found, lesions, entries))
+        document = {**head, "lesions": entries}
+        files: dict[str, bytes] = {}
+        if "json" in self.outputs:
+            files["lesions.json"] = _json(document)
+            files["detections.json"] = _json({**head, "detections": describe_detections(scan, found, lesions)})
+        if "csv" in self.outputs:
+            files["lesions.csv"] = _csv(entries, " ".join(notices_of(self.model)))
+        if "overlays" in self.outputs:
+            files.update(self._pictures(scan, found, lesions, entries))
+        for make in self.extra.values():
+            files.update(make(scan, found, lesions, document))
         _write_all(folder, files)
         return folder
 
@@ -153,6 +164,8 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
         for old in (folder / "overlays").rglob("*.png"):
             if old.name.startswith(("lesion_", "slice_")):
                 old.unlink()
+        for name in set(FILES) - set(files):
+            (folder / name).unlink(missing_ok=True)
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(part / name, folder / name)

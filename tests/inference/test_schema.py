@@ -1,0 +1,78 @@
+"""The published schema of lesions.json accepts what is written, and nothing that is amiss."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import nibabel
+import numpy as np
+import pytest
+
+from fake_results import results_of
+from fake_scans import ball_scan, scan_of
+from scripts.data.scan import read_scan
+from scripts.inference import report
+from scripts.inference.writers import ResultWriter
+
+SCHEMA = json.loads((Path(report.__file__).parent / "schema" / "lesions.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+MODEL = {"name": "demo", "notice": "Synthetic weights.", "path": "/somewhere/demo.pt", "sha256": "ab" * 32}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A file that the writer wrote."""
+    folder = tmp_path_factory.mktemp("out")
+    affine = np.diag([-1.0, -1.0, 2.5, 1.0])
+    nibabel.save(nibabel.Nifti1Image(ball_scan().transpose(2, 1, 0), affine), folder / "scan.nii.gz")
+    scan = read_scan(folder / "scan.nii.gz")
+    results = results_of(scan, [(24, 10, 4, 37, 23, 9), (5, 6, 1, 9, 12, 2)], (0.9, 0.4))
+    settings = {"score_threshold": 0.3, "precision": "float32", "pixel_spacing_mm": None}
+    ResultWriter(folder, MODEL, settings)(*results.arguments[:3], timing={"read": 0.1})
+    return json.loads((folder / "lesions.json").read_text())
+
+
+def test_schema_is_one_and_has_the_version_that_is_written() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["properties"]["schema_version"]["const"] == report.SCHEMA_VERSION
+    assert SCHEMA["$id"].endswith(f":{report.SCHEMA_VERSION}")
+
+
+def test_written_file_is_valid(written: dict[str, Any]) -> None:
+    VALIDATOR.validate(written)
+    assert len(written["lesions"]) == 2
+
+
+def test_file_without_lesions_or_weights_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii"
+    path.write_bytes(b"the scan")
+    ResultWriter(tmp_path)(*results_of(scan_of(ball_scan(), path=path), [], []).arguments[:3])
+    VALIDATOR.validate(json.loads((tmp_path / "lesions.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content.pop("notices"),
+        lambda content: content.update(notices=[]),
+        lambda content: content.update(schema_version="2.0"),
+        lambda content: content.update(remark="?"),
+        lambda content: content["input"].update(spacing_mm=[1.0, 1.0, 0.0]),
+        lambda content: content["input"].update(sha256="abc"),
+        lambda content: content["input"]["index_to_lps_mm"].pop(),
+        lambda content: content["lesions"][0].pop("score"),
+        lambda content: content["lesions"][0].update(score=1.5),
+        lambda content: content["lesions"][0]["box_voxel"].pop(),
+        lambda content: content["lesions"][0].update(key_slice=2.5),
+        lambda content: content["lesions"][0].update(lesion=0),
+    ],
+)
+def test_what_is_amiss_is_refused(written: dict[str, Any], spoil: Callable[[dict[str, Any]], object]) -> None:
+    content = copy.deepcopy(written)
+    spoil(content)
+    assert not VALIDATOR.is_valid(content)

@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from highdicom import seg, sr
 from pydicom.sr.codedict import codes
 
 from fake_dicom import FRAME, SERIES, STUDY, write_ct
 from fake_results import Results, results_of
 from scripts.data.scan import read_scan
-from scripts.inference.dicom_results import SCORE, DicomWriter
 from scripts.inference.label_map import box_voxels
+
+pytest.importorskip("highdicom")
+from highdicom import seg, sr
+
+from scripts.inference.dicom_results import SCORE, DicomWriter
 
 SHAPE = (7, 21, 27)
 # Two overlap, one is a slice thick.
@@ -115,6 +118,17 @@ def test_report_holds_each_lesion(results: Results, files: dict[str, bytes]) -> 
         items = {item.name.meaning: item.value for item in group[0].ContentSequence if item.ValueType == "TEXT"}
         assert items["Algorithm Name"] == "MP3D FPN, weights demo"
         assert items["Algorithm Version"] == "1.2.3"
+
+
+def test_calibrated_score_is_a_certainty_in_percent(results: Results) -> None:
+    calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
+    content = write(results_of(results.scan, BOXES, SCORES, calibration))["lesions_sr.dcm"]
+    groups = report_of(content).content.get_volumetric_roi_measurement_groups()
+    for group, score in zip(groups, SCORES, strict=False):
+        (certainty,) = group.get_measurements(name=codes.DCM.CertaintyOfFinding)
+        assert certainty.value == pytest.approx(50 * score)
+        assert certainty.unit == codes.UCUM.Percent
+    assert len(groups) == 2
 
 
 def test_report_coordinates_are_the_boxes_in_millimetres(results: Results, files: dict[str, bytes]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import highdicom as hd
 import numpy as np
 import pytest
-from highdicom import seg
 from pydicom.sr.codedict import codes
 
 from fake_dicom import write_ct
-from scripts.inference.dicom_segmentation import segment_boxes
 from scripts.inference.dicom_source import Outlined, Rectangle, SourceSlice, read_sources
+
+hd = pytest.importorskip("highdicom")
+from highdicom import seg  # noqa: E402
+
+from scripts.inference.dicom_segmentation import segment_boxes  # noqa: E402
 
 EQUIPMENT = {
     "series_instance_uid": "1.2.9",

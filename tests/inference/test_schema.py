@@ -21,6 +21,7 @@ from scripts.inference.writers import ResultWriter
 
 SCHEMA = json.loads((Path(report.__file__).parent / "schema" / "lesions.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+CALIBRATION = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
 MODEL = {"name": "demo", "notice": "Synthetic weights.", "path": "/somewhere/demo.pt", "sha256": "ab" * 32}
 
 
@@ -33,7 +34,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     scan = read_scan(folder / "scan.nii.gz")
     results = results_of(scan, [(24, 10, 4, 37, 23, 9), (5, 6, 1, 9, 12, 2)], (0.9, 0.4))
     settings = {"score_threshold": 0.3, "precision": "float32", "pixel_spacing_mm": None}
-    ResultWriter(folder, MODEL, settings)(*results.arguments[:3], timing={"read": 0.1})
+    ResultWriter(folder, {**MODEL, "calibration": CALIBRATION}, settings)(*results.arguments[:3], timing={"read": 0.1})
     return json.loads((folder / "lesions.json").read_text())
 
 
@@ -45,7 +46,9 @@ def test_schema_is_one_and_has_the_version_that_is_written() -> None:
 
 def test_written_file_is_valid(written: dict[str, Any]) -> None:
     VALIDATOR.validate(written)
-    assert len(written["lesions"]) == 2
+    assert [entry["probability"] for entry in written["lesions"]] == [0.45, 0.2]
+    del written["lesions"][0]["probability"]
+    VALIDATOR.validate(written)
 
 
 def test_file_without_lesions_or_weights_is_valid(tmp_path: Path) -> None:

@@ -91,5 +91,11 @@ def test_axes_are_a_rotation_where_a_header_rounds() -> None:
     assert np.linalg.det(axes) == pytest.approx(1.0)
 
 
+def test_probability_is_a_measurement_where_there_is_one() -> None:
+    calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
+    (node,) = written(results_of(scan_of(ball_scan()), BOXES[:1], (0.9,), calibration))["markups"]
+    assert {one["name"]: one["value"] for one in node["measurements"]} == {"score": 0.9, "probability": 0.45}
+
+
 def test_no_lesion_is_an_empty_list() -> None:
     assert written(results_of(scan_of(ball_scan()), [], []))["markups"] == []

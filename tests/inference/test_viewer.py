@@ -329,6 +329,22 @@ def test_list_and_overview_jump(opened: Browser) -> None:
     assert shown(opened, 11)
 
 
+def test_operating_points_and_probabilities(browser: Browser, results: Results, tmp_path: Path) -> None:
+    calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
+    arguments = results_of(results.scan, BOXES, SCORES, calibration).arguments
+    page = ReportWriter(operating_points={"4": 0.1, "0.5": 0.7})(*arguments)["report.html"]
+    (tmp_path / "points.html").write_bytes(page)
+    browser.open(tmp_path / "points.html")
+    assert shown(browser, 6)
+    assert visible(browser)[0].startswith("#10.93 47 %")
+    assert text(browser, "#points").endswith("validation: 0.54")
+    # What the run left out no threshold brings back.
+    assert browser.evaluate("document.querySelector('#points button:last-child').disabled")
+    browser.click(*browser.middle("#points button"))
+    browser.wait("document.getElementById('count').textContent === '1 of 3'")
+    assert text(browser, "#thresholdvalue") == "0.70"
+
+
 def test_everything_is_reached_by_the_tab_key(opened: Browser) -> None:
     reached = set()
     for _ in range(25):

@@ -26,6 +26,8 @@ from .outputs import bundle_version
 from .scan import ScanLike
 
 logger = logging.getLogger(__name__)
+# It tells of every module of attributes that it copies.
+logging.getLogger("highdicom").setLevel(logging.WARNING)
 
 MANUFACTURER = "MP3D bundle"
 SCORE = CodedConcept("246262008", "SCT", "Score")
@@ -155,12 +157,11 @@ def _group(
     Several rectangles are a volume's surface; a single one has to be a planar region.
     """
     key = slices[one.key].header
-    image = sr.SourceImageForMeasurement(key.SOPClassUID, key.SOPInstanceUID)
     common: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(one.tracking, one.name),
         "finding_type": codes.SCT.Lesion,
         "algorithm_id": algorithm,
-        "measurements": [sr.Measurement(SCORE, one.entry["score"], codes.UCUM.NoUnits, referenced_images=[image])],
+        "measurements": _measurements(one.entry, sr.SourceImageForMeasurement(key.SOPClassUID, key.SOPInstanceUID)),
     }
     polygon = sr.GraphicTypeValues3D.POLYGON
     corners = [rectangle.corners for rectangle in one.rectangles]
@@ -171,6 +172,15 @@ def _group(
     images = [sr.SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID) for header in headers]
     surface = sr.VolumeSurface(polygon, corners, frame, source_images=images)
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_volume_surface=surface, **common)
+
+
+def _measurements(entry: Mapping[str, Any], image: sr.SourceImageForMeasurement) -> list[sr.Measurement]:
+    """The score and, where the weights have a calibration, the probability that follows from it."""
+    found = [sr.Measurement(SCORE, entry["score"], codes.UCUM.NoUnits, referenced_images=[image])]
+    if "probability" in entry:
+        percent = round(100 * entry["probability"], 2)
+        found.append(sr.Measurement(codes.DCM.CertaintyOfFinding, percent, codes.UCUM.Percent))
+    return found
 
 
 def _nothing(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:

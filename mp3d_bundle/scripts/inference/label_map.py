@@ -7,7 +7,6 @@ all; it takes the one its middle lies in.
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import nibabel
 import numpy as np
 
 from .detections import Lesion, SliceBoxes
+from .outputs import strict_json
 from .scan import ScanLike
 
 # NIfTI's world is RAS, ours is LPS.
@@ -113,7 +113,7 @@ def prompts(
         "prompts": entries,
         "lesionlocator": {str(entry["lesion"]): _lesionlocator(entry) for entry in entries},
     }
-    return {"prompts.json": (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()}
+    return {"prompts.json": strict_json(content)}
 
 
 def _prompt(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,7 @@ FILES = (
     "lesion_boxes.nii.gz",
     "prompts.json",
 )
+_NUMBERS = re.compile(r"\[\s+((?:-?[0-9][0-9.eE+-]*,?\s+)+)\]")
 _METADATA = Path(__file__).resolve().parents[2] / "configs" / "metadata.json"
 
 
@@ -79,3 +81,9 @@ def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
 def bundle_version() -> str:
     """The version of this bundle, as its metadata has it."""
     return json.loads(_METADATA.read_text(encoding="utf-8"))["version"]
+
+
+def strict_json(content: Mapping[str, Any]) -> bytes:
+    """JSON without NaN, a list of numbers to a line."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    return (_NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n").encode()

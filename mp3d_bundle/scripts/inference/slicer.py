@@ -6,13 +6,13 @@ the order of the scores. The file follows Slicer's markups schema 1.0.3.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .detections import Lesion, SliceBoxes
+from .outputs import strict_json
 from .scan import ScanLike
 
 # Slicer accepts a file by this name; nothing is fetched from there.
@@ -44,7 +44,7 @@ def slicer_markups(
         _roi(scan, axes, lesion, entry, notice) for lesion, entry in zip(lesions, document["lesions"], strict=True)
     ]
     content = {"@schema": SCHEMA, "notices": document["notices"], "markups": nodes}
-    return {"lesions.mrk.json": (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()}
+    return {"lesions.mrk.json": strict_json(content)}
 
 
 def box_axes(scan: ScanLike) -> np.ndarray:
@@ -92,14 +92,12 @@ def _roi(scan: ScanLike, axes: np.ndarray, lesion: Lesion, entry: Mapping[str, A
         "insideOut": False,
         "controlPoints": [point],
         "measurements": [
-            {
-                "name": "score",
-                "enabled": True,
-                "value": entry["score"],
-                "units": "",
-                "description": "confidence of the detector, 0 to 1",
-                "printFormat": "%5.3f",
-            }
+            _measurement("score", entry["score"], "confidence of the detector, 0 to 1"),
+            *(
+                [_measurement("probability", entry["probability"], "the calibrated score, 0 to 1")]
+                if "probability" in entry
+                else []
+            ),
         ],
         "display": {
             "visibility": True,
@@ -112,6 +110,17 @@ def _roi(scan: ScanLike, axes: np.ndarray, lesion: Lesion, entry: Mapping[str, A
             "glyphScale": 1.0,
             "handlesInteractive": False,
         },
+    }
+
+
+def _measurement(name: str, value: float, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "enabled": True,
+        "value": value,
+        "units": "",
+        "description": description,
+        "printFormat": "%5.3f",
     }
 
 

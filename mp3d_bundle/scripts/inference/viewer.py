@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,13 @@ class ReportWriter:
     Attributes:
         max_megabytes: Room for the pictures of the slices, in millions of bytes of the file.
         threads: Slices encoded at the same time; all processors when None.
+        operating_points: Score thresholds to choose by the false positives per image that they gave in the
+            validation of the weights (their names).
     """
 
     max_megabytes: float = 45.0
     threads: int | None = None
+    operating_points: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(
         self, scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any]
@@ -95,7 +98,10 @@ class ReportWriter:
             ValueError: If the slices do not fit into ``max_megabytes`` even at the smallest size.
         """
         pictures = encode_slices(scan.hu, max_bytes=self.max_megabytes * 1e6, threads=self.threads)
-        data = _page_data(scan, found, lesions, document, pictures)
+        data = {
+            **_page_data(scan, found, lesions, document, pictures),
+            "points": sorted(self.operating_points.items(), key=lambda point: float(point[0])),
+        }
         parts = {
             "TITLE": html.escape(f"Lesions in {document['input']['name']}"),
             "NOTICES": "".join(f"<p>{html.escape(notice)}</p>" for notice in document["notices"]),
@@ -220,6 +226,7 @@ def _lesion_data(hu: np.ndarray, found: SliceBoxes, lesion: Lesion, entry: Mappi
     return {
         "number": entry["lesion"],
         "score": entry["score"],
+        "probability": entry.get("probability"),
         "size": entry["size_mm"],
         "box": np.round(lesion.box, 2).tolist(),
         "key": key,

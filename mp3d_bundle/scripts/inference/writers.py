@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +15,12 @@ import cv2
 import numpy as np
 
 from .detections import Lesion, SliceBoxes
-from .outputs import FILES, Output
+from .outputs import FILES, Output, strict_json
 from .pictures import lesion_picture, slice_picture
 from .report import describe_detections, describe_lesions, describe_run, notices_of, stored_slice
 from .scan import ScanLike
 
 _CORNERS = ("1", "2")
-_NUMBERS = re.compile(r"\[\s+((?:-?[0-9][0-9.eE+-]*,?\s+)+)\]")
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,8 @@ class ResultWriter:
         document = {**head, "lesions": entries}
         files: dict[str, bytes] = {}
         if "json" in self.outputs:
-            files["lesions.json"] = _json(document)
-            files["detections.json"] = _json({**head, "detections": describe_detections(scan, found, lesions)})
+            files["lesions.json"] = strict_json(document)
+            files["detections.json"] = strict_json({**head, "detections": describe_detections(scan, found, lesions)})
         if "csv" in self.outputs:
             files["lesions.csv"] = _csv(entries, " ".join(notices_of(self.model)))
         if "overlays" in self.outputs:
@@ -110,12 +107,6 @@ class ResultWriter:
                 picture = slice_picture(scan.hu, found, number, title=f"{scan.path.name}: slice {at}", notices=notices)
                 files[f"overlays/slices/slice_{number:04d}.png"] = _png(picture)
         return files
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    """Strict JSON (no NaN), a list of numbers to a line."""
-    text = json.dumps(content, indent=1, allow_nan=False)
-    return (_NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n").encode()
 
 
 def _csv(entries: Sequence[Mapping[str, Any]], notice: str) -> bytes:

@@ -172,7 +172,7 @@ const draw = () => {
   const place = frame();
   painting.drawImage(slice, place.left, place.top, width * place.perColumn, height * place.perRow);
   const here = data.lesions.filter((lesion) => shown(lesion) && lesion.box[2] < z + 1 && lesion.box[5] > z);
-  if (view.boxes) for (const lesion of [...here].sort((one) => (one === view.chosen ? 1 : -1))) drawLesion(lesion, z, place);
+  if (view.boxes) drawLesions(here, z, place);
   drawTexts(hu, place);
   drawOverview();
   const list = here.map((lesion) => `${lesion.number} (${lesion.score.toFixed(2)})`).join(", ");
@@ -191,33 +191,60 @@ const loadAhead = async (z, down) => {
   }
 };
 
-const drawLesion = (lesion, z, place) => {
+const colourOf = (lesion) => (lesion === view.chosen ? "#5ce1ff" : "#ffd728");
+const overlap = (one, other) =>
+  Math.max(0, Math.min(one[2], other[2]) - Math.max(one[0], other[0])) * Math.max(0, Math.min(one[3], other[3]) - Math.max(one[1], other[1]));
+
+// Boxes first, then their labels; the chosen lesion lies on top and its label gets the first choice of a place.
+const drawLesions = (here, z, place) => {
+  const order = [...here.filter((lesion) => lesion === view.chosen), ...here.filter((lesion) => lesion !== view.chosen)];
+  const boxes = new Map(order.map((lesion) => [lesion, boxOn(lesion, z, place)]));
+  for (const lesion of [...order].reverse()) drawBox(lesion, boxes.get(lesion));
+  painting.font = "600 13px 'Segoe UI', 'DejaVu Sans', Arial, sans-serif";
+  painting.textAlign = "left";
+  painting.textBaseline = "middle";
+  const taken = [];
+  for (const lesion of order) taken.push(drawLabel(lesion, boxes.get(lesion), taken));
+};
+
+// Edges on the canvas (left, top, right, bottom), and whether the box was found on this very slice.
+const boxOn = (lesion, z, place) => {
   let nearest = lesion.members[0];
   for (const member of lesion.members) if (Math.abs(member[0] - z) < Math.abs(nearest[0] - z)) nearest = member;
   const [position, x1, y1, x2, y2] = nearest;
-  const found = Math.abs(position - z) <= data.thickness / 2 + 0.5;
+  return {
+    edges: [place.left + x1 * place.perColumn, place.top + y1 * place.perRow, place.left + x2 * place.perColumn, place.top + y2 * place.perRow],
+    found: Math.abs(position - z) <= data.thickness / 2 + 0.5,
+  };
+};
+
+const drawBox = (lesion, { edges: [left, top, right, bottom], found }) => {
   const chosen = lesion === view.chosen;
-  const [left, top] = [place.left + x1 * place.perColumn, place.top + y1 * place.perRow];
-  const [wide, high] = [(x2 - x1) * place.perColumn, (y2 - y1) * place.perRow];
   painting.setLineDash(found ? [] : [5, 4]);
   painting.strokeStyle = "rgba(0, 0, 0, 0.7)";
   painting.lineWidth = chosen ? 4 : 3;
-  painting.strokeRect(left - 1, top - 1, wide + 2, high + 2);
-  painting.strokeStyle = chosen ? "#5ce1ff" : "#ffd728";
+  painting.strokeRect(left - 1, top - 1, right - left + 2, bottom - top + 2);
+  painting.strokeStyle = colourOf(lesion);
   painting.lineWidth = chosen ? 2 : 1.4;
-  painting.strokeRect(left - 1, top - 1, wide + 2, high + 2);
+  painting.strokeRect(left - 1, top - 1, right - left + 2, bottom - top + 2);
   painting.setLineDash([]);
+};
+
+const drawLabel = (lesion, { edges: [left, top, right, bottom] }, taken) => {
   const label = `${lesion.number}: ${lesion.score.toFixed(2)}`;
-  painting.font = "600 13px 'Segoe UI', 'DejaVu Sans', Arial, sans-serif";
-  const room = painting.measureText(label).width + 8;
-  const labelTop = top - 22 > 0 ? top - 21 : top + high + 4;
-  const labelLeft = clamp(left - 2, 0, Math.max(0, canvas.clientWidth - room));
+  const [wide, high] = [painting.measureText(label).width + 8, 18];
+  const places = [[left - 2, top - high - 3], [left - 2, bottom + 3], [right + 2 - wide, top - high - 3], [right + 2 - wide, bottom + 3],
+    [right + 4, top - 2], [left - wide - 4, top - 2], [right + 4, bottom - high + 2], [left - wide - 4, bottom - high + 2]]
+    .map(([x, y]) => [x, y, x + wide, y + high]);
+  const canvasArea = [0, 0, canvas.clientWidth, canvas.clientHeight];
+  // The first place that covers no other label and lies on the canvas, or else the one that comes nearest to it.
+  const cost = (box) => taken.reduce((sum, other) => sum + overlap(box, other), 0) + 2 * (wide * high - overlap(box, canvasArea));
+  const best = places.reduce((one, other) => (cost(other) < cost(one) - 1 ? other : one));
   painting.fillStyle = "rgba(0, 0, 0, 0.65)";
-  painting.fillRect(labelLeft, labelTop, room, 18);
-  painting.fillStyle = chosen ? "#5ce1ff" : "#ffd728";
-  painting.textAlign = "left";
-  painting.textBaseline = "middle";
-  painting.fillText(label, labelLeft + 4, labelTop + 9.5);
+  painting.fillRect(best[0], best[1], wide, high);
+  painting.fillStyle = colourOf(lesion);
+  painting.fillText(label, best[0] + 4, best[1] + 9.5);
+  return best;
 };
 
 const write = (text, x, y, align, colour) => {
@@ -334,11 +361,31 @@ for (const lesion of data.lesions) {
     element.textContent = part;
     button.append(element);
   }
-  button.setAttribute("aria-label", `Lesion ${lesion.number}, score ${lesion.score.toFixed(2)}, ${parts[2]}, ${parts[3]}`);
+  let said = `score ${lesion.score.toFixed(2)}`;
+  if (lesion.probability !== null) {
+    const percent = `${(100 * lesion.probability).toFixed(0)} %`;
+    const small = document.createElement("small");
+    small.textContent = ` ${percent}`;
+    small.title = "probability: the score calibrated in validation";
+    button.querySelector("b").append(small);
+    said += `, probability ${percent}`;
+  }
+  button.setAttribute("aria-label", `Lesion ${lesion.number}, ${said}, ${parts[2]}, ${parts[3]}`);
   button.addEventListener("click", () => choose(lesion));
   item.append(button);
   get("lesions").append(item);
   lesion.button = button;
+}
+// Thresholds that the weights were given in their validation; lower ones than this run's would show nothing more.
+for (const [name, value] of data.points) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = name;
+  button.title = `score at least ${value.toFixed(2)}`;
+  button.disabled = value < (data.threshold ?? 0) - 0.005;
+  button.addEventListener("click", () => { threshold.value = value; applyThreshold(); });
+  get("points").append(button);
+  get("points").hidden = false;
 }
 const applyThreshold = () => {
   let count = 0;

@@ -116,7 +116,9 @@ const choose = (lesion) => {
     view.panY = scale * stepY * (height / 2 - (lesion.box[1] + lesion.box[4]) / 2);
   }
   for (const other of data.lesions) other.button.setAttribute("aria-current", String(other === lesion));
-  lesion.button.scrollIntoView({ block: "nearest" });
+  // Scroll the list, not the page.
+  const [list, item] = [get("lesions"), lesion.button.parentElement];
+  list.scrollTop = clamp(list.scrollTop, item.offsetTop + item.offsetHeight - list.clientHeight, item.offsetTop);
   goTo(lesion.key);
 };
 

@@ -23,8 +23,8 @@ from scripts.engines.config import root_error
 from scripts.inference.slabs import SlabCutter
 from scripts.inference.volume import VolumeDetector
 from scripts.inference.writers import ResultWriter
-from scripts.inferring import ScanRunner, Weights
-from scripts.weights import build_network, save_weights
+from scripts.inferring import ScanRunner, Weights, network_with_weights
+from scripts.weights import build_network, load_network, save_weights
 
 BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
 NARROW = {
@@ -164,6 +164,27 @@ def test_no_property_is_missing() -> None:
     flow = workflow()
     flow.initialize()
     assert flow.check_properties() == []
+
+
+def test_the_configs_network_is_that_of_the_weights_and_holds_them(checkpoint: Path) -> None:
+    flow = workflow(checkpoint=str(checkpoint), num_slices=9)
+    flow.initialize()
+    network: Any = flow.network_def
+    expected = load_network(checkpoint)[0].state_dict()
+    assert network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+    assert not network.training
+
+
+def test_weights_of_the_bundle_are_found_from_any_folder(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = network_with_weights("./models/demo.pt").state_dict()
+    assert demo.keys() == load_network(BUNDLE / "models" / "demo.pt")[0].state_dict().keys()
+    (tmp_path / "mine.pt").write_bytes(checkpoint.read_bytes())
+    assert network_with_weights("mine.pt").backbone.num_slices == 3
+    assert network_with_weights("nowhere.pt", num_slices=5).backbone.num_slices == 5
 
 
 def test_run_is_an_alias() -> None:

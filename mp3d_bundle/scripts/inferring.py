@@ -20,11 +20,36 @@ from .inference.detections import Lesion, SliceBoxes
 from .inference.linking import link_boxes
 from .inference.volume import VolumeDetector
 from .inference.writers import ResultWriter
+from .networks import mp3d_fpn
 from .weights import load_network
 
 logger = logging.getLogger(__name__)
 
+BUNDLE = Path(__file__).resolve().parents[1]
 DEMO_WEIGHTS = "demo.pt"
+
+
+def network_with_weights(checkpoint: str | Path, *, num_slices: int = 9) -> nn.Module:
+    """The network that a weights file describes, with the weights already in it.
+
+    It is what MONAI's own commands and other programs get when they ask the inference config for its network. Some of
+    them build the config outside of the bundle's folder, and some load weights into a network that does not fit them
+    without a word: so the path is looked for in the bundle first, and nothing is left for them to load.
+
+    Args:
+        checkpoint: File of `scripts.weights`, relative to the bundle's or to the working folder.
+        num_slices: Slices of the network where there is no such file (yet).
+
+    Returns:
+        In evaluation mode and on the CPU; the paper's network, untrained, where there is no such file.
+
+    Raises:
+        ValueError: If the file does not hold the network it names.
+    """
+    for path in (BUNDLE / checkpoint, Path(checkpoint)):
+        if path.is_file():
+            return load_network(path)[0]
+    return mp3d_fpn(num_slices).eval()
 
 
 class Weights:

@@ -66,7 +66,7 @@ def test_published_figures(build: Callable[[], nn.Module], parameters: int, publ
                 "FPN output": 12.835,
                 "RPN": 12.956,
                 "RoI head": 13.900,
-                "group norms": 0,
+                "norms": 0,
                 REST: 0.554,
             },
         ),
@@ -82,7 +82,7 @@ def test_components(build: Callable[[], nn.Module], expected: dict[str, float]) 
 def test_components_share_out_every_parameter() -> None:
     parameters = {row.component: row.parameters for row in complexity(mp3d_fpn)}
     assert "other" not in parameters
-    assert (parameters["conversion to 2D"], parameters["group norms"]) == (34_560, 60_672)
+    assert (parameters["conversion to 2D"], parameters["norms"]) == (34_560, 60_672)
     assert sum(parameters.values()) - parameters["RPN"] - parameters["RoI head"] == 30_660_672
 
 

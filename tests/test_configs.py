@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import torch
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
 from scripts.engines import check_config
+from scripts.engines.config import root_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 VARIANTS = sorted(CONFIGS.glob("variants/*.yaml"))
@@ -25,12 +27,32 @@ OWN = {"_desc_", "imports", "initialize", "run", "finalize", "output_dir", "hand
 }  # fmt: skip
 
 
+LOCATOR = ComponentLocator()
+FRESH = "scripts.networks.mp3d_fpn"
 # Put on top of overlays of several axes, so no axis itself.
 COMBINATIONS = {"demo"}
+# The baselines bring a 2D network, a head and a number of slices of their own: they take the place of these axes.
+FLAT = {"fpn", "retinanet"}
+NOT_FLAT = {"slices", "head", "backbone", "pooling", "conversion"}
 
 
 def load(path: Path) -> dict[str, Any]:
     return ConfigParser.load_config_file(path)
+
+
+def leaves(path: Path) -> dict[str, Any]:
+    """What an overlay sets, key by key; "+KEY" sets each entry of its value under KEY."""
+    found: dict[str, Any] = {}
+    for key, value in load(path).items():
+        if key.startswith("+"):
+            found |= {f"{key[1:]}#{name}": entry for name, entry in value.items()}
+        else:
+            found[key] = value
+    return found
+
+
+def variant(name: str) -> Path:
+    return CONFIGS / "variants" / f"{name}.yaml"
 
 
 def entry(name: str) -> ConfigParser:
@@ -45,7 +67,7 @@ def fits(base: ConfigParser, key: str) -> bool:
     node = base.get(parent) if parent else None
     if not isinstance(node, dict) or "_target_" not in node:
         return False
-    component = ConfigComponent(dict(node), locator=ComponentLocator())
+    component = ConfigComponent(dict(node), locator=LOCATOR)
     target: Any = locate(component.resolve_module_name())
     # A class that hands its keywords on to its base takes the base's arguments too.
     takers = [vars(kind)["__init__"] for kind in target.__mro__ if "__init__" in vars(kind)] if isinstance(
@@ -69,10 +91,29 @@ def axis(path: Path) -> str:
     return path.stem.split("_")[0]
 
 
+def combine(first: Path, second: Path) -> bool:
+    """Whether two overlays are said to go together; docs/rows.md has the rule."""
+    axes = {axis(first), axis(second)}
+    if COMBINATIONS & {first.stem, second.stem} or len(axes) == 1 or axes == FLAT:
+        return False
+    if {first.stem, second.stem} & {"init_imagenet"}:
+        return not axes & NOT_FLAT
+    return not (axes & FLAT and (axes & NOT_FLAT or "init_coco" in (first.stem, second.stem)))
+
+
+# Overlays that differ in a number only; one of each stands for all in what is done for every pair.
+SERIES = {"slices": "slices_5", "subset": "subset_20", "schedule": "schedule_6x", "fpn": "fpn_3dce_9"}
+REPRESENTATIVES = [path for path in VARIANTS if SERIES.get(axis(path), path.stem) == path.stem]
+PAIRS = [pair for pair in itertools.combinations(REPRESENTATIVES, 2) if combine(*pair)]
+# Axes that change the network, so that pairs of them are worth building.
+SHAPING = {"backbone", "conversion", "pooling", "slices", "head", "fpn", "retinanet", "size"}
+
+
 @pytest.mark.parametrize("path", [*VARIANTS, CONFIGS / "multi_gpu_train.json"], ids=lambda path: path.stem)
 def test_every_overlay_key_exists_in_an_entry_config(path: Path) -> None:
-    bases = [entry(name) for name in ENTRIES]
-    for key in load(path):
+    # What init_imagenet sets is a matter of the 2D networks.
+    bases = [*(entry(name) for name in ENTRIES), *(merged(variant(name)) for name in ("fpn_3dce_9", "retinanet_3"))]
+    for key in leaves(path) if path in VARIANTS else load(path):
         assert key == "imports" or any(fits(base, key) for base in bases), key
 
 
@@ -84,22 +125,65 @@ def test_a_misspelt_overlay_key_would_be_noticed() -> None:
     assert not fits(base, "train#trainr#max_epochs")
     assert fits(base, "train#dataloader#prefetch_factor")
     assert not fits(base, "train#dataloader#prefetch")
+    assert fits(base, "network_def#body#stem#depth")
+    assert not fits(base, "network_def#body#stem#deep")
+    assert not fits(base, "network_def#body#widht")
 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
 def test_overlays_are_short_and_say_what_they_are(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
-    assert len(lines) <= 7
+    assert len(lines) <= 10
+    assert sum(not line.startswith("#") for line in lines) <= 7
     for text in strings(load(path)):
         assert not re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", text), f"YAML reads {text} as text: write 1.0e-4"
 
 
-def test_overlays_of_different_axes_touch_different_keys() -> None:
-    owner: dict[str, str] = {}
-    for path in VARIANTS:
-        for key in set() if path.stem in COMBINATIONS else load(path):
-            assert owner.setdefault(key, axis(path)) == axis(path), f"{key} in {path.name}"
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_overlays_of_a_row_name_table_row_and_number_at_once(path: Path) -> None:
+    if axis(path) not in SHAPING - {"head", "size"} | {"schedule", "subset", "init"}:
+        return
+    head = " ".join(line for line in path.read_text().splitlines()[:2] if line.startswith("#"))
+    assert re.search(r"Tables? [1-5]\b|No row of the paper", head), head
+    assert "No row" in head or re.search(r"\b[5-9]\d\.\d\d\b", head), head
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda path: path.stem)
+def test_overlays_of_different_axes_do_not_disagree(first: Path, second: Path) -> None:
+    ours, theirs = leaves(first), leaves(second)
+    for key, value in ours.items():
+        for other, wanted in theirs.items():
+            assert key != other or value == wanted, key
+            # A key that holds another one would win or lose by the order of the files.
+            assert not f"{key}#".startswith(f"{other}#") or key == other, (key, other)
+            assert not f"{other}#".startswith(f"{key}#") or key == other, (key, other)
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_one_of_a_series_stands_for_all(path: Path) -> None:
+    assert set(leaves(path)) == set(leaves(variant(SERIES.get(axis(path), path.stem))))
+
+
+@pytest.mark.parametrize("names", [("conversion_ctm", "pooling_isotropic"), ("fpn_3dce_9", "slices_9")])
+def test_pairs_are_what_they_should_be(names: tuple[str, str]) -> None:
+    """The rule itself: isotropic pooling crops too, and a baseline has its own number of slices."""
+    first, second = (variant(name) for name in names)
+    assert combine(first, second) == (names[0] == "conversion_ctm")
+
+
+def test_most_overlays_combine() -> None:
+    rows = {tuple(sorted((first.stem, second.stem))) for first, second in PAIRS}
+    for pair in (
+        ("backbone_mr3d", "slices_5"),
+        ("fpn_3dce_9", "size_narrow"),
+        ("init_coco", "subset_20"),
+        ("fpn_3dce_9", "init_imagenet"),
+        ("retinanet_3", "size_narrow"),
+        ("backbone_mr3d", "pooling_isotropic"),
+        ("schedule_6x", "subset_20"),
+    ):
+        assert pair in rows
 
 
 def test_shared_keys_are_equal() -> None:
@@ -133,23 +217,27 @@ def test_the_papers_numbers_stand_in_the_config() -> None:
     assert (config["max_epochs"], config["base_learning_rate"], config["max_gradient_norm"]) == (24, 0.02, 35.0)
     assert config["learning_rate"]["reference_batch"] == 16
     assert (config["optimizer"]["momentum"], config["optimizer"]["weight_decay"]) == (0.9, 1e-4)
-    assert config["lr_scheduler"]["milestones"] == [16, 22]
+    assert config["milestones"] == [16, 22]
     assert config["flips"] == {"horizontal": 0.5, "vertical": 0.0, "z": 0.5}
     assert (config["train_scales"], config["test_scale"]) == ([448, 512, 576], 512)
 
 
-def narrow(*overlays: Path) -> ConfigParser:
-    """The training config with a small network, the overlays on top."""
-    files = [CONFIGS / "train.json", CONFIGS / "variants" / "size_narrow.yaml", *overlays]
-    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in files]))
+def merged(*overlays: Path) -> ConfigParser:
+    """The training config with the overlays on top; a 2D network for an overlay that is about 2D networks."""
+    if variant("init_imagenet") in overlays and not FLAT & {axis(path) for path in overlays}:
+        overlays = (variant("fpn_3dce_9"), *overlays)
+    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in (CONFIGS / "train.json", *overlays)]))
     parser["device"] = "cpu"
     return parser
 
 
-@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
-def test_every_overlay_builds_and_runs_forward(path: Path) -> None:
-    parser = narrow(path)
-    check_config(parser)
+def narrow(*overlays: Path) -> ConfigParser:
+    """The training config with a small network, the overlays on top."""
+    return merged(variant("size_narrow"), *overlays)
+
+
+def run_both_ways(parser: ConfigParser) -> None:
+    """Losses, their gradients, and detections of one slab."""
     network = parser.get_parsed_content("network")
     precision = parser.get_parsed_content("precision")
     slab = torch.zeros(parser["num_slices"], 64, 96)
@@ -158,19 +246,86 @@ def test_every_overlay_builds_and_runs_forward(path: Path) -> None:
         losses = network.train()([slab], targets)
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert len(losses) >= 2
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert all(parameter.grad is not None for parameter in network.parameters())
     with torch.no_grad(), precision.autocast():
         (found,) = network.eval()([slab])
     assert found["boxes"].shape == (len(found["scores"]), 4)
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_every_overlay_builds_and_runs_both_ways(path: Path) -> None:
+    parser = narrow(path)
+    check_config(parser)
+    run_both_ways(parser)
     for name in ("slab_reader", "froc_rule", "load_slab"):
         assert parser.get_parsed_content(name) is not None
     transforms = parser.get_parsed_content("train#preprocessing").transforms
     assert len(transforms) == 7
 
 
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda path: path.stem)
+def test_two_overlays_give_the_same_config_in_any_order(first: Path, second: Path) -> None:
+    assert merged(first, second).get() == merged(second, first).get()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [pair for pair in PAIRS if {axis(path) for path in pair} <= SHAPING | {"init"} - {"size"}],
+    ids=lambda path: path.stem,
+)
+def test_pairs_that_shape_the_network_build_and_run(first: Path, second: Path) -> None:
+    run_both_ways(merged(first, second, variant("size_narrow")))
+
+
 @pytest.mark.parametrize(("overlay", "conversions"), [("conversion_ctm", "CenterCrop"), ("slices_5", "GroupTransform")])
 def test_an_overlay_changes_what_it_names(overlay: str, conversions: str) -> None:
-    network = narrow(CONFIGS / "variants" / f"{overlay}.yaml").get_parsed_content("network_def")
+    network = narrow(variant(overlay)).get_parsed_content("network_def")
     assert {type(module).__name__ for module in network.backbone.conversions} == {conversions}
+
+
+@pytest.mark.parametrize("path", [variant("fpn_3dce_9"), variant("retinanet_3")], ids=lambda path: path.stem)
+def test_baselines_become_narrow_in_any_order(path: Path) -> None:
+    small = variant("size_narrow")
+    for overlays in ((path, small), (small, path)):
+        network = merged(*overlays).get_parsed_content("network_def")
+        assert sum(parameter.numel() for parameter in network.parameters()) < 800_000
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("fpn_3dce_9", "slices_5"), "three times an odd number of slices.*got 5"),
+        (("retinanet_3", "slices_9"), "3 slices"),
+        (("fpn_3dce_9", "conversion_ctm"), "conversion"),
+        (("fpn_3dce_9", "backbone_mr3d"), "block|depth"),
+        (("init_imagenet",), "norm"),
+    ],
+)
+def test_overlays_that_do_not_go_together_say_so(names: tuple[str, ...], message: str) -> None:
+    files = [CONFIGS / "train.json", *(variant(name) for name in ("size_narrow", *names))]
+    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in files]))
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("network_def")
+    assert re.search(message, str(root_error(caught.value)))
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "steps"),
+    [("schedule_1x", 12, [8, 11]), ("schedule_2x", 24, [16, 22]), ("schedule_6x", 72, [65, 71])],
+)
+def test_schedules(name: str, epochs: int, steps: list[int]) -> None:
+    parser = merged(variant(name))
+    parser["epoch_length"], parser["learning_rate"] = 10, 1.0
+    parser["optimizer"] = {
+        "_target_": "torch.optim.SGD", "params": "$[torch.nn.Parameter(torch.zeros(1))]", "lr": "@learning_rate",
+    }  # fmt: skip
+    parser["lr_scheduler#warmup_iterations"] = 0
+    (factor,) = parser.get_parsed_content("lr_scheduler").lr_lambdas
+    assert parser.get_parsed_content("max_epochs") == epochs
+    for index, step in enumerate(steps):
+        assert factor(step * 10 - 1) == pytest.approx(0.1**index)
+        assert factor(step * 10) == pytest.approx(0.1 ** (index + 1))
 
 
 def test_every_json_config_is_plain_json() -> None:

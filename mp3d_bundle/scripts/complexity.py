@@ -20,7 +20,7 @@ from typing import Any
 import fire
 import torch
 from monai.bundle import ConfigParser
-from torch import Tensor, nn
+from torch import nn
 
 from .engines import plain_config
 from .networks import (
@@ -46,6 +46,7 @@ COMPONENTS = {
     "layer3": "backbone.body.stages.2.",
     "layer4": "backbone.body.stages.3.",
     "conversion to 2D": "backbone.conversions.",
+    "fusion": "fusion.",
     "FPN lateral": "backbone.fpn.inner_blocks.",
     "FPN output": "backbone.fpn.layer_blocks.",
     "RPN": "rpn.",
@@ -53,7 +54,7 @@ COMPONENTS = {
     "class branch": "network.classification_head.",
     "box branch": "network.regression_head.",
 }
-NORMS = "group norms"
+NORMS = "norms"
 REST = "ReLU, pool, bias"
 # Modules that end in a ReLU which is no module of its own: residual blocks, and below the layers of TwoMLPHead.
 _BLOCKS = (PseudoBottleneck, PseudoBasicBlock, FullBottleneck)
@@ -83,7 +84,7 @@ def _counter(rows: dict[str, Row], name: str) -> Callable[[nn.Module, Any, Any],
             rows[REST].macs += 0 if module.bias is None else output.numel()
         elif isinstance(module, nn.Linear):
             rows[component].macs += output.numel() * module.in_features
-        elif isinstance(module, nn.MaxPool3d):
+        elif isinstance(module, (nn.MaxPool2d, nn.MaxPool3d)):
             rows[REST].macs += inputs[0].numel()
         if isinstance(module, (nn.ReLU, *_BLOCKS)) or name.endswith(_RECTIFIED_LAYERS):
             rows[REST].macs += output.numel()
@@ -99,11 +100,11 @@ def _run(network: nn.Module, size: int) -> None:
     if isinstance(network, OneStageDetector):
         network.network(slab)
         return
-    levels: list[Tensor] = network.backbone(slab)
-    network.rpn.head(levels)
+    first, second = network.features(slab)
+    network.rpn.head(first)
     heads = network.roi_heads
     side = heads.pool.output_size
-    heads.predictor(heads.box_head(torch.empty(PROPOSALS, levels[0].shape[1], side, side)))
+    heads.predictor(heads.box_head(torch.empty(PROPOSALS, second[0].shape[1], side, side)))
 
 
 def complexity(build: Callable[[], nn.Module], size: int = 512) -> list[Row]:
@@ -114,7 +115,7 @@ def complexity(build: Callable[[], nn.Module], size: int = 512) -> list[Row]:
         size: Height and width of the slab in pixels.
 
     Returns:
-        The components that the network has, then the group norms and the rest; the total is their sum.
+        The components that the network has, then the norms and the rest; the total is their sum.
 
     Raises:
         ValueError: If the network is no detector of ``scripts.networks``, or the size no multiple of 32.
@@ -126,7 +127,7 @@ def complexity(build: Callable[[], nn.Module], size: int = 512) -> list[Row]:
         network = build()
         for name, module in network.named_modules():
             own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-            rows[NORMS if isinstance(module, nn.GroupNorm) else _component(name)].parameters += own
+            rows[NORMS if isinstance(module, (nn.GroupNorm, nn.BatchNorm2d)) else _component(name)].parameters += own
             module.register_forward_hook(_counter(rows, name))
         _run(network, size)
     return [row for row in rows.values() if row.parameters or row.macs]

@@ -10,6 +10,7 @@ import torch
 
 from fake_engines import FakeDetector, Run
 from scripts.engines import EvaluationReport, WeightsLoader, cases_of, described_network
+from scripts.engines.config import CONFIGS
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.handlers import DetectionMetrics
 from scripts.weights import build_network, save_weights
@@ -87,7 +88,12 @@ def test_a_weights_file_describes_its_network(tmp_path: Path) -> None:
     assert described_network(tmp_path / "none.pt", default, asked=plain) is default
     torch.save(default.state_dict(), tmp_path / "bare.pt")
     assert described_network(tmp_path / "bare.pt", default, asked=plain) is default
+    # What the evaluation config itself says of the network asks for nothing, but for its number of slices.
+    whole = json.loads((CONFIGS / "evaluate.json").read_text())["network_def"]
+    assert described_network(tmp_path / "narrow.pt", default, asked={**whole, "num_slices": 3}) is not default
     # Who names a network in the config gets that one, and the weights must fit it.
     assert described_network(tmp_path / "narrow.pt", default, asked={**plain, "fpn_channels": 8}) is default
+    wide = {**whole, "num_slices": 3, "body": {**whole["body"], "width": 32}}
+    assert described_network(tmp_path / "narrow.pt", default, asked=wide) is default
     with pytest.raises(ValueError, match=r"weights for 9 slices, got weights for 3 .*--num_slices 3"):
         described_network(tmp_path / "narrow.pt", default, asked={**plain, "num_slices": 9})

@@ -18,7 +18,12 @@ def test_config_seed_versions_and_epoch_are_kept_for_each_start(tmp_path: Path) 
             "_meta_": {"version": "1.2.3"},
             "seed": 5,
             "rate": "$0.1 * 2",
-            "record": {"_target_": "scripts.engines.RunRecord", "directory": str(tmp_path), "seed": "@seed"},
+            "record": {
+                "_target_": "scripts.engines.RunRecord",
+                "directory": str(tmp_path),
+                "seed": "@seed",
+                "facts": {"train_images": 17},
+            },
         }
     )
     Run(tmp_path, epochs=1, handlers=(parser.get_parsed_content("record"),)).run()
@@ -29,6 +34,7 @@ def test_config_seed_versions_and_epoch_are_kept_for_each_start(tmp_path: Path) 
     first, second = json.loads((tmp_path / "run.json").read_text())["starts"]
     assert (first["seed"], first["bundle"], first["epochs_done"]) == (5, "1.2.3", 0)
     assert second["epochs_done"] == 1
+    assert second["train_images"] == 17
     assert {"python", "torch", "monai", "numpy"} <= set(first["versions"])
 
 

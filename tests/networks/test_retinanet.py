@@ -13,7 +13,16 @@ from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
 from monai.apps.detection.utils.box_selector import BoxSelector
 from torch import Tensor, nn
 
-from scripts.networks import OneStageDetector, OneStageHead, ResNet3d, TwoStageHead, mp3d_retinanet
+from scripts.networks import (
+    AnchorShapes,
+    OneStageDetector,
+    OneStageHead,
+    ResNet2d,
+    ResNet3d,
+    TwoStageHead,
+    mp3d_retinanet,
+    retinanet_2d,
+)
 from scripts.networks.retinanet import FastBoxSelector, FocalLoss, RowFirstAnchors
 
 NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
@@ -43,7 +52,7 @@ def backward(losses: dict[str, Tensor] | list[dict[str, Tensor]]) -> None:
 
 class TestAnchors:
     def test_nine_a_cell_from_16_to_406_pixels_rows_first(self) -> None:
-        anchors = RowFirstAnchors(OneStageHead())
+        anchors = RowFirstAnchors(AnchorShapes.of(OneStageHead()), 4.0)
         maps = [torch.zeros(2, 1, 512 // stride, 256 // stride) for stride in (4, 8, 16, 32, 64)]
         first, second = anchors(torch.zeros(2, 3, 512, 256), maps)
         assert anchors.num_anchors_per_location() == [9] * 5
@@ -237,3 +246,50 @@ class TestFactory:
     def test_training_needs_targets(self, small: Make) -> None:
         with pytest.raises(ValueError, match="Expected 2 targets"):
             small().train()(slabs())
+
+
+class TestThreeSlicesAsColours:
+    """The paper's reference [3]: P3 to P7, anchors of its own shapes."""
+
+    shapes = AnchorShapes((0.423, 0.531, 0.673), (0.5, 0.8, 1.0, 1.25, 2.0), (8, 16, 32, 64, 128))
+
+    def make(self, **changes: Any) -> OneStageDetector:
+        torch.manual_seed(0)
+        arguments = {"body": ResNet2d((1, 1, 1, 1), width=8), "fpn_channels": 16, "anchors": self.shapes}
+        return retinanet_2d(3, **{**arguments, **changes})
+
+    def test_anchors_and_levels(self) -> None:
+        anchors = RowFirstAnchors(self.shapes, 4.0)
+        network = self.make()
+        levels = network.backbone(torch.zeros(1, 3, 512, 256))
+        assert [tuple(level.shape[-2:]) for level in levels] == [(64 >> n, 32 >> n) for n in range(5)]
+        (found,) = anchors(torch.zeros(1, 3, 512, 256), levels)
+        assert anchors.num_anchors_per_location() == [15] * 5
+        sides = ((found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])).sqrt()
+        assert sides.unique().shape[0] >= 15
+        assert sides.min().item() == pytest.approx(0.423 * 32, rel=1e-4)
+        assert sides.max().item() == pytest.approx(0.673 * 512, rel=1e-4)
+
+    def test_losses_reach_every_parameter_and_boxes_come_out(self) -> None:
+        network = self.make().train()
+        target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 30.0]]), "labels": torch.ones(1, dtype=torch.int64)}
+        empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+        backward(network(slabs(), [target, empty]))
+        assert not [name for name, parameter in network.named_parameters() if parameter.grad is None]
+        with torch.no_grad():
+            found = network.eval()(slabs())
+        assert [set(one) for one in found] == [{"boxes", "scores", "labels"}] * 2
+
+    def test_without_shapes_it_has_the_usual_anchors_from_p2_on(self) -> None:
+        network = self.make(anchors=None)
+        assert network.anchor_generator.num_anchors_per_location() == [9] * 5
+        assert network.backbone(torch.zeros(1, 3, 64, 64))[0].shape[-1] == 16
+
+    @pytest.mark.parametrize("strides", [(2, 4, 8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32, 60)])
+    def test_strides_of_no_pyramid_are_refused(self, strides: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match="4 to 64 or 8 to 128"):
+            self.make(anchors=AnchorShapes((1.0,), strides=strides))
+
+    def test_more_slices_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="3 slices"):
+            retinanet_2d(9)

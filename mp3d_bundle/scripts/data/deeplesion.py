@@ -11,6 +11,7 @@ from pathlib import Path
 from .deeplesion_coco import read_coco
 from .deeplesion_csv import COLUMNS, SPLITS, read_csv
 from .records import Record, check_images
+from .subset import Subset
 
 __all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
 
@@ -25,6 +26,7 @@ def load_records(
     images: str | Path | None = None,
     keep_noisy: bool = True,
     missing_images: str = "raise",
+    subset: Subset | None = None,
 ) -> list[Record]:
     """Load one split of DeepLesion, or of a data set in its format.
 
@@ -37,6 +39,7 @@ def load_records(
         images: Folder of the series folders elsewhere; relative paths start at ``dataset_dir``.
         keep_noisy: Whether boxes marked as noisy are kept, as the released code does.
         missing_images: What to do about absent PNGs: ``"raise"``, ``"drop"`` or ``"ignore"``.
+        subset: Draws a share of the images that are there; all of them if left out.
 
     Returns:
         One record per key slice, see `scripts.data.records`.
@@ -58,7 +61,8 @@ def load_records(
         records = read_coco(labels, images_dir, keep_noisy=keep_noisy)
     else:
         records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy)
-    return check_images(records, missing_images)
+    records = check_images(records, missing_images)
+    return records if subset is None else subset(records)
 
 
 def dataset_notice(dataset_dir: str | Path) -> str | None:

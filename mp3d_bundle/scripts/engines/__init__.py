@@ -5,6 +5,7 @@ from .checkpoints import Checkpointer, improves, network_definition
 from .config import check_config, current_parser, end_errors_in_one_line, plain_config
 from .evaluation import EvaluationReport, WeightsLoader, described_network
 from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
+from .imagenet import start_from_imagenet
 from .panels import DetectionPanels
 from .precision import MixedPrecision
 from .pretrained import start_from
@@ -40,6 +41,7 @@ __all__ = [
     "scalars",
     "scale_learning_rate",
     "start_from",
+    "start_from_imagenet",
     "to_case",
     "total_loss",
     "warmup_step_factor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from ..metrics.handlers import DetectionMetrics
 from ..metrics.report import write_report
 from ..metrics.tables import format_table
 from ..weights import build_network, load_state, read_tensors
+from .config import CONFIGS
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapp
         ValueError: If the file is damaged, describes anything but a network of this bundle, or one of another
             number of slices.
     """
-    if not Path(checkpoint).is_file() or set(asked) > {"_target_", "num_slices"}:
+    if not Path(checkpoint).is_file() or _asks_for_more(asked):
         return default
     content = read_tensors(checkpoint)
     definition = content.get("network", content.get("definition")) if isinstance(content, Mapping) else None
@@ -50,6 +52,14 @@ def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapp
             f"number of slices differs. Give --num_slices {slices}."
         )
     return build_network(definition, str(checkpoint))
+
+
+def _asks_for_more(asked: Mapping[str, Any]) -> bool:
+    """Whether a description says more than a number of slices: more than the evaluation config itself does."""
+    if set(asked) <= {"_target_", "num_slices"}:
+        return False
+    plain = json.loads((CONFIGS / "evaluate.json").read_text(encoding="utf-8"))["network_def"]
+    return {**asked, "num_slices": None} != {**plain, "num_slices": None}
 
 
 class WeightsLoader:

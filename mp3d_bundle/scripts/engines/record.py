@@ -9,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,17 +30,19 @@ class RunRecord:
     Args:
         directory: Folder for both files.
         seed: Seed of the run.
+        facts: Further plain facts of the run, such as the number of training images.
 
     Raises:
         ValueError: If this is not built from a config.
     """
 
-    def __init__(self, directory: str | Path, *, seed: int) -> None:
+    def __init__(self, directory: str | Path, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
         parser = current_parser()
         if parser is None:
             raise ValueError("Expected to be built from a config.")
         self.directory = Path(directory)
         self.seed = seed
+        self.facts = dict(facts or {})
         config: dict[str, Any] = copy.deepcopy(parser.get())
         self.bundle_version = config.pop(parser.meta_key, {}).get("version")
         self.config = config
@@ -59,6 +62,7 @@ class RunRecord:
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "epochs_done": engine.state.epoch,
             "seed": self.seed,
+            **self.facts,
             "bundle": self.bundle_version,
             "commit": commit(),
             "versions": versions(),

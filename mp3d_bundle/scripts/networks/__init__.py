@@ -2,27 +2,37 @@
 
 from .backbone import SlabBackbone
 from .conversion import CenterCrop, FullTransform, GroupTransform
-from .factories import TwoStageHead, faster_rcnn, mp3d_fpn
+from .factories import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
 from .faster_rcnn import FasterRCNN
+from .fpn_3dce import LateFusionRCNN, TripletBackbone
+from .resnet2d import FixedBatchNorm2d, ResNet2d, Stem2d
 from .resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
-from .retinanet import OneStageDetector, OneStageHead, mp3d_retinanet
+from .retinanet import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
 
 __all__ = [
+    "AnchorShapes",
     "CenterCrop",
     "FasterRCNN",
+    "FixedBatchNorm2d",
     "FullBottleneck",
     "FullTransform",
     "GroupTransform",
+    "LateFusionRCNN",
     "OneStageDetector",
     "OneStageHead",
     "PseudoBasicBlock",
     "PseudoBottleneck",
+    "ResNet2d",
     "ResNet3d",
     "SlabBackbone",
     "Stem",
+    "Stem2d",
+    "TripletBackbone",
     "TwoStageHead",
     "faster_rcnn",
+    "fpn_3dce",
     "isotropic_pools",
     "mp3d_fpn",
     "mp3d_retinanet",
+    "retinanet_2d",
 ]

@@ -27,6 +27,15 @@ class FasterRCNN(nn.Module):
         self.rpn = rpn
         self.roi_heads = roi_heads
 
+    def features(self, slabs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Pyramid levels for the first and for the second stage: here the same.
+
+        Args:
+            slabs: ``(B, D, H, W)``, H and W multiples of 32.
+        """
+        levels = self.backbone(slabs)
+        return levels, levels
+
     def forward(
         self, slabs: Tensor | Sequence[Tensor], targets: Targets | None = None
     ) -> dict[str, Tensor] | Detections:
@@ -51,13 +60,13 @@ class FasterRCNN(nn.Module):
             return detect_by_size(self._detect, slabs)
         images = pad_slabs(slabs)
         targets = check_targets(targets, len(images.image_sizes), self.roi_heads.predictor.num_classes)
-        features = self.backbone(images.tensors)
-        proposals, rpn_losses = self.rpn(features, images.image_sizes, [target["boxes"] for target in targets])
-        _, roi_losses = self.roi_heads(features, proposals, images.image_sizes, targets)
+        first, second = self.features(images.tensors)
+        proposals, rpn_losses = self.rpn(first, images.image_sizes, [target["boxes"] for target in targets])
+        _, roi_losses = self.roi_heads(second, proposals, images.image_sizes, targets)
         return {**rpn_losses, **roi_losses}
 
     def _detect(self, images: ImageList) -> Detections:
-        features = self.backbone(images.tensors)
-        proposals, _ = self.rpn(features, images.image_sizes)
-        detections, _ = self.roi_heads(features, proposals, images.image_sizes)
+        first, second = self.features(images.tensors)
+        proposals, _ = self.rpn(first, images.image_sizes)
+        detections, _ = self.roi_heads(second, proposals, images.image_sizes)
         return detections

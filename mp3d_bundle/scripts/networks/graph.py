@@ -101,9 +101,9 @@ class DetectionGraph(nn.Module):
             first; rows without a box are zero, in ``labels`` too. R is the head's limit of boxes per image. Where the
             detector would raise because a value is NaN or infinite, all scores of that slab are NaN.
         """
-        features = self.detector.backbone(self.operations.pad(slabs))
-        boxes, usable, doubt = self._propose(features, slabs)
-        return self._refine(features, boxes, usable, doubt, slabs)
+        first, second = self.detector.features(self.operations.pad(slabs))
+        boxes, usable, doubt = self._propose(first, slabs)
+        return self._refine(second, boxes, usable, doubt, slabs)
 
     def _propose(self, features: Sequence[Tensor], slabs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Proposals ``(B, P, 4)``, which of them are there ``(B, P)``, and zeros ``(B,)``, NaN where values are bad."""

@@ -1,6 +1,7 @@
-"""One-stage detector: MONAI's ``RetinaNetDetector`` on the paper's backbone (not in the paper).
+"""One-stage detectors: MONAI's ``RetinaNetDetector`` on the paper's backbone, and on a 2D network of three slices.
 
-The alternative to the two-stage head for comparison and for tools that expect MONAI's detector. The recipe is the
+The second is the paper's reference [3] (Table 1) as far as MONAI's detector goes. The first is not in the paper: the
+alternative to the two-stage head for comparison and for tools that expect MONAI's detector. The recipe is the
 original RetinaNet's: three anchor sizes an octave in three shapes, IoU 0.5 / 0.4, focal loss, prior 0.01. The levels
 are the paper's, so that anchors run from 16 to 406 pixels; DeepLesion's boxes at 512 pixels run from 15 to 77 (5th to
 95th percentile) and up to 327.
@@ -29,6 +30,8 @@ from .backbone import SIZE_DIVISIBLE, SlabBackbone
 from .batching import Detections, Targets, check_finite, check_targets, detect_by_size, pad_slabs
 from .conversion import GroupTransform
 from .factories import TwoStageHead
+from .fpn_3dce import TripletBackbone
+from .resnet2d import ResNet2d
 from .resnet3d import ResNet3d
 
 
@@ -62,6 +65,26 @@ class OneStageHead:
         return cls(head.anchor_scale, score=head.score, per_level=head.test_per_level, detections=head.detections)
 
 
+@dataclass(frozen=True)
+class AnchorShapes:
+    """Anchors other than the usual ones of a one-stage head.
+
+    Attributes:
+        scales: Sides of the square anchors of a level, in units of the head's ``anchor_scale`` strides.
+        ratios: Heights over widths; the area is the same for all.
+        strides: Pixels between neighbouring cells of each level; the first tells the pyramid where to begin.
+    """
+
+    scales: Sequence[float]
+    ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    strides: Sequence[int] = (4, 8, 16, 32, 64)
+
+    @classmethod
+    def of(cls, head: OneStageHead) -> AnchorShapes:
+        """The usual ones: ``sizes_per_octave`` sizes from one level to the next, in three shapes."""
+        return cls([2 ** (index / head.sizes_per_octave) for index in range(head.sizes_per_octave)])
+
+
 class RowFirstAnchors(nn.Module):
     """Anchors of several sizes in MONAI's axis order, in the place of MONAI's ``AnchorGenerator``.
 
@@ -69,13 +92,15 @@ class RowFirstAnchors(nn.Module):
     rounded up.
 
     Args:
-        head: ``anchor_scale`` and ``sizes_per_octave`` are used.
+        shapes: Sizes and shapes of a cell's anchors.
+        anchor_scale: Strides that a scale of 1 stands for.
     """
 
-    def __init__(self, head: OneStageHead) -> None:
+    def __init__(self, shapes: AnchorShapes, anchor_scale: float) -> None:
         super().__init__()
-        octave = [2 ** (index / head.sizes_per_octave) for index in range(head.sizes_per_octave)]
-        self.sizes = nn.ModuleList(PyramidAnchors(scale=head.anchor_scale * factor) for factor in octave)
+        self.sizes = nn.ModuleList(
+            PyramidAnchors(shapes.strides, anchor_scale * scale, shapes.ratios) for scale in shapes.scales
+        )
 
     def num_anchors_per_location(self) -> list[int]:
         """Anchors at each cell of each level (a method of MONAI's generator)."""
@@ -154,20 +179,28 @@ class OneStageDetector(RetinaNetDetector):
         backbone: Slabs to pyramid levels.
         num_classes: Classes without background.
         head: Numbers of the head.
+        anchors: Anchors of a cell, if not the usual ones of the head.
 
     Raises:
         ValueError: If there is no class.
     """
 
-    def __init__(self, backbone: SlabBackbone, num_classes: int = 1, *, head: OneStageHead | None = None) -> None:
+    def __init__(
+        self,
+        backbone: SlabBackbone | TripletBackbone,
+        num_classes: int = 1,
+        *,
+        head: OneStageHead | None = None,
+        anchors: AnchorShapes | None = None,
+    ) -> None:
         if num_classes < 1:
             raise ValueError(f"Expected at least one class besides the background, got num_classes={num_classes!r}.")
         head = head or OneStageHead()
-        anchors = RowFirstAnchors(head)
+        generator = RowFirstAnchors(anchors or AnchorShapes.of(head), head.anchor_scale)
         network = RetinaNetOnSlabs(
-            2, num_classes, anchors.num_anchors_per_location()[0], backbone, size_divisible=SIZE_DIVISIBLE
+            2, num_classes, generator.num_anchors_per_location()[0], backbone, size_divisible=SIZE_DIVISIBLE
         )
-        super().__init__(network, anchors)  # type: ignore[arg-type]
+        super().__init__(network, generator)  # type: ignore[arg-type]
         self.set_regular_matcher(head.positive, head.negative, allow_low_quality_matches=True)
         self.set_cls_loss(FocalLoss())
         self.set_box_regression_loss(
@@ -181,7 +214,7 @@ class OneStageDetector(RetinaNetDetector):
         )
 
     @property
-    def backbone(self) -> SlabBackbone:
+    def backbone(self) -> SlabBackbone | TripletBackbone:
         """The backbone, under the name that it has in :class:`.FasterRCNN`."""
         return self.network.feature_extractor  # type: ignore[return-value]
 
@@ -274,6 +307,39 @@ def mp3d_retinanet(
         ValueError: If ``num_slices`` is not an odd number >= 1, or there is no class.
     """
     backbone = SlabBackbone(body or ResNet3d(), num_slices, conversion=conversion, out_channels=fpn_channels)
-    return OneStageDetector(
-        backbone, num_classes, head=OneStageHead.like(head) if isinstance(head, TwoStageHead) else head
-    )
+    return OneStageDetector(backbone, num_classes, head=_one_stage(head))
+
+
+def _one_stage(head: OneStageHead | TwoStageHead | None) -> OneStageHead | None:
+    return OneStageHead.like(head) if isinstance(head, TwoStageHead) else head
+
+
+def retinanet_2d(
+    num_slices: int = 3,
+    num_classes: int = 1,
+    *,
+    body: ResNet2d | None = None,
+    fpn_channels: int = 256,
+    head: OneStageHead | TwoStageHead | None = None,
+    anchors: AnchorShapes | None = None,
+) -> OneStageDetector:
+    """RetinaNet on three slices as colours: the paper's reference [3] (Table 1) without its mask branch and attention.
+
+    Args:
+        num_slices: Slices of a slab; 3 only.
+        num_classes: Classes without background.
+        body: 2D body; ResNet-50 with group normalisation if left out.
+        fpn_channels: Channels of the pyramid and the head, a multiple of 8.
+        head: Numbers of the head; those of a two-stage head as far as they apply.
+        anchors: Anchors of a cell; the pyramid begins at P2 or P3, as their first stride says (4 or 8).
+
+    Raises:
+        ValueError: If ``num_slices`` is not 3, there is no class, or the strides are those of no pyramid.
+    """
+    if num_slices != 3:
+        raise ValueError(f"Expected 3 slices for RetinaNet on slices as colours, got {num_slices!r}.")
+    first = 2 if anchors is None else {4: 2, 8: 3}.get(anchors.strides[0], 0)
+    if first == 0 or (anchors is not None and list(anchors.strides) != [2 ** (first + level) for level in range(5)]):
+        raise ValueError(f"Expected anchor strides 4 to 64 or 8 to 128, each twice the last, got {anchors}.")
+    backbone = TripletBackbone(body or ResNet2d(), num_slices, out_channels=fpn_channels, first_level=first)
+    return OneStageDetector(backbone, num_classes, head=_one_stage(head), anchors=anchors)

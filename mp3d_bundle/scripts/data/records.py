@@ -193,19 +193,20 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
     return findings
 
 
-def check_images(records: list[Record], missing: str = "raise") -> list[Record]:
-    """Check that the PNG of every key slice is there, with one listing per series folder.
+def check_images(records: list[Record], missing: str = "raise", *, what: str = "key slices") -> list[Record]:
+    """Check that the image of every record is there, with one listing per folder.
 
     Args:
         records: Records of one data set.
-        missing: What to do about absent PNGs: ``"raise"``, ``"drop"`` the records with a warning (a partial
+        missing: What to do about absent images: ``"raise"``, ``"drop"`` the records with a warning (a partial
             download), or ``"ignore"`` (nothing is checked: use of the labels alone).
+        what: What messages call the records.
 
     Returns:
-        The records whose PNG is there, or all of them for ``"ignore"``.
+        The records whose image is there, or all of them for ``"ignore"``.
 
     Raises:
-        FileNotFoundError: If PNGs are absent, or none is there at all.
+        FileNotFoundError: If images are absent, or none is there at all.
         ValueError: If ``missing`` is none of the three.
     """
     if missing not in MISSING_IMAGES:
@@ -222,12 +223,13 @@ def check_images(records: list[Record], missing: str = "raise") -> list[Record]:
     if absent and (missing == "raise" or not present):
         raise FileNotFoundError(
             f"Expected the image of {absent[0]['source']} at {absent[0]['image']}, but it is not there; "
-            f"{len(absent)} of {len(records)} key slices have no image "
+            f"{len(absent)} of {len(records)} {what} have no image "
             "(missing_images='drop' goes on with the others)."
         )
     if absent:
         logger.warning(
-            "Key slices dropped because their image is not there: %d of %d, the first of them %s.",
+            "%s dropped because their image is not there: %d of %d, the first of them %s.",
+            what.capitalize(),
             len(absent),
             len(records),
             absent[0]["image"],

@@ -12,7 +12,7 @@ Each transform returns a new dict and leaves its argument alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from monai.transforms import RandomizableTransform, Transform
 from .. import boxes
 from .geometry import Sample, checked_axis, checked_scale, flip_slab, resize_slab
 from .intensity import IntensityWindow
-from .slab import SlabReader
 
 __all__ = [
     "ClipBoxesd",
@@ -44,7 +43,8 @@ class LoadSlabd(Transform):
     """Read the slab of a record: the deterministic part, fit for MONAI's `PersistentDataset`.
 
     Args:
-        reader: Reads ``(D, H, W)`` float32 HU for a record.
+        reader: Reads ``(D, H, W)`` float32 HU (or grey levels of a photograph) for a record: a `SlabReader`, or
+            a `scripts.data.coco_images.ColourSlabReader`.
         dtype: ``"float32"`` for exact interpolation, or ``"int16"`` to round to whole HU, which halves the
             memory and disk of a cache.
 
@@ -52,7 +52,7 @@ class LoadSlabd(Transform):
         ValueError: If the dtype is another one.
     """
 
-    def __init__(self, reader: SlabReader, *, dtype: str = "float32") -> None:
+    def __init__(self, reader: Callable[[Sample], np.ndarray], *, dtype: str = "float32") -> None:
         if dtype not in ("float32", "int16"):
             raise ValueError(f"Expected the dtype float32 or int16, got {dtype!r}.")
         self.reader = reader

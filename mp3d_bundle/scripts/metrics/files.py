@@ -36,8 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write a dictionary as JSON (no NaN); see `replacing` for errors."""
+def write_json(content: Mapping[str, Any] | Sequence[Any], path: Path) -> None:
+    """Write a dictionary or a list as JSON (no NaN); see `replacing` for errors."""
     text = json.dumps(content, indent=2, allow_nan=False)
     with replacing(path) as part:
         part.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,96 @@
+"""What the detection metrics share as Ignite metrics: the cases of an epoch, gathered from all processes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import ignite.distributed as idist
+from ignite.engine import Engine
+from ignite.metrics import Metric
+from ignite.metrics.metric import EpochWise, MetricUsage
+
+Cases = Sequence[Mapping[str, Any]]
+
+
+class CaseMetrics(Metric):
+    """Metrics of all images of an epoch, each set under its own name in ``engine.state.metrics``.
+
+    In several processes each one adds its own images; the cases are gathered when the metrics are computed,
+    put in the order of their ``id`` and freed of the repetitions with which a sampler evens out its shares, so
+    the result does not depend on the number of processes. `cases` keeps them for a report until the next
+    epoch starts.
+
+    Args:
+        output_transform: Makes of the engine's output a list of cases.
+
+    Attributes:
+        names: Names of the metrics; the first is the one to choose the best checkpoint by.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, output_transform: Callable[[Any], Cases] = lambda output: output) -> None:
+        self._own: list[dict[str, Any]] = []
+        self._cases: list[dict[str, Any]] | None = None
+        # Ignite would otherwise take an empty list of cases for a pair of tensors.
+        super().__init__(output_transform, skip_unrolling=True)
+
+    @staticmethod
+    @abstractmethod
+    def check(cases: Cases) -> list[dict[str, Any]]:
+        """Check cases and bring them to plain arrays.
+
+        Raises:
+            ValueError: If a case is malformed.
+        """
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Compute the metrics of all `cases`.
+
+        Returns:
+            A float for each of `names`.
+
+        Raises:
+            ValueError: If there is no case.
+        """
+
+    def reset(self) -> None:
+        """Forget all cases."""
+        self._own = []
+        self._cases = None
+
+    def update(self, output: Cases) -> None:
+        """Add the cases of one batch.
+
+        Raises:
+            ValueError: If a case is malformed.
+        """
+        if len(output) > 0:
+            self._own += self.check(output)
+            self._cases = None
+
+    @property
+    def cases(self) -> list[dict[str, Any]]:
+        """All cases of the epoch, in the order of their ``id``; gathers them from all processes at first."""
+        if self._cases is None:
+            parts: Any = idist.all_gather(self._own) if idist.get_world_size() > 1 else [self._own]
+            by_id = {case["id"]: case for part in parts for case in part}
+            self._cases = [by_id[name] for name in sorted(by_id)]
+        return self._cases
+
+    def attach(self, engine: Engine, name: str, usage: str | MetricUsage = EpochWise()) -> None:  # noqa: B008
+        """Attach to an engine as ``name``, one of `names`; the others are set beside it.
+
+        Raises:
+            ValueError: If the name is none of them (an engine would look for its value in vain).
+        """
+        if name not in self.names:
+            raise ValueError(f"Expected one of {', '.join(self.names)} as the metric's name, got {name!r}.")
+        super().attach(engine, name, usage)
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Put every metric into ``engine.state.metrics``."""
+        engine.state.metrics.update(self.compute())

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .data.scan import Scan, read_scan
+from .data.scan import Scan
 from .data.scan_paths import ScanSource
 from .inference.detections import Lesion, SliceBoxes
 from .inference.linking import link_boxes
@@ -136,6 +136,7 @@ class ScanRunner:
     writer: ResultWriter
     link: Callable[[SliceBoxes], list[Lesion]] = link_boxes
     failures: list[tuple[Path, str]] = field(default_factory=list)
+    _told: set[str] = field(default_factory=set, init=False, repr=False)
 
     def run(self) -> list[tuple[Path, str]]:
         """Do all scans; one that fails is noted and the next one is done.
@@ -158,6 +159,8 @@ class ScanRunner:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 if str(source.path) not in reason:
                     reason = f"{source.path}: {reason}"
+                if source.series and total > 1:
+                    reason += f" (series {source.series})"
                 if isinstance(error, FileNotFoundError) and total == 1:
                     reason += " Name the scan with --input PATH."
                 self.failures.append((source.path, reason))
@@ -171,7 +174,7 @@ class ScanRunner:
         total = len(self.dataset)
         if total == 0:
             sys.exit(
-                "Expected a scan, got none: give --input PATH (a file, a DICOM folder, or a folder or list of many)."
+                "Expected a scan, got none: give --input PATH (a file, DICOM folder or zip, a folder or list of them)."
             )
         try:
             failures = self.run()
@@ -183,7 +186,18 @@ class ScanRunner:
 
     def _one(self, source: ScanSource, network: nn.Module) -> None:
         start = time.perf_counter()
-        scan: Scan = read_scan(source.path)
+        with source.open() as scan:
+            for note in scan.notes:
+                self._tell(f"{source.path}: {note}")
+            self._find(source, scan, network, start)
+
+    def _tell(self, line: str) -> None:
+        """Log a line once: several series in one folder share what was left out of it."""
+        if line not in self._told:
+            self._told.add(line)
+            logger.warning("%s", line)
+
+    def _find(self, source: ScanSource, scan: Scan, network: nn.Module, start: float) -> None:
         ready = time.perf_counter()
         found = self.inferer(scan, network)
         lesions = self.link(found)

@@ -9,8 +9,17 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
+from scripts.data.dicom import read_series
 from scripts.data.scan import read_scan
 from scripts.data.stored import LPS_FROM_RAS
 
@@ -151,6 +160,25 @@ def test_other_files_are_left_out_with_a_line_each(tmp_path: Path) -> None:
     assert {"readme.txt", "scout.dcm", "report.dcm"} == {note.split()[2].strip(":") for note in scan.notes}
 
 
+def test_series_of_another_kind_are_left_out_with_one_line(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    for index in range(3):
+        tags = {"Modality": "MR", "SeriesInstanceUID": "7", "SeriesDescription": "T2"}
+        write_slice(folder / f"mr{index}.dcm", hounsfield()[0], 0.0, **tags)
+    (note,) = read_scan(folder).notes
+    assert note == "Left out 3 files of series 7 (T2), mr0.dcm the first: modality MR, not a CT slice."
+
+
+def test_series_can_be_chosen(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    write_slice(folder / "other.dcm", hounsfield()[0], 50.0, SeriesInstanceUID="5.6.7", SeriesDescription="lung")
+    stored = read_series(folder, SERIES)
+    assert stored.values.shape == (COLUMNS, ROWS, 4)
+    assert stored.notes == ("Left out series 5.6.7 (lung, 1 slices).",)
+    with pytest.raises(ValueError, match=r"the series 9\.9 in .*, got 1\.2\.3\.4 \(abdomen, 4 slices\); 5\.6\.7"):
+        read_series(folder, "9.9")
+
+
 def test_two_series_are_named(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "series")
     write_slice(folder / "other.dcm", hounsfield()[0], 50.0, SeriesInstanceUID="5.6.7", SeriesDescription="lung")
@@ -196,28 +224,76 @@ def test_doubled_slice_is_named(tmp_path: Path) -> None:
         ({"PixelSpacing": None}, "tag PixelSpacing, got None"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "grey values .* got RGB"),
         ({"BitsAllocated": 8}, "at least 16 bits per pixel, got 8"),
-        ({"GantryDetectorTilt": 15.0}, r"tilt of 15\.0 degrees"),
-        ({"NumberOfFrames": 2}, "one slice per DICOM file, got 2 frames"),
+        ({"GantryDetectorTilt": 15.0}, r"tilt of 15\.0 degrees and .* leans by 0\.0"),
+        ({"NumberOfFrames": 2}, r"one slice per DICOM file, got 2 frames \(enhanced CT\)"),
+        ({"SOPClassUID": SecondaryCaptureImageStorage}, "modality CT, got 4 Secondary Capture"),
     ],
-    ids=["mr", "position", "zero spacing", "no spacing", "colour", "8 bit", "tilt", "frames"],
+    ids=["mr", "position", "zero spacing", "no spacing", "colour", "8 bit", "tilt", "frames", "capture"],
 )
 def test_unusable_series_are_refused(tmp_path: Path, tags: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_scan(write_series(tmp_path / "series", **tags))
 
 
-def test_tilted_stack_is_refused_with_its_angle(tmp_path: Path) -> None:
-    angle = np.radians(10)
+def test_copies_of_a_slice_are_left_out_by_name(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    (folder / "copy.dcm").write_bytes((folder / "IM0003.dcm").read_bytes())
+    scan = read_scan(folder)
+    np.testing.assert_array_equal(scan.hu, hounsfield())
+    (note,) = scan.notes
+    assert note.startswith("Left out copy.dcm: the same image as IM0003.dcm")
+
+
+def test_slices_pushed_aside_are_refused(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    write_slice(folder / "IM0003.dcm", hounsfield()[1], 0.0, ImagePositionPatient=[-9.0, 30.0, -97.5])
+    with pytest.raises(ValueError, match=r"straight line, .*IM0003\.dcm is 3\.0 mm off"):
+        read_scan(folder)
+
+
+def test_compression_without_a_decoder_is_named(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    dataset = pydicom.dcmread(folder / "IM0002.dcm")
+    dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(200)])
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
+    dataset.save_as(folder / "IM0002.dcm")
+    with pytest.raises(OSError, match=r"High-Throughput JPEG 2000.*1\.2\.840\.10008\.1\.2\.4\.201\) in .*IM0002\.dcm"):
+        read_scan(folder)
+
+
+def tilted_series(folder: Path, degrees: float = 10.0, **tags: object) -> Path:
+    """A stack along z of slices that lean, as a tilted gantry makes them."""
+    angle = np.radians(degrees)
+    folder.mkdir()
     for index, plane in enumerate(hounsfield()):
         write_slice(
-            tmp_path / f"{index}.dcm",
+            folder / f"{index}.dcm",
             plane,
             -100 + 2.5 * index,
             InstanceNumber=index,
             ImageOrientationPatient=[1, 0, 0, 0, np.cos(angle), -np.sin(angle)],
+            **tags,
         )
-    with pytest.raises(ValueError, match=r"sheared by 10\.0 degrees \(gantry tilt\)"):
-        read_scan(tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize("tag", [None, 10, -10.4])
+def test_tilted_stack_is_shifted_back(tmp_path: Path, tag: float | None) -> None:
+    scan = read_scan(tilted_series(tmp_path / "tilted", GantryDetectorTilt=tag))
+    assert any("sheared by 10.0 degrees (gantry tilt)" in note for note in scan.notes)
+    np.testing.assert_allclose(scan.affine[:3, 2] @ scan.affine[:3, 1], 0, atol=1e-9)
+    assert scan.spacing == pytest.approx((0.7, 0.9, 2.5 * np.cos(np.radians(10))))
+    # The centre of the first pixel of each slice is where its header says.
+    for index, path in enumerate(scan.files):
+        stored = np.array([[0.5, 0.5, index + 0.5] * 2])
+        place = scan.points_to_lps(scan.boxes_from_stored(stored)[:, :3])[0]
+        np.testing.assert_allclose(place, pydicom.dcmread(path).ImagePositionPatient, atol=1e-6)
+
+
+def test_tilt_that_the_slices_do_not_show_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"tilt of 15\.0 degrees and an ImageOrientationPatient that leans by 10\.0"):
+        read_scan(tilted_series(tmp_path / "tilted", GantryDetectorTilt=15))
 
 
 @pytest.mark.parametrize(("tag", "value"), [("Rows", None), ("ImageOrientationPatient", [1, 0, 0, 0, 0, -1])])

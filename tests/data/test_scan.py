@@ -177,27 +177,44 @@ def test_missing_orientation_is_noted(tmp_path: Path) -> None:
     assert any("no orientation" in note for note in read_scan(tmp_path / "scan.nii").notes)
 
 
-@pytest.mark.parametrize(("degrees", "legal"), [(0.5, True), (5.0, False)])
-def test_oblique_beyond_a_degree_is_refused(tmp_path: Path, degrees: float, legal: bool) -> None:
+def turned(degrees: float) -> np.ndarray:
+    """The affine of a volume turned about z."""
     angle = np.radians(degrees)
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    path = write_nifti(tmp_path / "scan.nii", affine=turn @ canonical_affine())
-    if legal:
-        # Millimetres go through the exact matrix.
-        centre = read_scan(path).points_to_lps(np.array([[3.0, 2.5, 2.0]]))
-        wanted = (turn @ canonical_affine() @ [2.5, 2.0, 1.5, 1.0])[:3]
-        np.testing.assert_allclose(centre[0], wanted, atol=1e-4)
-    else:
-        with pytest.raises(ValueError, match=r"turned by 5\.0 degrees in .*scan\.nii"):
-            read_scan(path)
+    return turn @ canonical_affine()
 
 
-def test_gantry_tilt_is_refused_with_its_angle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("degrees", "told"), [(0.5, False), (5.0, True), (30.0, True)])
+def test_oblique_volume_keeps_its_slices_and_its_millimetres(tmp_path: Path, degrees: float, told: bool) -> None:
+    scan = read_scan(write_nifti(tmp_path / "scan.nii", affine=turned(degrees)))
+    np.testing.assert_array_equal(scan.hu, canonical_hu())
+    centre = scan.points_to_lps(np.array([[3.0, 2.5, 2.0]]))
+    np.testing.assert_allclose(centre[0], (turned(degrees) @ [2.5, 2.0, 1.5, 1.0])[:3], atol=1e-4)
+    assert any(f"turned by {degrees:.1f} degrees" in note for note in scan.notes) == told
+
+
+def test_volume_turned_too_far_is_refused_with_its_angle(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"turned by 40\.0 degrees \(at most 35 are taken\) in .*scan\.nii"):
+        read_scan(write_nifti(tmp_path / "scan.nii", affine=turned(40.0)))
+
+
+def test_gantry_tilt_of_a_volume_in_any_orientation_is_taken_out(tmp_path: Path) -> None:
     tilt = np.eye(4)
     tilt[1, 2] = np.tan(np.radians(12))
-    with pytest.raises(ValueError, match=r"sheared by 12\.0 degrees \(gantry tilt\)"):
-        read_scan(write_nifti(tmp_path / "scan.nii", affine=tilt @ canonical_affine()))
+    reference = read_scan(write_nifti(tmp_path / "scan.nii", affine=tilt @ canonical_affine()))
+    assert any("sheared by 12.0 degrees (gantry tilt)" in note for note in reference.notes)
+    box = np.array([[1.0, 1.0, 0.5, 4.0, 4.0, 3.0]])
+    for turn in all_orientations()[::5]:
+        values, affine = store(canonical_hu(), tilt @ canonical_affine(), turn)
+        scan = read_scan(save_nifti(tmp_path / "scan.nii", values, affine))
+        np.testing.assert_array_equal(scan.hu, reference.hu)
+        np.testing.assert_allclose(scan.boxes_to_lps(box), reference.boxes_to_lps(box), atol=1e-4)
+        assert values.shape[scan.slice_axis] == len(canonical_hu())
+        # Stored voxel centres keep their place.
+        middle = np.array([[*(size / 2 for size in values.shape)] * 2])
+        place = scan.points_to_lps(scan.boxes_from_stored(middle)[:, :3])[0]
+        np.testing.assert_allclose(place, (affine @ [*((size - 1) / 2 for size in values.shape), 1])[:3], atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [0.0, -2.0, float("nan")])

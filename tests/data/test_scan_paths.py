@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fake_dicom import write_ct
 from scripts.data.scan_paths import find_scans
 
 
@@ -74,3 +76,64 @@ def test_empty_folder_is_left_to_the_reader(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nothing", ["", []])
 def test_nothing_is_no_scan(nothing: str | list) -> None:
     assert find_scans(nothing) == []
+
+
+def headers(folder: Path, **tags: object) -> Path:
+    return write_ct(folder, np.full((2, 4, 5), -1000, dtype=np.int16), **tags)
+
+
+def test_each_series_of_a_folder_is_a_scan(tmp_path: Path) -> None:
+    headers(tmp_path / "a", SeriesDescription="soft tissue")
+    headers(tmp_path / "lung", SeriesInstanceUID="5.6", SeriesNumber=4, SeriesDescription="lung")
+    for file in (tmp_path / "lung").iterdir():
+        file.rename(tmp_path / "a" / f"lung_{file.name}")
+    sources = find_scans(tmp_path / "a")
+    assert [(source.name, source.series) for source in sources] == [
+        ("3_soft_tissue", "1.2.3.4"),
+        ("4_lung", "5.6"),
+    ]
+    for source in sources:
+        with source.open() as scan:
+            assert scan.hu.shape == (2, 4, 5)
+            assert all(path.name.startswith("lung_") == (source.series == "5.6") for path in scan.files)
+    assert names(find_scans([tmp_path / "a"])) == ["a/3_soft_tissue", "a/4_lung"]
+    assert names(find_scans(tmp_path)) == ["a/3_soft_tissue", "a/4_lung"]
+
+
+def test_named_series_is_found_wherever_it_lies(tmp_path: Path) -> None:
+    headers(tmp_path / "a")
+    headers(tmp_path / "deep" / "b", SeriesInstanceUID="5.6")
+    touch(tmp_path / "c.nii")
+    (source,) = find_scans(tmp_path, series="5.6")
+    assert (source.path, source.series) == (tmp_path / "deep" / "b", "5.6")
+    (absent,) = find_scans(tmp_path, series="9.9")
+    with pytest.raises(ValueError, match=r"the series 9\.9, got 1\.2\.3\.4, 5\.6 in"):
+        absent.open()
+
+
+def test_table_of_contents_of_a_medium_is_no_series(tmp_path: Path) -> None:
+    touch(tmp_path / "DICOMDIR", b"\0" * 128 + b"DICM")
+    headers(tmp_path / "IMAGES" / "S1")
+    (source,) = find_scans(tmp_path)
+    assert source.path == tmp_path / "IMAGES" / "S1"
+
+
+def test_folders_below_a_series_are_searched_too(tmp_path: Path) -> None:
+    headers(tmp_path)
+    headers(tmp_path / "more", SeriesInstanceUID="5.6")
+    assert [source.series for source in find_scans(tmp_path)] == ["1.2.3.4", "5.6"]
+
+
+def test_damaged_header_is_left_to_the_reader(tmp_path: Path) -> None:
+    headers(tmp_path / "a")
+    (tmp_path / "a" / "IM0001.dcm").write_bytes(b"\0" * 128 + b"DICM\2\0\0\0UL\4\0")
+    (source,) = find_scans(tmp_path / "a")
+    with pytest.raises(OSError, match=r"IM0001\.dcm"):
+        source.open()
+
+
+def test_series_in_two_places_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    headers(tmp_path / "a")
+    headers(tmp_path / "b")
+    assert names(find_scans(tmp_path)) == ["a", "b"]
+    assert f"Series 1.2.3.4 lies in several places, each taken as a scan of its own: {tmp_path / 'a'}" in caplog.text

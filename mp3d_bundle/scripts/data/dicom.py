@@ -2,55 +2,33 @@
 
 What is wrong with a series is said before its pixels are read: several series in one folder, slices that
 are missing, doubled or of another size, a modality that has no Hounsfield units. Files that are no CT
-slices (localizers, reports, segmentations, other files) are left out, each with a line in the log and in
-the results.
+slices (localizers, reports, segmentations, other files) are left out, each with a line, see
+`scripts.data.dicom_headers`.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import CTImageStorage
+from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
+from .dicom_headers import Series, drop_doubles, files_on_disk, folder_files, read_contents
 from .stored import StoredImage, check_spacing, read_itk_pixels
 
-logger = logging.getLogger(__name__)
-
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-# Not worth opening: a folder may hold very many of them.
-_OTHER_SUFFIXES = (".png", ".jpg", ".nii", ".nii.gz", ".nrrd", ".mha", ".csv", ".json", ".txt", ".xml", ".zip", ".pdf")
-_TAGS = [
-    "BitsAllocated",
-    "Columns",
-    "GantryDetectorTilt",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "ImageType",
-    "InstanceNumber",
-    "Modality",
-    "NumberOfFrames",
-    "PhotometricInterpretation",
-    "PixelSpacing",
-    "Rows",
-    "SOPClassUID",
-    "SamplesPerPixel",
-    "SeriesDescription",
-    "SeriesInstanceUID",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-]
+ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # Neighbouring distances of one stack may differ by this fraction plus this many mm (headers are rounded).
 _GAP_TOLERANCE = 0.1
 _GAP_ROUNDING_MM = 0.02
 # Nearer than this two slices are at the same place.
 _SAME_PLACE_MM = 1e-3
-_MAX_TILT_DEGREES = 1.0
+# The gantry's tilt and the slices' may differ by this much (one of them is rounded to whole degrees).
+_TILT_DEGREES = 1.5
+# Positions of one stack lie on a straight line up to this many mm.
+_LINE_MM = 0.5
 
 
 @dataclass(frozen=True)
@@ -71,99 +49,68 @@ class _Slice:
         return float(np.dot(self.position, np.cross(self.along_row, self.along_column)))
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is named or marked (``DICM`` after 128 bytes) as DICOM."""
-    name = path.name.lower()
-    if name.endswith(DICOM_SUFFIXES):
-        return True
-    if name.endswith(_OTHER_SUFFIXES):
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def read_series(folder: Path) -> StoredImage:
-    """Read the one CT series that lies in a folder (its sub-folders are not searched).
+def read_series(folder: Path, series: str | None = None) -> StoredImage:
+    """Read a CT series that lies in a folder (its sub-folders are not searched).
 
     The stored array has the column as ``i``, the row as ``j`` and the slice as ``k``, slices in ascending
     position along the cross product of row and column direction (for plain axial slices: towards the head),
     whatever the file names and instance numbers are. ``values`` are Hounsfield units.
 
+    Args:
+        folder: The folder.
+        series: SeriesInstanceUID of the one to read; None where the folder holds one only.
+
     Raises:
         ValueError: If no CT slice or several series are in the folder, slices differ in size, spacing or
-            orientation, one is missing or doubled, the gantry was tilted, or a needed tag is absent.
+            orientation, one is missing or doubled, the gantry's tilt does not show in the slices, or a needed
+            tag is absent.
         OSError: If a file is damaged or cut short.
     """
-    headers, notes = _ct_headers(folder)
-    series = {str(header.get("SeriesInstanceUID", "none")) for _, header in headers}
-    if len(series) > 1:
-        raise ValueError(f"Expected one CT series, got {len(series)} in {folder}: {_name_series(headers)}.")
-    slices = sorted((_parse(path, header) for path, header in headers), key=lambda one: one.height)
+    contents = read_contents(folder_files(folder))
+    chosen = contents.choose(series, folder)
+    others = (f"Left out series {one}." for one in contents.series if one is not chosen)
+    return _read(chosen, (*contents.notes, *others))
+
+
+def read_slices(files: Sequence[Path], where: Path, notes: Sequence[str] = ()) -> StoredImage:
+    """Read the CT series that some files are, as `read_series` does.
+
+    Args:
+        files: The files of one series.
+        where: What messages call it, if it is none.
+        notes: What is known already of the place the series was found in.
+    """
+    contents = read_contents(files_on_disk(files))
+    return _read(contents.choose(None, where), (*notes, *contents.notes))
+
+
+def _read(series: Series, notes: Sequence[str]) -> StoredImage:
+    kept, doubled = drop_doubles(series.headers)
+    slices = sorted((_parse(path, header) for path, header in kept), key=lambda one: one.height)
     _check_alike(slices)
+    _check_tilt(slices[0])
     affine = _affine(slices)
     planes = [_pixels(one) for one in slices]
-    return StoredImage(np.stack(planes, axis=-1), affine, tuple(one.path for one in slices), notes=tuple(notes))
-
-
-def _ct_headers(folder: Path) -> tuple[list[tuple[Path, pydicom.Dataset]], list[str]]:
-    """The headers of the CT slices in a folder, and a note on everything left out."""
-    kept, notes, others = [], [], Counter()
-    for path in sorted(entry for entry in folder.iterdir() if entry.is_file()):
-        if not is_dicom(path):
-            notes.append(f"Left out {path.name}: no DICOM file.")
-            continue
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        except (InvalidDicomError, OSError, EOFError, ValueError, KeyError) as error:
-            raise OSError(f"Expected a complete DICOM file, could not read the header of {path}.") from error
-        modality = str(header.get("Modality", "none"))
-        image_type = [str(word).upper() for word in header.get("ImageType", None) or []]
-        if header.file_meta.get("MediaStorageSOPClassUID") == CTImageStorage and "Rows" not in header:
-            raise OSError(f"Expected a complete DICOM file, the header of {path} is cut short.")
-        if modality != "CT" or "Rows" not in header:
-            others[modality] += 1
-            notes.append(f"Left out {path.name}: modality {modality}, not a CT slice.")
-        elif "LOCALIZER" in image_type:
-            others["CT localizer"] += 1
-            notes.append(f"Left out {path.name}: a localizer.")
-        else:
-            kept.append((path, header))
-    if not kept:
-        found = ", ".join(f"{number} {name}" for name, number in sorted(others.items())) or "no DICOM file at all"
-        raise ValueError(f"Expected a DICOM series of modality CT, got {found} in {folder}.")
-    for note in notes:
-        logger.warning("%s: %s", folder, note)
-    return kept, notes
-
-
-def _name_series(headers: list[tuple[Path, pydicom.Dataset]]) -> str:
-    """Each series by UID, description and number of slices."""
-    count = Counter(
-        (str(header.get("SeriesInstanceUID", "none")), str(header.get("SeriesDescription", "no description")))
-        for _, header in headers
-    )
-    return "; ".join(f"{uid} ({text}, {number} slices)" for (uid, text), number in sorted(count.items()))
+    return StoredImage(np.stack(planes, axis=-1), affine, tuple(one.path for one in slices), notes=(*notes, *doubled))
 
 
 def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
     """Geometry of one slice; ValueError where a tag is missing or the picture is not a plain grey slice."""
+    if int(header.get("NumberOfFrames") or 1) != 1 or header.get("SOPClassUID") in ENHANCED:
+        raise ValueError(
+            f"Expected one slice per DICOM file, got {header.get('NumberOfFrames')} frames (enhanced CT) in {path}: "
+            "convert it to one file per slice (such as dcm4che's emf2sf does) or to NIfTI first."
+        )
     for tag, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
         value = header.get(tag)
         if value is None or len(value) != length:
             raise ValueError(f"Expected {length} numbers in the DICOM tag {tag}, got {value} in {path}.")
-    if int(header.get("NumberOfFrames") or 1) != 1:
-        raise ValueError(f"Expected one slice per DICOM file, got {header.NumberOfFrames} frames in {path}.")
     if int(header.get("SamplesPerPixel") or 1) != 1 or header.get("PhotometricInterpretation") != "MONOCHROME2":
         raise ValueError(
             f"Expected grey values (MONOCHROME2), got {header.get('PhotometricInterpretation')} in {path}."
         )
     if int(header.get("BitsAllocated") or 0) < 16:
         raise ValueError(f"Expected at least 16 bits per pixel, got {header.get('BitsAllocated')} in {path}.")
-    tilt = float(header.get("GantryDetectorTilt") or 0.0)
-    if abs(tilt) > _MAX_TILT_DEGREES:
-        raise ValueError(
-            f"Expected an untilted gantry, got a tilt of {tilt:.1f} degrees in {path}: correct the tilt first."
-        )
     between_rows, between_columns = (float(edge) for edge in header.PixelSpacing)
     check_spacing((between_columns, between_rows), path)
     along = np.array([float(number) for number in header.ImageOrientationPatient])
@@ -175,6 +122,18 @@ def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
         along_column=along[3:],
         spacing=(between_columns, between_rows),
     )
+
+
+def _check_tilt(one: _Slice) -> None:
+    """Refuse a series whose header tells of a tilted gantry while its orientation does not: one of them is wrong."""
+    tilt = abs(float(one.header.get("GantryDetectorTilt") or 0.0))
+    normal = np.cross(one.along_row, one.along_column)
+    shown = float(np.degrees(np.arccos(min(1.0, abs(normal[2]) / np.linalg.norm(normal)))))
+    if shown < tilt - _TILT_DEGREES:
+        raise ValueError(
+            f"Expected slices that lean as far as the gantry, got a tilt of {tilt:.1f} degrees and an "
+            f"ImageOrientationPatient that leans by {shown:.1f} in {one.path}: correct the one that is wrong first."
+        )
 
 
 def _check_alike(slices: list[_Slice]) -> None:
@@ -205,6 +164,7 @@ def _affine(slices: list[_Slice]) -> np.ndarray:
     if len(slices) > 1:
         _check_gaps(slices)
         affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
+        _check_line(slices, affine)
         return affine
     thickness = first.header.get("SpacingBetweenSlices") or first.header.get("SliceThickness")
     if thickness is None:
@@ -232,6 +192,18 @@ def _check_gaps(slices: list[_Slice]) -> None:
         _check_numbers(lower, upper, float(gap))
 
 
+def _check_line(slices: list[_Slice], affine: np.ndarray) -> None:
+    """Refuse slices that are shifted sideways, each by another amount."""
+    for index, one in enumerate(slices):
+        aside = one.position - affine[:3, 3] - index * affine[:3, 2]
+        inside = np.array([aside @ one.along_row, aside @ one.along_column])
+        if np.abs(inside).max() > _LINE_MM:
+            raise ValueError(
+                f"Expected the first pixels of all slices on a straight line, {one.path} is {np.abs(inside).max():.1f} "
+                "mm off it."
+            )
+
+
 def _check_numbers(lower: _Slice, upper: _Slice, gap: float) -> None:
     """Refuse a hole that even spacing hides: numbers skipped, and a gap that the slices do not cover."""
     numbers = [one.header.get("InstanceNumber") for one in (lower, upper)]
@@ -247,7 +219,16 @@ def _check_numbers(lower: _Slice, upper: _Slice, gap: float) -> None:
 
 def _pixels(one: _Slice) -> np.ndarray:
     """Hounsfield units of one slice as int16 ``(columns, rows)``."""
-    _, values = read_itk_pixels(one.path)
+    try:
+        _, values = read_itk_pixels(one.path)
+    except OSError as error:
+        syntax = pydicom.dcmread(one.path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+        if not syntax.is_compressed:
+            raise
+        raise OSError(
+            f"Expected pixels that can be decoded, got {syntax.name} ({syntax}) in {one.path}: the file is damaged, or "
+            "there is no decoder for its compression; decompress it first (such as gdcmconv --raw does)."
+        ) from error
     if values.shape != (one.header.Columns, one.header.Rows, 1):
         raise OSError(f"Expected {one.header.Columns} x {one.header.Rows} pixels, got {values.shape} in {one.path}.")
     limits = np.iinfo(np.int16)

@@ -24,10 +24,8 @@ import numpy as np
 
 from .dicom import read_series
 from .stored import StoredImage, check_spacing, read_itk, read_nifti
+from .straight import measure_skew, shift_back
 
-# Up to this angle an axis counts as straight: boxes are found on the slices as stored, and millimetres
-# still go through the exact affine.
-MAX_OBLIQUE_DEGREES = 1.0
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _INT16 = np.iinfo(np.int16)
@@ -43,7 +41,8 @@ class Scan:
         hu: ``(Z, H, W)`` int16 Hounsfield units; padding such as -3024 is kept.
         affine: ``(4, 4)`` float64, voxel-centre index ``(x, y, z)`` of ``hu`` to LPS millimetres.
         stored_from_canonical: ``(4, 4)`` float64, voxel-centre index ``(x, y, z)`` of ``hu`` to index
-            ``(i, j, k)`` of the stored array: a signed permutation with offsets.
+            ``(i, j, k)`` of the stored array: a signed permutation with offsets, and for a tilted gantry the
+            shift from slice to slice that was taken out.
         stored_shape: ``(I, J, K)`` of the stored array.
         path: What was read: a file, or the folder of a DICOM series.
         files: The files it consists of, in stored order.
@@ -67,7 +66,9 @@ class Scan:
     @property
     def slice_axis(self) -> int:
         """The stored axis (0, 1 or 2 for ``i, j, k``) that runs along the patient."""
-        return int(np.argmax(np.abs(self.stored_from_canonical[:3, 2])))
+        # The stored slice depends on z alone; with a tilted gantry the stored row or column may depend on z, too.
+        linear = np.abs(self.stored_from_canonical[:3, :3])
+        return int(np.argmax(linear[:, 2] / np.linalg.norm(linear, axis=1)))
 
     def points_to_lps(self, points: np.ndarray) -> np.ndarray:
         """Convert ``(N, 3)`` canonical edge coordinates to LPS millimetres, float64."""
@@ -80,7 +81,7 @@ class Scan:
             boxes: ``(N, 6)`` canonical edges ``x1, y1, z1, x2, y2, z2``.
 
         Returns:
-            ``(N, 6)`` float64 millimetres, low corner first. Where the scan is turned by up to a degree
+            ``(N, 6)`` float64 millimetres, low corner first. Where the scan is turned against the body axes
             these bounds enclose the turned box.
         """
         return _bounds(self.points_to_lps(_corners(boxes)))
@@ -124,7 +125,7 @@ def read_scan(path: str | Path) -> Scan:
         FileNotFoundError: If nothing is at ``path``.
         OSError: If the file is damaged or cut short.
         ValueError: If it is no CT volume: another number of dimensions, spacing that is not positive, NaN
-            voxels, 8-bit or colour or MR values, a tilted or oblique volume, a DICOM folder with several
+            voxels, 8-bit or colour or MR values, a volume turned too far, a DICOM folder with several
             series, a missing slice, or another modality. The message says what was expected and what came.
     """
     path = Path(path)
@@ -149,43 +150,28 @@ def canonical(stored: StoredImage, path: Path) -> Scan:
         path: What messages and results call it.
 
     Raises:
-        ValueError: If the volume is sheared (gantry tilt) or turned by more than ``MAX_OBLIQUE_DEGREES``,
-            a spacing is not positive, or the values are no Hounsfield units.
+        ValueError: If the volume is turned too far or sheared within its slices, a spacing is not positive, or
+            the values are no Hounsfield units.
     """
-    _check_straight(stored.affine, path)
+    check_spacing(tuple(np.linalg.norm(stored.affine[:3, :3], axis=0)), path)
     turn = orientations.io_orientation(stored.affine)
     i, j, k = stored.values.shape
     stored_from_canonical = orientations.inv_ornt_aff(turn, (i, j, k))
+    skew = measure_skew(stored.affine @ stored_from_canonical, path)
     oriented = orientations.apply_orientation(_hounsfield(stored, path), turn)
+    hu = np.ascontiguousarray(oriented.transpose(2, 1, 0))
+    if any(skew.shift):
+        hu, from_straight = shift_back(hu, skew.shift)
+        stored_from_canonical = stored_from_canonical @ from_straight
     return Scan(
-        hu=np.ascontiguousarray(oriented.transpose(2, 1, 0)),
+        hu=hu,
         affine=stored.affine @ stored_from_canonical,
         stored_from_canonical=stored_from_canonical,
         stored_shape=(i, j, k),
         path=path,
         files=stored.files,
-        notes=stored.notes,
+        notes=(*stored.notes, *skew.notes),
     )
-
-
-def _check_straight(affine: np.ndarray, path: Path) -> None:
-    """Refuse shear and rotation: a sheared or turned stack has to be resampled before its slices are axial."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    check_spacing(tuple(spacing), path)
-    axes = affine[:3, :3] / spacing
-    cosines = np.abs(axes.T @ axes - np.eye(3))
-    tilt = float(np.degrees(np.arcsin(np.clip(cosines.max(), 0.0, 1.0))))
-    if tilt > MAX_OBLIQUE_DEGREES:
-        raise ValueError(
-            f"Expected slices stacked at right angles, got a stack sheared by {tilt:.1f} degrees (gantry tilt) in "
-            f"{path}: correct the tilt (for example by resampling) first."
-        )
-    oblique = float(np.degrees(np.arccos(np.clip(np.abs(axes).max(axis=0).min(), 0.0, 1.0))))
-    if oblique > MAX_OBLIQUE_DEGREES:
-        raise ValueError(
-            f"Expected slices along the body axes, got a volume turned by {oblique:.1f} degrees in {path}: "
-            "resample it to axial slices first."
-        )
 
 
 def _hounsfield(stored: StoredImage, path: Path) -> np.ndarray:

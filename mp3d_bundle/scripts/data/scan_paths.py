@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
-from .dicom import is_dicom
-from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES
+from .archives import ZIP_SUFFIX, archive_files, open_zipped_series
+from .dicom import read_slices
+from .dicom_headers import Contents, Open, folder_files, is_dicom, read_contents
+from .png_slices import find_runs, read_run
+from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
+
+logger = logging.getLogger(__name__)
+
+_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+_ODD = re.compile(r"[^A-Za-z0-9.-]+")
 
 
 @dataclass(frozen=True)
@@ -16,78 +30,234 @@ class ScanSource:
     """Where one scan lies and what its results are called.
 
     Attributes:
-        path: A file or the folder of a DICOM series; it need not exist (reading it then says so).
+        path: A file, an archive, or the folder of a series; it need not exist (reading it then says so).
         name: Relative folder for the results; ``""`` where the input was a single scan.
+        series: SeriesInstanceUID, where the scan is one of DICOM.
+        opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
     """
 
     path: Path
     name: str = ""
+    series: str | None = None
+    opener: Callable[[], AbstractContextManager[Scan]] | None = None
+
+    def open(self) -> AbstractContextManager[Scan]:
+        """Read the scan; its files are there as long as the context lasts.
+
+        Raises:
+            ValueError: If it is no CT that can be used.
+            OSError: If it is not there, damaged or cut short.
+        """
+        return self.opener() if self.opener else nullcontext(read_scan(self.path))
 
 
-def find_scans(inputs: str | Path | Sequence[str | Path]) -> list[ScanSource]:
-    """List the scans that an input stands for; nothing is read yet.
+def find_scans(
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    series: str | None = None,
+    annotations: str | Path | None = None,
+    spacing: Sequence[float] | None = None,
+) -> list[ScanSource]:
+    """List the scans that an input stands for; of DICOM files the headers are read, of others nothing.
 
-    A file, or a folder that itself holds DICOM files, is one scan. Any other folder is searched with its
-    sub-folders, hidden ones apart, for NIfTI, NRRD and MetaImage files and for folders with DICOM files;
-    each result is named by its place below the folder. In a list each entry counts so, named by its own
-    name, or by its place below the folder of them all where a name comes twice; ``_2``, ``_3``, ... follow
-    where that does not suffice.
+    A file is one scan; a zip archive is one for each CT series in it. A folder is searched with its sub-folders,
+    hidden ones apart, for CT series (one scan each), for runs of PNG slices (likewise), for NIfTI, NRRD and
+    MetaImage files and zip archives; beside DICOM files other files are not looked at. Each result is named by its
+    place below the folder, and where there are several series or runs in one place by number and description. In a
+    list each entry counts so, named by its own name, or by its place below the folder of them all where a name comes
+    twice; ``_2``, ``_3``, ... follow where that does not suffice.
 
     Args:
         inputs: A path, or a list of paths. An empty string or list stands for no scan.
+        series: Only the DICOM series with this SeriesInstanceUID.
+        annotations: DeepLesion's labels, for PNG slices; see `scripts.data.png_slices`.
+        spacing: ``(x, y, z)`` mm of PNG slices of which no labels tell it.
 
     Returns:
-        The sources, a folder's in sorted order. A folder without any scan is returned as if it were a
-        series, so that reading it says what is missing.
+        The sources, a folder's in sorted order. What cannot be read, a folder without any scan and a series that
+        is not there are returned as well, so that reading them says what is the matter.
     """
+    paths = [Path(inputs)] if isinstance(inputs, (str, Path)) else [Path(entry) for entry in inputs]
+    if not paths or not str(inputs):
+        return []
+    finder = _Finder(annotations, spacing)
     if isinstance(inputs, (str, Path)):
-        if not str(inputs):
-            return []
-        path = Path(inputs)
-        if not path.is_dir() or _holds_dicom(path):
-            return [ScanSource(path)]
-        return _unique(ScanSource(found, _stem(found.relative_to(path))) for found in _search(path))
-    paths = [Path(entry) for entry in inputs]
+        found = finder.find(paths[0])
+    else:
+        found = [
+            replace(source, name=os.path.join(name, source.name).rstrip(os.sep))
+            for path, name in zip(paths, _entry_names(paths), strict=True)
+            for source in finder.find(path)
+        ]
+    if series is not None:
+        found = [source for source in found if source.series == series] or [_absent(series, paths, found)]
+    _tell_scattered(found)
+    return _unique(found)
+
+
+def _tell_scattered(sources: Iterable[ScanSource]) -> None:
+    """Warn of a series of which parts or copies lie in several places."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        if source.series is not None:
+            places[source.series].append(str(source.path))
+    for series, paths in places.items():
+        if len(paths) > 1:
+            logger.warning(
+                "Series %s lies in several places, each taken as a scan of its own: %s.", series, ", ".join(paths)
+            )
+
+
+def _entry_names(paths: Sequence[Path]) -> list[str]:
     names = [_stem(Path(path.name)) for path in paths]
-    if len(set(names)) < len(names):
-        # patient_1/ct.nii and patient_2/ct.nii: the folders tell them apart.
-        parents = os.path.commonpath([path.absolute().parent for path in paths])
-        names = [_stem(path.absolute().relative_to(parents)) for path in paths]
-    return _unique(
-        ScanSource(source.path, os.path.join(name, source.name).rstrip(os.sep))
-        for path, name in zip(paths, names, strict=True)
-        for source in find_scans(path)
-    )
+    if len(set(names)) == len(names):
+        return names
+    # patient_1/ct.nii and patient_2/ct.nii: the folders tell them apart.
+    parents = os.path.commonpath([path.absolute().parent for path in paths])
+    return [_stem(path.absolute().relative_to(parents)) for path in paths]
 
 
-def _search(folder: Path) -> list[Path]:
-    """The scans below a folder, or the folder itself where there is none."""
-    found: list[Path] = []
+def _absent(series: str, paths: Sequence[Path], found: Sequence[ScanSource]) -> ScanSource:
+    """A source whose reading says which series there are instead."""
+    known = ", ".join(source.series for source in found if source.series) or "no DICOM series"
+
+    def refuse() -> NoReturn:
+        raise ValueError(f"Expected the series {series}, got {known} in {', '.join(map(str, paths))}.")
+
+    return ScanSource(paths[0], opener=refuse)
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Looks for scans, each named by its place below where it looks."""
+
+    annotations: str | Path | None
+    spacing: Sequence[float] | None
+
+    def find(self, path: Path) -> list[ScanSource]:
+        """The scans at a path; a single one that lies there itself has no name."""
+        if not path.is_dir():
+            return self._file(path, "")
+        found = [source for place, files in _walk(path) for source in self._place(path, place, files)]
+        if not found:
+            return [ScanSource(path, ".")]
+        if len(found) == 1 and found[0].path == path:
+            return [replace(found[0], name="")]
+        return found
+
+    def _place(self, root: Path, folder: Path, names: Sequence[str]) -> list[ScanSource]:
+        """The scans that lie in one folder, not below it."""
+        place = folder.relative_to(root).as_posix()
+        if _holds_dicom(folder, names):
+            return self._series(folder, place)
+        sources = self._runs(folder, place if place != "." else folder.name)
+        for name in names:
+            path = folder / name
+            if name.lower().endswith((*_VOLUME_SUFFIXES, ZIP_SUFFIX)):
+                sources.extend(self._file(path, _stem(path.relative_to(root))))
+        return sorted(sources, key=lambda source: source.path)
+
+    def _file(self, path: Path, name: str) -> list[ScanSource]:
+        if path.name.lower().endswith(ZIP_SUFFIX) and path.is_file():
+            return _zipped(path, name)
+        return [ScanSource(path, name)]
+
+    def _series(self, folder: Path, place: str) -> list[ScanSource]:
+        try:
+            contents = read_contents(folder_files(folder))
+        except OSError:
+            # Reading it says what is damaged.
+            return [ScanSource(folder, place)]
+
+        def opener(files: Sequence[Path], notes: Sequence[str]) -> AbstractContextManager[Scan]:
+            return nullcontext(canonical(read_slices(files, folder, notes), folder))
+
+        return _sources(folder, place, contents, opener) or [ScanSource(folder, place)]
+
+    def _runs(self, folder: Path, place: str) -> list[ScanSource]:
+        runs = find_runs(folder)
+        read = partial(read_run, folder, annotations=self.annotations, spacing=self.spacing)
+
+        def opener(run: tuple[int, int]) -> AbstractContextManager[Scan]:
+            return nullcontext(read(run))
+
+        if len(runs) == 1:
+            return [ScanSource(folder, place, opener=partial(opener, runs[0]))]
+        # The form of DeepLesion's own sub-volumes.
+        return [ScanSource(folder, f"{place}_{run[0]:03d}-{run[1]:03d}", opener=partial(opener, run)) for run in runs]
+
+
+def _sources(path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
+    """A source for each series of some files; ``opener(files, notes)`` reads one."""
+    several = len(contents.series) > 1
+    sources = []
+    for one in contents.series:
+        label = _ODD.sub("_", f"{one.number}_{one.description}").strip("_") or one.uid
+        notes = [*contents.notes, *([f"Series {one}, one of {len(contents.series)}."] if several else [])]
+        files = [file for file, _ in one.headers]
+        name = os.path.join(place, label) if several else place
+        sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, partial(opener, files, notes)))
+    return sources
+
+
+def _zipped(path: Path, name: str) -> list[ScanSource]:
+    """The series in an archive, folder by folder; one that cannot be read is a source that says so."""
+    opener = partial(open_zipped_series, path)
+    try:
+        with archive_files(path) as files:
+            folders: dict[Path, dict[Path, Open]] = defaultdict(dict)
+            for member, open_file in files.items():
+                folders[member.parent][member] = open_file
+            contents = {place: read_contents(inside) for place, inside in folders.items()}
+    except (OSError, ValueError) as error:
+        return [ScanSource(path, name, opener=partial(_refuse, error, path))]
+    filled = [place for place, inside in contents.items() if inside.series]
+    if not filled:
+        return [ScanSource(path, name, opener=partial(_refuse_empty, contents.values(), path))]
+    return [
+        source
+        for place in filled
+        for source in _sources(path, os.path.join(name, place) if len(filled) > 1 else name, contents[place], opener)
+    ]
+
+
+def _refuse(error: Exception, path: Path) -> NoReturn:
+    kind = OSError if isinstance(error, OSError) else ValueError
+    raise kind(str(error) if str(path) in str(error) else f"{error} (in {path})") from error
+
+
+def _refuse_empty(contents: Iterable[Contents], path: Path) -> NoReturn:
+    others: dict[str, int] = defaultdict(int)
+    for inside in contents:
+        for kind, number in inside.others.items():
+            others[kind] += number
+    Contents((), (), others).choose(None, path)
+    raise ValueError(f"Expected a DICOM series in {path}.")
+
+
+def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
+    """Folders from ``folder`` down with the names of their files, sorted, hidden ones left out."""
+    places = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(place)
-        if here != folder and _holds_dicom(here):
-            found.append(here)
-            continue
-        names = sorted(name for name in files if not name.startswith("."))
-        found.extend(here / name for name in names if name.lower().endswith((*NIFTI_SUFFIXES, *ITK_SUFFIXES)))
-    return sorted(found) or [folder]
+        places.append((Path(place), sorted(name for name in files if not name.startswith("."))))
+    return sorted(places)
 
 
-def _holds_dicom(folder: Path) -> bool:
-    return any(entry.is_file() and not entry.name.startswith(".") and is_dicom(entry) for entry in folder.iterdir())
+def _holds_dicom(folder: Path, names: Sequence[str]) -> bool:
+    return any(is_dicom(folder / name) for name in names)
 
 
 def _stem(path: Path) -> str:
-    """A relative path without the suffix of a volume file."""
+    """A relative path without the suffix of a volume file or archive."""
     text = path.as_posix()
-    for suffix in sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES), key=len, reverse=True):
+    for suffix in sorted((*_VOLUME_SUFFIXES, ZIP_SUFFIX), key=len, reverse=True):
         if text.lower().endswith(suffix):
             return text[: -len(suffix)]
     return text
 
 
-def _unique(sources: Sequence[ScanSource] | Iterator[ScanSource]) -> list[ScanSource]:
+def _unique(sources: Sequence[ScanSource]) -> list[ScanSource]:
     """The same sources with ``_2``, ``_3``, ... after a name that was given already."""
     taken: set[str] = set()
     result = []
@@ -97,5 +267,5 @@ def _unique(sources: Sequence[ScanSource] | Iterator[ScanSource]) -> list[ScanSo
             number += 1
             name = f"{source.name}_{number}"
         taken.add(name)
-        result.append(ScanSource(source.path, name))
+        result.append(replace(source, name=name))
     return result

@@ -127,7 +127,7 @@ def load_volumes(
     if not volumes:
         raise ValueError(f"Expected at least one sub-volume of {split}, got none in {labels}.")
     series = known.by_series()
-    given = _checked_spacing(spacing)
+    given = checked_spacing(spacing)
     records = [
         {**_record(volume, images_dir, series.get(volume.series, []), given), "part": part} for volume in volumes
     ]
@@ -153,7 +153,15 @@ def _complete_keys(records: list[VolumeRecord]) -> list[VolumeRecord]:
     return [{**record, "key_boxes": None} for record in records]
 
 
-def _checked_spacing(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:
+def checked_spacing(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:
+    """A spacing that was given, as three floats.
+
+    Args:
+        spacing: ``(x, y, z)`` mm, or None.
+
+    Raises:
+        ValueError: If it is not three lengths above zero.
+    """
     if spacing is None:
         return None
     values = list(spacing) if isinstance(spacing, Sequence) and not isinstance(spacing, str) else [spacing]

@@ -88,11 +88,31 @@ def test_nothing_happens_without_a_file(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_the_log_says_what_was_done(source: tuple, caplog: pytest.LogCaptureFixture) -> None:
+    path, stored = source
     with caplog.at_level(logging.INFO):
-        start_from(narrow(9), source[0])
-    assert "of the 3D body loaded" in caplog.text
-    assert "0 loaded, 4 made fresh" in caplog.text
-    assert "roi_heads, rpn" in caplog.text
+        start_from(narrow(9), path)
+    body, transforms, left = (record.getMessage() for record in caplog.records)
+    assert f"{len(stored.backbone.body.state_dict())} tensors of the 3D body loaded" in body
+    assert "for 9 slices, for 3 slices in the file: 0 loaded, 4 made: fresh" in transforms
+    assert "pyramid (16 tensors), RoI head for 1 classes (8 tensors), RPN (6 tensors)" in left
+
+
+def test_the_log_names_a_head_of_eighty_classes_and_what_a_backbone_file_lacks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = narrow(3, num_classes=80)
+    write_atomically({"model": network.state_dict()}, tmp_path / "coco.pt")
+    parts = {name: value for name, value in network.state_dict().items() if name.startswith("backbone.body.")}
+    write_atomically({"model": parts}, tmp_path / "body.pt")
+    with caplog.at_level(logging.INFO):
+        start_from(narrow(3), tmp_path / "coco.pt")
+    assert "RoI head for 80 classes (8 tensors)" in caplog.text
+    assert "for 3 slices in the file: 4 loaded, 0 made." in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        start_from(narrow(5), tmp_path / "body.pt", transfer="centre")
+    assert "none in the file: 0 loaded, 4 made: centre" in caplog.text
+    assert "nothing, it holds no more" in caplog.text
 
 
 def test_bad_files_are_named(source: tuple, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -49,6 +50,12 @@ TRANSFERS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "interpolated": _interpolated,
 }
 
+_HOW = {
+    "fresh": "by the layer's own start, as in the released code",
+    "centre": "all weight on the target slice",
+    "interpolated": "those of the file stretched over the slices",
+}
+
 
 @torch.no_grad()
 def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "fresh") -> None:
@@ -78,27 +85,47 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
         raise ValueError(f"Expected a weights file with a 3D body under {BODY}*, got none in {path}.")
     body = {name.removeprefix(BODY): tensor for name, tensor in state.items() if name.startswith(BODY)}
     load_state(network.get_submodule(BODY.rstrip(".")), body, str(path))
-    made = loaded = 0
-    for name, parameter in network.named_parameters():
-        if not name.startswith(CONVERSIONS):
-            continue
-        stored = state.get(name)
-        if stored is not None and stored.shape == parameter.shape:
-            parameter.copy_(stored)
-            loaded += 1
-        else:
-            # A convolution of another kind has nothing to pass on.
-            usable = stored is not None and stored.ndim == parameter.ndim == 4
-            parameter.copy_(TRANSFERS[transfer](parameter, stored if usable else None))
-            made += 1
-    left = sorted({name.split(".")[0] for name in state if not name.startswith((BODY, CONVERSIONS))})
+    conversions = [name for name, _ in network.named_parameters() if name.startswith(CONVERSIONS)]
+    loaded = [name for name in conversions if _load_conversion(network.get_parameter(name), state.get(name), transfer)]
+    logger.info("Started from %s: %d tensors of the 3D body loaded, every one.", path, len(body))
+    if conversions:
+        logger.info("%s", _told(network, state, conversions, loaded=len(loaded), transfer=transfer))
+    left = [f"{part} ({count} tensors)" for part, count in _left(state).items()]
     logger.info(
-        "Started from %s: %d tensors of the 3D body loaded; group transforms: %d loaded, %d made %s; pyramid and "
-        "heads start fresh%s.",
+        "Not loaded from %s: %s. The pyramid and the heads of this network start fresh.",
         path,
-        len(body),
-        loaded,
-        made,
-        transfer,
-        f"; left alone in the file: {', '.join(left)} and the pyramid" if left else "",
+        ", ".join(left) or "nothing, it holds no more",
     )
+
+
+def _load_conversion(parameter: Tensor, stored: Tensor | None, transfer: str) -> bool:
+    """Load a group transform's weights where they fit, and make them otherwise; tells which."""
+    if stored is not None and stored.shape == parameter.shape:
+        parameter.copy_(stored)
+        return True
+    # A convolution of another kind has nothing to pass on.
+    usable = stored is not None and stored.ndim == parameter.ndim == 4
+    parameter.copy_(TRANSFERS[transfer](parameter, stored if usable else None))
+    return False
+
+
+def _told(
+    network: nn.Module, state: Mapping[str, Tensor], conversions: list[str], *, loaded: int, transfer: str
+) -> str:
+    own, stored = network.get_parameter(conversions[0]), state.get(conversions[0])
+    held = "none in the file" if stored is None else f"for {stored[0].numel()} slices in the file"
+    made = len(conversions) - loaded
+    how = f": {transfer}, {_HOW[transfer]}" if made else ""
+    return f"Group transforms for {own[0].numel()} slices, {held}: {loaded} loaded, {made} made{how}."
+
+
+def _left(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Parts of a weights file that are not loaded, and how many tensors each has."""
+    classes = state.get("roi_heads.predictor.cls_score.weight")
+    names = {
+        "backbone": "pyramid",
+        "roi_heads": "RoI head" if classes is None else f"RoI head for {len(classes) - 1} classes",
+        "rpn": "RPN",
+    }
+    others = [str(name).split(".")[0] for name in state if not str(name).startswith((BODY, CONVERSIONS))]
+    return {names.get(part, part): count for part, count in sorted(Counter(others).items())}

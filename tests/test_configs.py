@@ -20,10 +20,12 @@ from scripts.engines.config import root_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 VARIANTS = sorted(CONFIGS.glob("variants/*.yaml"))
-ENTRIES = [name for name in ("train", "evaluate", "inference") if (CONFIGS / f"{name}.json").is_file()]
+ENTRIES = ["train", "evaluate", "evaluate_volumes", "inference"]
+# These take the network from the weights file, whatever it is.
+FROM_WEIGHTS = {"evaluate_volumes", "inference"}
 # What the entry configs are for, so what they may differ in.
 OWN = {"_desc_", "imports", "initialize", "run", "finalize", "output_dir", "handlers", "evaluator", "dataset"} | {
-    "dataloader", "preprocessing", "postprocessing", "inferer", "key_metric", "network", "slab_reader",
+    "dataloader", "preprocessing", "postprocessing", "inferer", "key_metric", "network", "slab_reader", "linking",
 }  # fmt: skip
 
 
@@ -190,8 +192,7 @@ def test_shared_keys_are_equal() -> None:
     configs = {name: load(CONFIGS / f"{name}.json") for name in ENTRIES}
     for first in ENTRIES:
         for second in ENTRIES:
-            # Inference takes the network from the weights file, whatever it is.
-            own = OWN | ({"network_def"} if "inference" in (first, second) else set())
+            own = OWN | ({"network_def"} if FROM_WEIGHTS & {first, second} else set())
             for key in (set(configs[first]) & set(configs[second])) - own:
                 assert configs[first][key] == configs[second][key], f"{key} in {first} and {second}"
 

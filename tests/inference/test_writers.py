@@ -93,6 +93,9 @@ def test_true_boxes_come_back_from_the_files_in_every_orientation(tmp_path: Path
             through = corners @ matrix[:3, :3].T + matrix[:3, 3]
             np.testing.assert_allclose(np.sort(through, axis=0).ravel(), entry["box_lps_mm"], atol=2e-3)
             np.testing.assert_allclose(entry["size_mm"], (truth[3:] - truth[:3]) * SPACING, atol=1e-3)
+            sides = sorted((truth[3:5] - truth[:2]) * SPACING[:2])
+            estimates = [entry["short_axis_estimate_mm"], entry["long_axis_estimate_mm"]]
+            np.testing.assert_allclose(estimates, sides, atol=1e-3)
             # The key slice is slice 5 of 12, from whichever end the file counts.
             axis = written["input"]["slice_axis"]
             assert stored.shape[axis] == 12

@@ -23,6 +23,8 @@ _FRAMES = {
     "box_voxel": "i1, j1, k1, i2, j2, k2 in the stored array, i the fastest axis; voxel i covers [i, i + 1)",
     "box_lps_mm": "x1, y1, z1, x2, y2, z2 in mm towards the patient's left, back and head",
     "key_slice": "0-based index along stored axis slice_axis",
+    "long_axis_estimate_mm": "longer side of the box in the key slice (short_axis_estimate_mm: the shorter one); an "
+    "estimate from the box, not a measurement of the lesion",
 }
 
 
@@ -99,12 +101,19 @@ def describe_lesions(
                 "box_lps_mm": _numbers(scan.boxes_to_lps(box)[0]),
                 "center_lps_mm": _numbers(centre[0]),
                 "size_mm": _numbers((lesion.box[3:] - lesion.box[:3]) * scan.spacing),
+                **_axes((x2 - x1) * scan.spacing[0], (y2 - y1) * scan.spacing[1]),
                 "key_slice": stored_slice(scan, found, lesion.key),
                 "key_point_lps_mm": _numbers(key[0]),
                 "num_slices": len({int(found.slices[row]) for row in lesion.members}),
             }
         )
     return entries
+
+
+def _axes(width: float, height: float) -> dict[str, float]:
+    """Long and short axis as far as a box tells them: its longer and its shorter side in the key slice, in mm."""
+    short, long = _numbers(sorted((width, height)))
+    return {"long_axis_estimate_mm": long, "short_axis_estimate_mm": short}
 
 
 def _probability(score: float, calibration: Mapping[str, Sequence[float]] | None) -> dict[str, float]:
@@ -150,7 +159,7 @@ def describe_run(
 
 def stored_slice(scan: ScanLike, found: SliceBoxes, lattice_slice: int) -> int:
     """The stored slice nearest to a lattice slice, 0-based along ``scan.slice_axis``."""
-    middle = found.positions[lattice_slice] + 0.5
+    middle = found.nearest_slice(lattice_slice) + 0.5
     edge = scan.boxes_to_stored(np.array([[0, 0, middle, 0, 0, middle]]))[0, scan.slice_axis]
     return int(np.clip(np.floor(edge), 0, scan.stored_shape[scan.slice_axis] - 1))
 

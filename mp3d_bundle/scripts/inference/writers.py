@@ -118,7 +118,8 @@ def _csv(entries: Sequence[Mapping[str, Any]], notice: str) -> bytes:
     size = [f"size_{axis}_mm" for axis in "xyz"]
     # Weights without a calibration give no probabilities: no column of empty fields then.
     probability = ["probability"] if any("probability" in entry for entry in entries) else []
-    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, "key_slice", "num_slices", "notice"])
+    axes = ["long_axis_estimate_mm", "short_axis_estimate_mm"]
+    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *axes, "key_slice", "num_slices", "notice"])
     for entry in entries:
         writer.writerow(
             [
@@ -128,6 +129,7 @@ def _csv(entries: Sequence[Mapping[str, Any]], notice: str) -> bytes:
                 *entry["box_voxel"],
                 *entry["box_lps_mm"],
                 *entry["size_mm"],
+                *(entry[name] for name in axes),
                 entry["key_slice"],
                 entry["num_slices"],
                 notice,

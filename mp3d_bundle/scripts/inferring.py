@@ -205,7 +205,7 @@ class ScanRunner:
         timing = {"read": round(ready - start, 2), "detect": round(done - ready, 2)}
         folder = self.writer(scan, found, lesions, name=source.name, timing=timing)
         logger.info(
-            "%s: %d lesions in %d of %d slices with a body, %.1f s; results in %s",
+            "%s: %d lesions, linked from the boxes of %d slices out of %d examined, %.1f s; results in %s",
             source.path,
             len(lesions),
             len(set(found.slices.tolist())),

@@ -34,11 +34,12 @@ def test_window_of_boxes_at_the_border(box: tuple[float, ...]) -> None:
     assert display_window(np.full((40, 60), 40, dtype=np.int16), np.array(box, dtype=float)) == SOFT_TISSUE
 
 
-@pytest.mark.parametrize(("position", "shown"), [(0.0, 0), (1.4, 1), (1.6, 2), (3.4, 3)])
+@pytest.mark.parametrize(("position", "shown"), [(0.0, 0), (0.5, 1), (1.4, 1), (1.6, 2), (2.5, 3), (3.4, 3), (3.5, 3)])
 def test_nearest_slice_is_shown(position: float, shown: int) -> None:
     hu = np.full((4, 40, 60), -160, dtype=np.int16)
     hu[shown] = 240
     boxes = found(position)
+    assert boxes.nearest_slice(0) == shown
     for picture in (
         lesion_picture(hu, boxes, link_boxes(boxes)[0], title="title", notices=["notice"]),
         slice_picture(hu, boxes, 0, title="title", notices=["notice"]),
@@ -47,3 +48,16 @@ def test_nearest_slice_is_shown(position: float, shown: int) -> None:
         # White but for the box and its score; the strip below is dark.
         assert (picture[:300].min(axis=2) == 255).mean() > 0.9
         assert picture[350:].mean() < 60
+
+
+def test_the_sides_of_the_patient_are_named() -> None:
+    drawn = lesion_picture(
+        np.full((4, 40, 60), -1000, dtype=np.int16), found(0.0), link_boxes(found(0.0))[0], title="t", notices=["n"]
+    )
+    height, width = 341, 512
+    left, right = drawn[:height, :40], drawn[:height, -40:]
+    top, bottom = drawn[:24, 200:312], drawn[height - 24 : height, 200:312]
+    assert left.max() > 200
+    assert right.max() < 100
+    assert top.max() > 200
+    assert bottom.max() < 100

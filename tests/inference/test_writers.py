@@ -163,6 +163,19 @@ def test_no_lesion_is_a_result_too(tmp_path: Path) -> None:
     assert not list(folder.rglob("*.png"))
 
 
+@pytest.mark.parametrize("calibration", [{}, {"calibration": {"scores": [0, 1], "probabilities": [0, 1]}}])
+def test_the_table_has_the_same_columns_with_and_without_lesions(
+    tmp_path: Path, calibration: dict[str, object]
+) -> None:
+    headers = set()
+    for name, hu in (("none", np.full((3, 20, 20), -1000, dtype=np.int16)), ("one", ball_scan())):
+        scan = scan_of(hu)
+        folder = ResultWriter(tmp_path, {**MODEL, **calibration})(scan, *found_in(scan), name=name)
+        headers.add((folder / "lesions.csv").read_text().splitlines()[0])
+    (header,) = headers
+    assert ("probability" in header) == bool(calibration)
+
+
 def test_pictures_are_limited_and_old_ones_go(tmp_path: Path) -> None:
     hu = ball_scan()
     scan = scan_of(np.concatenate([hu] * 3))

@@ -40,6 +40,13 @@ class SliceBoxes:
         high = np.clip(middle + self.thickness / 2, 0, self.shape[0])
         return np.column_stack([self.boxes[:, :2], low, self.boxes[:, 2:], high])
 
+    def nearest_slice(self, lattice_slice: int) -> int:
+        """The scan's slice nearest to a lattice slice, from 0; of two equally near ones the upper.
+
+        Everything that shows or names a slice asks here: a lattice slice often lies halfway between two stored ones.
+        """
+        return int(np.clip(np.floor(self.positions[lattice_slice] + 0.5), 0, self.shape[0] - 1))
+
 
 @dataclass(frozen=True)
 class Lesion:

@@ -201,6 +201,24 @@ def draw_boxes(
     return add_caption(drawn, caption, legend=[*([TRUTH] if truth else []), *dict.fromkeys(colours)])
 
 
+def mark_sides(image: np.ndarray) -> np.ndarray:
+    """Write R and A on the edges of an axial picture in radiological view: patient's right and front.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB, the patient's right at the left edge, the front at the top.
+
+    Returns:
+        The same with the letters.
+    """
+    picture = Image.fromarray(image)
+    canvas = ImageDraw.Draw(picture)
+    font = _font(round(_FONT_SIZE * max(1.0, max(picture.size) / 768)))
+    style: dict[str, Any] = {"font": font, "fill": _TEXT, "stroke_width": 1, "stroke_fill": (0, 0, 0)}
+    canvas.text((6, picture.height / 2), "R", anchor="lm", **style)
+    canvas.text((picture.width / 2, 4), "A", anchor="mt", **style)
+    return np.asarray(picture)
+
+
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     lines: list[str] = []
     for paragraph in text.splitlines():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .detections import Lesion, SliceBoxes
-from .overlays import DETECTION, add_caption, draw_boxes
+from .overlays import DETECTION, add_caption, draw_boxes, mark_sides
 
 SOFT_TISSUE = (-160.0, 240.0)
 LUNG = (-1350.0, 150.0)
@@ -37,11 +37,6 @@ def _inner(first: int, last: int) -> slice:
     return slice(max(int(first), 0), max(int(last), 0))
 
 
-def _shown(found: SliceBoxes, lattice_slice: int) -> int:
-    """The slice of the scan nearest to a lattice slice."""
-    return int(min(np.rint(found.positions[lattice_slice]), found.shape[0] - 1))
-
-
 def lesion_picture(
     hu: np.ndarray, found: SliceBoxes, lesion: Lesion, *, title: str, notices: Sequence[str]
 ) -> np.ndarray:
@@ -57,20 +52,20 @@ def lesion_picture(
     Returns:
         ``(H', W', 3)`` uint8 RGB.
     """
-    plane = hu[_shown(found, lesion.key)]
+    plane = hu[found.nearest_slice(lesion.key)]
     drawn = draw_boxes(
         plane,
         {"boxes": lesion.key_box[None], "scores": [lesion.score]},
         window=display_window(plane, lesion.key_box),
     )
-    return add_caption(drawn, title, legend=[DETECTION], notice="\n".join(notices))
+    return add_caption(mark_sides(drawn), title, legend=[DETECTION], notice="\n".join(notices))
 
 
 def slice_picture(
     hu: np.ndarray, found: SliceBoxes, lattice_slice: int, *, title: str, notices: Sequence[str]
 ) -> np.ndarray:
     """A lattice slice with all its boxes, in the window of the best one; see `lesion_picture`."""
-    plane = hu[_shown(found, lattice_slice)]
+    plane = hu[found.nearest_slice(lattice_slice)]
     rows = np.flatnonzero(found.slices == lattice_slice)
     best = rows[np.argmax(found.scores[rows])]
     drawn = draw_boxes(
@@ -78,4 +73,4 @@ def slice_picture(
         {"boxes": found.boxes[rows], "scores": found.scores[rows]},
         window=display_window(plane, found.boxes[best]),
     )
-    return add_caption(drawn, title, legend=[DETECTION], notice="\n".join(notices))
+    return add_caption(mark_sides(drawn), title, legend=[DETECTION], notice="\n".join(notices))

@@ -220,7 +220,7 @@ def _page_data(
 
 
 def _lesion_data(hu: np.ndarray, found: SliceBoxes, lesion: Lesion, entry: Mapping[str, Any]) -> dict[str, Any]:
-    key = int(np.clip(np.rint(found.positions[lesion.key]), 0, len(hu) - 1))
+    key = found.nearest_slice(lesion.key)
     rows = list(lesion.members)
     members = np.column_stack([found.positions[found.slices[rows]], found.boxes[rows], found.scores[rows]])
     return {

@@ -83,7 +83,9 @@ class ResultWriter:
             files["lesions.json"] = strict_json(document)
             files["detections.json"] = strict_json({**head, "detections": describe_detections(scan, found, lesions)})
         if "csv" in self.outputs:
-            files["lesions.csv"] = _csv(entries, " ".join(notices_of(self.model)))
+            files["lesions.csv"] = _csv(
+                entries, " ".join(notices_of(self.model)), calibrated=bool(self.model.get("calibration"))
+            )
         if "overlays" in self.outputs:
             files.update(self._pictures(scan, found, lesions, entries))
         for make in self.extra.values():
@@ -109,15 +111,15 @@ class ResultWriter:
         return files
 
 
-def _csv(entries: Sequence[Mapping[str, Any]], notice: str) -> bytes:
+def _csv(entries: Sequence[Mapping[str, Any]], notice: str, *, calibrated: bool) -> bytes:
     """One row per lesion; the notice stands in a column of its own, so that every reader can read the rest."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     voxel = [f"{axis}{end}" for end in _CORNERS for axis in "ijk"]
     lps = [f"{axis}{end}_mm" for end in _CORNERS for axis in "xyz"]
     size = [f"size_{axis}_mm" for axis in "xyz"]
-    # Weights without a calibration give no probabilities: no column of empty fields then.
-    probability = ["probability"] if any("probability" in entry for entry in entries) else []
+    # Weights without a calibration give no probabilities; the header depends on the weights, not on what was found.
+    probability = ["probability"] if calibrated else []
     axes = ["long_axis_estimate_mm", "short_axis_estimate_mm"]
     writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *axes, "key_slice", "num_slices", "notice"])
     for entry in entries:

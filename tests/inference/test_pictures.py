@@ -54,7 +54,7 @@ def test_the_sides_of_the_patient_are_named() -> None:
     drawn = lesion_picture(
         np.full((4, 40, 60), -1000, dtype=np.int16), found(0.0), link_boxes(found(0.0))[0], title="t", notices=["n"]
     )
-    height, width = 341, 512
+    height = 341
     left, right = drawn[:height, :40], drawn[:height, -40:]
     top, bottom = drawn[:24, 200:312], drawn[height - 24 : height, 200:312]
     assert left.max() > 200

@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench lock clean distclean
+.PHONY: help setup demo bundle test test-slow lint format bench lock clean distclean
 
 # Settings of the caller's own Python that would leak into .venv.
 unexport PYTHONHOME
@@ -13,6 +13,7 @@ unexport MPLBACKEND
 
 PY := .venv/bin/python
 PYTEST_ARGS ?=
+BUNDLE_ARGS ?=
 LOCK_ARGS ?=
 
 help: ## List the targets
@@ -24,6 +25,9 @@ setup: ## Build .venv from the lock files (does nothing when it is there)
 
 demo: setup ## Train, score and run a small detector on synthetic CT; results in runs/demo
 	cd mp3d_bundle && ../$(PY) -m scripts.demo --output ../runs/demo
+
+bundle: setup ## Pack the bundle with its weights as dist/mp3d_bundle_vX.Y.Z.zip (BUNDLE_ARGS='--weights FILE')
+	$(PY) tools/make_bundle.py $(BUNDLE_ARGS)
 
 test: lint ## Lint, then run the tests
 	$(PY) -m pytest -q -m 'not slow' $(PYTEST_ARGS)

@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TOOLS = REPOSITORY / "tools"
 TARGETS = {
     "demo": "-m scripts.demo --output ../runs/demo",
+    "bundle": "tools/make_bundle.py",
     "test": "-m pytest",
     "test-slow": "-m slow",
     "lint": "-m pyright",
@@ -63,7 +64,7 @@ def test_make_alone_lists_every_target() -> None:
 
 
 @needs_make
-@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "lint", "bench"])
+@pytest.mark.parametrize("target", ["demo", "bundle", "test", "test-slow", "lint", "bench"])
 def test_targets_set_up_what_they_need(target: str) -> None:
     assert "tools/setup.sh" in make("--dry-run", target).stdout
 

@@ -20,7 +20,7 @@ from scripts.networks import FasterRCNN
 from scripts.weights import build_network, load_network, save_weights
 
 # TorchScript is old and what MONAI Deploy reads; see docs/export.md.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 DEFINITION = {
     "_target_": "scripts.networks.mp3d_fpn",
     "num_slices": 3,

@@ -244,7 +244,7 @@ def export(checkpoint: str, target: str, format: str = "onnx") -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         part = Path(folder) / path.name
-        with _without_noise():
+        with without_noise():
             runner = FORMATS[format](network, part, info)
             gaps = _compare(network, runner, target)
         os.replace(part, path)
@@ -271,7 +271,7 @@ def _compare(network: FasterRCNN, runner: Runner, target: str) -> tuple[float, f
 
 
 @contextmanager
-def _without_noise() -> Iterator[None]:
+def without_noise() -> Iterator[None]:
     """Exporters warn of every step that they were given on purpose, and of TorchScript's age."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -55,7 +55,37 @@ def test_the_group_transform_is_made_as_named(source: tuple) -> None:
     start_from(network, path, transfer="centre")
     assert torch.equal(gtm(network), torch.eye(9)[4].expand(gtm(network).shape))
     start_from(network, path, transfer="interpolated")
-    assert torch.allclose(gtm(network).sum(1), gtm(stored).sum(1), atol=0.2)
+    torch.testing.assert_close(gtm(network).sum(1), gtm(stored).sum(1))
+
+
+@pytest.mark.parametrize("num_slices", [1, 5, 7, 9, 11, 27])
+def test_interpolated_weights_are_the_stored_ones_shared_out(source: tuple, num_slices: int) -> None:
+    path, stored = source
+    network = narrow(num_slices)
+    start_from(network, path, transfer="interpolated")
+    old, new = gtm(stored), gtm(network)
+    torch.testing.assert_close(new.sum(1), old.sum(1))
+    # None is larger than what it came from, and the order of the slices is kept.
+    assert (new.abs().max(1).values <= old.abs().max(1).values + 1e-6).all() or num_slices == 1
+    with torch.no_grad():
+        for stage, weight in enumerate(([1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0])):
+            stored.get_parameter(f"backbone.conversions.{stage}.conv.weight")[:, :, 0, 0] = torch.tensor(weight)
+    write_atomically({"model": stored.state_dict()}, path)
+    start_from(network, path, transfer="interpolated")
+    for stage in range(3):
+        weights = network.get_parameter(f"backbone.conversions.{stage}.conv.weight").detach()[0, :, 0, 0]
+        place = (weights * torch.arange(num_slices)).sum().item()
+        assert weights.min() >= 0
+        assert place == pytest.approx((num_slices - 1) / 2 * [0.5, 1, 1.5][stage], abs=0.16 * num_slices)
+
+
+def test_many_slices_become_few(tmp_path: Path) -> None:
+    stored = narrow(9)
+    write_atomically({"model": stored.state_dict()}, tmp_path / "nine.pt")
+    for num_slices in (1, 3, 7):
+        network = narrow(num_slices)
+        start_from(network, tmp_path / "nine.pt", transfer="interpolated")
+        torch.testing.assert_close(gtm(network).sum(1), gtm(stored).sum(1))
 
 
 @pytest.mark.parametrize("transfer", ["fresh", "centre", "interpolated"])

@@ -2,6 +2,7 @@
 
 from .cases import cases_of, to_case
 from .checkpoints import Checkpointer, improves, network_definition
+from .coco import CocoReport, to_coco_case
 from .config import check_config, current_parser, end_errors_in_one_line, plain_config
 from .evaluation import EvaluationReport, WeightsLoader, described_network
 from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
@@ -16,6 +17,7 @@ from .steps import EvaluationStep, TrainingStep, total_loss
 
 __all__ = [
     "Checkpointer",
+    "CocoReport",
     "DetectionPanels",
     "EvaluationReport",
     "EvaluationStep",
@@ -43,6 +45,7 @@ __all__ = [
     "start_from",
     "start_from_imagenet",
     "to_case",
+    "to_coco_case",
     "total_loss",
     "warmup_step_factor",
     "warmup_step_schedule",

@@ -61,7 +61,19 @@ def plain_config(parser: ConfigParser, key: str) -> Any:
 
 def _entry_configs() -> list[dict[str, Any]]:
     files = sorted(CONFIGS.glob("*.json"))
-    return [json.loads(file.read_text()) for file in files if file.name != "metadata.json"]
+    return [_nested(json.loads(file.read_text())) for file in files if file.name != "metadata.json"]
+
+
+def _nested(config: dict[str, Any]) -> dict[str, Any]:
+    """An overlay's keys such as ``train#dataset#data`` as the nested keys that they stand for."""
+    nested: dict[str, Any] = {}
+    for name, value in config.items():
+        *path, last = name.split("#")
+        node = nested
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return nested
 
 
 def _strays(config: dict[str, Any], known: list[dict[str, Any]], prefix: str = "") -> Iterator[str]:

@@ -33,14 +33,20 @@ def _centre(own: Tensor, stored: Tensor | None) -> Tensor:
 
 
 def _interpolated(own: Tensor, stored: Tensor | None) -> Tensor:
-    """The stored weights stretched over the new number of slices, their sum kept."""
+    """The stored weights spread over the new number of slices so that each channel's sum is kept.
+
+    So a slab whose slices are all alike gives the features that it gave with the old number of slices.
+    """
     if stored is None:
         raise ValueError("Expected weights of the group transform to interpolate, the file holds none.")
-    line = F.interpolate(stored.flatten(1)[:, None].float(), size=own.shape[1], mode="linear", align_corners=True)
-    scale = stored.flatten(1).sum(1) / line[:, 0].sum(1)
-    # Where positive and negative weights cancel, there is no sum to keep.
-    scale = torch.where(scale.isfinite() & (scale.abs() < 10), scale, torch.ones_like(scale))
-    return (line[:, 0] * scale[:, None]).reshape(own.shape).to(own)
+    line = stored.flatten(1).float()
+    held, wanted = line.shape[1], own.shape[1]
+    # How the smaller number of slices is stretched to the larger one, linearly: each column sums to 1.
+    few, many = sorted((held, wanted))
+    stretch = F.interpolate(torch.eye(few)[:, None], size=many, mode="linear", align_corners=False)[:, 0]
+    # Each stored weight is shared out whole.
+    shares = stretch / stretch.sum(1, keepdim=True) if wanted >= held else stretch.T
+    return (line @ shares).reshape(own.shape).to(own)
 
 
 # Ways to make the group transform of D slices from the one of a network with another number of slices.
@@ -53,7 +59,7 @@ TRANSFERS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
 _HOW = {
     "fresh": "by the layer's own start, as in the released code",
     "centre": "all weight on the target slice",
-    "interpolated": "those of the file stretched over the slices",
+    "interpolated": "those of the file spread over the slices, their sum kept",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ast import literal_eval
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,21 @@ def test_the_method_document_shows_this_table(bundle_root: Path) -> None:
     assert table(complexity(mp3d_fpn)) in (bundle_root / "docs" / "method.md").read_text()
 
 
+VARIANT_ROW = re.compile(
+    r"^\| .* \| ([\d,]+) \| ([\d.]+) \| .* \| `python -m scripts.complexity --config_file \"(.*)\"` \|$", re.M
+)
+
+
+def test_the_method_documents_figures_of_variants(bundle_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bundle_root)
+    rows = VARIANT_ROW.findall((bundle_root / "docs" / "method.md").read_text())
+    assert len(rows) >= 7
+    for parameters, macs, files in rows:
+        counted = totals(complexity(module._configured(literal_eval(files), None)))
+        assert f"{counted[0]:,}" == parameters, files
+        assert f"{counted[1]:.3f}" == macs, files
+
+
 class TestCommandLine:
     def total(self, capsys: pytest.CaptureFixture[str], **arguments: Any) -> list[str]:
         main(**arguments)
@@ -153,6 +170,8 @@ class TestCommandLine:
         assert self.total(capsys, config_file="configs/train.json", num_slices=7)[1] == "45,148,757"
         files = ["configs/train.json", "configs/variants/head_retinanet.yaml"]
         assert self.total(capsys, config_file=files)[1] == "35,489,133"
+        files[1] = "configs/variants/backbone_mr3d.yaml"
+        assert self.total(capsys, config_file=files) == ["total", "64,029,781", "415.813"]
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -53,10 +53,10 @@ def _download() -> Mapping[str, Tensor]:
     try:
         return load_state_dict_from_url(WEIGHTS.url, map_location="cpu", check_hash=True, weights_only=True)
     except (URLError, TimeoutError, ConnectionError, RuntimeError) as error:
-        reason = getattr(error, "reason", error)
+        reason, name = getattr(error, "reason", error), WEIGHTS.url.rsplit("/", 1)[-1]
         raise OSError(
-            f"Could not download torchvision's ImageNet weights ({reason}). Without a network, get "
-            f"{WEIGHTS.url.rsplit('/', 1)[-1]} elsewhere and give --imagenet FILE; --imagenet None starts at random."
+            f"Could not download torchvision's ImageNet weights ({reason}). Without a network, get {name} elsewhere "
+            "and give --imagenet FILE, or leave init_imagenet.yaml out to start from scratch."
         ) from error
 
 

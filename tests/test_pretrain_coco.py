@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sys
@@ -175,6 +176,7 @@ def test_evaluation_writes_results_in_cocos_own_ids(trained: Path, dataset: Path
     assert set(metrics["ap_by_category"]) == {"block", "bar"}
     assert metrics["ap_large"] is None
     assert "no lesion detector" in metrics["weights"]["notice"]
+    assert metrics["weights"]["sha256"] == hashlib.sha256((trained / "model.pt").read_bytes()).hexdigest()
     assert Image.open(tmp_path / "detections.png").size[0] > 100
 
 

@@ -17,6 +17,7 @@ from ..data.coco_images import read_colour
 from ..inference.photographs import Named, contact_sheet, draw_photograph
 from ..metrics.coco import CocoMetrics, coco_average_precision
 from ..metrics.files import replacing, write_json
+from ..weights import sha256
 from .cases import to_case
 from .evaluation import WeightsLoader
 
@@ -94,7 +95,7 @@ class CocoReport:
             "dataset": self.dataset_name,
             "images": len(cases),
             "boxes": int(sum((~case["truth"]["crowd"]).sum() for case in cases)),
-            "weights": self.weights.info if self.weights is not None else None,
+            "weights": {**self.weights.info, "sha256": sha256(self.weights.path)} if self.weights is not None else None,
             **{name: None if math.isnan(value) else value for name, value in figures.items()},
             "ap_by_category": {self.names[number]: value for number, value in by_category.items()},
         }

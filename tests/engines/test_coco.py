@@ -1,0 +1,51 @@
+"""Photographs' detections back in original pixels and in COCO's own category ids."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scripts.data.coco import Categories
+from scripts.engines import to_coco_case
+from scripts.metrics.coco import check_coco_cases
+
+
+def data(boxes: list[list[float]], labels: list[int]) -> dict:
+    truth = {
+        "bbox": np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 9.0, 9.0]]),
+        "category_id": np.array([13, 90]),
+        "area": np.array([12.0, 70.0]),
+        "crowd": np.array([False, True]),
+    }
+    record = {
+        "file_name": "000000000139.jpg",
+        "image": "val2017/000000000139.jpg",
+        "image_id": 139,
+        "image_size": (50, 80),
+        "box": np.array([[1.0, 2.0, 4.0, 6.0]], dtype=np.float32),
+        "label": np.array([2]),
+        "categories": Categories((1, 13, 90), ("person", "stop sign", "toothbrush")),
+        "truth": truth,
+    }
+    found = {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64)}
+    return {
+        "record": record,
+        "image": torch.zeros(3, 100, 160),
+        "scale_factor": torch.tensor([2.0, 2.0]),
+        "pred": {**found, "scores": torch.ones(len(boxes))},
+    }
+
+
+def test_labels_become_category_ids_and_boxes_original_pixels() -> None:
+    case = to_coco_case(data([[2.0, 4.0, 20.0, 40.0], [0.0, 0.0, 8.0, 8.0]], [3, 2]))["case"]
+    assert case["category_ids"].tolist() == [90, 13]
+    assert case["boxes"].tolist() == [[1.0, 2.0, 10.0, 20.0], [0.0, 0.0, 4.0, 4.0]]
+    assert (case["id"], case["image_id"], case["width"], case["height"]) == ("000000000139", 139, 80, 50)
+    assert case["truth"]["crowd"].tolist() == [False, True]
+
+
+def test_no_detection_is_a_case_too() -> None:
+    case = to_coco_case(data([], []))["case"]
+    (checked,) = check_coco_cases([case])
+    assert checked["boxes"].shape == (0, 4)
+    assert checked["category_ids"].shape == (0,)

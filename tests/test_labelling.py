@@ -9,26 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from fake_scans import ball_scan
+from fake_labels import write_scan, write_weights
 from scripts.inferring import ScanRunner
 from scripts.labelling import OFFERS, Choice, score_threshold
-from scripts.weights import build_network, save_weights
 
 BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
-NARROW = {
-    "_target_": "scripts.networks.mp3d_fpn",
-    "num_slices": 3,
-    "fpn_channels": 32,
-    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8, "norm_groups": 32},
-    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 16, "test_per_level": 20, "proposals": 10},
-}
-SETTINGS = {"score_threshold": 0.5, "box_threshold": 0.02, "operating_points": {"0.5": 0.6, "4": 0.03}}
 
 
 @pytest.fixture(autouse=True)
@@ -41,19 +31,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with configs and weights; its code is the one under test."""
     folder = tmp_path_factory.mktemp("apps") / "any_ct_detection"
     shutil.copytree(BUNDLE / "configs", folder / "configs")
-    torch.manual_seed(0)
-    info = {"name": "narrow", "notice": "Random weights.", "inference": SETTINGS}
-    save_weights(folder / "models" / "model.pt", build_network(NARROW), NARROW, info)
+    write_weights(folder / "models" / "model.pt")
     return folder
 
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("scans") / "scan.nii.gz"
-    affine = np.diag([-1.0, -1.0, 2.5, 1.0])
-    affine[:3, 3] = 40, 50, -60
-    nibabel.save(nibabel.Nifti1Image(ball_scan().transpose(2, 1, 0), affine), path)
-    return path
+    return write_scan(tmp_path_factory.mktemp("scans") / "scan.nii.gz")
 
 
 def parser_of(bundle: Path, **changes: Any) -> ConfigParser:

@@ -29,7 +29,7 @@ def test_the_command_writes_a_data_set_and_ends_with_zero(bundle_root: Path, tmp
         ({"num_train": 0}, "num_train of at least 1, got 0"),
         ({"pixel_spacing": -1}, "pixel_spacing"),
         ({"image_size": 16}, "image_size of 32 to 4096 px, got 16"),
-        ({"preset": "tiny"}, "preset among small, hard, deeplesion, got 'tiny'"),
+        ({"preset": "tiny"}, "preset among small, hard, deeplesion, study, got 'tiny'"),
         ({"workers": 0}, "at least 1 worker, got 0"),
         ({"seed": -1}, "seed of at least 0, got -1"),
         ({"imagesize": 64}, "got 'imagesize'"),

@@ -1,0 +1,120 @@
+"""Run the rows of the paper's tables and set ours beside the paper's.
+
+    python -m scripts.study --tables 1,2,3,4,5 --dataset_dir DIR --output DIR
+
+Run from the bundle's folder. Every run is a pair of ``python -m monai.bundle run`` commands that a user could type;
+``--dry_run`` prints them. Started again, the program goes on where it stopped and skips what is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import fire
+
+from .studies.commands import Options, Places, Planner, data_fingerprint, text_of
+from .studies.page import Findings, write_page
+from .studies.plan import load_study
+from .studies.schedule import Campaign
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """``1,2`` however fire has read it, as texts."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(str(item) for item in value)
+    return tuple(word.strip() for word in str(value).split(",") if word.strip())
+
+
+def _numbers(value: Any, name: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
+    try:
+        numbers = tuple(kind(word) for word in _words(value))
+    except ValueError as error:
+        raise ValueError(f"Expected numbers for --{name}, got {value!r}.") from error
+    if len(set(numbers)) != len(numbers) or min(numbers, default=0) < 0:
+        raise ValueError(f"Expected different numbers of at least 0 for --{name}, got {value!r}.")
+    return numbers
+
+
+def study(
+    dataset_dir: str,
+    output: str,
+    *,
+    tables: Any = "1,2,3,4,5",
+    rows: Any = "",
+    seeds: Any = 0,
+    profile: str = "full",
+    learning_rates: Any = "",
+    dry_run: bool = False,
+    **options: Any,
+) -> None:
+    """Run rows of the paper's tables and write ``study.md`` with its figures.
+
+    Args:
+        dataset_dir: DeepLesion, or a data set in its format.
+        output: Folder of the runs and of the page.
+        tables: Tables of the paper, 1 to 5.
+        rows: Only these rows, by setting (``mp3d_9``) and share (``scratch_2x@20``); scripts/studies/tables.yaml
+            names them. The page always shows whole tables.
+        seeds: Seeds of every row.
+        profile: ``full``, the paper's experiment, or ``reduced``, a narrow network on small synthetic images.
+        learning_rates: Rates to try for every row with the first seed; the best on the validation split is used for
+            all seeds.
+        dry_run: Print the commands and do nothing.
+        options: ``extra``: overlays put on top of all rows; ``epochs_1x``: length of the 1x schedule, for short
+            runs; anything else is handed on to every training (``--num_workers 8``).
+
+    Raises:
+        ValueError: If a table, row, seed, rate or profile is unknown, or two rows would write the same folder.
+        OSError: If the data set is not there, or the output cannot be written.
+        SystemExit: With status 1 if a row failed; the others were run, and the page says so.
+    """
+    content = load_study()
+    if profile not in content.profiles:
+        raise ValueError(f"Expected a profile out of {', '.join(content.profiles)}, got {profile!r}.")
+    places = Places(Path(str(dataset_dir)), Path(str(output)))
+    data_fingerprint(places.dataset_dir)
+    extra = _words(options.pop("extra", ""))
+    epochs = options.pop("epochs_1x", None)
+    planner = Planner(content, content.profiles[profile], places, Options(extra, options, epochs))
+    rates = _numbers(learning_rates, "learning_rates", float)
+    campaign = Campaign(planner, content.select(_words(tables), _words(rows)), _numbers(seeds, "seeds", int), rates)
+    if dry_run:
+        for run in campaign.all_runs():
+            for words in run.steps.values():
+                print(text_of(words))
+        return
+    failures = campaign.carry_out(
+        lambda failed: write_page(planner, _words(tables), Findings(planner, campaign.seeds, rates), failed)
+    )
+    if failures:
+        words = "run" if len(failures) == 1 else "runs"
+        sys.exit("\n".join([f"study: {len(failures)} {words} failed:", *failures.values()]))
+    print(f"Wrote {places.output / 'study.md'}.")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End as by Ctrl-C: the command that runs is stopped too, and its time so far is kept."""
+    del frame
+    raise SystemExit(f"study: stopped by signal {number}; the same command goes on from here.")
+
+
+def main() -> None:
+    """Command line: one clear line and a non-zero exit status where something is wrong."""
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        fire.Fire(study)
+    except (ValueError, OSError) as error:
+        sys.exit(f"study: {error}")
+    except KeyboardInterrupt:
+        sys.exit("study: interrupted; the same command goes on from here.")
+
+
+if __name__ == "__main__":
+    main()

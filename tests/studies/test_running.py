@@ -1,0 +1,103 @@
+"""Running: done work is not done again, other work is not overwritten, failures are named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fake_runs import finish, planner_in
+from scripts.studies.commands import Planner, Run
+from scripts.studies.running import RunFailed, alone_in, execute, machine, read_result
+
+
+@pytest.fixture
+def planner(tmp_path: Path) -> Planner:
+    return planner_in(tmp_path)
+
+
+def script(run: Run, **steps: str) -> Run:
+    """The run with Python code as its steps."""
+    return replace(run, steps={name: (sys.executable, "-c", code) for name, code in steps.items()})
+
+
+@pytest.fixture
+def run(planner: Planner) -> Run:
+    made = planner.run(planner.study.resolve("1", "mp3d_9", planner.profile), 0)
+    return script(made, images="import time; time.sleep(0.05)")
+
+
+def test_a_finished_run_is_not_done_again(planner: Planner, run: Run) -> None:
+    first = execute(run, planner.places)
+    assert first["steps"]["images"]["seconds"] >= 0.05
+    assert first["steps"]["images"]["peak_bytes"] > 2**20
+    log = (run.folder / "images.log").read_text()
+    assert execute(run, planner.places) == first
+    assert (run.folder / "images.log").read_text() == log
+    assert "MADE" not in log
+
+
+def test_a_failed_step_is_named_and_done_again_with_its_time_counted(planner: Planner, run: Run) -> None:
+    flag = run.folder / "flag"
+    code = f"import sys, pathlib; p = pathlib.Path({str(flag)!r}); sys.exit(0 if p.exists() else 'no flag')"
+    run = script(run, images="pass", training=code)
+    with pytest.raises(RunFailed, match=r"mp3d_9_scratch_2x, seed 0: training ended with exit status 1 \(no flag\)"):
+        execute(run, planner.places)
+    assert read_result(run, planner.places) is None
+    before = json.loads((run.folder / "state.json").read_text())["steps"]
+    assert before["images"]["done"]
+    assert not before["training"]["done"]
+    flag.touch()
+    after = execute(run, planner.places)["steps"]
+    assert after["images"] == before["images"]
+    assert after["training"]["seconds"] > before["training"]["seconds"] > 0
+
+
+def test_a_folder_of_other_commands_is_left_alone(planner: Planner, run: Run) -> None:
+    execute(run, planner.places)
+    other = script(run, images="raise SystemExit('must not run')")
+    with pytest.raises(RunFailed, match="other commands or another data set"):
+        execute(other, planner.places)
+    (planner.places.dataset_dir / "synthetic.json").write_text('{"about": "another"}')
+    with pytest.raises(RunFailed, match="other commands or another data set"):
+        execute(run, planner.places)
+
+
+def test_weights_that_are_not_there_are_named(planner: Planner, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"none\.pt, which are not there: see models/README\.md"):
+        execute(replace(run, needs=tmp_path / "none.pt"), planner.places)
+    with pytest.raises(RunFailed, match="its own pre-training did not finish"):
+        execute(replace(run, needs=tmp_path / "none.pt", made_here=True), planner.places)
+    assert not run.folder.exists()
+
+
+def test_results_are_read_where_they_are_of_this_run(planner: Planner) -> None:
+    made = planner.run(planner.study.resolve("1", "mp3d_9", planner.profile), 0)
+    assert read_result(made, planner.places) is None
+    finish(planner, made, ap50=0.5)
+    result = read_result(made, planner.places)
+    assert result is not None
+    assert result["metrics"]["ap50"] == 0.5
+
+
+def test_a_second_study_is_kept_out(tmp_path: Path) -> None:
+    code = (
+        "import sys; from scripts.studies.running import alone_in\n"
+        f"try:\n    alone_in(__import__('pathlib').Path({str(tmp_path)!r})).__enter__()\n"
+        "except BlockingIOError as error:\n    sys.exit(str(error))"
+    )
+    root = Path(sys.modules["scripts"].__path__[0]).parent
+    with alone_in(tmp_path):
+        done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "another study is at work" in done.stderr
+    with alone_in(tmp_path):
+        pass
+
+
+def test_the_machine_is_named() -> None:
+    assert "cores" in machine()

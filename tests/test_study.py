@@ -1,0 +1,105 @@
+"""The study's command line: a dry run touches nothing, bad input ends in one line, failures in a status."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_runs import finish, planner_in
+from scripts import study as module
+from scripts.studies import schedule
+from scripts.studies.commands import Places, Run
+from scripts.studies.running import RunFailed, read_result
+from scripts.study import study
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return planner_in(tmp_path).places.dataset_dir
+
+
+def test_a_dry_run_prints_commands_and_touches_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study(str(data), str(tmp_path / "out"), tables=(1, 2), rows=("mp3d_9", "mp3d_5"), profile="reduced", dry_run=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("python -m monai.bundle run ") for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_row_of_the_paper_has_its_commands(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study(str(data), str(tmp_path / "out"), seeds=(0, 1, 2), dry_run=True, num_workers=8)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * 3 * 37
+    assert len(set(lines)) == len(lines)
+    assert all("--num_workers 8" in line for line in lines if " training " in line)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tables": 6}, "tables out of 1, 2, 3, 4, 5, got '6'"),
+        ({"rows": "mp3d_13"}, "got 'mp3d_13'"),
+        ({"profile": "tiny"}, "profile out of full, reduced"),
+        ({"seeds": "a"}, "numbers for --seeds"),
+        ({"seeds": (0, 0)}, "different numbers"),
+        ({"seeds": -1}, "at least 0"),
+        ({"seeds": ""}, "one seed"),
+        ({"learning_rates": "fast"}, "numbers for --learning_rates"),
+        ({"tables": ""}, "at least one row"),
+    ],
+)
+def test_bad_options_are_named(data: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        study(str(data), str(tmp_path / "out"), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_places_are_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        study(str(tmp_path / "none"), str(tmp_path / "out"))
+    with pytest.raises(FileNotFoundError, match="is it a data set"):
+        study(str(tmp_path), str(tmp_path / "out"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        study(str(data), str(tmp_path / "file" / "out"))
+
+
+def test_a_failure_ends_in_a_status_and_the_page_is_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = planner_in(tmp_path)
+
+    def fake(run: Run, places: Places) -> Mapping[str, Any] | None:
+        if "ctm" in run.key:
+            raise RunFailed("no centre")
+        finish(planner, run, ap50=0.5, curve=True)
+        return read_result(run, places)
+
+    monkeypatch.setattr(schedule, "execute", fake)
+    with pytest.raises(SystemExit, match=r"1 run failed:\nno centre"):
+        study(str(data), str(tmp_path / "out"), tables=3, profile="reduced")
+    text = (tmp_path / "out" / "study.md").read_text()
+    assert "no centre" in text
+    assert "**50.0**" in text
+
+
+def test_the_command_ends_in_one_line(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--dataset_dir", str(data), "--output", str(tmp_path / "out"), "--tables", "7"]
+    monkeypatch.setattr(sys, "argv", ["study", *words])
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    with pytest.raises(SystemExit, match=r"^study: Expected tables out of 1, 2, 3, 4, 5, got '7'"):
+        module.main()
+
+
+def test_a_signal_stops_with_a_word() -> None:
+    with pytest.raises(SystemExit, match="goes on from here"):
+        module._stop(15, None)

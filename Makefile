@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle test test-slow lint format bench lock clean distclean
+.PHONY: help setup demo bundle test test-slow lint format bench lock clean distclean label-setup label test-label label-lock
 
 # Settings of the caller's own Python that would leak into .venv.
 unexport PYTHONHOME
@@ -13,12 +13,16 @@ unexport MPLBACKEND
 
 PY := .venv/bin/python
 PYTEST_ARGS ?=
+STUDIES ?=
+WEIGHTS ?=
+LABEL_ARGS ?=
+LABEL_PYTHON ?=
 BUNDLE_ARGS ?=
 LOCK_ARGS ?=
 
 help: ## List the targets
 	@echo 'make <target>; each sets up .venv first where it needs it:'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s  %s\n", $$1, $$2 }' Makefile
 
 setup: ## Build .venv from the lock files (does nothing when it is there)
 	@tools/setup.sh
@@ -51,9 +55,23 @@ lock: setup ## Write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upg
 	$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --quiet $(LOCK_ARGS) -o requirements.lock
 
+label-setup: ## Build .venv-label, the environment of MONAI Label (Python 3.10 or 3.11; LABEL_PYTHON=... names one)
+	@PYTHON='$(LABEL_PYTHON)' tools/label_setup.sh
+
+label: label-setup ## Serve lesion detection to 3D Slicer: make label STUDIES=DIR (WEIGHTS=FILE LABEL_ARGS='--port 8001')
+	@.venv-label/bin/python integrations/monai_label/serve.py --studies '$(STUDIES)' --weights '$(WEIGHTS)' $(LABEL_ARGS)
+
+test-label: setup label-setup ## Test the MONAI Label app with a real server
+	MP3D_LABEL_SERVER=1 $(PY) -m pytest -q tests/integrations $(PYTEST_ARGS)
+
+label-lock: setup ## Write the lock file of .venv-label anew
+	cd integrations/monai_label && ../../$(PY) -m uv pip compile requirements.in --override overrides.in \
+	    --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+	    $(LOCK_ARGS) -o requirements.lock
+
 clean: ## Remove caches and the demo's results
 	rm -rf runs/demo .pytest_cache .ruff_cache
-	find . -name .venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	find . -name '.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-distclean: clean ## Remove .venv as well
-	rm -rf .venv
+distclean: clean ## Remove .venv and .venv-label as well
+	rm -rf .venv .venv-label

@@ -154,7 +154,7 @@ def clear() -> None:
     """Empties `.venv`, which may be a link to a folder on a larger disk."""
     if not ENVIRONMENT.is_dir() or not any(ENVIRONMENT.iterdir()):
         return
-    say("Building .venv again: it was not finished, or was not made by make.")
+    say(f"Building {ENVIRONMENT.name} again: it was not finished, or was not made by make.")
     for path in ENVIRONMENT.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -164,7 +164,7 @@ def clear() -> None:
 
 def create() -> None:
     """Makes `.venv` with nothing but pip in it."""
-    say(f"Making .venv with Python {platform.python_version()} ({sys.executable})")
+    say(f"Making {ENVIRONMENT.name} with Python {platform.python_version()} ({sys.executable})")
     command = [sys.executable, "-I", "-m", "venv", str(ENVIRONMENT)]
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
         stop(f"this command failed, the lines above say why: {' '.join(command)}")
@@ -220,7 +220,7 @@ def finished() -> str | None:
         configuration = (ENVIRONMENT / "pyvenv.cfg").read_text(encoding="utf-8")
         version = re.search(r"^version(?:_info)? *= *(\d+)\.(\d+)", configuration, re.MULTILINE)
         if version is None or (int(version[1]), int(version[2])) != sys.version_info[:2]:
-            say(f"Changing .venv to Python {platform.python_version()}, as named.")
+            say(f"Changing {ENVIRONMENT.name} to Python {platform.python_version()}, as named.")
             return None
     return STAMP.read_text(encoding="utf-8").strip()
 

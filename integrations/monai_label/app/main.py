@@ -1,0 +1,176 @@
+"""A MONAI Label app for lesion detection with the bundle of this repository, and any other bundles beside it.
+
+MONAI Label's own ``monaibundle`` app guesses a bundle's kind from the name of its folder, asks the model zoo over the
+network, leaves the scores out of its answers and answers bad requests without a word. This one does none of that.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import monailabel
+from fastapi import HTTPException
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.tasks.train.bundle import BundleTrainTask
+from mp3d_label_infer import LesionInferTask
+from mp3d_label_train import LesionTrainTask
+
+logger = logging.getLogger(__name__)
+
+BUNDLE = "mp3d_bundle"
+UNKNOWN, UNUSABLE, BROKEN = 404, 422, 500
+
+
+class LesionApp(MONAILabelApp):
+    """Serves the bundles in its ``model`` folder.
+
+    Args:
+        app_dir: Folder of this file.
+        studies: Folder of scans (NIfTI, NRRD) or address of a DICOMweb server.
+        conf: ``models``, names of folders in ``model``, separated by commas; all of them by default.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        self.bundles = find_bundles(Path(app_dir) / "model", conf.get("models", ""))
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=dict(conf),
+            name=f"Lesion detection in CT (MONAI Label {monailabel.__version__})",
+            description="Boxes around lesions of any kind. For research only, not a medical device.",
+            version=monailabel.__version__,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """One task for each bundle; only those of this repository are known to be detectors."""
+        return {
+            name: LesionInferTask(str(path), self.conf) if is_ours(path) else BundleInferTask(str(path), self.conf)
+            for name, path in self.bundles.items()
+        }
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """One task for each bundle that can be trained."""
+        tasks = {
+            name: LesionTrainTask(path) if is_ours(path) else BundleTrainTask(str(path), self.conf)
+            for name, path in self.bundles.items()
+        }
+        return {name: task for name, task in tasks.items() if task.is_valid()}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Which scan to label next."""
+        return {"first": First(), "random": Random()}
+
+    def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """Find lesions in one image.
+
+        Args:
+            request: ``model``, ``image`` (an id of the datastore) and the model's parameters.
+            datastore: Where images are; the app's own by default.
+
+        Raises:
+            HTTPException: If the request cannot be done, with a message for the client.
+        """
+        with answers(self.studies):
+            self._check(request, datastore or self.datastore())
+            return super().infer(request, datastore)
+
+    def train(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Train a model with the labels of the datastore.
+
+        Args:
+            request: ``model`` and the trainer's parameters.
+
+        Raises:
+            HTTPException: If it cannot be done, with a message for the client.
+        """
+        with answers(self.studies):
+            known(request.get("model"), self._trainers, "model to train")
+            return super().train(request)
+
+    def _check(self, request: Mapping[str, Any], datastore: Any) -> None:
+        known(request.get("model"), self._infers, "model")
+        image = request.get("image")
+        if not isinstance(image, str) or datastore.get_image_uri(image):
+            return
+        # MONAI Label would open any file of the server by its path; only what a client has just sent may be one.
+        folders = [Path(tempfile.gettempdir()).resolve()]
+        if request.get("session"):
+            folders.append(Path(self.sessions().store_path).resolve())
+        if not os.path.exists(image) or not any(folder in Path(image).resolve().parents for folder in folders):
+            raise HTTPException(UNKNOWN, f"Expected the id of an image in the datastore, got {image!r}.")
+
+    def _download_dcmqi_tools(self) -> None:
+        """Do nothing: they make DICOM segmentations, which a detector does not give. MONAI Label would fetch them."""
+
+
+def find_bundles(folder: Path, names: str) -> dict[str, Path]:
+    """The bundles to serve, by name.
+
+    Raises:
+        FileNotFoundError: If a named bundle, or any at all, is not there. Nothing is ever downloaded.
+    """
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    found = sorted(path for path in folder.glob("*") if any((path / "configs").glob("inference.*")))
+    bundles = {path.name: path for path in found if not chosen or path.name in chosen}
+    missing = [name for name in chosen if name not in bundles]
+    if missing or not bundles:
+        raise FileNotFoundError(
+            f"Expected the bundle {missing[0] if missing else 'to serve'} in {folder}, found there: "
+            f"{', '.join(path.name for path in found) or 'none'}."
+        )
+    return bundles
+
+
+def is_ours(bundle: Path) -> bool:
+    """Whether a folder holds the bundle of this repository, whatever the folder is called."""
+    metadata = bundle / "configs" / "metadata.json"
+    return metadata.is_file() and json.loads(metadata.read_text(encoding="utf-8")).get("name") == BUNDLE
+
+
+def known(name: Any, tasks: Mapping[str, Any], what: str) -> None:
+    """Check that there is a task of this name.
+
+    Raises:
+        HTTPException: If not, with the names that there are.
+    """
+    if name not in tasks:
+        raise HTTPException(UNKNOWN, f"Expected a {what} out of {', '.join(tasks) or 'none'}, got {name!r}.")
+
+
+@contextmanager
+def answers(studies: str) -> Iterator[None]:
+    """Turn errors into answers with a message; MONAI Label itself answers them all with "Internal Server Error".
+
+    Args:
+        studies: Folder that is left out of messages: its place on the server is nobody's business.
+
+    Raises:
+        HTTPException: In place of any other error.
+    """
+    try:
+        yield
+    except HTTPException:
+        raise
+    except Exception as error:
+        logger.exception("Request failed.")
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # MONAI's wrappers around whatever the bundle raised
+            cause = cause.__cause__
+        text = cause.msg if isinstance(cause, MONAILabelException) else str(cause)
+        message = " ".join(text.split()).replace(os.path.join(studies, ""), "") or type(cause).__name__
+        usable = isinstance(cause, (ValueError, OSError, ArithmeticError))
+        raise HTTPException(UNUSABLE if usable else BROKEN, message) from error

@@ -1,0 +1,110 @@
+"""Training for the app: from boxes in the datastore to new weights, by the bundle's own training in its own process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.others.generic import device_list, name_to_device
+
+logger = logging.getLogger(__name__)
+
+BAD_REQUEST, UNUSABLE = 400, 422
+# Parameters, their defaults and what they have to be.
+NUMBERS = {
+    "max_epochs": (10, int, lambda value: value >= 1, "a whole number from 1"),
+    "val_split": (0.2, float, lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    "learning_rate": (0.002, float, lambda value: 0 < value < 1, "a number above 0 and below 1"),
+    "batch_size": (2, int, lambda value: value >= 1, "a whole number from 1"),
+}
+
+
+class LesionTrainTask(TrainTask):
+    """Train one bundle further, from the weights it is served with.
+
+    Args:
+        path: Folder of the bundle.
+    """
+
+    def __init__(self, path: Path) -> None:
+        metadata = json.loads((path / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        super().__init__(metadata.get("description", ""))
+        self.path = path
+        self.version = metadata.get("version")
+
+    def is_valid(self) -> bool:
+        """Whether there are weights to begin with."""
+        return (self.path / "models" / "model.pt").is_file()
+
+    def info(self) -> dict[str, Any]:
+        """What clients are told."""
+        return {**super().info(), "version": self.version}
+
+    def config(self) -> dict[str, Any]:
+        """What clients may set."""
+        return {"device": device_list(), **{name: default for name, (default, *_) in NUMBERS.items()}}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train with all labels that were submitted (tag ``final``) and put the new weights in place.
+
+        Args:
+            request: Parameters.
+            datastore: Images and their labels, Slicer markups with a box around each lesion.
+
+        Returns:
+            What was trained on, and facts of the new weights.
+
+        Raises:
+            HTTPException: If a parameter cannot be, or the training fails, with its own last words.
+        """
+        order = {name: number(request, name) for name in NUMBERS}
+        device = request.get("device")
+        order["device"] = name_to_device(device[0] if isinstance(device, list) and device else device)
+        order["items"] = datastore.datalist()
+        order["weights"] = str(self.path / "models" / "model.pt")
+        with tempfile.TemporaryDirectory(prefix="mp3d-label-") as folder:
+            paths = {name: str(Path(folder) / f"{name}.json") for name in ("order", "answer")}
+            Path(paths["order"]).write_text(json.dumps(order), encoding="utf-8")
+            self._run("--order", paths["order"], "--answer", paths["answer"])
+            return json.loads(Path(paths["answer"]).read_text(encoding="utf-8"))
+
+    def _run(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "scripts.label_training", *arguments]
+        variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        process = subprocess.Popen(
+            command, cwd=self.path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        last = ""
+        for line in process.stdout or ():
+            if line.strip():
+                last = line.strip()
+                logger.info("%s", last)
+        if process.wait():
+            raise HTTPException(UNUSABLE, f"The training failed: {last}")
+
+
+def number(request: Mapping[str, Any], name: str) -> int | float:
+    """One parameter as a number.
+
+    Raises:
+        HTTPException: If it is none, or out of its range.
+    """
+    default, kind, fits, words = NUMBERS[name]
+    value = request.get(name, default)
+    try:
+        found = kind(value)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or isinstance(value, bool) or not fits(found) or (kind is int and found != float(value)):
+        raise HTTPException(BAD_REQUEST, f"Expected {name} to be {words}, got {value!r}.")
+    return found

@@ -1,0 +1,127 @@
+"""Starts MONAI Label with this repository's bundle: ``make label STUDIES=DIR``.
+
+Run by the Python of `.venv-label`. What is served is a copy: MONAI Label writes into its app's folder, and training
+replaces weights. The copy's code follows the repository at every start; its weights stay what they are, trained further
+or not, until ``--weights`` names others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BUNDLE = ROOT / "mp3d_bundle"
+# In the stock app a bundle is a detector if its folder says so.
+NAMES = {"mp3d": "mp3d_bundle", "monaibundle": "mp3d_fpn_ct_detection"}
+CODE = ("configs", "scripts", "docs", "LICENSE")
+
+
+def stop(message: str) -> NoReturn:
+    """End with a message in plain words."""
+    raise SystemExit(f"label: {message}")
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="make label", description=__doc__)
+    parser.add_argument("--studies", default="", help="folder with scans, or address of a DICOMweb server")
+    parser.add_argument("--weights", default="", help="weights to serve from now on")
+    parser.add_argument("--app", default="mp3d", choices=sorted(NAMES), help="this app, or MONAI Label's monaibundle")
+    parser.add_argument("--folder", default=str(ROOT / "runs" / "label"), help="where the served copy lies")
+    parser.add_argument("--beside", action="append", default=[], help="another bundle's folder to serve beside")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to serve other machines as well")
+    parser.add_argument("--port", default="8000")
+    parser.add_argument("--prepare", action="store_true", help="make the copy and stop")
+    return parser.parse_args(words)
+
+
+def copy_new(source: Path, target: Path) -> None:
+    """Copy a file or folder in place of an older copy."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "figures"))
+    else:
+        shutil.copyfile(source, target)
+
+
+def prepare_app(kind: str, app: Path) -> None:
+    """Put the app's own files into its folder."""
+    app.mkdir(parents=True, exist_ok=True)
+    source = HERE / "app" if kind == "mp3d" else Path(sys.prefix) / "monailabel" / "sample-apps" / kind
+    if not (source / "main.py").is_file():
+        stop(f"MONAI Label's {kind} app is not in {source}. `make label-setup` puts it there.")
+    for path in source.glob("*.py"):
+        shutil.copyfile(path, app / path.name)
+    for path in source.glob("lib"):
+        copy_new(path, app / path.name)
+
+
+def prepare_bundle(target: Path, weights: str) -> Path:
+    """Put the bundle's code and, if there are none yet or others are named, weights into a folder.
+
+    Returns:
+        The weights that are served.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for name in CODE:
+        copy_new(BUNDLE / name, target / name)
+    served = target / "models" / "model.pt"
+    if weights or not served.is_file():
+        candidates = [Path(weights)] if weights else [BUNDLE / "models" / name for name in ("model.pt", "demo.pt")]
+        chosen = next((path for path in candidates if path.is_file()), None)
+        if chosen is None:
+            stop(f"found no weights at {', '.join(map(str, candidates))}. Name some: make label WEIGHTS=FILE")
+        served.parent.mkdir(exist_ok=True)
+        part = served.with_name(".model.pt.part")
+        shutil.copyfile(chosen, part)
+        if served.is_file():
+            os.replace(served, served.with_name("previous.pt"))
+        os.replace(part, served)
+        print(f"Serving a copy of the weights {chosen}", flush=True)
+        if chosen.name == "demo.pt":
+            print("These are demo weights, from synthetic images: they find no real lesions.", flush=True)
+    return served
+
+
+def main(words: list[str]) -> None:
+    """Prepare the copy and become the server."""
+    options = arguments(words)
+    app = Path(options.folder).resolve() / options.app
+    if not options.studies and not options.prepare:
+        stop("which scans? make label STUDIES=DIR, a folder with NIfTI or NRRD files (or a DICOMweb address).")
+    remote = options.studies.startswith(("http://", "https://"))
+    if options.studies and not remote and not Path(options.studies).is_dir():
+        stop(f"there is no folder {options.studies}.")
+    prepare_app(options.app, app)
+    name = NAMES[options.app]
+    served = prepare_bundle(app / "model" / name, options.weights)
+    for other in map(Path, options.beside):
+        copy_new(other, app / "model" / other.name)
+    print(f"Serving {name} with {served}", flush=True)
+    if options.prepare:
+        return
+    models = ",".join([name, *(Path(other).name for other in options.beside)])
+    command = ["start_server", "--app", str(app), "--studies", options.studies]
+    command += ["--host", options.host, "--port", options.port, "--conf", "models", models]
+    # Neither the list of the model zoo nor Segment Anything is fetched.
+    command += ["--conf", "zoo_source", "local", "--conf", "sam2", "false"]
+    if options.app == "mp3d":
+        command += ["--uvicorn_app", "mp3d_label_web:app"]
+    os.environ.setdefault("MONAI_ZOO_SOURCE", "local")
+    # The app's folder must be importable for the server, and for the processes that it starts.
+    sys.path.insert(0, str(app))
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    sys.argv = ["monailabel", *command]
+    runpy.run_module("monailabel.main", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,141 @@
+"""The parts around MONAI Label that can be looked at without it: set-up, lock file, and what gets served."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INTEGRATION = REPOSITORY / "integrations" / "monai_label"
+SERVE = INTEGRATION / "serve.py"
+
+
+def module(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def locked() -> dict[str, str]:
+    text = (INTEGRATION / "requirements.lock").read_text()
+    return dict(re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE))
+
+
+def test_the_lock_holds_what_monai_label_runs_with() -> None:
+    versions = locked()
+    assert versions["monailabel"] == "0.8.5"
+    assert versions["numpy"].startswith("1.26.")
+    assert versions["pydicom"].startswith("2.")
+    assert versions["pynetdicom"].startswith("2.")
+    assert versions["dicomweb-client"].startswith("0.59.")
+    assert "sam2" not in versions
+
+
+def test_the_lock_holds_what_the_bundle_needs() -> None:
+    names = set(locked())
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    needed = re.findall(r'^    "([\w-]+)>=', project, re.MULTILINE)
+    assert len(needed) > 10
+    # It writes DICOM results, wants pydicom 3, and is not asked for here.
+    assert set(needed) - names == {"highdicom"}
+
+
+def test_the_lock_follows_from_what_is_asked_for() -> None:
+    versions = locked()
+    for line in (INTEGRATION / "requirements.in").read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert re.split(r"[=<>]", line)[0] in versions, line
+
+
+def test_setup_takes_pythons_that_have_distutils(tmp_path: Path) -> None:
+    os.symlink(shutil.which("dirname") or "", tmp_path / "dirname")
+    prelude = "import sys; sys.version_info = (3, 12, 1, 'final', 0)"
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{prelude}\n$2"\n')
+    (tmp_path / "python3").chmod(0o755)
+    command = ["/bin/sh", str(REPOSITORY / "tools" / "label_setup.sh")]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "It needs Python 3.10 or 3.11" in done.stderr
+    assert "python3 is Python 3.12.1, newer than 3.11: MONAI Label 0.8.5 needs distutils" in done.stderr
+    assert "LABEL_PYTHON=" in done.stderr
+
+
+def test_the_entry_of_a_package_is_cut_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry_of = module(REPOSITORY / "tools" / "label_environment.py", monkeypatch).entry_of
+    lock = "aa==1 \\\n    --hash=sha256:0\nmonailabel==2 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nzz==3 \\\n"
+    assert entry_of("monailabel", lock) == "monailabel==2 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n"
+    assert entry_of("zz", lock) == "zz==3 \\\n"
+    with pytest.raises(ValueError, match="Expected label in the lock"):
+        entry_of("label", lock)
+
+
+def serve(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SERVE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_what_is_served_is_a_copy_that_keeps_its_weights(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.pt", tmp_path / "second.pt"
+    first.write_bytes(b"1")
+    second.write_bytes(b"2")
+    done = serve("--prepare", "--folder", tmp_path, "--weights", first)
+    assert done.returncode == 0, done.stderr
+    bundle = tmp_path / "mp3d" / "model" / "mp3d_bundle"
+    models = bundle / "models"
+    assert (tmp_path / "mp3d" / "main.py").is_file()
+    assert (bundle / "scripts" / "labelling.py").is_file()
+    # Trained further in the meantime, and the code has moved on.
+    (models / "model.pt").write_bytes(b"trained")
+    (bundle / "scripts" / "gone.py").write_text("")
+    done = serve("--prepare", "--folder", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (models / "model.pt").read_bytes() == b"trained"
+    assert not (bundle / "scripts" / "gone.py").exists()
+    done = serve("--prepare", "--folder", tmp_path, "--weights", second)
+    assert done.returncode == 0, done.stderr
+    assert ((models / "model.pt").read_bytes(), (models / "previous.pt").read_bytes()) == (b"2", b"trained")
+
+
+def test_without_weights_of_its_own_the_demos_are_served_with_a_warning(tmp_path: Path) -> None:
+    if (REPOSITORY / "mp3d_bundle" / "models" / "model.pt").is_file():
+        pytest.skip("there are trained weights in models/")
+    done = serve("--prepare", "--folder", tmp_path)
+    assert "find no real lesions" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--prepare", "--weights", "nowhere.pt"), "found no weights at nowhere.pt"),
+        ((), "make label STUDIES=DIR"),
+        (("--studies", "nowhere"), "there is no folder nowhere"),
+        (("--prepare", "--app", "monaibundle"), "make label-setup"),
+    ],
+)
+def test_what_cannot_be_served_is_said(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    if "monaibundle" in arguments and (Path(sys.prefix) / "monailabel").exists():
+        pytest.skip("MONAI Label is installed here")
+    done = serve("--folder", tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("label: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_address_is_contacted_by_the_app() -> None:
+    for path in INTEGRATION.rglob("*.py"):
+        text = path.read_text()
+        assert "://" not in text.replace('"http://", "https://"', ""), path.name
+    assert '"zoo_source", "local"' in SERVE.read_text()

@@ -1,0 +1,67 @@
+"""Builds `.venv-label`, MONAI Label's own environment, once; run by `tools/label_setup.sh`.
+
+It is the set-up of `tools/environment.py` with another folder and lock file, and one step more: uv does not know the
+data folder in MONAI Label's wheel, so that its program and its sample apps would be missing; pip puts them in place.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+# Python was started isolated from its surroundings, so from this folder too.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import environment
+
+ENVIRONMENT = environment.ROOT / ".venv-label"
+PACKAGE = "monailabel"
+# What pip puts in place, to look whether it did.
+SAMPLE_APP = ENVIRONMENT / PACKAGE / "sample-apps" / "monaibundle" / "main.py"
+
+install_locked = environment.install
+
+
+def entry_of(package: str, lock: str) -> str:
+    """The lines of one package in a lock file: version and hashes.
+
+    Raises:
+        ValueError: If it is not in the file.
+    """
+    found = re.search(rf"^{re.escape(package)}==.*?(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise ValueError(f"Expected {package} in the lock file, it is not there.")
+    return found[0]
+
+
+def install(needed_gib: float) -> None:
+    """Brings `.venv-label` to what the lock file says, MONAI Label's programs and sample apps included.
+
+    Args:
+        needed_gib: Disk space that uv's cache must have, where it is on a disk of its own.
+    """
+    install_locked(needed_gib)
+    entry = ENVIRONMENT / f"{PACKAGE}.lock"
+    entry.write_text(entry_of(PACKAGE, environment.LOCK.read_text(encoding="utf-8")), encoding="utf-8")
+    pip = ("-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q", "--require-hashes")
+    done, output = environment.run(*pip, "--no-deps", "--force-reinstall", "-r", str(entry), quiet=True)
+    if not done:
+        environment.fail(output)
+    if not SAMPLE_APP.is_file():
+        environment.stop(f"pip installed {PACKAGE} without its sample apps: there is no {SAMPLE_APP}.")
+
+
+def main() -> None:
+    """Makes `.venv-label` what its lock file says; does nothing when it is already."""
+    environment.ENVIRONMENT = ENVIRONMENT
+    environment.ENVIRONMENT_PYTHON = ENVIRONMENT / "bin" / "python"
+    environment.STAMP = ENVIRONMENT / ".setup-complete"
+    environment.LOCK = environment.ROOT / "integrations" / "monai_label" / "requirements.lock"
+    environment.SPACE_GIB = {"linux": 9.0, "darwin": 4.0}
+    environment.IMPORTED = "torch, torchvision, monai, ignite, itk, cv2, monailabel.main, monailabel.interfaces.app"
+    environment.install = install
+    environment.main()
+
+
+if __name__ == "__main__":
+    main()

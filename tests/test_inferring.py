@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from fake_dicom import write_ct
 from fake_scans import BlobDetector, ball_scan
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scan_paths import find_scans
 from scripts.data.slab import resample_z
 from scripts.engines.config import root_error
+from scripts.inference.linking import link_boxes
 from scripts.inference.slabs import SlabCutter
 from scripts.inference.volume import VolumeDetector
 from scripts.inference.writers import ResultWriter
@@ -96,6 +99,76 @@ def test_failing_scans_stop_no_other_and_are_summed_up(
     # Nothing was begun for the scans that failed.
     assert {path.name for path in (tmp_path / "out" / "in").iterdir()} == {"b", "deep"}
     assert caplog.text.count("going on with the next scan") == 3
+
+
+def hostile_inputs(folder: Path) -> dict[str, str]:
+    """A folder of scans that cannot be used; what has to be said of each, by its path."""
+    hu = ball_scan()
+    wanted = {}
+
+    def bad(name: str, message: str) -> Path:
+        wanted[name] = message
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    path = write_scan(bad("cut.nii.gz", "complete NIfTI file"))
+    path.write_bytes(path.read_bytes()[:500])
+    cut = write_ct(bad("cut_dicom", "could not read|cannot read|cut short"), hu[:3]) / "IM0002.dcm"
+    cut.write_bytes(cut.read_bytes()[:-900])
+    mixed = write_ct(bad("mixed", "slices of one size"), hu[:3])
+    write_ct(mixed / "more", hu[:1, :30], origin=(-12, 30, -50))
+    (mixed / "more" / "IM0001.dcm").rename(mixed / "odd.dcm")
+    gap = write_ct(bad("gap", r"gap of 5\.00 mm .*a slice is missing"), hu[:5]) / "IM0003.dcm"
+    gap.unlink()
+    write_ct(bad("zero", "positive voxel spacings"), hu[:3], PixelSpacing=[0, 0])
+    write_scan(bad("nan.nii", "finite voxel values"), np.where(hu > 300, np.nan, hu).astype(np.float32))
+    write_scan(bad("eight_bit.nii", "8-bit values"), np.zeros((4, 5, 6), dtype=np.uint8))
+    write_scan(bad("mr.nii", "an MR"), np.abs(hu))
+    write_ct(bad("mr", "modality CT, got 3 MR"), hu[:3], Modality="MR")
+    bad("broken.zip", "complete zip archive").write_bytes(b"PK\3\4 not really")
+    bad("pngs/001.png", "spacing of slices 1 to 1").write_bytes(b"x")
+    wanted["pngs"] = wanted.pop("pngs/001.png")
+    return wanted
+
+
+def test_hostile_scans_get_a_line_each_and_the_good_ones_are_done(tmp_path: Path) -> None:
+    wanted = hostile_inputs(tmp_path / "in")
+    write_scan(tmp_path / "in" / "one_slice.nii", ball_scan()[6:7])
+    many = np.tile(ball_scan(shape=(12, 24, 24), centre_mm=(12, 12, 15)), (250, 1, 1))
+    write_scan(tmp_path / "in" / "slices_3000.nii", many)
+    write_ct(tmp_path / "in" / "good", ball_scan())
+    run = runner(tmp_path / "in", tmp_path / "out")
+    run.link = lambda found: link_boxes(found)[:3]
+    run.writer = ResultWriter(tmp_path / "out", overlays=1)
+    with pytest.raises(SystemExit) as stopped:
+        run.main()
+    heading, *lines = str(stopped.value.code).splitlines()
+    assert heading == f"{len(wanted)} of {len(wanted) + 3} scans failed:"
+    assert len(lines) == len(wanted)
+    for name, message in wanted.items():
+        (line,) = [line for line in lines if re.search(rf"in/{re.escape(name)}(?!\.?\w)", line)]
+        assert re.search(message, line), line
+    done = {str(path.parent.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("lesions.json")}
+    assert done == {"one_slice", "slices_3000", "good"}
+    assert json.loads((tmp_path / "out" / "slices_3000" / "lesions.json").read_text())["lesions"]
+
+
+def test_what_was_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_ct(tmp_path / "in", ball_scan())
+    write_ct(tmp_path / "other", ball_scan(), SeriesInstanceUID="5.6", SeriesDescription="lung")
+    write_ct(
+        tmp_path / "scout", ball_scan()[:1], SeriesInstanceUID="5.7", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    )
+    for place in ("other", "scout"):
+        for path in (tmp_path / place).iterdir():
+            path.rename(folder / f"{place}_{path.name}")
+    run = runner(folder, tmp_path / "out")
+    run.main()
+    assert caplog.text.count("Left out scout_IM0001.dcm: a localizer.") == 1
+    for name in ("3_no_description", "3_lung"):
+        document = json.loads((tmp_path / "out" / name / "lesions.json").read_text())
+        assert "Left out scout_IM0001.dcm: a localizer." in document["input"]["notes"]
+        assert len(document["lesions"]) == 1
 
 
 def test_out_of_memory_is_a_failure_of_one_scan(tmp_path: Path) -> None:

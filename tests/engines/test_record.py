@@ -35,6 +35,9 @@ def test_config_seed_versions_and_epoch_are_kept_for_each_start(tmp_path: Path) 
     assert (first["seed"], first["bundle"], first["epochs_done"]) == (5, "1.2.3", 0)
     assert second["epochs_done"] == 1
     assert second["train_images"] == 17
+    assert (first["epochs_ended"], second["epochs_ended"]) == (1, 2)
+    assert first["time"] <= first["ended"] <= second["time"]
+    assert (second["gpu_peak_bytes"] is None) == (second["gpu"] is None)
     assert {"python", "torch", "monai", "numpy"} <= set(first["versions"])
 
 

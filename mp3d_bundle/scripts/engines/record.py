@@ -48,8 +48,9 @@ class RunRecord:
         self.config = config
 
     def attach(self, engine: Engine) -> None:
-        """Write when ``engine`` starts; attach after the handler that resumes it."""
+        """Write when ``engine`` starts and when it is done; attach after the handler that resumes it."""
         engine.add_event_handler(Events.STARTED, self.write)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def write(self, engine: Engine) -> None:
         """Write both files."""
@@ -73,6 +74,16 @@ class RunRecord:
         self.directory.mkdir(parents=True, exist_ok=True)
         _write({"starts": [*starts, start]}, path)
         _write(self.config, self.directory / "config.json")
+
+    def finish(self, engine: Engine) -> None:
+        """Add to the last start when it ended, and the most memory (bytes) that this process held on a GPU."""
+        if idist.get_rank() != 0:
+            return
+        path = self.directory / "run.json"
+        starts = json.loads(path.read_text())["starts"]
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        ended = {"ended": datetime.now(timezone.utc).isoformat(timespec="seconds"), "gpu_peak_bytes": peak}
+        _write({"starts": [*starts[:-1], {**starts[-1], "epochs_ended": engine.state.epoch, **ended}]}, path)
 
 
 def versions() -> dict[str, str | None]:

@@ -18,8 +18,8 @@ PAGE, FIGURES = "study.md", "figures"
 _LEGEND = (
     "Ours: mean ± standard deviation over seeds. The 95 % interval is that of the mean by Student's t over seeds, the "
     "chance of another training; with one seed (†) it is by bootstrap over test patients, the chance of another test "
-    "set. Minutes are wall time of training and evaluation; memory is the greatest resident memory of the training "
-    "process."
+    "set. Minutes are wall time of training and evaluation; memory is the most that a training "
+    "held on the GPU, or without one the greatest resident memory of its process."
 )
 _ORDERINGS = (
     "Differences in points, paired by seed: mean, and 95 % interval by Student's t over the seeds. *Confirmed*: the "

@@ -92,8 +92,8 @@ class Outcome:
         return float(np.mean([sum(step["seconds"] for step in one["steps"].values()) for one in self.results.values()]))
 
     def peak_bytes(self) -> int:
-        """Greatest resident memory of a training process over seeds, bytes."""
-        return max(one["steps"]["training"]["peak_bytes"] for one in self.results.values())
+        """Most memory of a training over seeds, bytes: on the GPU where it ran on one, else resident."""
+        return max(one.get("gpu_peak_bytes") or one["steps"]["training"]["peak_bytes"] for one in self.results.values())
 
 
 def _figure(result: Mapping[str, Any], column: str) -> float | None:

@@ -158,6 +158,9 @@ def _facts(run: Run, places: Places) -> dict[str, Any]:
     if "evaluating" in run.steps:
         content = json.loads(metrics.read_text())
         facts["metrics"] = {name: content[name] for name in _METRICS}
+        record = run.folder / "training" / "run.json"
+        starts = json.loads(record.read_text())["starts"] if record.is_file() else []
+        facts["gpu_peak_bytes"] = max((start.get("gpu_peak_bytes") or 0 for start in starts), default=0) or None
         facts["validation"] = read_tensors(run.folder / "training" / "model.pt")["info"].get("mean_sensitivity")
     return facts
 

@@ -127,7 +127,8 @@ def test_a_run_leaves_weights_state_record_and_curves(trained: Path, dataset: Pa
     weights = torch.load(trained / "model.pt", weights_only=True)
     assert weights["network"]["num_slices"] == 3
     assert weights["network"]["body"] == {
-        "_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8, "norm_groups": 32,
+        "_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8,
+        "stem": {"_target_": "scripts.networks.Stem", "_mode_": "callable"},
     }  # fmt: skip
     assert {"name", "notice", "seed", "epoch", "mean_sensitivity"} == set(weights["info"])
     config = json.loads((trained / "config.json").read_text())

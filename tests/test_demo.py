@@ -93,11 +93,32 @@ def test_settings_for_inference_are_kept_with_the_weights(plan: demo.Plan) -> No
 def test_the_summary_gives_the_figures_of_the_files(plan: demo.Plan) -> None:
     sensitivity = {"0.5": 0.7, "1": 0.8, "2": 0.9, "4": 0.95}
     (plan.output / "metrics.json").write_text(json.dumps({"sensitivity": sensitivity}))
-    (plan.output / "lesions.json").write_text(json.dumps({"lesions": [{}, {}]}))
+    write_outcome(plan, marked=[(0, 0, 0, 10, 10, 10), (1, 1, 1, 9, 9, 9), (50, 0, 0, 60, 10, 10)])
     text = demo.summarise(plan, {"training": 60.0})
     assert "80.0 % at 1" in text
-    assert "in no split: 2" in text
+    assert "in no split: 1 of 2 lesions found, 1 false marks" in text
     assert "synthetic" in text
+
+
+def write_outcome(plan: demo.Plan, marked: list[tuple[float, ...]]) -> None:
+    """A scan with two lesions, and marks in it."""
+    plan.scan.parent.mkdir(parents=True, exist_ok=True)
+    truth = [(0, 0, 0, 10, 10, 10), (100, 100, 100, 110, 110, 110)]
+    for path, boxes in ((plan.scan.with_name("scan_001.json"), truth), (plan.output / "lesions.json", marked)):
+        path.write_text(json.dumps({"lesions": [{"box_lps_mm": box} for box in boxes]}))
+
+
+def test_a_scan_without_marks_has_no_false_ones(plan: demo.Plan) -> None:
+    write_outcome(plan, marked=[])
+    assert demo.outcome_in_scan(plan) == (0, 2, 0)
+
+
+def test_a_mark_must_overlap_enough(plan: demo.Plan) -> None:
+    # 10 of 34 and 2.9 of 10 mm of the marks lie in the lesion, then 3.1 of 10.
+    write_outcome(plan, marked=[(0, 0, 0, 10, 10, 34), (0, 0, 7.1, 10, 10, 17.1)])
+    assert demo.outcome_in_scan(plan) == (0, 2, 2)
+    (plan.output / "lesions.json").write_text(json.dumps({"lesions": [{"box_lps_mm": (0, 0, 6.9, 10, 10, 16.9)}]}))
+    assert demo.outcome_in_scan(plan) == (1, 2, 0)
 
 
 def test_unknown_options_are_named() -> None:

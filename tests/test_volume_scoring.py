@@ -169,7 +169,7 @@ def test_a_real_sub_volume_end_to_end(shared: Path, tmp_path: Path) -> None:
     # The boxes come back as they were labelled, slice numbers of the series included.
     rows = json.loads((tmp_path / "predictions.json").read_text())["000001_01_01_103-115"]
     assert sorted(row[:6] for row in rows) == sorted(record["true_boxes"].tolist())
-    with (tmp_path / "lesions.csv").open(newline="") as file:
+    with (tmp_path / "true_lesions.csv").open(newline="") as file:
         first = next(csv.DictReader(file))
     assert float(first["depth_mm"]) == 15.0
     assert metrics["protocols"]["P3D IoU 0.5"]["lesions"] == 1
@@ -274,7 +274,7 @@ def test_config_runs_a_network_from_end_to_end(dataset: Path, tmp_path: Path) ->
     assert metrics["dataset"] == "lesions_3d.json"
     assert metrics["counts"]["detections"] > 0
     assert metrics["bootstrap"]["resamples"] == 20
-    names = {"predictions.json", "sensitivity.csv", "froc.csv", "detections.csv", "lesions.csv", "froc.png"}
+    names = {"predictions.json", "sensitivity.csv", "froc.csv", "detections.csv", "true_lesions.csv", "froc.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "metrics.json"}
 
 

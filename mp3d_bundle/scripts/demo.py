@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import fire
+import numpy as np
 
 from .data.synthetic import generate
 from .data.synthetic.generator import description
 from .data.synthetic.settings import resolve
+from .metrics.volumes import OFFICIAL, pairwise_overlap
 
 NOTICE = "Demo weights: trained for minutes on synthetic images. Not a lesion detector; finds no real lesions."
 OVERLAYS = ("size_narrow", "optimizer_adamw", "demo")
@@ -61,6 +63,11 @@ class Plan:
     def data(self) -> Path:
         """Folder of the data set."""
         return self.output / "synthetic"
+
+    @property
+    def scan(self) -> Path:
+        """The CT that the weights are tried on; its truth lies beside it as JSON."""
+        return self.data / "scans" / "scan_001.nii.gz"
 
     @property
     def training(self) -> Path:
@@ -153,20 +160,40 @@ def _evaluation(plan: Plan, split: str) -> list[str]:
     return bundle_command("evaluating", ["configs/evaluate.json"], {**options, **more})
 
 
+def outcome_in_scan(plan: Plan) -> tuple[int, int, int]:
+    """Compare the lesions marked in the scan with those that are in it, by the overlap of the 3D protocol.
+
+    Returns:
+        Lesions found, lesions in the scan, and marks that lie on none.
+    """
+    truth = json.loads(plan.scan.with_name("scan_001.json").read_text())["lesions"]
+    marked = json.loads((plan.output / "lesions.json").read_text())["lesions"]
+    overlaps = pairwise_overlap(
+        np.array([lesion["box_lps_mm"] for lesion in marked]),
+        np.array([lesion["box_lps_mm"] for lesion in truth]),
+        dimension="3D",
+        overlap=OFFICIAL.overlap,
+        extra=0.0,
+    )
+    hits = overlaps >= OFFICIAL.threshold
+    return int(hits.any(axis=0).sum()), len(truth), int((~hits.any(axis=1)).sum())
+
+
 def summarise(plan: Plan, seconds: Mapping[str, float]) -> str:
     """The closing lines: figures, pictures, times."""
     metrics = json.loads((plan.output / "metrics.json").read_text())
-    lesions = json.loads((plan.output / "lesions.json").read_text())["lesions"]
+    hits, lesions, false_marks = outcome_in_scan(plan)
     found = ", ".join(f"{100 * metrics['sensitivity'][fps]:.1f} % at {fps}" for fps in ("0.5", "1", "2", "4"))
     return "\n".join(
         [
             "",
             f"Done in {sum(seconds.values()) / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items()),
             f"Lesions found on the synthetic test split, by false positives per image: {found}.",
-            f"Lesions marked in a synthetic CT that was in no split: {len(lesions)} (see overlays/).",
+            f"In a synthetic CT that was in no split: {hits} of {lesions} lesions found, {false_marks} false marks "
+            f"(3D IoBB {OFFICIAL.threshold}; see report.html and overlays/).",
             "All of this is synthetic and has no relation to accuracy on DeepLesion or on patients.",
-            f"Look at {plan.output}: froc.png, gallery/index.html, metrics.json, lesions.json, detections.json, "
-            "overlays/, and `tensorboard --logdir training/tensorboard`.",
+            f"Look at {plan.output}: froc.png, gallery/index.html and metrics.json for the test split; report.html, "
+            "lesions.json, detections.json and overlays/ for the scan; `tensorboard --logdir training/tensorboard`.",
         ]
     )
 
@@ -203,8 +230,7 @@ def main(
         sys.exit(f"demo: {error}")
     seconds = {"data": time.monotonic() - start, **train(plan)}
     seconds["test"] = run("Scoring on the test split", _evaluation(plan, "test"))
-    scan = plan.data / "scans" / "scan_001.nii.gz"
-    options = {"input": scan, "checkpoint": plan.weights, "output_dir": plan.output, "num_slices": plan.num_slices}
+    options = {"input": plan.scan, "checkpoint": plan.weights, "output_dir": plan.output, "num_slices": plan.num_slices}
     seconds["inference"] = run(
         "Marking lesions in a scan", bundle_command("inferring", ["configs/inference.json"], options)
     )

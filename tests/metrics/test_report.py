@@ -23,7 +23,7 @@ FILES = [
     "detections.csv",
     "froc.csv",
     "froc.png",
-    "lesions.csv",
+    "true_lesions.csv",
     "metrics.json",
     "sensitivity.csv",
     "thresholds.csv",
@@ -97,7 +97,7 @@ def test_sensitivity_table_repeats_the_json(report: tuple[Path, dict[str, Any]])
 
 def test_boxes_and_their_outcomes(report: tuple[Path, dict[str, Any]]) -> None:
     folder, metrics = report
-    detections, lesions = read(folder / "detections.csv"), read(folder / "lesions.csv")
+    detections, lesions = read(folder / "detections.csv"), read(folder / "true_lesions.csv")
     assert len(detections) == metrics["counts"]["detections"]
     assert len(lesions) == metrics["counts"]["lesions"]
     scores = [float(row["score"]) for row in detections]

@@ -51,7 +51,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
 
 def test_every_file_is_there_and_metrics_are_what_is_returned(written: tuple[Path, dict[str, Any]]) -> None:
     folder, metrics = written
-    names = {"metrics.json", "sensitivity.csv", "froc.csv", "detections.csv", "lesions.csv", "froc.png"}
+    names = {"metrics.json", "sensitivity.csv", "froc.csv", "detections.csv", "true_lesions.csv", "froc.png"}
     assert {path.name for path in folder.iterdir()} == names
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert metrics["notice"] == "Nothing real."
@@ -68,7 +68,7 @@ def test_detections_say_what_became_of_them_under_each_protocol(written: tuple[P
 
 
 def test_lesions_say_who_found_them_and_how_large_they_are(written: tuple[Path, dict[str, Any]]) -> None:
-    lesions = rows(written[0] / "lesions.csv")
+    lesions = rows(written[0] / "true_lesions.csv")
     assert [row["protocol"] for row in lesions] == [
         "3D IoBB 0.3", "3D IoU 0.3", "3D IoU 0.5", *["P3D IoU 0.5"] * 2, *["P3D IoU 0.5 by slice"] * 2
     ]  # fmt: skip

@@ -44,7 +44,7 @@ def write_report(
 
     The folder then holds ``sensitivity.csv`` (operating points of the whole set and of every subgroup),
     ``froc.csv`` (corners of the curves), ``thresholds.csv`` (hits, misses and false positives by score),
-    ``detections.csv`` and ``lesions.csv`` (outcome of every box), ``froc.png`` and, last, ``metrics.json``.
+    ``detections.csv`` and ``true_lesions.csv`` (outcome of every box), ``froc.png`` and, last, ``metrics.json``.
     Each file appears whole or not at all.
 
     Args:
@@ -77,7 +77,7 @@ def write_report(
     )
     write_csv(THRESHOLD_HEADER, threshold_rows(matches, thresholds), folder / "thresholds.csv")
     write_csv(DETECTION_HEADER, detection_rows(checked, matches), folder / "detections.csv")
-    write_csv(LESION_HEADER, lesion_rows(checked, matches, thresholds), folder / "lesions.csv")
+    write_csv(LESION_HEADER, lesion_rows(checked, matches, thresholds), folder / "true_lesions.csv")
     figure = froc_figure(
         {"field's rule": curve, "duplicates as false positives": strict},
         dataset_name=dataset_name,

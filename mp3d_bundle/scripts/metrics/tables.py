@@ -166,7 +166,7 @@ LESION_HEADER = (
 def lesion_rows(
     cases: Sequence[Mapping[str, Any]], matches: Matches, thresholds: Sequence[float | None]
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of ``lesions.csv``: every lesion, the highest score that finds it, and where it is found."""
+    """Rows of ``true_lesions.csv``: every lesion, the highest score that finds it, and where it is found."""
     for image, lesion, score in zip(matches.lesion_image, matches.lesion, matches.found_scores, strict=True):
         case = cases[image]
         types, noisy = case.get("lesion_type"), case.get("noisy")

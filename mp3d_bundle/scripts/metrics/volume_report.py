@@ -40,8 +40,8 @@ def write_volume_report(
     """Evaluate the detections of volumes and write the result.
 
     The folder then holds ``sensitivity.csv``, ``froc.csv`` (corners of the curves), ``detections.csv`` and
-    ``lesions.csv`` (outcome of every box), ``froc.png`` and, last, ``metrics.json``. Each file appears whole or not
-    at all.
+    ``true_lesions.csv`` (outcome of every box), ``froc.png`` and, last, ``metrics.json``. Each file appears whole or
+    not at all.
 
     Args:
         cases: See `scripts.metrics.volumes`; every case names its patient.
@@ -67,7 +67,7 @@ def write_volume_report(
     corners = [row for name, curve in curves.items() for row in froc_rows(name, curve)]
     write_csv(FROC_HEADER, corners, folder / "froc.csv")
     write_csv(detection_header(matches), volume_detection_rows(checked, matches), folder / "detections.csv")
-    write_csv(LESION_HEADER, volume_lesion_rows(checked, metrics, matches), folder / "lesions.csv")
+    write_csv(LESION_HEADER, volume_lesion_rows(checked, metrics, matches), folder / "true_lesions.csv")
     figure = volume_froc_figure(curves, metrics, dataset_name=dataset_name, notice=notice)
     write_froc_figure(figure, folder / "froc.png")
     write_json(metrics, folder / "metrics.json")

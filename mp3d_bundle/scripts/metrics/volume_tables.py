@@ -70,7 +70,7 @@ LESION_HEADER = (
 def volume_lesion_rows(
     cases: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], matches: Mapping[str, Matches]
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of ``lesions.csv``: each lesion under each protocol, the best score that finds it, and how well it fits."""
+    """Rows of ``true_lesions.csv``: each lesion under each protocol, the best score that finds it and how it fits."""
     for name, one in matches.items():
         in_3d = metrics["protocols"][name]["dimension"] == "3D"
         truth = "true_boxes" if metrics["protocols"][name]["labels"] == "3D boxes" else "key_boxes"

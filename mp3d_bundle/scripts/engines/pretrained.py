@@ -35,7 +35,7 @@ def _centre(own: Tensor, stored: Tensor | None) -> Tensor:
 def _interpolated(own: Tensor, stored: Tensor | None) -> Tensor:
     """The stored weights spread over the new number of slices so that each channel's sum is kept.
 
-    So a slab whose slices are all alike gives the features that it gave with the old number of slices.
+    So feature maps that are alike in all slices become what they became with the old number of slices.
     """
     if stored is None:
         raise ValueError("Expected weights of the group transform to interpolate, the file holds none.")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -101,6 +102,23 @@ def test_onnx_says_what_it_takes_and_gives(weights: Path, onnx_file: Path) -> No
     assert (facts["name"], facts["notice"], facts["num_slices"]) == ("narrow", "Random weights.", "3")
     assert facts["sha256"] == load_network(weights)[1]["sha256"]
     assert json.loads(facts["inference"]) == {"score_threshold": 0.25}
+
+
+def test_group_norm_of_large_maps_stays_exact(tmp_path: Path) -> None:
+    """Sums of a million values, one after the other, would be wrong by 100 times as much."""
+    norm = torch.nn.GroupNorm(2, 4, eps=1e-3)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    program = torch.export.export(norm, (torch.zeros(1, 4, 6, 256, 256),))
+    table = {torch.ops.aten.group_norm.default: module._group_norm_in_onnx}
+    translated: Any = torch.onnx.export(program, (), dynamo=True, verbose=False, custom_translation_table=table)
+    translated.save(tmp_path / "norm.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "norm.onnx"), providers=["CPUExecutionProvider"])
+    values = torch.randn(1, 4, 6, 256, 256) + 0.7
+    (found,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
+    expected = norm.double()(values.double()).detach()
+    assert (torch.from_numpy(found) - expected).abs().max() < 1e-5
 
 
 def test_onnx_shows_values_that_are_not_finite(onnx_file: Path) -> None:

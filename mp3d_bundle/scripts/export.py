@@ -76,6 +76,34 @@ def _sort_in_onnx(self: Any, stable: bool = True, dim: int = -1, descending: boo
     return opset.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
 
+def _group_norm_in_onnx(
+    self: Any, num_group: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True
+) -> Any:
+    """Means are taken one axis after the other.
+
+    The usual translation, ``InstanceNormalization``, has onnxruntime add up a million values one by one: its rounding
+    alone moved boxes by 0.002 pixels.
+    """
+    del cudnn_enabled
+    axes = list(range(len(self.shape) - 1, 1, -1))
+    # A zero keeps the length of an axis.
+    groups = opset.Reshape(self, opset.Constant(value_ints=[0, num_group, -1, *[0] * (len(axes) - 1)]))
+
+    def mean(values: Any) -> Any:
+        for axis in axes:
+            values = opset.ReduceMean(values, opset.Constant(value_ints=[axis]), keepdims=1)
+        return values
+
+    centred = opset.Sub(groups, mean(groups))
+    variance = mean(opset.Mul(centred, centred))
+    scale = opset.Sqrt(opset.Add(variance, opset.Constant(value_float=eps)))
+    normal = opset.Reshape(opset.Div(centred, scale), opset.Shape(self))
+    channel = opset.Constant(value_ints=[-1, *[1] * len(axes)])
+    if weight is not None:
+        normal = opset.Mul(normal, opset.Reshape(weight, channel))
+    return normal if bias is None else opset.Add(normal, opset.Reshape(bias, channel))
+
+
 def _roi_align_in_onnx(
     features: Any, rois: Any, scale: float, height: int, width: int, sampling_ratio: int = -1, aligned: bool = False
 ) -> Any:
@@ -122,6 +150,7 @@ def to_onnx(network: FasterRCNN, path: Path, info: Mapping[str, Any]) -> Runner:
         custom_translation_table={
             operators.mp3d.suppress.default: _suppress_in_onnx,
             operators.aten.sort.stable: _sort_in_onnx,
+            operators.aten.group_norm.default: _group_norm_in_onnx,
             operators.torchvision.roi_align.default: _roi_align_in_onnx,
         },
     )

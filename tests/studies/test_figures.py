@@ -8,24 +8,36 @@ import cv2
 import pytest
 
 from fake_evaluations import evaluation_in
-from scripts.studies.figures import froc_panels, share_figure
+from scripts.studies.figures import Curve, froc_panels, share_figure
 
 
 def test_panels_show_what_they_are_given(tmp_path: Path) -> None:
     folders = [evaluation_in(tmp_path / str(seed), images=10, seed=seed) for seed in range(2)]
-    froc_panels({"": {"row": folders}}, tmp_path / "one.png", title="One", notice="Made up.")
-    froc_panels({"a": {"row": folders}, "b": {"row": folders[:1]}}, tmp_path / "two.png", title="Two", notice=None)
+    froc_panels({"": {"row": Curve(folders)}}, tmp_path / "one.png", title="One", notice="Made up.")
+    froc_panels(
+        {"a": {"row": Curve(folders)}, "b": {"row": Curve(folders[:1])}}, tmp_path / "two.png", title="Two", notice=None
+    )
     one, two = (cv2.imread(str(tmp_path / name)) for name in ("one.png", "two.png"))
     assert one is not None
     assert two is not None
     assert two.shape[1] > one.shape[1]
 
 
+def test_the_papers_points_are_drawn_where_given(tmp_path: Path) -> None:
+    folders = [evaluation_in(tmp_path / "0", images=10)]
+    for name, paper in (("with", (79.6, 85.29, None, 92.45)), ("without", None)):
+        froc_panels({"": {"row": Curve(folders, paper)}}, tmp_path / f"{name}.png", title="One", notice=None)
+    drawn, plain = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("with", "without"))
+    assert drawn is not None
+    assert plain is not None
+    assert (drawn != plain).any()
+
+
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one row"):
         froc_panels({"a": {}}, tmp_path / "none.png", title="None", notice=None)
     with pytest.raises(FileNotFoundError):
-        froc_panels({"a": {"row": [tmp_path]}}, tmp_path / "none.png", title="None", notice=None)
+        froc_panels({"a": {"row": Curve([tmp_path])}}, tmp_path / "none.png", title="None", notice=None)
     assert not (tmp_path / "none.png").exists()
 
 

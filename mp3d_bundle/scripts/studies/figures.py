@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,26 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..compare import read_evaluation
 from ..metrics.figures import write_froc_figure
-from ..metrics.froc import interpolate_curve
+from ..metrics.froc import MEAN_FPS_PER_IMAGE, interpolate_curve
 
 # Okabe and Ito's colours: told apart by colour-blind readers.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 _GRID = np.geomspace(0.25, 8.0, 200)
 _PER_PANEL = 8
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What to draw of a row.
+
+    Attributes:
+        folders: Evaluations of its seeds.
+        paper: The paper's sensitivity in per cent at 0.5, 1, 2 and 4 false positives, drawn as open markers; None to
+            leave them out, as where the data are not the paper's.
+    """
+
+    folders: Sequence[Path]
+    paper: Sequence[float | None] | None = None
 
 
 def _mean_curve(axes: Axes, label: str, folders: Sequence[Path], colour: str) -> None:
@@ -52,13 +67,11 @@ def _style(axes: Axes, title: str) -> None:
     axes.legend(loc="upper left", fontsize=7.5, frameon=True, framealpha=0.8, edgecolor="none")
 
 
-def froc_panels(
-    panels: Mapping[str, Mapping[str, Sequence[Path]]], path: Path, *, title: str, notice: str | None
-) -> None:
+def froc_panels(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, title: str, notice: str | None) -> None:
     """Draw the curves of a table and write them as PNG.
 
     Args:
-        panels: By title of a panel, by label of a row: folders of the evaluations of its seeds.
+        panels: By title of a panel, by label of a row: what to draw.
         path: File to write.
         title: Title of the figure.
         notice: What a reader must know, e.g. that the data are synthetic.
@@ -76,8 +89,12 @@ def froc_panels(
     figure = Figure(figsize=(max(7.2, 4.2 * columns), 0.9 + 4.3 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel, (name, rows) in zip(axes, filled.items(), strict=False):
-        for index, (label, folders) in enumerate(rows.items()):
-            _mean_curve(panel, label, folders, _COLOURS[index % _PER_PANEL])
+        for index, (label, curve) in enumerate(rows.items()):
+            colour = _COLOURS[index % _PER_PANEL]
+            _mean_curve(panel, label, curve.folders, colour)
+            points = [(x, y) for x, y in zip(MEAN_FPS_PER_IMAGE, curve.paper or (), strict=False) if y is not None]
+            if points:
+                panel.plot(*zip(*points, strict=True), "o", color=colour, markerfacecolor="white", markersize=5)
         _style(panel, name)
     for panel in axes[len(filled) :]:
         panel.set_visible(False)

@@ -9,7 +9,7 @@ from typing import Any
 from ..data.deeplesion import dataset_notice
 from ..metrics.files import replacing
 from .commands import Planner, text_of
-from .figures import froc_panels, share_figure
+from .figures import Curve, froc_panels, share_figure
 from .orderings import judge
 from .plan import COLUMNS, Row, Table
 from .results import MAP, MEAN, Estimate, Outcome, estimate, outcome
@@ -170,14 +170,18 @@ def _draw(table: Table, findings: Findings) -> dict[str, str]:
         if one is None or not one.results:
             continue
         method, _, share = row.label.rpartition(",") if table.shares else ("", "", row.label)
-        panels.setdefault(method, {})[share.strip()] = list(one.folders.values())
+        panels.setdefault(method, {})[share.strip()] = Curve(
+            list(one.folders.values()), None if notice else row.paper[:4]
+        )
         if table.shares:
             lines.setdefault(method, {})[row.share] = list(one.values(MAP).values())
     what, drawn = "Synthetic data: " if notice else "", {}
     if panels:
         name, title = f"table_{table.name}_froc.png", f"{what}FROC of the rows of Table {table.name}"
         froc_panels(panels, folder / name, title=title, notice=notice)
-        drawn[name] = f"{title}; mean over seeds, band from the lowest to the highest seed"
+        drawn[name] = f"{title}; mean over seeds, band from the lowest to the highest seed" + (
+            "" if notice else "; open markers: the paper"
+        )
     if lines:
         name, title = f"table_{table.name}_shares.png", f"{what}MAP@0.5 by share of the training images"
         share_figure(lines, folder / name, title=title, notice=notice)

@@ -23,10 +23,10 @@ FILES = [
     "detections.csv",
     "froc.csv",
     "froc.png",
-    "true_lesions.csv",
     "metrics.json",
     "sensitivity.csv",
     "thresholds.csv",
+    "true_lesions.csv",
 ]
 
 

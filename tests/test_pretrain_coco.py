@@ -180,6 +180,18 @@ def test_evaluation_writes_results_in_cocos_own_ids(trained: Path, dataset: Path
     assert Image.open(tmp_path / "detections.png").size[0] > 100
 
 
+def test_overlays_go_on_top(dataset: Path, tmp_path: Path) -> None:
+    overlays = ("variants/subset_20.yaml", "variants/head_retinanet.yaml", "variants/schedule_1x.yaml")
+    flow = run(pretraining(dataset, tmp_path, *overlays, max_epochs=1))
+    assert len(flow.parser.get_parsed_content("train#dataset")) == 1
+    assert flow.parser["milestones"] == [8, 11]
+    settings = {"dataset_dir": str(dataset), "annotations": "labels.json", "images": ".", "test_scale": 96}
+    checkpoint = {"checkpoint": str(tmp_path / "model.pt"), "output_dir": str(tmp_path), "gallery_images": 0}
+    run(workflow("evaluating", "evaluate.json", "evaluate_coco.json", **settings, **checkpoint))
+    assert json.loads((tmp_path / "metrics.json").read_text())["images"] == 8
+    assert not (tmp_path / "detections.png").exists()
+
+
 def test_a_few_iterations_on_real_photographs_reduce_the_loss(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "coco"
     content = json.loads((folder / "annotations" / "instances_subset.json").read_text())

@@ -14,6 +14,7 @@ from PIL import Image
 
 from scripts.data.coco import load_instances
 from scripts.data.records import Record
+from scripts.data.subset import Subset
 
 # Ids with gaps and out of order, as users' files have them.
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}, {"id": 7, "name": "train"}]
@@ -98,6 +99,14 @@ def test_crowd_and_area_may_be_missing(tmp_path: Path) -> None:
     assert not first["truth"]["crowd"].any()
     np.testing.assert_allclose(first["truth"]["area"], [205.0, 104.0, 400.0, 0.0])
     assert len(second["box"]) == 1
+
+
+def test_a_share_of_the_images_is_drawn_from_those_with_boxes(tmp_path: Path) -> None:
+    folder = write(tmp_path, content())
+    assert [record["image_id"] for record in load(folder, subset=Subset(0.2), empty_images="drop")] == [12]
+    few, more = ({record["image_id"] for record in load(folder, subset=Subset(share))} for share in (0.34, 0.67))
+    assert (len(few), len(more)) == (1, 2)
+    assert few < more
 
 
 def test_a_file_without_a_box_to_train_for_is_refused(tmp_path: Path) -> None:

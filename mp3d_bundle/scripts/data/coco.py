@@ -26,6 +26,7 @@ import numpy as np
 
 from ..boxes import from_coco
 from .records import Record, check_images, log_findings
+from .subset import Subset
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def load_instances(
     empty_images: str = "keep",
     missing_images: str = "raise",
     like: Sequence[Record] | None = None,
+    subset: Subset | None = None,
 ) -> list[Record]:
     """Read an instances JSON.
 
@@ -68,6 +70,7 @@ def load_instances(
             does in training. Crowds alone do not count as boxes.
         missing_images: What to do about absent files: ``"raise"``, ``"drop"`` or ``"ignore"``.
         like: Records whose categories these must share, if any.
+        subset: Draws a share of the images that are there; all of them if left out.
 
     Returns:
         One record per image in the file's order, see the head of this module.
@@ -89,7 +92,9 @@ def load_instances(
     _check_categories(categories, num_classes, like, path)
     records = _images(content["images"], images_dir, categories, path)
     _annotate(records, content["annotations"], categories, path)
-    return check_images(_sift(list(records.values()), empty_images, path), missing_images, what="images")
+    kept = _sift(list(records.values()), empty_images, path)
+    present = check_images(kept, missing_images, what="images")
+    return present if subset is None else subset(present)
 
 
 def _read(path: Path) -> dict[str, list[Any]]:

@@ -55,6 +55,8 @@ def test_every_row_of_the_paper_has_its_commands(
         ({"seeds": ""}, "one seed"),
         ({"learning_rates": "fast"}, "numbers for --learning_rates"),
         ({"tables": ""}, "at least one row"),
+        ({"num_worker": 3}, "got --num_worker"),
+        ({"epochs_1x": 0}, "epochs for --epochs_1x"),
     ],
 )
 def test_bad_options_are_named(data: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -68,6 +70,8 @@ def test_bad_places_are_named(data: Path, tmp_path: Path) -> None:
         study(str(tmp_path / "none"), str(tmp_path / "out"))
     with pytest.raises(FileNotFoundError, match="is it a data set"):
         study(str(tmp_path), str(tmp_path / "out"))
+    with pytest.raises(FileNotFoundError, match=r"nothing\.yaml for --extra"):
+        study(str(data), str(tmp_path / "out"), extra="nothing")
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         study(str(data), str(tmp_path / "file" / "out"))

@@ -8,17 +8,19 @@ Run from the bundle's folder. Every run is a pair of ``python -m monai.bundle ru
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import fire
 
-from .studies.commands import Options, Places, Planner, data_fingerprint, text_of
+from .engines.config import CONFIGS
+from .studies.commands import Options, Places, Planner, data_fingerprint, overlay_file, text_of
 from .studies.page import Findings, write_page
 from .studies.plan import load_study
 from .studies.schedule import Campaign
@@ -81,6 +83,7 @@ def study(
     data_fingerprint(places.dataset_dir)
     extra = _words(options.pop("extra", ""))
     epochs = options.pop("epochs_1x", None)
+    _check(extra, options, epochs)
     planner = Planner(content, content.profiles[profile], places, Options(extra, options, epochs))
     rates = _numbers(learning_rates, "learning_rates", float)
     campaign = Campaign(planner, content.select(_words(tables), _words(rows)), _numbers(seeds, "seeds", int), rates)
@@ -96,6 +99,21 @@ def study(
         words = "run" if len(failures) == 1 else "runs"
         sys.exit("\n".join([f"study: {len(failures)} {words} failed:", *failures.values()]))
     print(f"Wrote {places.output / 'study.md'}.")
+
+
+def _check(extra: Sequence[str], options: Mapping[str, Any], epochs: Any) -> None:
+    """Find out before the first run what every run would fail on."""
+    if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
+        raise ValueError(f"Expected a whole number of epochs for --epochs_1x, got {epochs!r}.")
+    for name in extra:
+        if not Path(overlay_file(name)).is_file():
+            raise FileNotFoundError(
+                f"Expected an overlay at {overlay_file(name)} for --extra, but there is no such file."
+            )
+    known = json.loads((CONFIGS / "train.json").read_text())
+    for name in options:
+        if name.replace("::", "#").partition("#")[0] not in known:
+            raise ValueError(f"Expected an option of the study or a key of configs/train.json, got --{name}.")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

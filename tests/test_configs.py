@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
 from scripts.engines import check_config
-from scripts.engines.config import root_error
+from scripts.engines.errors import root_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 VARIANTS = sorted(CONFIGS.glob("variants/*.yaml"))

@@ -21,7 +21,7 @@ from fake_scans import BlobDetector, ball_scan
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scan_paths import find_scans
 from scripts.data.slab import resample_z
-from scripts.engines.config import root_error
+from scripts.engines.errors import root_error
 from scripts.inference.linking import link_boxes
 from scripts.inference.slabs import SlabCutter
 from scripts.inference.volume import VolumeDetector

@@ -26,7 +26,7 @@ from scripts.data.slab import resample_z
 from scripts.data.subvolumes import load_volumes
 from scripts.data.volume_frames import to_edges
 from scripts.engines import check_config
-from scripts.engines.config import root_error
+from scripts.engines.errors import root_error
 from scripts.inference.detections import Lesion, SliceBoxes
 from scripts.inference.linking import link_boxes
 from scripts.inference.slabs import SlabCutter

@@ -26,7 +26,7 @@ import numpy as np
 from monai.bundle import ConfigWorkflow
 
 from .data.labelled import LabelledScan, read_labelled, write_labelled
-from .engines.config import root_error
+from .engines.errors import root_error
 from .inference.slabs import PlaneScale
 from .weights import build_network, load_state, read_tensors, save_weights, sha256
 

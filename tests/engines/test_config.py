@@ -1,18 +1,17 @@
-"""The running config: unknown keys, wrong types, plain copies, errors in one line."""
+"""The running config: unknown keys, wrong types, plain copies."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from monai.bundle import ConfigParser
 
-from scripts.engines import check_config, current_parser, end_errors_in_one_line, plain_config
+from scripts.engines import check_config, current_parser, plain_config
 from scripts.engines import config as config_module
-from scripts.engines.config import root_error
+from scripts.engines.errors import root_error
 
 BASE = {
     "num_slices": 9,
@@ -110,38 +109,3 @@ def test_a_plain_copy_has_values_in_place_of_references() -> None:
 def test_a_plain_copy_of_an_object_is_refused() -> None:
     with pytest.raises(ValueError, match=r"plain data in net::x, got dtype"):
         plain_config(ConfigParser({"net": {"x": "$torch.float16"}}), "net")
-
-
-def test_an_uncaught_error_ends_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    end_errors_in_one_line()
-    end_errors_in_one_line()
-    broken = ConfigParser({"a": {"_target_": "builtins.int", "x": "$@b"}, "b": '$int("three")'})
-    with pytest.raises(RuntimeError) as caught:
-        broken.get_parsed_content("a")
-    sys.excepthook(type(caught.value), caught.value, caught.value.__traceback__)
-    shown = capsys.readouterr().err.splitlines()
-    assert shown[0].startswith("Traceback")
-    assert shown[-1] == "Error: invalid literal for int() with base 10: 'three'"
-    assert sum(line.startswith("Error: ") for line in shown) == 1
-
-
-def test_an_error_from_a_loader_process_ends_in_its_own_last_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    end_errors_in_one_line()
-    text = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback:\n  ...\nValueError: no slice a.png"
-    sys.excepthook(ValueError, ValueError(text), None)
-    assert capsys.readouterr().err.splitlines()[-1] == "Error: ValueError: no slice a.png"
-
-
-def test_an_interruption_by_hand_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    end_errors_in_one_line()
-    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert "Error:" not in capsys.readouterr().err

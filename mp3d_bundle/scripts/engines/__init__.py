@@ -3,7 +3,8 @@
 from .cases import cases_of, to_case
 from .checkpoints import Checkpointer, improves, network_definition
 from .coco import CocoReport, to_coco_case
-from .config import check_config, current_parser, end_errors_in_one_line, plain_config
+from .config import check_config, current_parser, plain_config
+from .errors import end_errors_in_one_line
 from .evaluation import EvaluationReport, WeightsLoader, described_network
 from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
 from .imagenet import start_from_imagenet

@@ -1,4 +1,4 @@
-"""The running config seen from inside: unknown keys, plain copies, and errors in one line."""
+"""The running config seen from inside: unknown keys and plain copies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# How MONAI begins the message of an error that it wraps around the real one.
-_WRAPPERS = ("Failed to instantiate component", "Failed to evaluate", "applying transform")
 
 
 def current_parser() -> ConfigParser | None:
@@ -122,33 +119,3 @@ def check_config(parser: ConfigParser | None = None) -> None:
         raise ValueError("Expected to be called from a config, or with its parser.")
     for complaint in _strays(dict(parser.get()), _entry_configs()):
         raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")
-
-
-def root_error(error: BaseException) -> BaseException:
-    """The error that says what is wrong, beneath MONAI's wrappers."""
-    while isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def end_errors_in_one_line() -> None:
-    """Let an uncaught error of this process end in one line that says what is wrong.
-
-    MONAI raises an error of its own around everything that fails while a config is built, so that the
-    last line of a traceback names a config item instead of the file or the value at fault.
-    """
-    previous = sys.excepthook
-    if getattr(previous, "ends_in_one_line", False):
-        return
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        previous(kind, error, trace)
-        cause = root_error(error)
-        if isinstance(cause, Exception):
-            text = str(cause).strip()
-            # A loader process hands its error over as the text of a whole traceback.
-            line = text.splitlines()[-1] if "Original Traceback" in text else " ".join(text.split())
-            sys.stderr.write(f"Error: {line or type(cause).__name__}\n")
-
-    hook.ends_in_one_line = True  # pyright: ignore[reportFunctionMemberAccess]
-    sys.excepthook = hook

@@ -1,0 +1,78 @@
+"""Uncaught errors: one line for what the bundle refuses, a traceback for the rest."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+from scripts.data.slab import SlabReader
+from scripts.engines import end_errors_in_one_line
+from scripts.engines.errors import SCRIPTS, SHOW_TRACEBACK
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SHOW_TRACEBACK, raising=False)
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    end_errors_in_one_line()
+    end_errors_in_one_line()
+
+
+def shown(error: BaseException, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    sys.excepthook(type(error), error, error.__traceback__)
+    return capsys.readouterr().err.splitlines()
+
+
+def refused() -> BaseException:
+    config = {"reader": {"_target_": "scripts.data.slab.SlabReader", "num_slices": 4}, "a": {"x": "@reader"}}
+    with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
+        ConfigParser(config).get_parsed_content("reader")
+    return caught.value
+
+
+@pytest.mark.usefixtures("hook")
+def test_a_refused_input_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="odd") as own:
+        SlabReader(num_slices=4)
+    assert shown(refused(), capsys) == [f"Error: {own.value}"]
+
+
+@pytest.mark.usefixtures("hook")
+def test_the_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(SHOW_TRACEBACK, "1")
+    lines = shown(refused(), capsys)
+    assert lines[0].startswith("Traceback")
+    assert "odd" in lines[-1]
+
+
+@pytest.mark.usefixtures("hook")
+def test_an_unforeseen_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = ConfigParser({"a": {"_target_": "builtins.int", "x": "$@b"}, "b": '$int("three")'})
+    with pytest.raises(RuntimeError) as caught:
+        broken.get_parsed_content("a")
+    lines = shown(caught.value, capsys)
+    assert lines[0].startswith("Traceback")
+    assert lines[-1] == "Error: invalid literal for int() with base 10: 'three'"
+    assert sum(line.startswith("Error: ") for line in lines) == 1
+
+
+@pytest.mark.usefixtures("hook")
+@pytest.mark.parametrize(("folder", "traceback"), [(SCRIPTS / "data", False), (Path("/elsewhere"), True)])
+def test_an_error_from_a_loader_process_ends_in_its_own_last_line(
+    folder: Path, traceback: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = f'  File "{folder / "slab.py"}", line 3, in read\n'
+    text = f"Caught ValueError in DataLoader worker process 0.\nOriginal Traceback:\n{frame}ValueError: no slice a.png"
+    lines = shown(ValueError(text), capsys)
+    assert lines[-1] == "Error: ValueError: no slice a.png"
+    assert (len(lines) > 1) == traceback
+
+
+@pytest.mark.usefixtures("hook")
+def test_an_interruption_by_hand_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = shown(KeyboardInterrupt(), capsys)
+    assert line.startswith("Interrupted.")
+    assert "same command" in line

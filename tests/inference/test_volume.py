@@ -17,9 +17,11 @@ from scripts.data.intensity import IntensityWindow
 from scripts.data.scan import read_scan
 from scripts.data.slab import resample_z
 from scripts.data.stored import LPS_FROM_RAS
+from scripts.inference.detections import SliceBoxes
 from scripts.inference.linking import link_boxes
 from scripts.inference.slabs import PlaneScale, SlabCutter
 from scripts.inference.volume import VolumeDetector
+from scripts.networks import ResNet3d, TwoStageHead, mp3d_fpn
 
 
 def detector(num_slices: int = 9, scale: PlaneScale | None = None, **settings: object) -> VolumeDetector:
@@ -105,6 +107,66 @@ def test_result_does_not_depend_on_the_batch_size() -> None:
         np.testing.assert_allclose(found.boxes, reference.boxes, atol=1e-4)
         np.testing.assert_allclose(found.scores, reference.scores, atol=1e-4)
         np.testing.assert_array_equal(found.slices, reference.slices)
+
+
+class Narrow(nn.Module):
+    """A small MP3D network with random weights: all that could let slabs of a batch see each other is in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        body = ResNet3d(layers=(1, 1, 1, 1), width=8, norm_groups=32)
+        head = TwoStageHead(fc_channels=16, test_per_level=20, proposals=10)
+        self.network = mp3d_fpn(num_slices=3, body=body, fpn_channels=32, head=head)
+
+    def forward(self, slabs: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+        return self.network(slabs)
+
+
+def textured_scan(slices: int = 22) -> np.ndarray:
+    """A body in which every slice is another."""
+    hu = ball_scan(shape=(slices, 64, 80), centre_mm=(40, 30, 25), radius_mm=14)
+    grain = np.random.default_rng(0).integers(-200, 200, hu.shape).astype(np.int16)
+    return np.where(hu > -500, hu + grain, hu)
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Narrow:
+    return Narrow().eval()
+
+
+def rows_of(found: SliceBoxes, first_mm: float = 0.0) -> dict[float, np.ndarray]:
+    """Boxes and scores of each slice by its place in mm, best first."""
+    places = found.positions * 2.5 + first_mm
+    table = np.column_stack([found.boxes, found.scores])
+    return {round(places[at], 3): table[found.slices == at] for at in np.flatnonzero(found.examined)}
+
+
+def test_result_does_not_depend_on_batch_order_or_how_the_scan_was_split(narrow: Narrow) -> None:
+    hu = textured_scan()
+    whole = rows_of(detector(3)(scan_of(hu), narrow))
+    assert sum(map(len, whole.values())) > 20
+    batched = rows_of(detector(3, batch_size=7)(scan_of(hu), narrow))
+    # Parts that share two slices: each slice then has its neighbours in one of them.
+    parts = [
+        rows_of(detector(3, batch_size=4)(scan_of(hu[low:high]), narrow), first_mm=2.5 * low)
+        for low, high in ((0, 12), (10, 22))
+    ]
+    split = {place: rows for place, rows in parts[0].items() if place < 27}
+    split.update({place: rows for place, rows in parts[1].items() if place >= 27})
+    slabs = SlabCutter(resample_z, 3)(hu, (1.0, 1.0, 2.5))
+    order = np.random.default_rng(1).permutation(len(slabs.positions))
+    with torch.inference_mode():
+        outputs = narrow(slabs.batch(order.tolist(), slabs.volume, IntensityWindow()))
+    shuffled = {
+        round(slabs.positions[at] * 2.5, 3): torch.column_stack([output["boxes"], output["scores"]]).numpy()
+        for at, output in zip(order, outputs, strict=True)
+    }
+    for other in (batched, split, shuffled):
+        assert set(other) == set(whole)
+        for place, rows in whole.items():
+            assert len(other[place]) == len(rows), place
+            np.testing.assert_allclose(other[place], rows, atol=1e-4, err_msg=str(place))
 
 
 def test_slices_without_a_body_are_not_shown_to_the_network() -> None:

@@ -37,9 +37,10 @@ class LesionInferTask(BundleInferTask):
 
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
         super().__init__(path, dict(conf), type=InferType.DETECTION.value)
-        self.dimension = 3
         self._weights = Path(path) / "models" / WEIGHTS
-        self._stamp = self._modified()
+        if self.valid:
+            self.dimension = 3
+            self._stamp = self._modified()
 
     def config(self) -> dict[str, Any]:
         """What clients may set, with the choices of the weights that are served now."""

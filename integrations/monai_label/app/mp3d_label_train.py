@@ -71,6 +71,8 @@ class LesionTrainTask(TrainTask):
         device = request.get("device")
         order["device"] = name_to_device(device[0] if isinstance(device, list) and device else device)
         order["items"] = datastore.datalist()
+        if not order["items"]:
+            raise HTTPException(UNUSABLE, "Expected scans with submitted labels (tag final) to train on, got none.")
         order["weights"] = str(self.path / "models" / "model.pt")
         with tempfile.TemporaryDirectory(prefix="mp3d-label-") as folder:
             paths = {name: str(Path(folder) / f"{name}.json") for name in ("order", "answer")}

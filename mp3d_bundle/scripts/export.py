@@ -137,7 +137,7 @@ def to_onnx(network: FasterRCNN, path: Path, info: Mapping[str, Any]) -> Runner:
     graph = DetectionGraph(network, Operations(suppress=suppress_in_one))
     side = torch.export.Dim("height", min=LEAST_SIDE), torch.export.Dim("width", min=LEAST_SIDE)
     sizes = {0: torch.export.Dim("batch", min=1), 2: side[0], 3: side[1]}
-    # PyTorch 2.10 takes the padding to a multiple of 32 for a limit on the sides, and refuses unless told to look later.
+    # PyTorch 2.10 takes the padding to a multiple of 32 for a limit on the sides, and refuses unless told to wait.
     program = torch.export.export(
         graph, (_example(network),), dynamic_shapes=(sizes,), prefer_deferred_runtime_asserts_over_guards=True
     )

@@ -121,6 +121,11 @@ class TestReading:
         with pytest.raises(ValueError, match=r"cannot read .*model\.pt"):
             weights.load_network(saved)
 
+    def test_a_text_file_is_told_in_words(self, tmp_path: Path) -> None:
+        (tmp_path / "model.pt").write_text("a text")
+        with pytest.raises(ValueError, match=r"model\.pt: (it is none|\S+ \S+)"):
+            weights.load_network(tmp_path / "model.pt")
+
     @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b'{"a": 1}', pickle.dumps({"a": 1}), bytes(300)])
     def test_another_kind_of_file_is_refused(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "model.pt").write_bytes(content)

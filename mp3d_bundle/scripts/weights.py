@@ -101,7 +101,9 @@ def read_tensors(path: str | Path) -> Any:
         if refused:
             reason = f"it holds an object of {refused[1]}, and making one would run code that the file chooses"
         else:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # A text file's first bytes are taken for unknown instructions: the message is then their number alone.
+            first = (str(error).splitlines() or [""])[0]
+            reason = first if " " in first else "it is none, or it is damaged"
         raise ValueError(
             f"Expected a PyTorch file with tensors and plain values only, cannot read {path}: {reason}."
         ) from error

@@ -69,8 +69,14 @@ def test_list_may_hold_folders(tmp_path: Path) -> None:
     assert names(find_scans([tmp_path / "many", tmp_path / "series"])) == ["many/a", "many/b", "series"]
 
 
-def test_empty_folder_is_left_to_the_reader(tmp_path: Path) -> None:
-    assert [(source.path, source.name) for source in find_scans(tmp_path)] == [(tmp_path, ".")]
+@pytest.mark.parametrize("files", [[], ["notes.txt", "a.csv"]])
+def test_a_folder_without_a_scan_says_so_when_it_is_read(files: list[str], tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).write_text("x")
+    (source,) = find_scans(tmp_path)
+    assert (source.path, source.name) == (tmp_path, ".")
+    with pytest.raises(ValueError, match=rf"NIfTI, NRRD or MetaImage files.* got none among {len(files)} files"):
+        source.open()
 
 
 @pytest.mark.parametrize("nothing", ["", []])

@@ -109,3 +109,14 @@ def test_a_plain_copy_has_values_in_place_of_references() -> None:
 def test_a_plain_copy_of_an_object_is_refused() -> None:
     with pytest.raises(ValueError, match=r"plain data in net::x, got dtype"):
         plain_config(ConfigParser({"net": {"x": "$torch.float16"}}), "net")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda:99", r"got cuda:99 where PyTorch finds \d+ CUDA GPUs"), ("gpu", "such as cpu, cuda or cuda:1, got 'gpu'")],
+)
+@pytest.mark.usefixtures("base")
+def test_a_device_that_is_not_there_is_refused(device: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_config(ConfigParser({**BASE, "device": device}))
+    check_config(ConfigParser({**BASE, "device": "cpu"}))

@@ -127,6 +127,14 @@ def _absent(series: str, paths: Sequence[Path], found: Sequence[ScanSource]) -> 
     return ScanSource(paths[0], opener=refuse)
 
 
+def _refuse_folder(path: Path) -> NoReturn:
+    files = sum(1 for _, names in _walk(path) for _ in names)
+    raise ValueError(
+        f"Expected a CT in the folder {path} (a DICOM series, NIfTI, NRRD or MetaImage files, a zip of DICOM, 16-bit "
+        f"PNG slices), got none among {files} files."
+    )
+
+
 @dataclass(frozen=True)
 class _Finder:
     """Looks for scans, each named by its place below where it looks."""
@@ -140,7 +148,7 @@ class _Finder:
             return self._file(path, "")
         found = [source for place, files in _walk(path) for source in self._place(path, place, files)]
         if not found:
-            return [ScanSource(path, ".")]
+            return [ScanSource(path, ".", opener=partial(_refuse_folder, path))]
         if len(found) == 1 and found[0].path == path:
             return [replace(found[0], name="")]
         return found

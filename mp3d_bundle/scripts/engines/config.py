@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -112,10 +113,27 @@ def check_config(parser: ConfigParser | None = None) -> None:
         parser: Parser of the config; by default the one that calls this function.
 
     Raises:
-        ValueError: Names the first unknown or mistyped key.
+        ValueError: Names the first unknown or mistyped key, or a device that is not there.
     """
     parser = parser or current_parser()
     if parser is None:
         raise ValueError("Expected to be called from a config, or with its parser.")
     for complaint in _strays(dict(parser.get()), _entry_configs()):
         raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")
+    _check_device(parser.get("device"))
+
+
+def _check_device(device: Any) -> None:
+    """Refuse a device that PyTorch does not know or this machine lacks; PyTorch's own message is about drivers."""
+    if not isinstance(device, str) or device.startswith(("$", "@")):
+        return
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"Expected a device such as cpu, cuda or cuda:1, got {device!r}.") from error
+    known = torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= known:
+        raise ValueError(
+            f"Expected a device of this machine, got {device} where PyTorch finds {known} CUDA GPUs; "
+            "without --device the best one is taken."
+        )

@@ -103,13 +103,23 @@ def write_reliability_figure(
     figure = Figure(figsize=(6, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfect")
-    for name, result in measured.items():
+    for order, (name, result) in enumerate(measured.items()):
         points = [(row["mean_probability"], row["frequency"]) for row in result["bins"]]
         label = f"{name} (ECE {result['ece']:.3f}, Brier {result['brier']:.3f})"
-        axes.plot(*zip(*points, strict=True), "o-", markersize=5, label=label)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=title)
+        (line,) = axes.plot(*zip(*points, strict=True), "o-", markersize=5, label=label)
+        for row, point in zip(result["bins"], points, strict=True):
+            axes.annotate(
+                f"{row['boxes']}",
+                point,
+                (4, -9 + 13 * order),
+                textcoords="offset points",
+                fontsize=7,
+                color=line.get_color(),
+            )
+    axes.set(xlim=(-0.03, 1.08), ylim=(-0.03, 1.08), aspect="equal", title=title)
     axes.set(xlabel="score or probability of a box", ylabel="boxes that overlap a lesion enough")
-    axes.legend(loc="upper left")
+    # Curves may lie on either side of the diagonal: the key goes outside. The small numbers are boxes.
+    figure.legend(loc="outside upper center", fontsize=8, title="numbers: boxes in the bin", title_fontsize=7)
     if notice:
         figure.supxlabel(notice, fontsize=7, wrap=True)
     with replacing(path) as part:

@@ -241,6 +241,46 @@ def test_training_from_boxes_gives_the_weights_of_the_next_inference(server: Ser
     # Thresholds that were measured with the old weights are no longer on offer.
     config = server.ask("GET", "/info/").json()["models"][OURS]["config"]
     assert config["operating_point"] == ["none"]
+    # All labelled scans in one go; the markups are kept beside the label.
+    batch = server.ask("POST", f"/batch/infer/{OURS}", params, images="labeled", run_sync="true")
+    assert batch.status == 200, batch.body
+    assert batch.json()["ball"]["params"]["box"] == after["box"]
+    assert set(server.ask("GET", "/datastore/", output="all").json()["objects"]["ball"]["labels"]) >= {
+        "final",
+        "original",
+    }
+
+
+CLIENT = """
+import json, sys
+from monailabel.client.client import MONAILabelClient, MONAILabelClientException
+client = MONAILabelClient(sys.argv[1], sys.argv[2], "user-xyz")
+config = client.info()["models"]["mp3d_bundle"]["config"]
+# As the plug-in sends its table: the first of each list of choices.
+sent = {name: value[0] if isinstance(value, list) else value for name, value in config.items()}
+found, answer = client.infer("mp3d_bundle", "ball", {**sent, "score_threshold": 0.0})
+nothing, _ = client.infer("mp3d_bundle", "ball", {**sent, "score_threshold": 1.0})
+try:
+    client.infer("mp3d_bundle", "ball", {**sent, "score_threshold": 3})
+except MONAILabelClientException as error:
+    message = error.msg
+with open(found) as file:
+    boxes = len(json.load(file)["markups"])
+client.save_label("ball", found, "original", {"label_info": []})
+print(json.dumps([found, boxes, len(answer["box"]), nothing, message]))
+"""
+
+
+def test_the_client_inside_slicers_plug_in(server: Server, tmp_path: Path) -> None:
+    command = [str(PYTHON), "-c", CLIENT, server.address, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found, boxes, answered, nothing, message = json.loads(done.stdout.splitlines()[-1])
+    # By this ending the plug-in tells boxes from label maps.
+    assert found.endswith(".json")
+    assert boxes == answered > 0
+    assert nothing is None
+    assert "score_threshold from 0 to 1, got 3" in message
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import monailabel
+import torch
 from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelException
@@ -87,6 +88,22 @@ class LesionApp(MONAILabelApp):
         with answers(self.studies):
             self._check(request, datastore or self.datastore())
             return super().infer(request, datastore)
+
+    def batch_infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """Find lesions in many images and keep the markups as their labels (tag ``original``).
+
+        Args:
+            request: ``model``, ``images`` and the model's parameters.
+            datastore: Where images are; the app's own by default.
+
+        Raises:
+            HTTPException: If it cannot be done, with a message for the client.
+        """
+        with answers(self.studies):
+            known(request.get("model"), self._infers, "model")
+            # MONAI Label counts on a GPU where it is not told otherwise.
+            several = torch.cuda.device_count() > 1 and bool(request.get("multi_gpu", True))
+            return super().batch_infer({**request, "multi_gpu": several}, datastore)
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Train a model with the labels of the datastore.

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ NO_OPERATING_POINT = "none"
 WEIGHTS = "model.pt"
 # Clients with a form for parameters send one of these along.
 OF_A_VIEWER = ("client_id", "result_extension")
+# A batch may ask from several threads, but which package is called ``scripts`` holds for the whole process.
+ONE_AT_A_TIME = threading.Lock()
 
 
 class LesionInferTask(BundleInferTask):
@@ -66,9 +69,9 @@ class LesionInferTask(BundleInferTask):
         Raises:
             HTTPException: If a parameter cannot be.
         """
-        shown = self.config()
-        check_parameters(request, shown)
-        return super().__call__(request, callbacks)
+        with ONE_AT_A_TIME:
+            check_parameters(request, self.config())
+            return super().__call__(request, callbacks)
 
     def writer(self, data: Mapping[str, Any], extension: Any = None, dtype: Any = None) -> tuple[str | None, dict]:
         """The answer: what MONAI Label's own writer gives, with scores, names and what ``lesions.json`` holds.

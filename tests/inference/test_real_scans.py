@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from scripts.data.scan import read_scan
 from scripts.data.slab import resample_z
 from scripts.inference.detections import SliceBoxes
 from scripts.inference.label_map import label_map
 from scripts.inference.linking import link_boxes
+from scripts.inference.outputs import OUTPUTS
 from scripts.inference.slabs import SlabCutter
 from scripts.inference.slicer import slicer_markups
 from scripts.inference.writers import ResultWriter
+from scripts.weights import build_network, save_weights
 
+BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
 MASKS = ("STS_002/CT_mask.nii.gz", "STS_008/CT_mask.nii.gz", "STS_019/CT_mask.nii.gz", "ibsi_lung/mask.nii.gz")
 
 
@@ -78,3 +84,43 @@ def test_mask_comes_back_from_every_file(shared: Path, tmp_path: Path, name: str
     np.testing.assert_array_equal(marked.max(axis=0)[:2] + 1, stored[3:5])
     inside = np.asarray(nibabel.load(mask).dataobj) > 0
     assert (np.asarray(labels.dataobj)[inside] == 1).mean() > 0.95
+
+
+def run_all(inputs: list[Path], output: Path, weights: Path) -> None:
+    """`run inferring` with every kind of result."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"),
+            *("--input", str([str(path) for path in inputs]), "--output_dir", str(output), "--device", "cpu"),
+            *("--checkpoint", str(weights), "--score_threshold", "0.02", "--outputs", str(list(OUTPUTS))),
+        ],
+        cwd=BUNDLE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_full_size_network_does_a_series_and_a_volume(shared: Path, tmp_path: Path) -> None:
+    volumes = shared / "data" / "volumes"
+    torch.manual_seed(0)
+    definition = {"_target_": "scripts.networks.mp3d_fpn"}
+    weights = save_weights(tmp_path / "full.pt", build_network(definition), definition, {"name": "untrained"})
+    run_all([volumes / "dicom_3slice", volumes / "nnunet_example"], tmp_path / "out", weights)
+    series = tmp_path / "out" / "dicom_3slice"
+    assert {path.name for path in series.iterdir()} >= {"lesions.json", "report.html", "lesions_sr.dcm", "prompts.json"}
+    (volume,) = (tmp_path / "out" / "nnunet_example").rglob("lesions.json")
+    assert json.loads(volume.read_text())["settings"]["examined_slices"] > 30
+
+
+@pytest.mark.slow
+def test_demo_weights_do_both_png_sub_volumes(shared: Path, tmp_path: Path) -> None:
+    images = shared / "data" / "deeplesion" / "Images_png"
+    run_all(sorted(images.iterdir()), tmp_path, BUNDLE / "models" / "demo.pt")
+    for name, spacing in (("000001_01_01", 0.4883), ("000001_02_01", 0.3145)):
+        document = json.loads((tmp_path / name / "lesions.json").read_text())
+        assert document["input"]["spacing_mm"] == [spacing, spacing, 5.0]
+        assert document["lesions"]
+        assert (tmp_path / name / "report.html").stat().st_size > 100_000

@@ -96,6 +96,12 @@ def test_a_failure_ends_in_a_status_and_the_page_is_written(
     assert "**50.0**" in text
 
 
+def test_the_page_alone_runs_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "execute", lambda *arguments: pytest.fail("ran"))
+    study(str(data), str(tmp_path / "out"), tables=3, profile="reduced", page_only=True)
+    assert "not run" in (tmp_path / "out" / "study.md").read_text()
+
+
 def test_the_command_ends_in_one_line(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--dataset_dir", str(data), "--output", str(tmp_path / "out"), "--tables", "7"]
     monkeypatch.setattr(sys, "argv", ["study", *words])

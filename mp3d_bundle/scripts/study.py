@@ -69,7 +69,8 @@ def study(
             all seeds.
         dry_run: Print the commands and do nothing.
         options: ``extra``: overlays put on top of all rows; ``epochs_1x``: length of the 1x schedule, for short
-            runs; anything else is handed on to every training (``--num_workers 8``).
+            runs; ``page_only``: write the page of what has been run, and run nothing; anything else is handed on to
+            every training (``--num_workers 8``).
 
     Raises:
         ValueError: If a table, row, seed, rate or profile is unknown, or two rows would write the same folder.
@@ -82,7 +83,7 @@ def study(
     places = Places(Path(str(dataset_dir)), Path(str(output)))
     data_fingerprint(places.dataset_dir)
     extra = _words(options.pop("extra", ""))
-    epochs = options.pop("epochs_1x", None)
+    epochs, page_only = options.pop("epochs_1x", None), options.pop("page_only", False)
     _check(extra, options, epochs)
     planner = Planner(content, content.profiles[profile], places, Options(extra, options, epochs))
     rates = _numbers(learning_rates, "learning_rates", float)
@@ -92,10 +93,13 @@ def study(
             for words in run.steps.values():
                 print(text_of(words))
         return
-    failures = campaign.carry_out(
-        lambda failed: write_page(planner, _words(tables), Findings(planner, campaign.seeds, rates), failed)
-    )
-    if failures:
+
+    def report(failed: Mapping[str, str]) -> None:
+        write_page(planner, _words(tables), Findings(planner, campaign.seeds, rates), failed)
+
+    if page_only:
+        report({})
+    elif failures := campaign.carry_out(report):
         words = "run" if len(failures) == 1 else "runs"
         sys.exit("\n".join([f"study: {len(failures)} {words} failed:", *failures.values()]))
     print(f"Wrote {places.output / 'study.md'}.")

@@ -67,6 +67,14 @@ def _style(axes: Axes, title: str) -> None:
     axes.legend(loc="upper left", fontsize=7.5, frameon=True, framealpha=0.8, edgecolor="none")
 
 
+def _head(figure: Figure, title: str, notice: str | None) -> None:
+    """Set title and notice: the notice stays with the picture wherever it is copied to."""
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    if notice:
+        width = int(14 * figure.get_figwidth())
+        figure.supxlabel(textwrap.fill(notice, width), fontsize=9, color="#b00020")
+
+
 def froc_panels(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, title: str, notice: str | None) -> None:
     """Draw the curves of a table and write them as PNG.
 
@@ -98,8 +106,7 @@ def froc_panels(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, title:
         _style(panel, name)
     for panel in axes[len(filled) :]:
         panel.set_visible(False)
-    words = textwrap.fill(notice, 90) if notice else ""
-    figure.suptitle(title + (f"\n{words}" if words else ""), fontsize=11)
+    _head(figure, title, notice)
     write_froc_figure(figure, path)
 
 
@@ -133,6 +140,5 @@ def share_figure(
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8.5, frameon=False, loc="upper left")
-    words = textwrap.fill(notice, 90) if notice else ""
-    figure.suptitle(title + (f"\n{words}" if words else ""), fontsize=11)
+    _head(figure, title, notice)
     write_froc_figure(figure, path)

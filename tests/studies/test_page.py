@@ -59,6 +59,16 @@ def test_every_title_and_caption_says_synthetic(tmp_path: Path) -> None:
     assert "Synthetic data: FROC" in text
 
 
+def test_the_studys_own_pre_training_is_named_where_it_is_used(tmp_path: Path) -> None:
+    sections = page(planner_in(tmp_path), "14").split("\n## ")
+    for section, expected in ((sections[1], False), (sections[2], True)):
+        assert ("a stand-in of natural images: no photographs" in section) == expected
+        assert ("scripts.natural_images" in section) == expected
+    full = tmp_path / "full"
+    full.mkdir()
+    assert "scripts.natural_images" not in page(planner_in(full, profile="full", synthetic=False), "4")
+
+
 def test_a_real_data_set_is_not_called_synthetic(tmp_path: Path) -> None:
     planner = planner_in(tmp_path, profile="full", synthetic=False)
     text = page(planner, "1")

@@ -12,6 +12,7 @@ from .commands import Planner, text_of
 from .figures import Curve, froc_panels, share_figure
 from .orderings import judge
 from .plan import COLUMNS, Row, Table
+from .pretraining import pretraining_run
 from .results import MAP, MEAN, Estimate, Outcome, estimate, outcome
 
 PAGE, FIGURES = "study.md", "figures"
@@ -20,6 +21,10 @@ _LEGEND = (
     "chance of another training; with one seed (†) it is by bootstrap over test patients, the chance of another test "
     "set. Minutes are wall time of training and evaluation; memory is the most that a training "
     "held on the GPU, or without one the greatest resident memory of its process."
+)
+_STAND_IN = (
+    "Pre-trained rows start from one pre-training of this study on synthetic coloured shapes, a stand-in of natural "
+    "images: no photographs, no COCO."
 )
 _ORDERINGS = (
     "Differences in points, paired by seed: mean, and 95 % interval by Student's t over the seeds. *Confirmed*: the "
@@ -119,6 +124,8 @@ def run_lines(table: Table, findings: Findings) -> list[str]:
     """Time, memory, learning rate and commands of a table's rows."""
     head = ["row", "seeds", "minutes a seed", "peak memory, GiB", "learning rate (validation score of those tried)"]
     lines, commands, seen = [_line(head), _line(["---"] * len(head))], [], set()
+    if _own_pretraining(table, findings):
+        commands += ["# pre-training", *(text_of(words) for words in pretraining_run(findings.planner).steps.values())]
     for row in table.rows:
         one = _ours(row, table, findings)
         if one is None or one.setting.key in seen:
@@ -149,6 +156,8 @@ def table_lines(table: Table, findings: Findings) -> list[str]:
     caption = [f"**{notice}**" if notice else "", f"Profile `{profile.name}`."]
     if table.name in profile.scratch_tables:
         caption.append("Every row starts from scratch in this profile, the paper's do not.")
+    if _own_pretraining(table, findings):
+        caption.append(_STAND_IN)
     lines += [" ".join(part for part in caption if part), ""]
     if table.shares:
         lines += share_lines(table, findings)
@@ -158,6 +167,13 @@ def table_lines(table: Table, findings: Findings) -> list[str]:
             lines += row_lines(row, _ours(row, table, findings))
     lines += ["", *(f"![{alt}]({FIGURES}/{name})" for name, alt in _draw(table, findings).items()), ""]
     return [*lines, *run_lines(table, findings), ""]
+
+
+def _own_pretraining(table: Table, findings: Findings) -> bool:
+    """Whether rows of a table start from weights that the study makes itself."""
+    study, planner = findings.planner.study, findings.planner
+    settings = [study.resolve(table.name, row.id, planner.profile) for row in table.rows if row.setting]
+    return any(planner.run(setting, 0).made_here for setting in settings)
 
 
 def _draw(table: Table, findings: Findings) -> dict[str, str]:

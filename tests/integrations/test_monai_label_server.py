@@ -61,7 +61,9 @@ def inferred(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"input": inputs, "output_dir": output, "checkpoint": DEMO, "score_threshold": THRESHOLD}
     settings |= {"outputs": ["json", "slicer"], "device": "cpu", "progress": False}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    done = subprocess.run([*command, *words], cwd=BUNDLE, capture_output=True, text=True)
+    # Several processes are at work; threads of each would get in each other's way.
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *words], cwd=BUNDLE, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output
 

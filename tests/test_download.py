@@ -93,7 +93,7 @@ for network, name in zip(loaded, ("model", "demo"), strict=True):
     state = network.state_dict()
     assert set(state) == set(content) and len(state) > 50
     assert all(torch.equal(state[key].cpu(), tensor) for key, tensor in content.items())
-    assert type(network).__module__ == "scripts.networks.faster_rcnn"
+    assert type(network).__module__ == "scripts.networks.two_stage"
     assert sys.modules["scripts"].__file__.startswith(sys.path[0]), sys.modules["scripts"].__file__
     with torch.no_grad():
         (found,) = network(torch.zeros(1, 9, 96, 96, device=next(network.parameters()).device))

@@ -254,6 +254,14 @@ def repository_texts() -> Iterator[tuple[Path, list[str]]]:
             yield path, content.decode("utf-8").splitlines()
 
 
+def test_no_public_name_is_a_module_of_its_package() -> None:
+    """``scripts.networks.x`` in a config must not mean the module on one Python and the function on another."""
+    for package in sorted(SCRIPTS.rglob("__init__.py")):
+        modules = {path.stem for path in package.parent.glob("*.py")} | {path.name for path in package.parent.iterdir()}
+        both = modules & set(re.findall(r'^    "(\w+)",$', package.read_text(encoding="utf-8"), re.MULTILINE))
+        assert not both, f"{package}: {', '.join(sorted(both))}"
+
+
 def test_nothing_names_a_machine_or_a_registry() -> None:
     # Written in pieces, so that this file does not find itself.
     folder = r"(?<![\w.])/(?:" + "|".join(("work", "home", "root", "Users")) + ")/"

@@ -27,8 +27,8 @@ from monai.data import save_net_with_metadata
 from monai.utils import optional_import
 from torch import Tensor, nn
 
-from .networks.faster_rcnn import FasterRCNN
 from .networks.graph import DetectionGraph, Operations, suppress
+from .networks.two_stage import FasterRCNN
 from .weights import load_network
 
 # For development only, so not among what the bundle needs; where they are missing, their first use says so.

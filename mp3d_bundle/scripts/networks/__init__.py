@@ -3,11 +3,11 @@
 from .backbone import SlabBackbone
 from .conversion import CenterCrop, FullTransform, GroupTransform
 from .factories import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
-from .faster_rcnn import FasterRCNN
-from .fpn_3dce import LateFusionRCNN, TripletBackbone
+from .late_fusion import LateFusionRCNN, TripletBackbone
 from .resnet2d import FixedBatchNorm2d, ResNet2d, Stem2d
 from .resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
 from .retinanet import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
+from .two_stage import FasterRCNN
 
 __all__ = [
     "AnchorShapes",

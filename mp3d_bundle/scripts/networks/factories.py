@@ -12,12 +12,12 @@ from torchvision.models.detection.rpn import RPNHead
 from .anchors import PyramidAnchors, Sampling
 from .backbone import SlabBackbone
 from .conversion import GroupTransform
-from .faster_rcnn import FasterRCNN
-from .fpn_3dce import LateFusionRCNN, TripletBackbone
+from .late_fusion import LateFusionRCNN, TripletBackbone
 from .resnet2d import ResNet2d
 from .resnet3d import ResNet3d
 from .roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
 from .rpn import ProposalLimits, RegionProposalNetwork
+from .two_stage import FasterRCNN
 
 
 @dataclass(frozen=True)

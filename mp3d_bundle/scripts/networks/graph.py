@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from .anchors import at_least_float32, per_anchor
-from .faster_rcnn import FasterRCNN
+from .two_stage import FasterRCNN
 
 # Score of a row that holds no box; scores of boxes are at least 0.
 EMPTY = -1.0

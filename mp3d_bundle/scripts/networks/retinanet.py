@@ -30,7 +30,7 @@ from .backbone import SIZE_DIVISIBLE, SlabBackbone
 from .batching import Detections, Targets, check_finite, check_targets, detect_by_size, pad_slabs
 from .conversion import GroupTransform
 from .factories import TwoStageHead
-from .fpn_3dce import TripletBackbone
+from .late_fusion import TripletBackbone
 from .resnet2d import ResNet2d
 from .resnet3d import ResNet3d
 

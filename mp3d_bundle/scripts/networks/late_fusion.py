@@ -15,10 +15,10 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from .faster_rcnn import FasterRCNN
 from .resnet2d import ResNet2d
 from .roi_heads import RoIHeads
 from .rpn import RegionProposalNetwork
+from .two_stage import FasterRCNN
 
 # Slabs arrive with one mean and deviation for all slices, those of ImageNet's red channel; in units of 0 to 255.
 SLAB_MEAN, SLAB_DEVIATION = 123.675, 58.395

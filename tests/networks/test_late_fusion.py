@@ -9,8 +9,8 @@ from torch import Tensor
 from scripts.complexity import REST, complexity
 from scripts.data.intensity import IntensityWindow
 from scripts.networks import LateFusionRCNN, ResNet2d, TripletBackbone, TwoStageHead, fpn_3dce
-from scripts.networks.fpn_3dce import RGB_DEVIATION, RGB_MEAN
 from scripts.networks.graph import DetectionGraph
+from scripts.networks.late_fusion import RGB_DEVIATION, RGB_MEAN
 
 
 def body() -> ResNet2d:

@@ -41,11 +41,17 @@ def test_paper_and_ours_stand_side_by_side(tmp_path: Path) -> None:
     assert interval[6] == "54.0 to 72.0"
     assert rows(text, "MP3D FPN, 1 slice (control, not in the paper)")[2][6] == "27.0 to 33.0†"
     assert rows(text, "MR3D FPN, 9 slices")[1][1] == "not run"
-    assert "another method" in rows(text, "MULAN, 9 slices [5]")[1][1]
+    assert "not rebuilt here" in rows(text, "MULAN, 9 slices [5]")[1][1]
     assert "3.0" in text
     assert "nine slices beat one | 1 | +30.0 (-) | **undecided**" in text
     assert "MP3D equals MR3D, at 60 % of its operations | 0 | - | **not run**" in text
     assert 'python -m monai.bundle run training --config_file "[' in text
+
+
+def test_intervals_stay_within_per_cent(tmp_path: Path) -> None:
+    planner = planner_in(tmp_path)
+    finished(planner, "1", "mp3d_9", [0.15, 0.30])
+    assert rows(page(planner, "1"), "MP3D FPN, 9 slices")[2][6] == "0.0 to 100.0"
 
 
 def test_every_title_and_caption_says_synthetic(tmp_path: Path) -> None:

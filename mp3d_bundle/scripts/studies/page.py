@@ -87,7 +87,9 @@ def _ours(row: Row, table: Table, findings: Findings) -> Outcome | None:
 def _interval(one: Outcome, column: str) -> str:
     values = list(one.values(column).values())
     if len(values) > 1:
-        return span_text(estimate(values).interval)
+        # Student's t knows nothing of the ends of a scale in per cent.
+        low, high = estimate(values).interval or (0.0, 100.0)
+        return span_text((max(low, 0.0), min(high, 100.0)))
     spans = one.patient_intervals(column)
     return span_text(spans[0]) + "†" if spans else "-"
 
@@ -96,7 +98,7 @@ def row_lines(row: Row, one: Outcome | None) -> list[str]:
     """The lines of a row: the paper's figures, ours, and our interval."""
     lines = [_line([row.label, "paper", *map(figure_of, row.paper), ""])]
     if one is None or not one.results:
-        said = f"not run: {row.why}" if row.why else "not run"
+        said = row.why or "not run"
         return [*lines, _line(["", said, *["-"] * len(COLUMNS), "0"])]
     values = [list(one.values(column).values()) for column in COLUMNS]
     cells = [estimate_text(estimate(column)) if column else "-" for column in values]

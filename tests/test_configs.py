@@ -332,3 +332,22 @@ def test_schedules(name: str, epochs: int, steps: list[int]) -> None:
 def test_every_json_config_is_plain_json() -> None:
     for path in CONFIGS.glob("*.json"):
         assert isinstance(json.loads(path.read_text()), dict)
+
+
+@pytest.mark.parametrize(("length", "epochs"), [(1, 1), (2, 1), (10, 1), (10, 2), (250, 8)])
+def test_the_schedule_of_short_runs_fits_any_length(length: int, epochs: int) -> None:
+    parser = merged(variant("optimizer_adamw"))
+    parser["epoch_length"], parser["max_epochs"] = length, epochs
+    parser["optimizer"] = {
+        "_target_": "torch.optim.SGD", "params": "$[torch.nn.Parameter(torch.zeros(1))]", "lr": 1.0,
+    }  # fmt: skip
+    optimizer, schedule = parser.get_parsed_content("optimizer"), parser.get_parsed_content("lr_scheduler")
+    rates = []
+    for _ in range(length * epochs):
+        optimizer.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.step()
+    assert max(rates) <= 3.0e-3 * (1 + 1e-6)
+    if length * epochs >= 10:
+        assert max(rates) == pytest.approx(3.0e-3)
+        assert rates[-1] < 1e-3 * max(rates)

@@ -282,10 +282,14 @@ def export(checkpoint: str, target: str, format: str = "onnx") -> None:
         os.replace(part, path)
     print(
         f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - start:.0f} s): same boxes to "
-        f"{gaps[0]:.0e} pixels and same scores to {gaps[1]:.0e} on random slabs."
+        f"{_gap(gaps[0])} pixels and same scores to {_gap(gaps[1])} on random slabs."
     )
     if info.get("notice"):
         print(info["notice"])
+
+
+def _gap(value: float) -> str:
+    return f"{value:.0e}" if value else "0"
 
 
 def _compare(network: FasterRCNN, runner: Runner, target: str) -> tuple[float, float]:

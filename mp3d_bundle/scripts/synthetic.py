@@ -21,7 +21,7 @@ def main(
 
     Args:
         output: Folder to make.
-        preset: small, hard or deeplesion.
+        preset: small, hard, study or deeplesion; see docs/synthetic.md.
         seed: The same seed and settings give the same bytes.
         workers: Processes.
         overwrite: Replace an earlier synthetic data set.

@@ -49,6 +49,16 @@ def test_the_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.usefixtures("hook")
+def test_overlays_that_do_not_go_together_are_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"_target_": "scripts.networks.fpn_3dce", "num_slices": 3, "conversion": None}
+    with pytest.raises(RuntimeError) as caught:
+        ConfigParser({"network_def": config}).get_parsed_content("network_def")
+    (line,) = shown(caught.value, capsys)
+    assert "unexpected keyword argument 'conversion'" in line
+    assert "rows.md" in line
+
+
+@pytest.mark.usefixtures("hook")
 def test_an_unforeseen_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     broken = ConfigParser({"a": {"_target_": "builtins.int", "x": "$@b"}, "b": '$int("three")'})
     with pytest.raises(RuntimeError) as caught:

@@ -185,13 +185,14 @@ def test_the_paper_is_quoted_right() -> None:
 
 def test_figure_says_what_is_from_where(tmp_path: Path) -> None:
     curves = {"9 slices": froc_curve(make_cases()), "1 slice": froc_curve(make_cases(3))}
-    figure = froc_figure(curves, dataset_name="invented boxes", notice=NOTICE)
-    (legend,) = figure.legends
-    labels = [text.get_text() for text in legend.get_texts()]
-    assert labels[:2] == [f"paper, on DeepLesion: {name}" for name in PAPER_POINTS]
-    assert labels[2].startswith("ours, on invented boxes: 9 slices")
-    assert labels[3].startswith("ours, on invented boxes: 1 slice")
-    assert figure.axes[0].get_title() == NOTICE
+    for notice, quoted in ((None, len(PAPER_POINTS)), (NOTICE, 0)):
+        figure = froc_figure(curves, dataset_name="invented boxes", notice=notice)
+        (legend,) = figure.legends
+        labels = [text.get_text() for text in legend.get_texts()]
+        assert labels[:quoted] == [f"paper, on DeepLesion: {name}" for name in PAPER_POINTS][:quoted]
+        assert labels[quoted].startswith("ours, on invented boxes: 9 slices")
+        assert labels[quoted + 1].startswith("ours, on invented boxes: 1 slice")
+        assert figure.axes[0].get_title() == (notice or "")
     assert figure.get_suptitle() == "FROC on invented boxes"
     write_froc_figure(figure, tmp_path / "froc.png")
     picture = cv2.imread(str(tmp_path / "froc.png"))

@@ -46,6 +46,8 @@ def end_errors_in_one_line() -> None:
             previous(kind, error, trace)
         if isinstance(cause, Exception):
             text = str(cause).strip()
+            if _stray_argument(cause):
+                text += ", which comes from the command line or from overlays that do not go together (docs/rows.md)."
             line = text.splitlines()[-1] if _FROM_LOADER in text else " ".join(text.split())
             sys.stderr.write(f"Error: {line or type(cause).__name__}\n")
 
@@ -55,6 +57,8 @@ def end_errors_in_one_line() -> None:
 
 def _refused_by_us(error: BaseException) -> bool:
     """Whether the bundle's own code raised it about its input."""
+    if _stray_argument(error):
+        return True
     if not isinstance(error, (ValueError, OSError)):
         return False
     text = str(error)
@@ -63,3 +67,8 @@ def _refused_by_us(error: BaseException) -> bool:
     else:
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     return bool(files) and Path(files[-1]).resolve().is_relative_to(SCRIPTS)
+
+
+def _stray_argument(error: BaseException) -> bool:
+    """Whether a config gives a network or another part an argument that it does not know."""
+    return isinstance(error, TypeError) and "got an unexpected keyword argument" in str(error)

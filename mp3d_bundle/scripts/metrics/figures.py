@@ -73,13 +73,14 @@ def froc_figure(
     notice: str | None = None,
     intervals: Mapping[str, Intervals] | None = None,
 ) -> Figure:
-    """Draw FROC curves and the paper's points (table 1) in one figure.
+    """Draw FROC curves and, where they may be compared, the paper's points (table 1) in one figure.
 
     Args:
         curves: Name of each curve and the curve.
         dataset_name: What our curves were measured on; title of the figure and part of the legend. The
             legend says that the paper's points are DeepLesion.
-        notice: What a reader must know before comparing, e.g. that the data are synthetic; set below the title.
+        notice: What a reader must know before comparing, e.g. that the data are synthetic; set below the title. The
+            paper's points are left out then: no warning outweighs points that seem to be reached.
         intervals: For curves that have them, ``{"0.5": [low, high], ...}`` as in the metrics.
 
     Returns:
@@ -92,7 +93,8 @@ def froc_figure(
         raise ValueError("Expected at least one FROC curve to draw, got none.")
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")
     axes = figure.add_subplot()
-    _draw_paper(axes)
+    if notice is None:
+        _draw_paper(axes)
     for index, (name, curve) in enumerate(curves.items()):
         label = f"ours, on {dataset_name}: {name}"
         # The first curve lies on top.

@@ -54,7 +54,11 @@ def test_labels_beside_the_images_tell_the_spacing(tmp_path: Path) -> None:
     (source,) = find_scans(folder)
     assert source.name == ""
     with source.open() as scan:
-        np.testing.assert_array_equal(scan.hu, hu)
+        np.testing.assert_array_equal(scan.hu, hu[::-1])
+        # The PNG with the highest number is the lowest slice, where the millimetres start.
+        box = np.array([[0, 0, 0, 1, 1, 1]])
+        np.testing.assert_allclose(scan.boxes_to_stored(box), [[0, 0, 3, 1, 1, 4]])
+        np.testing.assert_allclose(scan.boxes_to_lps(box), [[-0.25, -0.25, -2.5, 0.25, 0.25, 2.5]])
         assert scan.spacing == (0.5, 0.5, 5.0)
         assert [path.name for path in scan.files] == ["008.png", "009.png", "010.png", "011.png"]
         assert any("number 8 + k" in note for note in scan.notes)

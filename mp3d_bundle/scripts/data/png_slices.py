@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from .deeplesion_csv import read_csv
 from .records import Record
 from .scan import Scan
@@ -78,9 +80,19 @@ def read_run(
     notes = (
         f"PNG slices {first} to {last}: slice k of the results is the PNG with number {first} + k.",
         f"PNG slices store no spacing: {shown} mm {'from DeepLesion labels' if found else 'as given'}.",
-        "PNG slices store no place: millimetres start at the first pixel of the first slice.",
+        "PNG slices store no place: they are taken to run from head to feet, as DeepLesion's do, and millimetres start "
+        "at the first pixel of the last slice.",
     )
-    return replace(read_subvolume(record), notes=notes)
+    return replace(_towards_the_head(read_subvolume(record)), notes=notes)
+
+
+def _towards_the_head(scan: Scan) -> Scan:
+    """Slices numbered from head to feet, as a scan whose slices rise towards the head like those of any other."""
+    turn = np.diag([1.0, 1.0, -1.0, 1.0])
+    turn[2, 3] = len(scan.hu) - 1
+    return replace(
+        scan, hu=np.ascontiguousarray(scan.hu[::-1]), stored_from_canonical=scan.stored_from_canonical @ turn
+    )
 
 
 def _labels(folder: Path, annotations: str | Path | None) -> list[Path]:

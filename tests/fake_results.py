@@ -31,7 +31,12 @@ class Results:
 
 
 def results_of(
-    scan: Scan, boxes: Sequence[Sequence[float]], scores: Sequence[float], calibration: Mapping[str, Any] | None = None
+    scan: Scan,
+    boxes: Sequence[Sequence[float]],
+    scores: Sequence[float],
+    calibration: Mapping[str, Any] | None = None,
+    *,
+    model: Mapping[str, Any] = MODEL,
 ) -> Results:
     """Lesions with given boxes, best first; the lattice is the slices of the scan.
 
@@ -40,6 +45,7 @@ def results_of(
         boxes: ``x1, y1, z1, x2, y2, z2`` canonical edges each.
         scores: One per box, falling; slices away from the middle one score less.
         calibration: What makes probabilities of scores.
+        model: The weights.
     """
     rows: list[tuple[int, Sequence[float], float, int]] = []
     for number, (box, score) in enumerate(zip(boxes, scores, strict=True)):
@@ -66,7 +72,7 @@ def results_of(
         members = tuple(at for at, row in enumerate(rows) if row[3] == number)
         best = max(members, key=lambda at: found.scores[at])
         lesions.append(Lesion(np.array(box, float), score, int(found.slices[best]), found.boxes[best], members))
-    head = describe_run(scan, found, MODEL, {"score_threshold": 0.3})
+    head = describe_run(scan, found, model, {"score_threshold": 0.3})
     entries = describe_lesions(scan, found, lesions, calibration=calibration)
     document = {**head, "timing_s": {"read": 0.1}, "lesions": entries}
     return Results(scan, found, lesions, document)

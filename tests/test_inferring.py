@@ -124,7 +124,6 @@ def hostile_inputs(folder: Path) -> dict[str, str]:
     write_scan(bad("nan.nii", "finite voxel values"), np.where(hu > 300, np.nan, hu).astype(np.float32))
     write_scan(bad("eight_bit.nii", "8-bit values"), np.zeros((4, 5, 6), dtype=np.uint8))
     write_scan(bad("mr.nii", "an MR"), np.abs(hu))
-    write_ct(bad("mr", "modality CT, got 3 MR"), hu[:3], Modality="MR")
     bad("broken.zip", "complete zip archive").write_bytes(b"PK\3\4 not really")
     bad("pngs/001.png", "spacing of slices 1 to 1").write_bytes(b"x")
     wanted["pngs"] = wanted.pop("pngs/001.png")
@@ -153,6 +152,14 @@ def test_hostile_scans_get_a_line_each_and_the_good_ones_are_done(tmp_path: Path
     assert json.loads((tmp_path / "out" / "slices_3000" / "lesions.json").read_text())["lesions"]
 
 
+def test_an_entry_of_a_list_that_is_no_ct_is_a_failure(tmp_path: Path) -> None:
+    write_ct(tmp_path / "mr", ball_scan()[:3], Modality="MR")
+    write_ct(tmp_path / "ct", ball_scan())
+    with pytest.raises(SystemExit, match=r"(?s)1 of 2 scans failed.*modality CT, got 3 MR"):
+        runner([tmp_path / "mr", tmp_path / "ct"], tmp_path / "out").main()
+    assert len(list((tmp_path / "out").rglob("lesions.json"))) == 1
+
+
 def test_what_was_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_ct(tmp_path / "in", ball_scan())
     write_ct(tmp_path / "other", ball_scan(), SeriesInstanceUID="5.6", SeriesDescription="lung")
@@ -169,6 +176,29 @@ def test_what_was_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCaptur
         document = json.loads((tmp_path / "out" / name / "lesions.json").read_text())
         assert "Left out scout_IM0001.dcm: a localizer." in document["input"]["notes"]
         assert len(document["lesions"]) == 1
+
+
+def test_folders_without_ct_beside_a_ct_are_no_failures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_ct(tmp_path / "in" / "ct", ball_scan())
+    write_ct(tmp_path / "in" / "mr", ball_scan(), SeriesInstanceUID="5.6", Modality="MR")
+    localizer = {"SeriesInstanceUID": "5.7", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    write_ct(tmp_path / "in" / "scout", ball_scan()[:1], **localizer)
+    runner(tmp_path / "in", tmp_path / "out").main()
+    assert len(list((tmp_path / "out").rglob("lesions.json"))) == 1
+    assert "mr: Left out" in caplog.text
+    assert "scout: Left out IM0001.dcm: a localizer." in caplog.text
+    # Alone they are.
+    with pytest.raises(SystemExit, match="modality CT, got 1 CT localizer"):
+        runner(tmp_path / "in" / "scout", tmp_path / "out").main()
+
+
+def test_a_scan_of_which_nothing_was_examined_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_scan(tmp_path / "air.nii", np.full((1, 40, 56), -1000, dtype=np.int16))
+    runner(tmp_path / "air.nii", tmp_path / "out").main()
+    notes = json.loads((tmp_path / "out" / "lesions.json").read_text())["input"]["notes"]
+    for words in ("No slice shows a body", "One slice only"):
+        assert words in caplog.text
+        assert any(words in note for note in notes)
 
 
 def test_out_of_memory_is_a_failure_of_one_scan(tmp_path: Path) -> None:

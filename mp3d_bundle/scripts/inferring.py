@@ -18,6 +18,7 @@ from .data.scan import Scan
 from .data.scan_paths import ScanSource
 from .inference.detections import Lesion, SliceBoxes
 from .inference.linking import link_boxes
+from .inference.report import cautions
 from .inference.volume import VolumeDetector
 from .inference.writers import ResultWriter
 from .networks import mp3d_fpn
@@ -202,6 +203,8 @@ class ScanRunner:
         found = self.inferer(scan, network)
         lesions = self.link(found)
         done = time.perf_counter()
+        for note in cautions(scan, found):
+            logger.warning("%s: %s", source.path, note)
         timing = {"read": round(ready - start, 2), "detect": round(done - ready, 2)}
         folder = self.writer(scan, found, lesions, name=source.name, timing=timing)
         logger.info(

@@ -84,6 +84,13 @@ def test_nothing_is_no_scan(nothing: str | list) -> None:
     assert find_scans(nothing) == []
 
 
+def test_a_series_that_is_named_is_written_like_a_single_scan(tmp_path: Path) -> None:
+    for number, uid in enumerate(("1.2", "1.3")):
+        headers(tmp_path / str(number), SeriesInstanceUID=uid)
+    (source,) = find_scans(tmp_path, series="1.3")
+    assert (source.path, source.name, source.series) == (tmp_path / "1", "", "1.3")
+
+
 def headers(folder: Path, **tags: object) -> Path:
     return write_ct(folder, np.full((2, 4, 5), -1000, dtype=np.int16), **tags)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from browser import Browser, chromium
-from fake_results import Results, results_of
+from fake_results import MODEL, Results, results_of
 from fake_scans import ball_scan, scan_of
 from scripts.inference.viewer import BLEND, COARSE, FINE, ReportWriter, encode_slices
 
@@ -331,7 +331,8 @@ def test_list_and_overview_jump(opened: Browser) -> None:
 
 def test_operating_points_and_probabilities(browser: Browser, results: Results, tmp_path: Path) -> None:
     calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
-    arguments = results_of(results.scan, BOXES, SCORES, calibration).arguments
+    model = {**MODEL, "notice": None}
+    arguments = results_of(results.scan, BOXES, SCORES, calibration, model=model).arguments
     page = ReportWriter(operating_points={"4": 0.1, "0.5": 0.7})(*arguments)["report.html"]
     (tmp_path / "points.html").write_bytes(page)
     browser.open(tmp_path / "points.html")
@@ -343,6 +344,14 @@ def test_operating_points_and_probabilities(browser: Browser, results: Results, 
     browser.click(*browser.middle("#points button"))
     browser.wait("document.getElementById('count').textContent === '1 of 3'")
     assert text(browser, "#thresholdvalue") == "0.70"
+
+
+def test_weights_with_a_notice_of_their_own_show_no_probability(results: Results) -> None:
+    calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
+    arguments = results_of(results.scan, BOXES, SCORES, calibration).arguments
+    assert "probability" in arguments[3]["lesions"][0]
+    data = json.loads(Elements(ReportWriter()(*arguments)["report.html"].decode()).texts["data"])
+    assert [lesion["probability"] for lesion in data["lesions"]] == [None] * len(BOXES)
 
 
 def test_everything_is_reached_by_the_tab_key(opened: Browser) -> None:

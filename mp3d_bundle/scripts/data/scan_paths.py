@@ -34,12 +34,14 @@ class ScanSource:
         name: Relative folder for the results; ``""`` where the input was a single scan.
         series: SeriesInstanceUID, where the scan is one of DICOM.
         opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
+        left_out: A sentence on each file of a folder that holds DICOM but no CT slice.
     """
 
     path: Path
     name: str = ""
     series: str | None = None
     opener: Callable[[], AbstractContextManager[Scan]] | None = None
+    left_out: tuple[str, ...] = ()
 
     def open(self) -> AbstractContextManager[Scan]:
         """Read the scan; its files are there as long as the context lasts.
@@ -91,6 +93,8 @@ def find_scans(
         ]
     if series is not None:
         found = [source for source in found if source.series == series] or [_absent(series, paths, found)]
+        if len(found) == 1 and isinstance(inputs, (str, Path)):
+            found = [replace(found[0], name="")]
     _tell_scattered(found)
     return _unique(found)
 
@@ -147,6 +151,12 @@ class _Finder:
         if not path.is_dir():
             return self._file(path, "")
         found = [source for place, files in _walk(path) for source in self._place(path, place, files)]
+        if any(not source.left_out for source in found):
+            # A study has folders of localizers and of other modalities beside those of its CT: no failures.
+            for source in found:
+                for note in source.left_out:
+                    logger.warning("%s: %s", source.path, note)
+            found = [source for source in found if not source.left_out]
         if not found:
             return [ScanSource(path, ".", opener=partial(_refuse_folder, path))]
         if len(found) == 1 and found[0].path == path:
@@ -180,7 +190,7 @@ class _Finder:
         def opener(files: Sequence[Path], notes: Sequence[str]) -> AbstractContextManager[Scan]:
             return nullcontext(canonical(read_slices(files, folder, notes), folder))
 
-        return _sources(folder, place, contents, opener) or [ScanSource(folder, place)]
+        return _sources(folder, place, contents, opener) or [ScanSource(folder, place, left_out=contents.notes)]
 
     def _runs(self, folder: Path, place: str) -> list[ScanSource]:
         runs = find_runs(folder)

@@ -53,6 +53,16 @@ def describe_input(scan: ScanLike) -> dict[str, Any]:
     }
 
 
+def cautions(scan: ScanLike, found: SliceBoxes) -> list[str]:
+    """What makes a result say less than it seems to, one sentence each."""
+    notes = []
+    if not found.examined.any():
+        notes.append("No slice shows a body: nothing was examined, and no lesion means nothing here.")
+    if len(scan.hu) == 1:
+        notes.append("One slice only: the network saw repeats of it in place of its neighbours.")
+    return notes
+
+
 def describe_detections(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
     """One entry per slice box, slice by slice, with the number of its lesion."""
     lesion_of = {row: number for number, lesion in enumerate(lesions, start=1) for row in lesion.members}
@@ -146,7 +156,7 @@ def describe_run(
             "weights": Path(model["path"]).name if model.get("path") else None,
             "sha256": model.get("sha256"),
         },
-        "input": describe_input(scan),
+        "input": {**describe_input(scan), "notes": [*scan.notes, *cautions(scan, found)]},
         "settings": {
             **settings,
             "pixel_scale": _numbers(found.scale, digits=6),

@@ -369,6 +369,7 @@ def test_page_without_lesions_opens_in_the_middle(browser: Browser, tmp_path: Pa
     browser.open(tmp_path / "none.html")
     assert shown(browser, 6)
     assert not browser.evaluate("document.getElementById('none').hidden")
+    assert text(browser, "#none") == "No lesion was found."
     for key in ("n", "p", "b"):
         browser.key(key)
     assert shown(browser, 6)

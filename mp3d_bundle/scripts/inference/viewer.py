@@ -26,6 +26,7 @@ import numpy as np
 
 from .detections import Lesion, SliceBoxes
 from .pictures import LUNG, display_window
+from .report import cautions
 from .scan import ScanLike
 
 # Soft tissue in 8 bits, and the knots (HU, grey) between which the picture of the whole range is linear.
@@ -217,6 +218,7 @@ def _page_data(
             _lesion_data(scan.hu, found, lesion, entry, shows_probability=own_notice == 0)
             for lesion, entry in zip(lesions, document["lesions"], strict=True)
         ],
+        "caution": " ".join(cautions(scan, found)),
         "about": _about(document, pictures),
     }
 

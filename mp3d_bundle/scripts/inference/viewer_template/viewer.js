@@ -398,6 +398,7 @@ const applyThreshold = () => {
   get("thresholdvalue").textContent = Number(threshold.value).toFixed(2);
   get("count").textContent = `${count} of ${data.lesions.length}`;
   get("none").hidden = count > 0;
+  if (!data.lesions.length) get("none").textContent = data.caution || "No lesion was found.";
   redraw();
 };
 

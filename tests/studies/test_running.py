@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,18 +84,11 @@ def test_results_are_read_where_they_are_of_this_run(planner: Planner) -> None:
 
 
 def test_a_second_study_is_kept_out(tmp_path: Path) -> None:
-    code = (
-        "import sys; from scripts.studies.running import alone_in\n"
-        f"try:\n    alone_in(__import__('pathlib').Path({str(tmp_path)!r})).__enter__()\n"
-        "except BlockingIOError as error:\n    sys.exit(str(error))"
-    )
-    root = Path(sys.modules["scripts"].__path__[0]).parent
-    with alone_in(tmp_path):
-        done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "another study is at work" in done.stderr
-    with alone_in(tmp_path):
-        pass
+    # The lock belongs to the open file, so that a second one in this process stands for another process.
+    with alone_in(tmp_path / "out"), pytest.raises(BlockingIOError, match="another study is at work"):
+        alone_in(tmp_path / "out").__enter__()
+    with alone_in(tmp_path / "out"):
+        assert (tmp_path / "out" / ".lock").is_file()
 
 
 def test_the_machine_is_named() -> None:

@@ -28,25 +28,62 @@ _PAPER_MARKERS = ("s", "D")
 Intervals = Mapping[str, Sequence[float] | None]
 
 
-def _draw_curve(axes: Axes, name: str, curve: FrocCurve, style: dict[str, Any], intervals: Intervals | None) -> None:
+def draw_line(axes: Axes, curve: FrocCurve, first: float, last: float, style: Mapping[str, Any]) -> str:
+    """Draw a FROC curve between two numbers of false positives.
+
+    Returns:
+        What its label must add: where it is dotted, nothing was measured; else nothing.
+    """
     end = float(curve.fps_per_image[-1]) if len(curve.scores) else 0.0
-    grid = np.geomspace(_FIRST, _LAST, 400)
+    grid = np.geomspace(first, last, 400)
     values = 100 * interpolate_curve(curve.fps_per_image, curve.sensitivity, grid.tolist(), curve.rule)
     inside = grid <= end
     axes.plot(grid[inside], values[inside], linewidth=2, **style)
-    # Beyond its last false positive the curve keeps its last value: dotted, as nothing was measured there.
+    # Beyond its last false positive the curve keeps its last value.
     axes.plot(grid[~inside], values[~inside], linewidth=1.5, linestyle=":", **style)
+    return "" if inside.all() else " (dotted: no more detections)"
+
+
+def bar(point: float, span: Sequence[float]) -> list[list[float]]:
+    """Lengths below and above ``point`` (per cent) of a bar for the interval ``span`` (shares).
+
+    A percentile interval need not hold the estimate, a bar must.
+    """
+    return [[max(point - 100 * span[0], 0.0)], [max(100 * span[1] - point, 0.0)]]
+
+
+def style_froc_axes(axes: Axes, ticks: Sequence[float], per: str, *, sensitivity_step: int = 10) -> None:
+    """Scales, labels and grid of a FROC figure.
+
+    Args:
+        axes: Where the curves are.
+        ticks: Numbers of false positives, rising; the first and the last end the axis.
+        per: What they are counted per: ``"image"`` or ``"volume"``.
+        sensitivity_step: Per cent between two lines of the grid.
+    """
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(ticks[0], ticks[-1])
+    axes.set_xticks(list(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(0, 100)
+    axes.set_yticks(range(0, 101, sensitivity_step))
+    axes.set_xlabel(f"false positives per {per}")
+    axes.set_ylabel("sensitivity, %")
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_curve(axes: Axes, name: str, curve: FrocCurve, style: dict[str, Any], intervals: Intervals | None) -> None:
+    dotted = draw_line(axes, curve, _FIRST, _LAST, style)
     points = 100 * sensitivity_at(curve)
     spans = [(intervals or {}).get(target_name(target)) for target in FPS_PER_IMAGE]
     axes.plot(FPS_PER_IMAGE, points, "o", markersize=5, clip_on=False, **style)
     for target, point, span in zip(FPS_PER_IMAGE, points, spans, strict=True):
         if span is not None:
-            # A percentile interval need not hold the estimate, a bar must.
-            bars = [[max(point - 100 * span[0], 0.0)], [max(100 * span[1] - point, 0.0)]]
-            axes.errorbar([target], [point], bars, capsize=4, linewidth=1.2, clip_on=False, **style)
-    label = f"{name} (bars: 95 %)" if any(spans) else name
-    if not inside.all():
-        label += " (dotted: no more detections)"
+            axes.errorbar([target], [point], bar(point, span), capsize=4, linewidth=1.2, clip_on=False, **style)
+    label = (f"{name} (bars: 95 %)" if any(spans) else name) + dotted
     axes.plot([], [], "o-", linewidth=2, markersize=5, label=label, **style)
 
 
@@ -100,18 +137,7 @@ def froc_figure(
         # The first curve lies on top.
         style = {"color": _COLOURS[index % len(_COLOURS)], "zorder": 3 + len(curves) - index}
         _draw_curve(axes, label, curve, style, (intervals or {}).get(name))
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(_FIRST, _LAST)
-    axes.set_xticks([_FIRST, *FPS_PER_IMAGE])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(0, 100)
-    axes.set_yticks(range(0, 101, 10))
-    axes.set_xlabel("false positives per image")
-    axes.set_ylabel("sensitivity, %")
-    axes.grid(color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    style_froc_axes(axes, [_FIRST, *FPS_PER_IMAGE], "image")
     figure.suptitle(f"FROC on {dataset_name}", fontsize=13, fontweight="bold")
     if notice:
         axes.set_title(textwrap.fill(notice, 90), fontsize=9.5, color="#b00020")

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..compare import read_evaluation
-from ..metrics.figures import write_froc_figure
+from ..metrics.figures import style_froc_axes, write_froc_figure
 from ..metrics.froc import MEAN_FPS_PER_IMAGE, interpolate_curve
 
 # Okabe and Ito's colours: told apart by colour-blind readers.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-_GRID = np.geomspace(0.25, 8.0, 200)
+_TICKS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+_GRID = np.geomspace(_TICKS[0], _TICKS[-1], 200)
 _PER_PANEL = 8
 
 
@@ -50,18 +50,7 @@ def _mean_curve(axes: Axes, label: str, folders: Sequence[Path], colour: str) ->
 
 
 def _style(axes: Axes, title: str) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(float(_GRID[0]), float(_GRID[-1]))
-    axes.set_xticks([0.25, 0.5, 1, 2, 4, 8])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(0, 100)
-    axes.set_yticks(range(0, 101, 20))
-    axes.set_xlabel("false positives per image")
-    axes.set_ylabel("sensitivity, %")
-    axes.grid(color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    style_froc_axes(axes, _TICKS, "image", sensitivity_step=20)
     if title:
         axes.set_title(title, fontsize=10)
     axes.legend(loc="upper left", fontsize=7.5, frameon=True, framealpha=0.8, edgecolor="none")

@@ -16,6 +16,27 @@ STRIDES = (4, 8, 16, 32, 64)
 SIZE_DIVISIBLE = 32
 
 
+def initialise_pyramid(fpn: FeaturePyramidNetwork) -> None:
+    """Start a pyramid as the released code does: Xavier-uniform weights, biases of zero."""
+    for module in fpn.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+
+def check_slabs(slabs: Tensor, num_slices: int) -> None:
+    """Refuse what is no batch of slabs of ``num_slices`` slices.
+
+    Raises:
+        ValueError: Unless ``slabs`` is ``(B, num_slices, H, W)``.
+    """
+    if slabs.ndim != 4 or slabs.shape[1] != num_slices:
+        raise ValueError(
+            f"Expected slabs of shape (B, {num_slices}, H, W): the network reads {num_slices} slices, "
+            f"got {tuple(slabs.shape)}."
+        )
+
+
 class SlabBackbone(nn.Module):
     """Slabs in, five 2D feature maps of the target slice out.
 
@@ -47,10 +68,7 @@ class SlabBackbone(nn.Module):
         self.body = body
         self.conversions = nn.ModuleList(conversion(channels, num_slices) for channels in body.out_channels)
         self.fpn = FeaturePyramidNetwork(body.out_channels, out_channels, LastLevelMaxPool())
-        for module in self.fpn.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        initialise_pyramid(self.fpn)
 
     def forward(self, slabs: Tensor) -> list[Tensor]:
         """Feature maps P2..P6.
@@ -64,11 +82,7 @@ class SlabBackbone(nn.Module):
         Raises:
             ValueError: If the slabs do not have ``num_slices`` slices.
         """
-        if slabs.ndim != 4 or slabs.shape[1] != self.num_slices:
-            raise ValueError(
-                f"Expected slabs of shape (B, {self.num_slices}, H, W): the network reads {self.num_slices} slices, "
-                f"got {tuple(slabs.shape)}."
-            )
+        check_slabs(slabs, self.num_slices)
         maps = self.body(slabs.unsqueeze(1))
         flat = [convert(volume) for convert, volume in zip(self.conversions, maps, strict=True)]
         pyramid = self.fpn(OrderedDict((f"p{level + 2}", level_map) for level, level_map in enumerate(flat)))

@@ -15,6 +15,7 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
+from .backbone import check_slabs, initialise_pyramid
 from .resnet2d import ResNet2d
 from .roi_heads import RoIHeads
 from .rpn import RegionProposalNetwork
@@ -60,10 +61,7 @@ class TripletBackbone(nn.Module):
         channels = body.out_channels[first_level - 2 :]
         top: ExtraFPNBlock = LastLevelMaxPool() if first_level == 2 else LastLevelP6P7(out_channels, out_channels)
         self.fpn = FeaturePyramidNetwork(channels, out_channels, top)
-        for module in self.fpn.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        initialise_pyramid(self.fpn)
         mean, deviation = torch.tensor(RGB_MEAN), torch.tensor(RGB_DEVIATION)
         self.register_buffer("colour_scale", (SLAB_DEVIATION / deviation).reshape(3, 1, 1), persistent=False)
         self.register_buffer("colour_shift", ((SLAB_MEAN - mean) / deviation).reshape(3, 1, 1), persistent=False)
@@ -88,11 +86,7 @@ class TripletBackbone(nn.Module):
         Raises:
             ValueError: If the slabs do not have ``num_slices`` slices.
         """
-        if slabs.ndim != 4 or slabs.shape[1] != self.num_slices:
-            raise ValueError(
-                f"Expected slabs of shape (B, {self.num_slices}, H, W): the network reads {self.num_slices} slices, "
-                f"got {tuple(slabs.shape)}."
-            )
+        check_slabs(slabs, self.num_slices)
         maps = self.body(self.as_images(slabs))[self.first_level - 2 :]
         pyramid = self.fpn({str(level): level_map for level, level_map in enumerate(maps)})
         return [level.unflatten(0, (-1, self.triplets)).flatten(1, 2) for level in pyramid.values()]

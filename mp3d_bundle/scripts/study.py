@@ -3,7 +3,8 @@
     python -m scripts.study --tables 1,2,3,4,5 --dataset_dir DIR --output DIR
 
 Run from the bundle's folder. Every run is a pair of ``python -m monai.bundle run`` commands that a user could type;
-``--dry_run`` prints them. Started again, the program goes on where it stopped and skips what is done.
+``--dry_run`` prints them. Started again, the program goes on where it stopped and skips what is done. Started several
+times at once with one output, say once for each GPU with its ``CUDA_VISIBLE_DEVICES``, the processes share the runs.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +91,29 @@ def test_a_second_study_is_kept_out(tmp_path: Path) -> None:
         alone_in(tmp_path / "out").__enter__()
     with alone_in(tmp_path / "out"):
         assert (tmp_path / "out" / ".lock").is_file()
+
+
+def test_a_run_is_done_by_one_study_at_a_time(planner: Planner, run: Run) -> None:
+    with alone_in(run.folder), pytest.raises(BlockingIOError, match=r"another study is at work in .*seed_0"):
+        execute(run, planner.places)
+    assert not (run.folder / "images.log").exists()
+    assert execute(run, planner.places)["steps"]["images"]["done"]
+
+
+def test_waiting_for_a_folder_ends_when_it_is_left(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def wait() -> None:
+        with alone_in(tmp_path, wait=True):
+            seen.append("second")
+
+    second = threading.Thread(target=wait)
+    with alone_in(tmp_path):
+        second.start()
+        time.sleep(0.05)
+        seen.append("first")
+    second.join(timeout=10)
+    assert seen == ["first", "second"]
 
 
 def test_the_machine_is_named() -> None:

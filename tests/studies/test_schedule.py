@@ -67,6 +67,39 @@ def test_later_seeds_run_at_the_rate_that_validation_chose(planner: Planner, exe
     assert chosen_rate(planner, setting, (), 0) == (None, {})
 
 
+def test_what_another_study_is_at_is_left_to_it_and_looked_at_again(
+    planner: Planner, executed: list[Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake, refusals = schedule.execute, iter([True, True])
+
+    def busy(run: Run, places: Places) -> Mapping[str, Any] | None:
+        if run.key.startswith("mp3d_9") and next(refusals, False):
+            raise BlockingIOError("at work")
+        return fake(run, places)
+
+    monkeypatch.setattr(schedule, "execute", busy)
+    monkeypatch.setattr(schedule, "_PAUSE_SECONDS", 0.0)
+    caplog.set_level("INFO")
+    assert campaign(planner, "1", ["mp3d_9", "mp3d_1"], (0, 1)).carry_out(lambda failed: None) == {}
+    assert [(run.key[:6], run.seed) for run in executed] == [
+        ("slices", 0), ("mp3d_9", 0), ("mp3d_9", 1), ("slices", 1),
+    ]  # fmt: skip
+    assert caplog.text.count("mp3d_9_scratch_2x, seed 0: another study is at it.") == 1
+
+
+def test_a_run_that_another_study_has_finished_is_taken_from_it(
+    planner: Planner, executed: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(run: Run, places: Places) -> Mapping[str, Any] | None:
+        finish(planner, run, ap50=0.5)
+        raise BlockingIOError("at work")
+
+    monkeypatch.setattr(schedule, "execute", other)
+    monkeypatch.setattr(schedule, "_PAUSE_SECONDS", 0.0)
+    assert campaign(planner, "1", ["mp3d_9"]).carry_out(lambda failed: None) == {}
+    assert executed == []
+
+
 def test_the_pre_training_comes_first_where_rows_need_it(planner: Planner) -> None:
     runs = list(campaign(planner, "4", ["pretrained_1x"]).all_runs())
     assert [run.key for run in runs] == ["pretraining", "mp3d_9_pretrained_1x"]

@@ -1,4 +1,4 @@
-"""Running what a study needs: once, resumable, one study at a time in a folder."""
+"""Running what a study needs: once, resumable, each run by one study at a time."""
 
 from __future__ import annotations
 
@@ -41,17 +41,21 @@ class RunFailed(RuntimeError):
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep a second study out of a folder.
+def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep other studies out of a folder.
+
+    Args:
+        folder: The folder; it is made if need be.
+        wait: Wait for another study to leave it.
 
     Raises:
-        BlockingIOError: If another study is at work there.
+        BlockingIOError: If another study is at work there, and not to be waited for.
         OSError: If the folder cannot be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(f"Expected a folder to itself, another study is at work in {folder}.") from error
         yield
@@ -89,12 +93,19 @@ def execute(run: Run, places: Places) -> dict[str, Any]:
 
     Raises:
         RunFailed: If a command fails, or the folder belongs to another run.
+        BlockingIOError: If another study is at this run.
     """
     if (done := read_result(run, places)) is not None:
         return done
     if run.needs is not None and not run.needs.is_file():
         how = "its own pre-training did not finish" if run.made_here else "see models/README.md for how to get them"
         raise RunFailed(f"{run.key} starts from the weights {run.needs}, which are not there: {how}.")
+    with alone_in(run.folder):
+        # Another study may have finished it since.
+        return read_result(run, places) or _carry_out(run, places)
+
+
+def _carry_out(run: Run, places: Places) -> dict[str, Any]:
     path = run.folder / STATE
     state = json.loads(path.read_text()) if path.is_file() else {"fingerprint": run.fingerprint(places), "steps": {}}
     for name, words in run.steps.items():

@@ -15,6 +15,8 @@ from .running import RunFailed, alone_in, execute, read_result
 
 logger = logging.getLogger(__name__)
 
+_PAUSE_SECONDS = 5.0
+
 
 def chosen_rate(planner: Planner, setting: Setting, rates: Sequence[float], seed: int) -> tuple[float | None, dict]:
     """The learning rate of a setting.
@@ -56,6 +58,7 @@ class Campaign:
     seeds: tuple[int, ...]
     rates: tuple[float, ...] = ()
     _failures: dict[str, str] = field(default_factory=dict)
+    _left: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if not self.rows or not self.seeds:
@@ -86,21 +89,39 @@ class Campaign:
     def carry_out(self, report: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
         """Do all runs; a failing one does not keep the others from running.
 
+        Several studies may be at work in one folder, say one for each GPU: what another is at is left to it.
+
         Args:
             report: Called with the failures after every run that was not there before, and at the end.
 
         Returns:
             What failed: key and seed, and why.
         """
-        with alone_in(self.planner.places.output):
-            if any(self.planner.run(setting, 0).made_here for setting in self.settings()):
-                self._try(pretraining_run(self.planner), report)
-            for seed in self.seeds:
-                for setting in self.settings():
-                    for rate in self._rates(setting, seed):
-                        self._try(self.planner.run(setting, seed, rate), report)
-            report(self._failures)
+        settings, (first, *later) = self.settings(), self.seeds
+        if any(self.planner.run(setting, 0).made_here for setting in settings):
+            self._share([pretraining_run(self.planner)], report)
+        self._share(self._runs(settings, first), report)
+        for seed in later:
+            # Here and not before: the rates are chosen by the runs of the first seed.
+            self._share(self._runs(settings, seed), report)
+        self._report(report)
         return self._failures
+
+    def _runs(self, settings: Sequence[Setting], seed: int) -> list[Run]:
+        return [self.planner.run(setting, seed, rate) for setting in settings for rate in self._rates(setting, seed)]
+
+    def _share(self, runs: Sequence[Run], report: Callable[[Mapping[str, str]], None]) -> None:
+        """Do runs, those last that another study is at: it may end without finishing them."""
+        waiting = list(runs)
+        while waiting:
+            busy = [run for run in waiting if not self._try(run, report)]
+            if len(busy) == len(waiting):
+                time.sleep(_PAUSE_SECONDS)
+            waiting = busy
+
+    def _report(self, report: Callable[[Mapping[str, str]], None]) -> None:
+        with alone_in(self.planner.places.output, wait=True):
+            report(self._failures)
 
     def _rates(self, setting: Setting, seed: int) -> Sequence[float | None]:
         if not self.rates or (seed == self.seeds[0]):
@@ -108,19 +129,26 @@ class Campaign:
         best, _ = chosen_rate(self.planner, setting, self.rates, self.seeds[0])
         return () if best is None else (best,)
 
-    def _try(self, run: Run, report: Callable[[Mapping[str, str]], None]) -> None:
+    def _try(self, run: Run, report: Callable[[Mapping[str, str]], None]) -> bool:
+        """Do a run; False if another study is at it."""
         name = f"{run.key}, seed {run.seed}" + ("" if run.rate is None else f", rate {run.rate:g}")
         try:
             if read_result(run, self.planner.places) is not None:
                 logger.info("%s: done before.", name)
-                return
+                return True
             start = time.monotonic()
             result = execute(run, self.planner.places)
+        except BlockingIOError:
+            if name not in self._left:
+                logger.info("%s: another study is at it.", name)
+            self._left.add(name)
+            return False
         except (RunFailed, OSError, ValueError, KeyError) as error:
             logger.error("%s: failed. %s", name, error)
             self._failures[name] = str(error)
-            return
+            return True
         figures = result.get("metrics")
         found = "" if figures is None else f", MAP@0.5 {100 * figures['ap50']:.1f}"
         logger.info("%s: %.0f s%s.", name, time.monotonic() - start, found)
-        report(self._failures)
+        self._report(report)
+        return True

@@ -179,7 +179,7 @@ class Planner:
     def _training(self, setting: Setting, folder: Path, *, seed: int, rate: float | None) -> tuple[str, ...]:
         overlays = [*self.profile.overlays, *self._overlays(setting)]
         options: dict[str, Any] = {"dataset_dir": self.places.dataset_dir, "output_dir": folder, "seed": seed}
-        options |= self.profile.training_options
+        options |= {**self.profile.training_options, **self.profile.setting_options.get(setting.name, {})}
         units = self.study.schedules[setting.schedule]
         if self.epochs_1x is not None:
             epochs = units * self.epochs_1x
@@ -206,4 +206,5 @@ class Planner:
             "seed": seed,
         }
         configs = ["configs/evaluate.json", *map(overlay_file, overlays)]
-        return bundle_words("evaluating", configs, {**options, **self.profile.evaluation_options})
+        options |= {**self.profile.evaluation_options, **self.profile.setting_options.get(setting.name, {})}
+        return bundle_words("evaluating", configs, options)

@@ -88,6 +88,7 @@ class Profile:
         evaluation_overlays: The same for the evaluation.
         training_options: Further options of every training.
         evaluation_options: Further options of every evaluation.
+        setting_options: Further options of a setting's trainings and evaluations, by its name.
         rate_keys: Config keys that hold the learning rate.
         imagenet_overlays: Overlays of a start from ImageNet; none to start from scratch in its place.
         scratch_tables: Tables whose pre-trained rows start from scratch.
@@ -100,6 +101,7 @@ class Profile:
     evaluation_overlays: tuple[str, ...] = ()
     training_options: Mapping[str, Any] = field(default_factory=dict)
     evaluation_options: Mapping[str, Any] = field(default_factory=dict)
+    setting_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rate_keys: tuple[str, ...] = ()
     imagenet_overlays: tuple[str, ...] = ()
     scratch_tables: tuple[str, ...] = ()
@@ -207,6 +209,9 @@ def _check(study: Study, path: Path) -> None:
     for setting in study.settings.values():
         if setting.start not in STARTS or setting.schedule not in study.schedules:
             raise ValueError(f"Expected a known start and schedule, got {setting} in {path}.")
+    for profile in study.profiles.values():
+        if unknown := set(profile.setting_options) - set(study.settings):
+            raise ValueError(f"Expected options of known settings, got {sorted(unknown)} in {path}.")
     for table in study.tables.values():
         for row in table.rows:
             if len(row.paper) != len(COLUMNS):

@@ -144,11 +144,16 @@ def test_overlays_are_short_and_say_what_they_are(path: Path) -> None:
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
 def test_overlays_of_a_row_name_table_row_and_number_at_once(path: Path) -> None:
-    if axis(path) not in SHAPING - {"head", "size"} | {"schedule", "subset", "init"}:
-        return
     head = " ".join(line for line in path.read_text().splitlines()[:2] if line.startswith("#"))
     assert re.search(r"Tables? [1-5]\b|No row of the paper", head), head
     assert "No row" in head or re.search(r"\b[5-9]\d\.\d\d\b", head), head
+
+
+def test_several_gpus_start_as_one_does() -> None:
+    def steps(name: str) -> list[str]:
+        return [step["_target_"] for step in load(CONFIGS / name)["initialize"] if isinstance(step, dict)]
+
+    assert steps("multi_gpu_train.json") == steps("train.json")
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda path: path.stem)

@@ -9,6 +9,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import Bottleneck
 
@@ -46,6 +47,21 @@ def test_a_file_of_torchvision_is_loaded_whole(weights: Path, caplog: pytest.Log
     assert all(torch.equal(tensor, heads[name]) for name, tensor in detector.rpn.state_dict().items())
     assert str(weights) in caplog.text
     assert "all other parts start fresh" in caplog.text
+
+
+def test_a_file_from_before_batch_norms_counted_is_loaded_whole(tmp_path: Path) -> None:
+    # torchvision's ResNet-50 of ImageNet is one: 267 tensors, all of them parameters, where ResNet has 320.
+    state = {name: tensor for name, tensor in source().state_dict().items() if "num_batches_tracked" not in name}
+    torch.save({name: nn.Parameter(tensor) for name, tensor in state.items()}, tmp_path / "old.pth")
+    detector, expected = network(), source()
+    start_from_imagenet(detector, tmp_path / "old.pth")
+    body = detector.backbone.body
+    assert torch.equal(body.stages[2][0].bn1.running_mean, expected.layer3[0].bn1.running_mean)  # type: ignore[index, union-attr]
+    assert torch.equal(body.stages[0][0].conv2.weight, expected.layer1[0].conv2.weight)  # type: ignore[index, union-attr]
+    del state["bn1.running_mean"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(ValueError, match=r"1 missing \(stem\.norm\.running_mean\)"):
+        start_from_imagenet(network(), tmp_path / "less.pth")
 
 
 def test_no_source_changes_nothing() -> None:

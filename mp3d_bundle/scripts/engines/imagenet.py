@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 from torchvision.models import ResNet50_Weights
@@ -45,8 +46,14 @@ def start_from_imagenet(network: nn.Module, source: str | Path | None) -> None:
         )
     state = _download() if source == DOWNLOAD else _read(source)
     where = WEIGHTS.url if source == DOWNLOAD else str(source)
-    load_state(body, from_torchvision(state), where)
+    load_state(body, {**_counters(body), **from_torchvision(state)}, where)
     logger.info("Started from the ImageNet weights of %s: the 2D body loaded; all other parts start fresh.", where)
+
+
+def _counters(body: nn.Module) -> dict[str, Tensor]:
+    """Zero for the batches that each batch norm has seen: files from before PyTorch 0.4.1 do not hold this number."""
+    names = [name for name in body.state_dict() if name.endswith(".num_batches_tracked")]
+    return {name: torch.zeros((), dtype=torch.int64) for name in names}
 
 
 def _download() -> Mapping[str, Tensor]:

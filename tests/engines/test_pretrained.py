@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,30 @@ import pytest
 import torch
 
 from scripts.engines.pretrained import start_from
-from scripts.networks import CenterCrop, FasterRCNN, ResNet3d, TwoStageHead, mp3d_fpn
+from scripts.networks import (
+    CenterCrop,
+    FasterRCNN,
+    OneStageDetector,
+    ResNet2d,
+    ResNet3d,
+    TwoStageHead,
+    fpn_3dce,
+    mp3d_fpn,
+    mp3d_retinanet,
+)
 from scripts.weights import write_atomically
 
 
 def narrow(num_slices: int, **options: Any) -> FasterRCNN:
-    torch.manual_seed(num_slices)
+    torch.manual_seed(options.pop("seed", num_slices))
     body = ResNet3d(layers=(1, 1, 1, 1), width=options.pop("width", 4))
     return mp3d_fpn(num_slices, body=body, fpn_channels=8, head=TwoStageHead(fc_channels=8), **options)
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> tuple[Path, FasterRCNN]:
-    network = narrow(3)
+    # Another seed than that of the networks under test: what is loaded must differ from what was there.
+    network = narrow(3, seed=100)
     path = tmp_path / "coco.pt"
     write_atomically({"model": network.state_dict(), "network": {}, "info": {}}, path)
     return path, network
@@ -38,6 +50,7 @@ def test_the_body_is_loaded_and_the_heads_are_not(source: tuple, num_slices: int
     path, stored = source
     network = narrow(num_slices)
     head = network.rpn.head.cls_logits.weight.clone()
+    assert not torch.equal(next(network.backbone.body.parameters()), next(stored.backbone.body.parameters()))
     start_from(network, path, transfer=transfer)
     for name, tensor in network.backbone.body.state_dict().items():
         assert torch.equal(tensor, stored.backbone.body.state_dict()[name])
@@ -143,6 +156,55 @@ def test_the_log_names_a_head_of_eighty_classes_and_what_a_backbone_file_lacks(
         start_from(narrow(5), tmp_path / "body.pt", transfer="centre")
     assert "none in the file: 0 loaded, 4 made: centre" in caplog.text
     assert "nothing, it holds no more" in caplog.text
+
+
+def one_stage(num_slices: int) -> OneStageDetector:
+    body = ResNet3d(layers=(1, 1, 1, 1), width=4)
+    return mp3d_retinanet(num_slices, body=body, fpn_channels=8)
+
+
+def test_a_one_stage_detector_starts_and_is_started_from_like_any_other(
+    source: tuple, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, stored = source
+    network, same = one_stage(9), one_stage(3)
+    start_from(network, path, transfer="centre")
+    weights = network.get_parameter("network.feature_extractor.conversions.2.conv.weight")[:, :, 0, 0]
+    assert torch.equal(weights, torch.eye(9)[4].expand(weights.shape))
+    start_from(same, path)
+    kept = same.get_parameter("network.feature_extractor.conversions.0.conv.weight")[:, :, 0, 0]
+    assert torch.equal(kept, gtm(stored))
+    write_atomically({"model": same.state_dict()}, tmp_path / "one_stage.pt")
+    with caplog.at_level(logging.INFO):
+        start_from(two := narrow(3), tmp_path / "one_stage.pt")
+    assert torch.equal(gtm(two), gtm(stored))
+    body = stored.backbone.body.state_dict()
+    assert all(torch.equal(tensor, body[name]) for name, tensor in two.backbone.body.state_dict().items())
+    assert "one-stage head (" in caplog.text
+
+
+def test_a_2d_network_is_told_where_to_start_from(source: tuple) -> None:
+    flat = fpn_3dce(3, body=ResNet2d((1, 1, 1, 1), width=4), fpn_channels=8, head=TwoStageHead(fc_channels=8))
+    with pytest.raises(ValueError, match=r"3D body for the weights of .*coco\.pt, got one with a 2D body.*--imagenet"):
+        start_from(flat, source[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        ({"state_dict": {"backbone.layer1.0.conv1.weight": torch.ones(1)}}, "scripts.convert_checkpoint"),
+        ({"conv1.weight": torch.ones(1)}, "--imagenet takes it"),
+    ],
+)
+def test_weights_of_another_kind_are_told_their_way(tmp_path: Path, content: dict, advice: str) -> None:
+    write_atomically(content, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=rf"got none in .*other\.pth.*{re.escape(advice)}"):
+        start_from(narrow(3), tmp_path / "other.pth")
+
+
+def test_a_wrong_transfer_is_named_without_a_file_too() -> None:
+    with pytest.raises(ValueError, match="'middle'"):
+        start_from(narrow(3), None, transfer="middle")
 
 
 def test_bad_files_are_named(source: tuple, tmp_path: Path) -> None:

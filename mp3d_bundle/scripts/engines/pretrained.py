@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..networks import ResNet2d
 from ..weights import load_state, read_tensors
 
 logger = logging.getLogger(__name__)
 
 BODY = "backbone.body."
 CONVERSIONS = "backbone.conversions."
+# MONAI's one-stage detector keeps its backbone here.
+_ONE_STAGE = "network.feature_extractor."
 
 
 def _fresh(own: Tensor, stored: Tensor | None) -> Tensor:
@@ -79,29 +83,48 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no body that fits, or ``transfer`` is none of the three.
+        ValueError: If it holds no body that fits, the network has no 3D body, or ``transfer`` is none of the three.
     """
-    if path is None:
-        return
     if transfer not in TRANSFERS:
         raise ValueError(f"Expected a transfer of the group transform out of {sorted(TRANSFERS)}, got {transfer!r}.")
-    content = read_tensors(path)
-    state = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not any(str(name).startswith(BODY) for name in state):
-        raise ValueError(f"Expected a weights file with a 3D body under {BODY}*, got none in {path}.")
+    if path is None:
+        return
+    own = network.get_submodule(BODY.rstrip("."))
+    if isinstance(own, ResNet2d):
+        raise ValueError(
+            f"Expected a network with a 3D body for the weights of {path}, got one with a 2D body. Those start from "
+            "ImageNet (init_imagenet in the place of init_coco, --imagenet FILE in that of --pretrained)."
+        )
+    state = _read(path)
     body = {name.removeprefix(BODY): tensor for name, tensor in state.items() if name.startswith(BODY)}
-    load_state(network.get_submodule(BODY.rstrip(".")), body, str(path))
-    conversions = [name for name, _ in network.named_parameters() if name.startswith(CONVERSIONS)]
-    loaded = [name for name in conversions if _load_conversion(network.get_parameter(name), state.get(name), transfer)]
+    load_state(own, body, str(path))
+    conversions = dict(network.get_submodule(CONVERSIONS.rstrip(".")).named_parameters(prefix=CONVERSIONS.rstrip(".")))
+    loaded = sum(_load_conversion(weights, state.get(name), transfer) for name, weights in conversions.items())
     logger.info("Started from %s: %d tensors of the 3D body loaded, every one.", path, len(body))
     if conversions:
-        logger.info("%s", _told(network, state, conversions, loaded=len(loaded), transfer=transfer))
+        logger.info("%s", _told(state, conversions, loaded=loaded, transfer=transfer))
     left = [f"{part} ({count} tensors)" for part, count in _left(state).items()]
     logger.info(
         "Not loaded from %s: %s. The pyramid and the heads of this network start fresh.",
         path,
         ", ".join(left) or "nothing, it holds no more",
     )
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by their names in a two-stage detector."""
+    content = read_tensors(path)
+    state = content.get("model") if isinstance(content, Mapping) else None
+    names = {str(name) for name in state} if isinstance(state, Mapping) else set()
+    if isinstance(state, Mapping) and any(name.startswith((BODY, _ONE_STAGE + "body.")) for name in names):
+        return {re.sub(f"^{re.escape(_ONE_STAGE)}", "backbone.", str(name)): state[name] for name in state}
+    kinds = names | ({str(name) for name in content} if isinstance(content, Mapping) else set())
+    advice = ""
+    if "state_dict" in kinds or any(name.startswith("backbone.layer") for name in kinds):
+        advice = " It looks like one of the authors' files: translate it with python -m scripts.convert_checkpoint."
+    elif "conv1.weight" in kinds:
+        advice = " It looks like torchvision's: --imagenet takes it, for a network with a 2D body."
+    raise ValueError(f"Expected a weights file with a 3D body under {BODY}*, got none in {path}.{advice}")
 
 
 def _load_conversion(parameter: Tensor, stored: Tensor | None, transfer: str) -> bool:
@@ -115,10 +138,9 @@ def _load_conversion(parameter: Tensor, stored: Tensor | None, transfer: str) ->
     return False
 
 
-def _told(
-    network: nn.Module, state: Mapping[str, Tensor], conversions: list[str], *, loaded: int, transfer: str
-) -> str:
-    own, stored = network.get_parameter(conversions[0]), state.get(conversions[0])
+def _told(state: Mapping[str, Tensor], conversions: Mapping[str, Tensor], *, loaded: int, transfer: str) -> str:
+    name, own = next(iter(conversions.items()))
+    stored = state.get(name)
     held = "none in the file" if stored is None else f"for {stored[0].numel()} slices in the file"
     made = len(conversions) - loaded
     how = f": {transfer}, {_HOW[transfer]}" if made else ""
@@ -132,6 +154,7 @@ def _left(state: Mapping[str, Tensor]) -> dict[str, int]:
         "backbone": "pyramid",
         "roi_heads": "RoI head" if classes is None else f"RoI head for {len(classes) - 1} classes",
         "rpn": "RPN",
+        "network": "one-stage head",
     }
     others = [str(name).split(".")[0] for name in state if not str(name).startswith((BODY, CONVERSIONS))]
     return {names.get(part, part): count for part, count in sorted(Counter(others).items())}

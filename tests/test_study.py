@@ -57,12 +57,51 @@ def test_every_row_of_the_paper_has_its_commands(
         ({"tables": ""}, "at least one row"),
         ({"num_worker": 3}, "got --num_worker"),
         ({"epochs_1x": 0}, "epochs for --epochs_1x"),
+        ({"pretrained": "coco.pt"}, "no --pretrained: it differs from row to row.*--weights FILE"),
+        ({"max_epochs": 3}, "no --max_epochs.*--epochs_1x N"),
+        ({"seed": 3}, "no --seed: .*--seeds 0,1,2"),
+        ({"train_fraction": 0.5}, "no --train_fraction"),
     ],
 )
 def test_bad_options_are_named(data: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         study(str(data), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
+
+
+def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_weights_go_to_the_pre_trained_rows_alone(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, imagenet = tmp_path / "coco.pt", tmp_path / "resnet.pth"
+    for file in (weights, imagenet):
+        file.touch()
+    study(str(data), str(tmp_path / "out"), dry_run=True, weights=str(weights), imagenet=str(imagenet))
+    for line in lines_of(capsys):
+        if " evaluating " in line:
+            assert str(weights) not in line
+            continue
+        flat = "fpn_3dce" in line or "retinanet" in line
+        assert (f"--imagenet {imagenet}" in line) == flat
+        assert ("--pretrained" in line) == ("_pretrained_" in line)
+        if "_pretrained_" in line:
+            own = {"backbone_mr3d": "models/coco_mr3d.pt", "pooling_isotropic": "models/coco_isotropic.pt"}
+            name = next((file for part, file in own.items() if part in line), str(weights))
+            assert f"--pretrained {name}" in line
+    with pytest.raises(FileNotFoundError, match=r"--weights, but there is no file .*none\.pt"):
+        study(str(data), str(tmp_path / "out"), weights=str(tmp_path / "none.pt"))
+
+
+def test_options_that_the_evaluation_knows_go_there_too(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study(str(data), str(tmp_path / "out"), tables=3, dry_run=True, test_scale=384, log_interval=5)
+    for line in lines_of(capsys):
+        assert "--test_scale 384" in line
+        assert ("--log_interval 5" in line) == (" training " in line)
 
 
 def test_bad_places_are_named(data: Path, tmp_path: Path) -> None:

@@ -26,6 +26,15 @@ from .studies.page import Findings, write_page
 from .studies.plan import load_study
 from .studies.schedule import Campaign
 
+_OWN = ("extra", "epochs_1x", "weights", "imagenet", "page_only")
+# Keys of configs/train.json by which the rows differ, with what to do in their place.
+_ROWS = {
+    "pretrained": " --weights FILE names the weights of the pre-trained rows.",
+    "max_epochs": " --epochs_1x N sets the length of the 1x schedule.",
+    "seed": " --seeds 0,1,2 sets the seeds.",
+    **dict.fromkeys(("milestones", "train_fraction", "num_slices", "output_dir", "ckpt_dir", "notice"), ""),
+}
+
 
 def _words(value: Any) -> tuple[str, ...]:
     """``1,2`` however fire has read it, as texts."""
@@ -69,9 +78,11 @@ def study(
         learning_rates: Rates to try for every row with the first seed; the best on the validation split is used for
             all seeds.
         dry_run: Print the commands and do nothing.
-        options: ``extra``: overlays put on top of all rows; ``epochs_1x``: length of the 1x schedule, for short
-            runs; ``page_only``: write the page of what has been run, and run nothing; anything else is handed on to
-            every training (``--num_workers 8``).
+        options: ``extra``: overlays put on top of all rows; ``weights``: the file from which pre-trained rows start
+            (MR3D and isotropic pooling have their own, see docs/rows.md); ``imagenet``: torchvision's ResNet-50 for
+            the 2D baselines, where it cannot be downloaded; ``epochs_1x``: length of the 1x schedule, for short runs;
+            ``page_only``: write the page of what has been run, and run nothing; anything else is handed on to every
+            training, and to every evaluation that knows it (``--num_workers 8``).
 
     Raises:
         ValueError: If a table, row, seed, rate or profile is unknown, or two rows would write the same folder.
@@ -83,10 +94,8 @@ def study(
         raise ValueError(f"Expected a profile out of {', '.join(content.profiles)}, got {profile!r}.")
     places = Places(Path(str(dataset_dir)), Path(str(output)))
     data_fingerprint(places.dataset_dir)
-    extra = _words(options.pop("extra", ""))
-    epochs, page_only = options.pop("epochs_1x", None), options.pop("page_only", False)
-    _check(extra, options, epochs)
-    planner = Planner(content, content.profiles[profile], places, Options(extra, options, epochs))
+    chosen, page_only = _options(options), options.pop("page_only", False)
+    planner = Planner(content, content.profiles[profile], places, chosen)
     rates = _numbers(learning_rates, "learning_rates", float)
     campaign = Campaign(planner, content.select(_words(tables), _words(rows)), _numbers(seeds, "seeds", int), rates)
     if dry_run:
@@ -106,8 +115,10 @@ def study(
     print(f"Wrote {places.output / 'study.md'}.")
 
 
-def _check(extra: Sequence[str], options: Mapping[str, Any], epochs: Any) -> None:
-    """Find out before the first run what every run would fail on."""
+def _options(given: Mapping[str, Any]) -> Options:
+    """The options of all runs; what every run would fail on is found out before the first."""
+    extra, epochs = _words(given.get("extra", "")), given.get("epochs_1x")
+    files = {name: None if given.get(name) is None else str(given[name]) for name in ("weights", "imagenet")}
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
         raise ValueError(f"Expected a whole number of epochs for --epochs_1x, got {epochs!r}.")
     for name in extra:
@@ -115,10 +126,24 @@ def _check(extra: Sequence[str], options: Mapping[str, Any], epochs: Any) -> Non
             raise FileNotFoundError(
                 f"Expected an overlay at {overlay_file(name)} for --extra, but there is no such file."
             )
-    known = json.loads((CONFIGS / "train.json").read_text())
-    for name in options:
-        if name.replace("::", "#").partition("#")[0] not in known:
+    for name, file in files.items():
+        if file is not None and not Path(file).is_file():
+            raise FileNotFoundError(f"Expected a weights file for --{name}, but there is no file {file}.")
+    trained, scored = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "evaluate"))
+    handed = {name: value for name, value in given.items() if name not in _OWN}
+    for name in handed:
+        key = name.replace("::", "#").partition("#")[0]
+        if key in _ROWS:
+            raise ValueError(f"Expected no --{name}: it differs from row to row, and the study sets it.{_ROWS[key]}")
+        if key not in trained:
             raise ValueError(f"Expected an option of the study or a key of configs/train.json, got --{name}.")
+    return Options(
+        extra=extra,
+        training=handed,
+        evaluation={name: value for name, value in handed.items() if name in scored},
+        epochs_1x=epochs,
+        **files,
+    )
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -47,12 +47,19 @@ class Options:
     Attributes:
         extra: Overlay files put on top of everything.
         training: Options handed on to every training.
+        evaluation: Options handed on to every evaluation.
         epochs_1x: Epochs of the 1x schedule in place of the profile's.
+        weights: Weights file of the pre-trained rows in place of the profile's; rows that name one of their own, as
+            that of another body, keep it.
+        imagenet: File with torchvision's ResNet-50 for the 2D baselines; None to download it.
     """
 
     extra: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
     epochs_1x: int | None = None
+    weights: str | None = None
+    imagenet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,8 +179,8 @@ class Planner:
     def _weights(self, setting: Setting) -> tuple[Path | None, bool]:
         if setting.start != "pretrained":
             return None, False
-        named = setting.weights if self.profile.weights else None
-        chosen = named or self.profile.weights
+        common = self.options.weights or self.profile.weights
+        chosen = (setting.weights or common) if common else None
         return (Path(chosen), False) if chosen else (self.places.pretrained, True)
 
     def _training(self, setting: Setting, folder: Path, *, seed: int, rate: float | None) -> tuple[str, ...]:
@@ -192,6 +199,8 @@ class Planner:
         weights, _ = self._weights(setting)
         if weights is not None:
             options["pretrained"] = weights
+        if setting.start == "imagenet" and self.options.imagenet is not None:
+            options["imagenet"] = self.options.imagenet
         if rate is not None:
             options |= dict.fromkeys(self.profile.rate_keys, rate)
         configs = ["configs/train.json", *map(overlay_file, [*overlays, *self.options.extra])]
@@ -207,4 +216,4 @@ class Planner:
         }
         configs = ["configs/evaluate.json", *map(overlay_file, overlays)]
         options |= {**self.profile.evaluation_options, **self.profile.setting_options.get(setting.name, {})}
-        return bundle_words("evaluating", configs, options)
+        return bundle_words("evaluating", configs, {**options, **self.options.evaluation})

@@ -72,6 +72,38 @@ def test_unknown_keys_and_wrong_types_are_named(base: Path, changes: dict[str, A
         check_config(parser(**changes))
 
 
+def test_a_key_of_another_workflow_is_refused(base: Path) -> None:
+    (base / "evaluate.json").write_text(json.dumps({"checkpoint": "model.pt", "num_slices": 9, "evaluating": []}))
+    (base / "overlay.json").write_text(json.dumps({"train#epochs": 3, "colours": "BGR"}))
+    with pytest.raises(
+        ValueError, match=r"Config key checkpoint belongs to evaluate\.json, and nothing in train\.json reads it"
+    ):
+        check_config(parser(checkpoint="mine.pt"))
+    check_config(parser(colours="RGB", train__epochs=3))
+    check_config(ConfigParser({"checkpoint": "mine.pt", "num_slices": 9, "evaluating": []}))
+    # A config of one's own that is made of none of ours is not told what to read.
+    check_config(ConfigParser({"checkpoint": "mine.pt", "num_slices": 9}))
+
+
+@pytest.mark.parametrize(
+    ("files", "option", "value", "owner"),
+    [
+        (["train"], "checkpoint", "mine.pt", "evaluate.json"),
+        (["evaluate"], "pretrained", "mine.pt", "train.json"),
+        (["train", "pretrain_coco"], "annotations", "mine.json", "evaluate_coco.json"),
+        (["evaluate", "evaluate_coco"], "num_classes", 7, "pretrain_coco.json"),
+        (["inference"], "max_epochs", 3, "train.json"),
+    ],
+)
+def test_options_of_the_wrong_command_are_refused(files: list[str], option: str, value: Any, owner: str) -> None:
+    names = [str(config_module.CONFIGS / f"{name}.json") for name in files]
+    config = ConfigParser(ConfigParser.load_config_files(names))
+    check_config(config)
+    config[option] = value
+    with pytest.raises(ValueError, match=rf"Config key {option} belongs to .*{owner}"):
+        check_config(config)
+
+
 def test_a_config_can_check_itself(base: Path) -> None:
     merged = parser(_check={"_target_": "scripts.engines.check_config"}, dataset_dirr=1)
     with pytest.raises(RuntimeError) as caught:

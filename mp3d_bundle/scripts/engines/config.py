@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,10 @@ def plain_config(parser: ConfigParser, key: str) -> Any:
     return value
 
 
-def _entry_configs() -> list[dict[str, Any]]:
+def _entry_configs() -> dict[str, dict[str, Any]]:
+    """The bundle's own configs by file name."""
     files = sorted(CONFIGS.glob("*.json"))
-    return [_nested(json.loads(file.read_text())) for file in files if file.name != "metadata.json"]
+    return {file.name: _nested(json.loads(file.read_text())) for file in files if file.name != "metadata.json"}
 
 
 def _nested(config: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +73,20 @@ def _nested(config: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(part, {})
         node[last] = value
     return nested
+
+
+def _elsewhere(config: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a complaint for each key that only configs know of which this one is not made.
+
+    ``training --checkpoint FILE`` would train from scratch without a word: the key belongs to the evaluation.
+    """
+    used = {name for name, entry in entries.items() if set(entry) <= set(config)}
+    known = {key for name in used for key in entries[name]}
+    for key in config:
+        owners = [name for name, entry in entries.items() if key in entry]
+        if used and owners and key not in known:
+            unread = f"nothing in {' or '.join(sorted(used))} reads it"
+            yield f"config key {key} belongs to {' and '.join(owners)}, and {unread}"
 
 
 def _strays(config: dict[str, Any], known: list[dict[str, Any]], prefix: str = "") -> Iterator[str]:
@@ -106,8 +121,9 @@ def check_config(parser: ConfigParser | None = None) -> None:
     """Refuse config keys that the bundle does not know, and numbers and switches of the wrong type.
 
     MONAI takes a misspelt override (``--dataset_dirr``) or overlay key without a word. Every key of the
-    merged config must therefore exist in one of the bundle's own ``configs/*.json``; keys that begin with
-    an underscore are free for own use, and arguments under a ``_target_`` are left to Python.
+    merged config must therefore exist in one of the bundle's own ``configs/*.json``, and at the top level in one
+    of those of which the config is made; keys that begin with an underscore are free for own use, and arguments
+    under a ``_target_`` are left to Python.
 
     Args:
         parser: Parser of the config; by default the one that calls this function.
@@ -118,7 +134,8 @@ def check_config(parser: ConfigParser | None = None) -> None:
     parser = parser or current_parser()
     if parser is None:
         raise ValueError("Expected to be called from a config, or with its parser.")
-    for complaint in _strays(dict(parser.get()), _entry_configs()):
+    config, entries = dict(parser.get()), _entry_configs()
+    for complaint in (*_strays(config, list(entries.values())), *_elsewhere(config, entries)):
         raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")
     _check_device(parser.get("device"))
 

@@ -143,6 +143,7 @@ def spoil(table: str, place: int, **changes: Any) -> dict[str, Any]:
         (spoil("annotations", 0, bbox=...), r"the key 'bbox'.*annotation 0"),
         (spoil("annotations", 0, id="1"), r"whole number as id, got '1'"),
         (spoil("images", 1, id=12), r"image id once, got 12 again in .*image 1 \(a\.jpg\)"),
+        (spoil("images", 1, file_name="b.jpg"), r"each image once, got the file_name b\.jpg again in .*image 1"),
         (spoil("images", 1, width=...), r"the key 'width'.*image 1"),
         (spoil("images", 1, width=0), r"at least 1 x 1 pixels, got 30 x 0"),
         (spoil("images", 1, height="30"), r"whole number as height"),
@@ -168,7 +169,11 @@ def test_both_files_must_have_the_same_categories(tmp_path: Path) -> None:
     write(tmp_path, spoil("categories", 2, id=8), "other.json")
     records = load(tmp_path)
     assert load(tmp_path, like=records)[0]["categories"] == records[0]["categories"]
-    with pytest.raises(ValueError, match=r"labels\.json.* has id 7 where .*other\.json has 8"):
+    with pytest.raises(ValueError, match=r"labels\.json.* has id 7 \(train\) where .*other\.json has 8 \(train\)"):
+        load(tmp_path, annotations="other.json", like=records)
+    # Tools that number categories as they meet them give the same ids to other names.
+    write(tmp_path, spoil("categories", 2, name="tram"), "other.json")
+    with pytest.raises(ValueError, match=r"has id 7 \(train\) where .*other\.json has 7 \(tram\)"):
         load(tmp_path, annotations="other.json", like=records)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 
 from scripts.data.coco import Categories
-from scripts.engines import to_coco_case
-from scripts.metrics.coco import check_coco_cases
+from scripts.engines import CocoReport, to_coco_case
+from scripts.inference.photographs import draw_photograph
+from scripts.metrics.coco import CocoMetrics, check_coco_cases
 
 
 def data(boxes: list[list[float]], labels: list[int]) -> dict:
@@ -42,6 +46,16 @@ def test_labels_become_category_ids_and_boxes_original_pixels() -> None:
     assert case["boxes"].tolist() == [[1.0, 2.0, 10.0, 20.0], [0.0, 0.0, 4.0, 4.0]]
     assert (case["id"], case["image_id"], case["width"], case["height"]) == ("000000000139", 139, 80, 50)
     assert case["truth"]["crowd"].tolist() == [False, True]
+
+
+def test_a_turned_photograph_is_drawn_as_it_was_read(tmp_path: Path) -> None:
+    # The camera says "turned"; the labels, and so the boxes, are those of the picture as it is stored.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 50), "white").save(tmp_path / "turned.jpg", exif=exif)
+    case = to_coco_case(data([[10.0, 10.0, 150.0, 90.0]], [2]))["case"] | {"image": str(tmp_path / "turned.jpg")}
+    report = CocoReport(tmp_path, CocoMetrics(), categories=Categories((1, 13, 90), ("person", "sign", "brush")))
+    assert report._picture(case).size == draw_photograph(np.zeros((50, 80, 3), dtype=np.uint8), [], []).size
 
 
 def test_no_detection_is_a_case_too() -> None:

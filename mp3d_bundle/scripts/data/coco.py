@@ -145,20 +145,24 @@ def _check_categories(categories: Categories, num_classes: int, like: Sequence[R
     if len(categories.ids) != num_classes:
         raise ValueError(
             f"Expected {num_classes} categories, as many as the network has classes, got {len(categories.ids)} in "
-            f"{path} (--num_classes {len(categories.ids)} makes a network for them)."
+            f"{path} (in a training --num_classes {len(categories.ids)} makes a network for them)."
         )
-    other = like[0]["categories"] if like else categories
-    if other.ids != categories.ids:
-        first = next(pair for pair in zip(other.ids, categories.ids, strict=True) if pair[0] != pair[1])
-        raise ValueError(
-            f"Expected the same categories in both files, as labels count by them: {like[0]['source'] if like else ''} "
-            f"has id {first[0]} where {path} has {first[1]}."
-        )
+    if not like:
+        return
+    others = like[0]["categories"]
+    pairs = zip(others.ids, others.names, categories.ids, categories.names, strict=True)
+    for number, name, here, named in pairs:
+        if (number, name) != (here, named):
+            raise ValueError(
+                f"Expected the same categories in both files, as labels count by them: {like[0]['source']} "
+                f"has id {number} ({name}) where {path} has {here} ({named})."
+            )
 
 
 def _images(table: list[Any], images_dir: Path, categories: Categories, path: Path) -> dict[int, Record]:
     """Records without boxes by image id, in the file's order."""
     records: dict[int, Record] = {}
+    names: set[str] = set()
     for position, entry in enumerate(table):
         source = f"{path} image {position}"
         number, name, height, width = _fields(entry, ("id", "file_name", "height", "width"), source)
@@ -167,6 +171,9 @@ def _images(table: list[Any], images_dir: Path, categories: Categories, path: Pa
         source = f"{source} ({name})"
         if _whole(number, "id", source) in records:
             raise ValueError(f"Expected each image id once, got {number} again in {source}.")
+        if name in names:
+            raise ValueError(f"Expected each image once, got the file_name {name} again in {source}.")
+        names.add(name)
         if _whole(height, "height", source) < 1 or _whole(width, "width", source) < 1:
             raise ValueError(f"Expected an image of at least 1 x 1 pixels, got {height} x {width} in {source}.")
         records[number] = {

@@ -35,13 +35,15 @@ def to_coco_case(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
         ``case``: see :mod:`scripts.metrics.coco`, and ``image``, ``width`` and ``height`` beside it.
     """
     record, case = data["record"], to_case(data)["case"]
-    ids = np.array(record["categories"].ids, dtype=np.int64)
+    ids, (height, width) = np.array(record["categories"].ids, dtype=np.int64), record["image_size"]
     details = {
         # Padded, so that names sort like numbers.
         "id": f"{record['image_id']:012d}",
         "image_id": record["image_id"],
         "category_ids": ids[np.asarray(data["pred"]["labels"], dtype=np.int64) - 1],
         "truth": record["truth"],
+        "height": height,
+        "width": width,
     }
     return {"case": {**case, **details}}
 
@@ -115,7 +117,8 @@ class CocoReport:
             for row in shown
         ]
         truth: list[Named] = [(box, "") for box in from_coco(case["truth"]["bbox"]).tolist()]
-        return draw_photograph(read_colour(case["image"]), found, truth)
+        pixels = read_colour(case["image"], (case["height"], case["width"]))
+        return draw_photograph(pixels, found, truth)
 
 
 def _results(case: dict[str, Any]) -> list[dict[str, Any]]:

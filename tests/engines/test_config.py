@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def test_unknown_keys_and_wrong_types_are_named(base: Path, changes: dict[str, A
         check_config(parser(**changes))
 
 
-def test_a_key_of_another_workflow_is_refused(base: Path) -> None:
+def test_a_key_of_another_workflow_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "--checkpoint", "mine.pt", "--colours=RGB"])
     (base / "evaluate.json").write_text(json.dumps({"checkpoint": "model.pt", "num_slices": 9, "evaluating": []}))
     (base / "overlay.json").write_text(json.dumps({"train#epochs": 3, "colours": "BGR"}))
     with pytest.raises(
@@ -83,6 +85,9 @@ def test_a_key_of_another_workflow_is_refused(base: Path) -> None:
     check_config(ConfigParser({"checkpoint": "mine.pt", "num_slices": 9, "evaluating": []}))
     # A config of one's own that is made of none of ours is not told what to read.
     check_config(ConfigParser({"checkpoint": "mine.pt", "num_slices": 9}))
+    # An overlay's key, which its training reads.
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run"])
+    check_config(parser(checkpoint="mine.pt"))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,10 @@ def test_a_key_of_another_workflow_is_refused(base: Path) -> None:
         (["inference"], "max_epochs", 3, "train.json"),
     ],
 )
-def test_options_of_the_wrong_command_are_refused(files: list[str], option: str, value: Any, owner: str) -> None:
+def test_options_of_the_wrong_command_are_refused(
+    files: list[str], option: str, value: Any, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", f"--{option}", str(value)])
     names = [str(config_module.CONFIGS / f"{name}.json") for name in files]
     config = ConfigParser(ConfigParser.load_config_files(names))
     check_config(config)

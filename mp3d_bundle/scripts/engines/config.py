@@ -76,13 +76,15 @@ def _nested(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _elsewhere(config: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a complaint for each key that only configs know of which this one is not made.
+    """Yield a complaint for each key of the command line that only configs know of which this one is not made.
 
-    ``training --checkpoint FILE`` would train from scratch without a word: the key belongs to the evaluation.
+    ``training --checkpoint FILE`` would train from scratch without a word: the key belongs to the evaluation. Keys of
+    files are left alone: an overlay serves training and evaluation, and some of its keys only one of them.
     """
+    given = {word.removeprefix("--").partition("=")[0] for word in sys.argv if word.startswith("--")}
     used = {name for name, entry in entries.items() if set(entry) <= set(config)}
     known = {key for name in used for key in entries[name]}
-    for key in config:
+    for key in sorted(given & set(config)):
         owners = [name for name, entry in entries.items() if key in entry]
         if used and owners and key not in known:
             unread = f"nothing in {' or '.join(sorted(used))} reads it"
@@ -121,9 +123,9 @@ def check_config(parser: ConfigParser | None = None) -> None:
     """Refuse config keys that the bundle does not know, and numbers and switches of the wrong type.
 
     MONAI takes a misspelt override (``--dataset_dirr``) or overlay key without a word. Every key of the
-    merged config must therefore exist in one of the bundle's own ``configs/*.json``, and at the top level in one
-    of those of which the config is made; keys that begin with an underscore are free for own use, and arguments
-    under a ``_target_`` are left to Python.
+    merged config must therefore exist in one of the bundle's own ``configs/*.json``, and one given on the command
+    line in those of which the config is made; keys that begin with an underscore are free for own use, and
+    arguments under a ``_target_`` are left to Python.
 
     Args:
         parser: Parser of the config; by default the one that calls this function.

@@ -112,6 +112,7 @@ class Run:
         clip: float | None = 35.0,
         device: str = "cpu",
         precision: MixedPrecision | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> None:
         torch.manual_seed(7)
         self.precision = precision or MixedPrecision(device)
@@ -153,6 +154,7 @@ class Run:
                 definition={"_target_": "scripts.networks.mp3d_fpn", "num_slices": num_slices},
                 evaluator=self.evaluator,
                 info={"notice": "fake"},
+                settings=settings,
             )
             own.append(self.checkpointer)
         self.trainer = SupervisedTrainer(

@@ -191,6 +191,16 @@ def test_another_architecture_in_the_same_folder_is_refused(dataset: Path, train
     assert "--ckpt_dir" in str(error)
 
 
+def test_other_settings_in_the_same_folder_are_refused_and_leave_it_as_it_is(
+    dataset: Path, trained: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
+    error = error_of(workflow("train", dataset, folder, base_learning_rate=0.5, **{"optimizer#momentum": 0.1}))
+    assert "got base_learning_rate 0.5 and not 0.02, optimizer#momentum 0.1 and not 0.9. Use another" in str(error)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()} == before
+
+
 def test_a_change_of_seed_changes_the_weights(dataset: Path, trained: Path, tmp_path: Path) -> None:
     run(workflow("train", dataset, tmp_path, seed=1, max_epochs=1))
     one, two = (torch.load(folder / "model.pt", weights_only=True)["model"] for folder in (trained, tmp_path))

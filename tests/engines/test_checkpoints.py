@@ -110,15 +110,27 @@ def test_a_number_beats_nan() -> None:
         ({"num_slices": 5}, "'num_slices': 5.*'num_slices': 3"),
         ({"batch_size": 6}, "2 iterations an epoch, got 3"),
         ({"optimizer": torch.optim.AdamW}, "AdamW.*SGD"),
+        ({"settings": {"rate": 0.1, "seed": 1}}, r"left .*last\.pt, got rate 0\.1 and not 0\.2\. Use"),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    Run(tmp_path, epochs=1).run()
+    Run(tmp_path, epochs=1, settings={"rate": 0.2, "seed": 1}).run()
     other = Run(tmp_path, epochs=2, **change)
     with pytest.raises(ValueError, match=message) as caught:
         other.run()
     assert "\n" not in str(caught.value)
-    assert "Use another --ckpt_dir" in str(caught.value)
+    assert "Use another --output_dir (or --ckpt_dir), or remove" in str(caught.value)
+
+
+def test_a_file_from_before_settings_were_kept_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Run(tmp_path, epochs=1).run()
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    del content["settings"]
+    torch.save(content, tmp_path / "last.pt")
+    with caplog.at_level(logging.INFO):
+        Run(tmp_path, epochs=2, settings={"rate": 0.1}).run()
+    assert "Resuming from" in caplog.text
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["settings"] == {"rate": 0.1}
 
 
 def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,18 @@ def test_config_seed_versions_and_epoch_are_kept_for_each_start(tmp_path: Path) 
     assert {"python", "torch", "monai", "numpy"} <= set(first["versions"])
 
 
+def test_a_run_with_nothing_left_to_train_leaves_the_config_of_its_weights(tmp_path: Path) -> None:
+    def run(notice: str) -> None:
+        record = {"_target_": "scripts.engines.RunRecord", "directory": str(tmp_path), "seed": 0}
+        parser = ConfigParser({"notice": notice, "record": record})
+        Run(tmp_path, epochs=1, handlers=(parser.get_parsed_content("record"),)).run()
+
+    run("made them")
+    run("came later")
+    assert json.loads((tmp_path / "config.json").read_text())["notice"] == "made them"
+    assert len(json.loads((tmp_path / "run.json").read_text())["starts"]) == 2
+
+
 def test_a_run_without_a_config_has_no_record(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="built from a config"):
         RunRecord(tmp_path, seed=0)

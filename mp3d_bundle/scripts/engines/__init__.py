@@ -14,6 +14,7 @@ from .pretrained import start_from
 from .record import RunRecord
 from .samples import SampleDataset, prepare_slabs, prepare_targets
 from .schedule import scale_learning_rate, warmup_step_factor, warmup_step_schedule
+from .settings import run_settings
 from .steps import EvaluationStep, TrainingStep, total_loss
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "plain_config",
     "prepare_slabs",
     "prepare_targets",
+    "run_settings",
     "scalars",
     "scale_learning_rate",
     "start_from",

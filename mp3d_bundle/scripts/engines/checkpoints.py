@@ -16,6 +16,7 @@ from torch import nn
 from ..weights import load_state, read_tensors, save_weights, write_atomically
 from .config import current_parser, plain_config
 from .random_state import get_random_state, set_random_state
+from .settings import differences
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Checkpointer:
     ``last.pt`` holds everything: model, optimiser, schedule, loss scaler, epoch, random state, best score.
     ``model.pt`` holds the weights with the best key metric of the validations so far (of the last epoch in
     a run without validation), in the format of :mod:`scripts.weights`. Both are written under a temporary
-    name first. A run that is stopped within an epoch goes on from the start of that epoch.
+    name first. A run that is stopped within an epoch goes on from the start of that epoch. It goes on with the
+    settings it began with, or not at all: its record would else tell of weights that it did not make.
 
     In a list of handlers it belongs after the learning rate and the validation, and before whatever reads
     the epoch at the start of a run.
@@ -58,6 +60,7 @@ class Checkpointer:
         definition: Description of the network, stored with the weights.
         evaluator: Evaluator whose key metric decides; None in a run without validation.
         info: Further plain facts to store with the weights.
+        settings: What must be the same when the run goes on, see `scripts.engines.run_settings`; None for no check.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Checkpointer:
         definition: Mapping[str, Any],
         evaluator: Evaluator | None = None,
         info: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.network: nn.Module = objects["model"]
@@ -75,6 +79,7 @@ class Checkpointer:
         self.definition = dict(definition)
         self.evaluator = evaluator
         self.info = dict(info or {})
+        self.settings = None if settings is None else dict(settings)
 
     def attach(self, engine: Engine) -> None:
         """Resume, save and finish with ``engine``, a trainer."""
@@ -86,8 +91,8 @@ class Checkpointer:
         """Load ``last.pt`` if there is one, and say in one log line where the run begins.
 
         Raises:
-            ValueError: If the file is damaged or belongs to another network, optimiser or number of
-                iterations an epoch.
+            ValueError: If the file is damaged or belongs to another network, optimiser, number of iterations an
+                epoch or other settings.
         """
         path = self.directory / LAST
         state = engine.state
@@ -113,7 +118,7 @@ class Checkpointer:
     def _check(self, content: Any, path: Path, *, epoch_length: int | None) -> None:
         needed = {"model", "random", "epoch", "epoch_length", "kinds", "definition", *self.objects}
         missing = sorted(needed - set(content)) if isinstance(content, dict) else sorted(needed)
-        advice = f"Use another --ckpt_dir, or remove {path} to start afresh."
+        advice = f"Use another --output_dir (or --ckpt_dir), or remove {path} to start afresh."
         if missing:
             raise ValueError(f"Expected a checkpoint of a training run, got no {missing[0]} in {path}. {advice}")
         if content["definition"] != self.definition:
@@ -125,6 +130,10 @@ class Checkpointer:
         stored = {name: kind for name, kind in content["kinds"].items() if name in kinds}
         if kinds != stored:
             raise ValueError(f"Expected a checkpoint of a run with {kinds}, got {stored} in {path}. {advice}")
+        # Files of before settings were kept have none.
+        known = self.settings is not None and content.get("settings") is not None
+        if known and (other := differences(content["settings"], self.settings or {}, content["epoch"])):
+            raise ValueError(f"Expected the settings of the run that left {path}, got {other}. {advice}")
         if content["epoch_length"] != epoch_length:
             raise ValueError(
                 f"Expected a checkpoint of a run with {epoch_length} iterations an epoch, got "
@@ -144,6 +153,7 @@ class Checkpointer:
             **{name: item.state_dict() for name, item in self.objects.items()},
             "kinds": {name: type(item).__qualname__ for name, item in self.objects.items()},
             "definition": self.definition,
+            "settings": self.settings,
             "epoch": state.epoch,
             "epoch_length": state.epoch_length,
             "best_metric": float(scored.best_metric) if scored is not None else -1.0,

@@ -53,7 +53,7 @@ class RunRecord:
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def write(self, engine: Engine) -> None:
-        """Write both files."""
+        """Write both files, ``config.json`` only if there is something left to train."""
         if idist.get_rank() != 0:
             return
         path = self.directory / "run.json"
@@ -73,7 +73,9 @@ class RunRecord:
         }
         self.directory.mkdir(parents=True, exist_ok=True)
         _write({"starts": [*starts, start]}, path)
-        _write(self.config, self.directory / "config.json")
+        # It describes the weights beside it, which a run without anything left to do did not make.
+        if engine.state.epoch < (engine.state.max_epochs or 0):
+            _write(self.config, self.directory / "config.json")
 
     def finish(self, engine: Engine) -> None:
         """Add to the last start when it ended, and the most memory (bytes) that this process held on a GPU."""

@@ -36,12 +36,24 @@ def test_no_detections_and_no_lesions_are_legal(empty: object) -> None:
     assert checked["scores"].shape == (0,)
 
 
+def test_a_box_without_area_is_legal() -> None:
+    flat = [[5.0, 2.0, 5.0, 22.0]]
+    (checked,) = check_cases([case(boxes=flat, true_boxes=flat)])
+    assert checked["boxes"].tolist() == checked["true_boxes"].tolist() == flat
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"boxes": [[1.0, 2.0, 3.0]]}, r"boxes of shape \(N, 4\), got \(1, 3\).*000001_01_01_109"),
         ({"boxes": [[1.0, 2.0, float("nan"), 4.0]]}, "finite boxes.*000001_01_01_109"),
         ({"true_boxes": [[1.0, 2.0, float("inf"), 4.0]]}, "finite true_boxes.*000001_01_01_109"),
+        # As x, y, width, height; the second only in y.
+        (
+            {"boxes": [[1.0, 2.0, 11.0, 22.0], [300.0, 200.0, 20.0, 30.0]], "scores": [0.5, 0.4]},
+            r"boxes as x1, y1, x2, y2 .*got \[300.0, 200.0, 20.0, 30.0\] in row 1 of case 000001_01_01_109",
+        ),
+        ({"true_boxes": [[5.0, 200.0, 20.0, 30.0]]}, "true_boxes as x1, y1, x2, y2 .*row 0 of case 000001_01_01_109"),
         ({"scores": [0.5, 0.4]}, "2 scores and 1 boxes.*000001_01_01_109"),
         ({"scores": [float("nan")]}, "finite scores.*000001_01_01_109"),
         ({"width": 0}, "positive image width, got 0"),

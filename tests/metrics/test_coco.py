@@ -157,6 +157,10 @@ def test_malformed_cases_are_named() -> None:
         check_coco_cases([{**good, "scores": [0.1, 0.2]}])
     with pytest.raises(ValueError, match="finite boxes and scores in case 004"):
         check_coco_cases([{**good, "scores": [math.nan]}])
+    with pytest.raises(
+        ValueError, match=r"boxes as x1, y1, x2, y2 .*got \[30.0, 40.0, 10.0, 50.0\] in row 0 of case 004"
+    ):
+        check_coco_cases([{**good, "boxes": [[30, 40, 10, 50]]}])
 
 
 def test_in_an_engine_batches_and_repetitions_do_not_matter() -> None:

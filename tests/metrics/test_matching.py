@@ -87,7 +87,7 @@ def test_detections_only_meet_lesions_of_their_own_image() -> None:
     [
         [100.0, 100.0, 100.9, 130.0],  # under a pixel wide
         [100.0, 100.0, 130.0, 100.5],
-        [130.0, 100.0, 100.0, 130.0],  # inverted
+        [100.0, 100.0, 100.0, 130.0],
         [640.0, 100.0, 700.0, 130.0],  # outside on the right of a 640 x 512 image
         [100.0, 512.0, 140.0, 560.0],
         [-40.0, 100.0, 0.0, 130.0],

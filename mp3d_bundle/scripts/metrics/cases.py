@@ -44,7 +44,28 @@ def _boxes(value: Any, key: str, where: str) -> np.ndarray:
     if not np.isfinite(boxes).all():
         row = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
         raise ValueError(f"Expected finite {key}, got {boxes[row].tolist()} in row {row} of case {where}.")
+    check_upright(boxes, key, where)
     return boxes
+
+
+def check_upright(boxes: np.ndarray, key: str, where: str) -> None:
+    """Refuse boxes that end before they begin, as ``x, y, width, height`` taken for corners often do.
+
+    Args:
+        boxes: ``(N, 4)`` finite slab-frame boxes; without width or height is legal.
+        key: What they are, for the message.
+        where: Identifier of their case.
+
+    Raises:
+        ValueError: Naming the first such box.
+    """
+    inverted = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if inverted.any():
+        row = int(np.flatnonzero(inverted)[0])
+        raise ValueError(
+            f"Expected {key} as x1, y1, x2, y2 with x1 <= x2 and y1 <= y2, got {boxes[row].tolist()} in row {row} of "
+            f"case {where}."
+        )
 
 
 def _per_lesion(value: Any, key: str, count: int, where: str) -> np.ndarray:
@@ -92,7 +113,8 @@ def check_cases(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: If there is no case, a key is missing, an identifier appears twice, or an array has
-            the wrong shape or a value that is not finite. The message names the case.
+            the wrong shape or a value that is not finite, or a box ends before it begins. The message names the
+            case.
     """
     if len(cases) == 0:
         raise ValueError("Expected at least one case (image) to evaluate, got none.")

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..boxes import area, to_coco
+from .cases import check_upright
 from .gathering import CaseMetrics, Cases
 
 # The first six of the twelve figures of pycocotools' summary.
@@ -30,7 +31,8 @@ def check_coco_cases(cases: Cases) -> list[dict[str, Any]]:
     """Check cases (see the head of this module) and bring them to arrays.
 
     Raises:
-        ValueError: If a key is missing, an array has the wrong length or a value is not finite; the case is named.
+        ValueError: If a key is missing, an array has the wrong length, a value is not finite or a box ends before it
+            begins; the case is named.
     """
     checked = []
     for row, case in enumerate(cases):
@@ -46,6 +48,7 @@ def check_coco_cases(cases: Cases) -> list[dict[str, Any]]:
             raise ValueError(f"Expected one score and category per box in case {case['id']}, the lengths differ.")
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
             raise ValueError(f"Expected finite boxes and scores in case {case['id']}.")
+        check_upright(boxes, "boxes", str(case["id"]))
         detections = {"boxes": boxes, "scores": scores, "category_ids": found}
         checked.append({**case, "id": str(case["id"]), **detections, "truth": truth})
     return checked

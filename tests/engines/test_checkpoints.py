@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import pytest
 import torch
 from ignite.engine import Events
@@ -131,6 +132,22 @@ def test_a_file_from_before_settings_were_kept_goes_on(tmp_path: Path, caplog: p
         Run(tmp_path, epochs=2, settings={"rate": 0.1}).run()
     assert "Resuming from" in caplog.text
     assert torch.load(tmp_path / "last.pt", weights_only=True)["settings"] == {"rate": 0.1}
+
+
+def go_on_apart(rank: int, folder: Path) -> None:
+    """Two processes of which only the first sees the checkpoint."""
+    try:
+        Run(folder / str(rank), epochs=2).run()
+    except ValueError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
+
+
+def test_processes_that_see_different_disks_are_stopped(tmp_path: Path) -> None:
+    Run(tmp_path / "0", epochs=1).run()
+    idist.spawn("gloo", go_on_apart, args=(tmp_path,), nproc_per_node=2, start_method="fork")
+    for rank in (0, 1):
+        message = (tmp_path / f"{rank}.txt").read_text()
+        assert "Expected last.pt of the same epoch in every process, got epochs 1, 0 by process" in message
 
 
 def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:

@@ -92,13 +92,23 @@ class Checkpointer:
 
         Raises:
             ValueError: If the file is damaged or belongs to another network, optimiser, number of iterations an
-                epoch or other settings.
+                epoch or other settings, or not every process finds it.
         """
         path = self.directory / LAST
+        if path.is_file():
+            self._load(engine, path)
+        else:
+            logger.info("Starting at epoch 1 of %d: no %s yet.", engine.state.max_epochs, path)
+        # Processes on machines that do not share the folder would train on from different weights without a word.
+        epochs: Any = idist.all_gather(engine.state.epoch) if idist.get_world_size() > 1 else [engine.state.epoch]
+        if len(set(epochs)) > 1:
+            raise ValueError(
+                f"Expected last.pt of the same epoch in every process, got epochs {', '.join(map(str, epochs))} by "
+                f"process from {path} (0 where there is no file): does every machine see this folder?"
+            )
+
+    def _load(self, engine: Engine, path: Path) -> None:
         state = engine.state
-        if not path.is_file():
-            logger.info("Starting at epoch 1 of %d: no %s yet.", state.max_epochs, path)
-            return
         content = read_tensors(path)
         self._check(content, path, epoch_length=state.epoch_length)
         load_state(self.network, content["model"], str(path))

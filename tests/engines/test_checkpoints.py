@@ -52,6 +52,18 @@ def test_the_loss_scale_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (second.scaler.get_scale(), second.scaler.state_dict()["_growth_tracker"]) == (1024.0, 2)
 
 
+def test_a_run_without_a_loss_scale_goes_on_with_a_fresh_one_and_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Run(tmp_path, epochs=1).run()
+    scaled = MixedPrecision("cpu")
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    with caplog.at_level(logging.INFO):
+        Run(tmp_path, epochs=2, precision=scaled).run()
+    assert "The scaler starts afresh" in caplog.text
+    assert Run(tmp_path, epochs=3).run().trainer.state.epoch == 3
+
+
 def test_an_interruption_within_an_epoch_repeats_that_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     straight = Run(tmp_path / "straight", epochs=3).run()
     broken = Run(tmp_path / "broken", epochs=3)

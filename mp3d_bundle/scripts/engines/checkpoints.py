@@ -113,8 +113,10 @@ class Checkpointer:
         self._check(content, path, epoch_length=state.epoch_length)
         load_state(self.network, content["model"], str(path))
         for name, item in self.objects.items():
-            if content[name] is not None:
+            if content.get(name) is not None:
                 item.load_state_dict(content[name])
+            else:
+                logger.info("The %s starts afresh: %s comes from a run without one.", name, path)
         state.epoch, state.iteration = content["epoch"], content["epoch"] * content["epoch_length"]
         if self.evaluator is not None:
             self.evaluator.state.best_metric = content["best_metric"]
@@ -126,8 +128,11 @@ class Checkpointer:
             logger.info("Resuming from %s at epoch %d of %d.", path, state.epoch + 1, state.max_epochs)
 
     def _check(self, content: Any, path: Path, *, epoch_length: int | None) -> None:
-        needed = {"model", "random", "epoch", "epoch_length", "kinds", "definition", *self.objects}
-        missing = sorted(needed - set(content)) if isinstance(content, dict) else sorted(needed)
+        content = content if isinstance(content, dict) else {}
+        # A run in float32, as on a CPU, has no loss scaler; one on a GPU goes on from it with a new one.
+        objects = {name: item for name, item in self.objects.items() if name != "scaler" or name in content}
+        needed = {"model", "random", "epoch", "epoch_length", "kinds", "definition", *objects}
+        missing = sorted(needed - set(content))
         advice = f"Use another --output_dir (or --ckpt_dir), or remove {path} to start afresh."
         if missing:
             raise ValueError(f"Expected a checkpoint of a training run, got no {missing[0]} in {path}. {advice}")
@@ -136,7 +141,7 @@ class Checkpointer:
                 f"Expected a checkpoint of the network {self.definition}, got one of {content['definition']} "
                 f"in {path}. {advice}"
             )
-        kinds = {name: type(item).__qualname__ for name, item in self.objects.items()}
+        kinds = {name: type(item).__qualname__ for name, item in objects.items()}
         stored = {name: kind for name, kind in content["kinds"].items() if name in kinds}
         if kinds != stored:
             raise ValueError(f"Expected a checkpoint of a run with {kinds}, got {stored} in {path}. {advice}")

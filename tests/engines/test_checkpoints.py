@@ -162,6 +162,45 @@ def test_processes_that_see_different_disks_are_stopped(tmp_path: Path) -> None:
         assert "Expected last.pt of the same epoch in every process, got epochs 1, 0 by process" in message
 
 
+def draw_after(rank: int, folder: Path, part: str, seeds: tuple[int, ...]) -> None:
+    """Leave what a process draws when its run has ended; a run that has nothing left to do draws nothing itself."""
+    run = Run(folder, epochs=1)
+    torch.manual_seed(seeds[rank])
+    run.run()
+    torch.save(torch.rand(3), folder / f"{part}_{rank}.pt")
+    if idist.get_world_size() > 1:
+        idist.barrier()
+
+
+def in_two(*arguments: Any) -> None:
+    idist.spawn("gloo", draw_after, args=arguments, nproc_per_node=2, start_method="fork")
+
+
+def test_every_process_goes_on_with_its_own_random_numbers(tmp_path: Path) -> None:
+    in_two(tmp_path, "before", (1, 2))
+    in_two(tmp_path, "after", (3, 4))
+    drawn = {path.stem: torch.load(path) for path in tmp_path.glob("*_?.pt")}
+    assert not torch.equal(drawn["before_0"], drawn["before_1"])
+    assert torch.equal(drawn["before_0"], drawn["after_0"])
+    assert torch.equal(drawn["before_1"], drawn["after_1"])
+
+
+def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    in_two(tmp_path, "before", (1, 2))
+    with caplog.at_level(logging.INFO):
+        draw_after(0, tmp_path, "after", (3,))
+    assert "Random numbers differ" in caplog.text
+    assert "of 2 process(es), this run has 1" in caplog.text
+    assert torch.equal(torch.load(tmp_path / "before_0.pt"), torch.load(tmp_path / "after_0.pt"))
+    # A file of one process in two: the second keeps the numbers it was seeded with.
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    torch.save({**content, "random": content["random"][0]}, tmp_path / "last.pt")
+    in_two(tmp_path, "again", (3, 4))
+    torch.manual_seed(4)
+    assert torch.equal(torch.load(tmp_path / "again_0.pt"), torch.load(tmp_path / "before_0.pt"))
+    assert torch.equal(torch.load(tmp_path / "again_1.pt"), torch.rand(3))
+
+
 def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     path.write_bytes(b"not a checkpoint")

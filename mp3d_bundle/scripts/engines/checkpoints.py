@@ -15,7 +15,7 @@ from torch import nn
 
 from ..weights import load_state, read_tensors, save_weights, write_atomically
 from .config import current_parser, plain_config
-from .random_state import get_random_state, set_random_state
+from .random_state import gather_random_states, restore_random_states
 from .settings import differences
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ def improves(current: float, best: float) -> bool:
 class Checkpointer:
     """Saves a training run after every epoch and goes on with it when it is started again.
 
-    ``last.pt`` holds everything: model, optimiser, schedule, loss scaler, epoch, random state, best score.
+    ``last.pt`` holds everything: model, optimiser, schedule, loss scaler, epoch, best score, settings, and the random
+    state of every process. All processes must attach one; the first of them writes.
     ``model.pt`` holds the weights with the best key metric of the validations so far (of the last epoch in
     a run without validation), in the format of :mod:`scripts.weights`. Both are written under a temporary
     name first. A run that is stopped within an epoch goes on from the start of that epoch. It goes on with the
@@ -121,7 +122,9 @@ class Checkpointer:
         if self.evaluator is not None:
             self.evaluator.state.best_metric = content["best_metric"]
             self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
-        set_random_state(content["random"])
+        # Older files hold the state of the first process alone.
+        states = content["random"] if isinstance(content["random"], list) else [content["random"]]
+        restore_random_states(states, getattr(state, "device", None))
         if state.epoch >= (state.max_epochs or 0):
             logger.info("Nothing left to train: %s is at epoch %d of %d.", path, state.epoch, state.max_epochs)
         else:
@@ -157,9 +160,10 @@ class Checkpointer:
 
     def save(self, engine: Engine) -> None:
         """Write ``last.pt``, and ``model.pt`` first if this epoch's validation was the best."""
+        state = engine.state
+        states = gather_random_states(getattr(state, "device", None))
         if idist.get_rank() != 0:
             return
-        state = engine.state
         scored = self.evaluator.state if self.evaluator is not None else None
         if scored is not None and scored.best_metric_epoch == state.epoch:
             self._save_best({scored.key_metric_name: float(scored.best_metric), "epoch": state.epoch})
@@ -173,7 +177,7 @@ class Checkpointer:
             "epoch_length": state.epoch_length,
             "best_metric": float(scored.best_metric) if scored is not None else -1.0,
             "best_metric_epoch": scored.best_metric_epoch if scored is not None else -1,
-            "random": get_random_state(),
+            "random": states,
         }
         write_atomically(content, self.directory / LAST)
 

@@ -1,31 +1,70 @@
-"""The state of every global random generator, in a form that checkpoints can hold."""
+"""The state of every random generator that a process draws from, in a form that checkpoints can hold."""
 
 from __future__ import annotations
 
+import logging
 import random
+from collections.abc import Sequence
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 
+logger = logging.getLogger(__name__)
 
-def get_random_state() -> dict[str, Any]:
-    """State of Python's, NumPy's and PyTorch's generators (all GPUs included) as tensors and plain values."""
+
+def get_random_state(device: torch.device | str | None = None) -> dict[str, Any]:
+    """State of Python's, NumPy's and PyTorch's generators as tensors and plain values.
+
+    Args:
+        device: Where this process computes; the generator of a GPU belongs to the state, other GPUs are left alone.
+    """
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(device)] if device is not None and _on_gpu(device) else [],
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Restore what :func:`get_random_state` gave; GPU states only onto the same number of GPUs."""
+def set_random_state(state: dict[str, Any], device: torch.device | str | None = None) -> None:
+    """Restore what :func:`get_random_state` gave; a GPU's state only where this process computes on one too."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] and device is not None and _on_gpu(device):
+        # Older files hold the states of all GPUs of the machine.
+        own = torch.device(device).index or 0
+        torch.cuda.set_rng_state(state["cuda"][own if own < len(state["cuda"]) else 0], device)
+
+
+def _on_gpu(device: torch.device | str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def gather_random_states(device: torch.device | str | None = None) -> list[dict[str, Any]]:
+    """State of every process, by rank; all processes must call this, each with its device."""
+    own = get_random_state(device)
+    gathered: Any = idist.all_gather([own]) if idist.get_world_size() > 1 else [[own]]
+    return [state for part in gathered for state in part]
+
+
+def restore_random_states(states: Sequence[dict[str, Any]], device: torch.device | str | None = None) -> None:
+    """Restore this process's own of what `gather_random_states` gave.
+
+    A run of another number of processes cannot go on with the same random numbers: a process without a state of
+    its own keeps the one that it was seeded with, and the log says so.
+    """
+    rank, processes = idist.get_rank(), idist.get_world_size()
+    if len(states) != processes:
+        logger.info(
+            "Random numbers differ from those of an uninterrupted run: the checkpoint is of %d process(es), this run "
+            "has %d.",
+            *(len(states), processes),
+        )
+    if rank < len(states):
+        set_random_state(states[rank], device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.report import write_report
 
 
-def evaluation_in(folder: Path, *, images: int = 60, boxes: int = 6, seed: int = 0) -> Path:
+def evaluation_in(
+    folder: Path, *, images: int = 60, boxes: int = 6, seed: int = 0, origin: dict[str, Any] | None = None
+) -> Path:
     """Write the evaluation of a detector whose first box of each image is right, with a somewhat higher score."""
     generator = np.random.default_rng(seed)
     cases = []
@@ -26,5 +29,6 @@ def evaluation_in(folder: Path, *, images: int = 60, boxes: int = 6, seed: int =
             }
         )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    write_report(cases, folder, bootstrap=Bootstrap(resamples=0), dataset_name="fakes validation", notice="Made up.")
+    about: Any = {"dataset_name": "fakes validation", "notice": "Made up.", "origin": origin}
+    write_report(cases, folder, bootstrap=Bootstrap(resamples=0), **about)
     return folder

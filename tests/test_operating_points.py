@@ -14,7 +14,7 @@ import torch
 from fake_evaluations import evaluation_in
 from scripts.inferring import Weights
 from scripts.operating_points import find_thresholds, main, operating_points, read_boxes
-from scripts.weights import read_tensors
+from scripts.weights import read_tensors, sha256, tensors_sha256
 
 
 @pytest.fixture
@@ -69,6 +69,47 @@ def test_inference_takes_a_point_by_its_name(weights: Path, monkeypatch: pytest.
         taken.threshold(3, 0.4)
     with pytest.raises(ValueError, match="have none stored"):
         Weights("nowhere.pt").threshold(1, 0.4)
+
+
+def origin_of(weights: Path, split: str = "validation") -> dict[str, object]:
+    content = read_tensors(weights)
+    return {"weights": {"path": str(weights), "tensors_sha256": tensors_sha256(content["model"])}, "split": split}
+
+
+def test_an_evaluation_of_the_same_weights_is_taken_again_and_again(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = evaluation_in(tmp_path / "validation", origin=origin_of(weights))
+    before = sha256(weights)
+    operating_points(str(weights), str(folder))
+    # The file is another one now, and the weights are the same.
+    assert sha256(weights) != before
+    operating_points(str(weights), str(folder), default="1")
+    assert "taken on trust" not in caplog.text
+    assert "split" not in caplog.text
+
+
+def test_an_evaluation_of_other_weights_is_refused(weights: Path, tmp_path: Path) -> None:
+    folder = evaluation_in(tmp_path / "validation", origin=origin_of(weights))
+    other = tmp_path / "other.pt"
+    torch.save({"model": {"a": torch.tensor([1.0, 1.5])}, "network": {}, "info": {}}, other)
+    before = other.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"of these weights .*got one of .*model\.pt .*other\.pt, .*metrics\.json"
+    ) as caught:
+        operating_points(str(other), str(folder))
+    assert "\n" not in str(caught.value)
+    assert other.read_bytes() == before
+
+
+def test_another_split_and_an_evaluation_that_does_not_say_are_told(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    operating_points(str(weights), str(evaluation_in(tmp_path / "test", origin=origin_of(weights, "test"))))
+    assert "Expected an evaluation of the validation split, got one of test" in caplog.text
+    assert "taken on trust" not in caplog.text
+    operating_points(str(weights), str(evaluation_in(tmp_path / "old")))
+    assert "does not say which weights it is of" in caplog.text
 
 
 @pytest.mark.parametrize(

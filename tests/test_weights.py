@@ -213,3 +213,23 @@ class TestBackboneFiles:
         torch.save({"model": state, "network": DEFINITION, "info": {"part": "backbone"}}, tmp_path / "body.pt")
         with pytest.raises(ValueError, match=r"whole detector, got those of a backbone alone in .*body\.pt"):
             weights.load_network(tmp_path / "body.pt")
+
+
+def test_the_hash_of_tensors_is_that_of_their_values_names_types_and_shapes() -> None:
+    state = {
+        "a": torch.arange(6.0).reshape(2, 3),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "count": torch.tensor(3),
+        "none": torch.zeros(0, 4),
+    }
+    known = weights.tensors_sha256(state)
+    assert known == weights.tensors_sha256(dict(reversed(state.items())))
+    assert known == weights.tensors_sha256({**state, "a": state["a"].T.contiguous().T})
+    others = [
+        {**state, "a": state["a"] + 1e-6},
+        {**state, "a": state["a"].reshape(3, 2)},
+        {**state, "a": state["a"].view(torch.int32)},
+        {("b" if name == "a" else name): value for name, value in state.items()},
+        {name: value for name, value in state.items() if name != "none"},
+    ]
+    assert len({known, *map(weights.tensors_sha256, others)}) == 6

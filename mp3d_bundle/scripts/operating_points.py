@@ -12,24 +12,26 @@ import csv
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fire
 import numpy as np
+from torch import Tensor
 
 from .metrics.calibration import fit_isotonic, held_out_probabilities, reliability, write_reliability_figure
 from .metrics.files import write_json
 from .metrics.froc import FrocCurve, threshold_at
 from .metrics.matching import FrocRule
-from .weights import read_tensors, write_atomically
+from .weights import read_tensors, tensors_sha256, write_atomically
 
 logger = logging.getLogger(__name__)
 
 # The first is for whole scans, where dozens of slices add up; it is as strict as 250 images can tell.
 FPS_PER_IMAGE = (0.004, 0.05, 0.125, 0.5, 1.0, 2.0, 4.0)
+VALIDATION = "validation"
 RULE = "isotonic regression of whether a box overlaps a lesion enough on its score"
 
 
@@ -81,6 +83,37 @@ def read_boxes(folder: str | Path) -> Boxes:
     return Boxes(scores[order], ~false[order], false[order], [patients[row] for row in order], metrics)
 
 
+def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
+    """Refuse an evaluation of other weights, and warn where it is none of a validation split or does not say.
+
+    Args:
+        metrics: Content of ``metrics.json``.
+        model: Tensors of the weights file.
+        where: Weights file and evaluation, for messages.
+
+    Raises:
+        ValueError: If the evaluation is of other weights, or the file holds no tensors by name.
+    """
+    weights = metrics.get("weights")
+    if not isinstance(weights, Mapping) or "tensors_sha256" not in weights:
+        logger.warning("The evaluation does not say which weights it is of, and is taken on trust: %s.", where)
+        return
+    if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
+        raise ValueError(f"Expected a dict of tensors under 'model', got {type(model).__name__}: {where}.")
+    found, scored = tensors_sha256(model), str(weights["tensors_sha256"])
+    if found != scored:
+        raise ValueError(
+            f"Expected an evaluation of these weights (tensors {found[:12]}), got one of {weights.get('path')} "
+            f"(tensors {scored[:12]}): {where}."
+        )
+    if metrics.get("split") != VALIDATION:
+        logger.warning(
+            "Expected an evaluation of the %s split, got one of %s: %s. Figures on a split that thresholds were chosen "
+            "on flatter.",
+            *(VALIDATION, metrics.get("split"), where),
+        )
+
+
 def find_thresholds(boxes: Boxes, targets: Sequence[float] = FPS_PER_IMAGE) -> dict[str, float]:
     """The lowest threshold within each number of false positives per image, by its name (``"0.5"``).
 
@@ -123,7 +156,7 @@ def operating_points(
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If one is not what it should be, or a setting is unknown.
+        ValueError: If one is not what it should be, the evaluation is of other weights, or a setting is unknown.
         OSError: If a file cannot be written.
     """
     unknown = sorted(set(inference) - {"box_threshold", "pixel_spacing"})
@@ -133,6 +166,7 @@ def operating_points(
     if not isinstance(content, dict) or not isinstance(content.get("info"), dict):
         raise ValueError(f"Expected a weights file with the key 'info', got another file in {checkpoint}.")
     boxes = read_boxes(evaluation)
+    check_origin(boxes.metrics, content.get("model"), f"{checkpoint}, {Path(evaluation) / 'metrics.json'}")
     points = find_thresholds(boxes)
     reached = [name for name in points if default and float(name) >= float(default)]
     if default and not reached:

@@ -229,6 +229,17 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 
 
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors, in hexadecimal: the same for the same weights, whatever else a file says of them."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        # As bytes: NumPy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _digest(file: Any) -> str:
     digest = hashlib.sha256()
     while block := file.read(1 << 20):

@@ -13,7 +13,7 @@ from scripts.engines import EvaluationReport, WeightsLoader, cases_of, described
 from scripts.engines.config import CONFIGS
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.handlers import DetectionMetrics
-from scripts.weights import build_network, save_weights
+from scripts.weights import build_network, save_weights, sha256, tensors_sha256
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Ru
         metric,
         weights=weights,
         dataset_name="fakes",
+        split="validation",
         notice="Of no use.",
         bootstrap=Bootstrap(resamples=0),
         gallery_images=0,
@@ -72,6 +73,9 @@ def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Ru
     trained.evaluator.run()
     written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert (written["dataset"], written["notice"], written["counts"]["images"]) == ("fakes", "Of no use. fake", 12)
+    path, model = tmp_path / "model.pt", trained.network.state_dict()
+    origin = {"name": None, "path": str(path), "sha256": sha256(path), "tensors_sha256": tensors_sha256(model)}
+    assert (written["weights"], written["split"]) == (origin, "validation")
 
 
 def test_a_weights_file_describes_its_network(tmp_path: Path) -> None:

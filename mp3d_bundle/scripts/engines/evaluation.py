@@ -20,7 +20,7 @@ from ..metrics.findings import list_findings
 from ..metrics.handlers import DetectionMetrics
 from ..metrics.report import write_report
 from ..metrics.tables import format_table
-from ..weights import build_network, load_state, read_tensors
+from ..weights import build_network, load_state, read_tensors, sha256, tensors_sha256
 from .config import CONFIGS
 
 logger = logging.getLogger(__name__)
@@ -73,12 +73,15 @@ class WeightsLoader:
 
     Attributes:
         info: What the file says about its weights; empty before they are loaded.
+        origin: Which weights they are, for reports: ``name``, ``path``, ``sha256`` of the file and ``tensors_sha256``
+            of the tensors alone, which stays as it is when thresholds are stored with them; empty before.
     """
 
     def __init__(self, network: nn.Module, path: str | Path) -> None:
         self.network = network
         self.path = Path(path)
         self.info: dict[str, Any] = {}
+        self.origin: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Load when ``engine`` starts."""
@@ -95,13 +98,16 @@ class WeightsLoader:
         if not isinstance(content, Mapping):
             raise ValueError(f"Expected weights of a network, got {type(content).__name__} in {self.path}.")
         definition = content.get("network", content.get("definition"))
+        state = content.get("model", content)
         try:
-            load_state(self.network, content.get("model", content), str(self.path))
+            load_state(self.network, state, str(self.path))
         except ValueError as error:
             if definition is None:
                 raise
             raise ValueError(f"{error} They belong to the network {definition}.") from None
         self.info = dict(content.get("info", {}))
+        hashes = {"sha256": sha256(self.path), "tensors_sha256": tensors_sha256(state)}
+        self.origin = {"name": self.info.get("name"), "path": str(self.path), **hashes}
         notice = self.info.get("notice")
         logger.info("Loaded the weights of %s.%s", self.path, f" {notice}" if notice else "")
 
@@ -112,8 +118,9 @@ class EvaluationReport:
     Args:
         output_dir: Folder of the report.
         metric: The metric that gathered the cases.
-        weights: Loader of the weights; their notice, if any, goes into the report.
+        weights: Loader of the weights; which they are and their notice, if any, go into the report.
         dataset_name: What was evaluated, for titles.
+        split: Which split of the data set that was; None if it has no splits.
         notice: What every result on this data set must say, if anything.
         bootstrap: How to resample patients; 1,000 resamples by default.
         gallery_images: Hits, misses and false positives shown in ``gallery/index.html``, at most as many
@@ -129,6 +136,7 @@ class EvaluationReport:
         *,
         weights: WeightsLoader | None = None,
         dataset_name: str = "test",
+        split: str | None = None,
         notice: str | None = None,
         bootstrap: Bootstrap | None = None,
         gallery_images: int = 24,
@@ -138,6 +146,7 @@ class EvaluationReport:
         self.metric = metric
         self.weights = weights
         self.dataset_name = dataset_name
+        self.split = split
         self.notice = notice
         self.bootstrap = bootstrap
         self.gallery_images = gallery_images
@@ -161,6 +170,7 @@ class EvaluationReport:
             bootstrap=self.bootstrap,
             dataset_name=self.dataset_name,
             notice=notice,
+            origin={"weights": self.weights.origin if self.weights is not None else None, "split": self.split},
         )
         if self.gallery_images > 0:
             self._write_gallery(cases, metrics["thresholds"][self.gallery_fps], notice)

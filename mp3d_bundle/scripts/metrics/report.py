@@ -39,6 +39,7 @@ def write_report(
     bootstrap: Bootstrap | None = None,
     dataset_name: str = "unnamed data",
     notice: str | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate cases and write the result.
 
@@ -54,9 +55,10 @@ def write_report(
         bootstrap: How to resample patients; 1,000 resamples by default.
         dataset_name: What the cases are, for titles: ``"DeepLesion test"``.
         notice: What every reader of the figures must know, e.g. that the data are synthetic.
+        origin: What the detections come from, plain values: ``weights``, ``split``.
 
     Returns:
-        What `evaluate` returns, with ``dataset`` and ``notice``; the content of ``metrics.json``.
+        What `evaluate` returns, with ``dataset``, ``notice`` and ``origin``'s items; the content of ``metrics.json``.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient.
@@ -64,7 +66,8 @@ def write_report(
     """
     folder = Path(output_dir)
     checked = check_cases(cases)
-    metrics = {"dataset": dataset_name, "notice": notice, **evaluate(checked, rule=rule, bootstrap=bootstrap)}
+    about = {"dataset": dataset_name, "notice": notice, **(origin or {})}
+    metrics = {**about, **evaluate(checked, rule=rule, bootstrap=bootstrap)}
     matches = match_detections(checked, rule)
     curve = curve_from_matches(matches)
     strict = curve_from_matches(replace(matches, rule=rule.strict()))

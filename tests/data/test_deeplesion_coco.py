@@ -100,6 +100,10 @@ def test_missing_interval_is_one_millimetre(
         (changed("annotations", 1, "image_id", value=8), "image_id 8"),
         (changed("annotations", 1, "category_id", value=3), "category 1, got 3"),
         (changed("images", 1, "id", value=7), "each image id once"),
+        (
+            changed("images", 1, "file_name", value="000001_01_01_109.png"),
+            "each key slice once, got that of image id 7",
+        ),
         (changed("images", 1, "file_name", value="20.png"), "000001_01_01_109.png"),
         (changed("images", 1, "file_name", value=None), "'file_name'"),
         (changed("images", 1, "spacing", value=0), "spacing above zero"),

@@ -163,6 +163,14 @@ def test_malformed_cases_are_named() -> None:
         check_coco_cases([{**good, "boxes": [[30, 40, 10, 50]]}])
 
 
+def test_two_images_of_one_name_are_an_error() -> None:
+    metric = CocoMetrics()
+    metric.update([case(4, [[0, 0, 10, 10]])])
+    metric.update([case(4, [[0, 0, 10, 10], [5, 5, 20, 20]])])
+    with pytest.raises(ValueError, match="got two of 004 with 1 and 2 true boxes"):
+        metric.compute()
+
+
 def test_in_an_engine_batches_and_repetitions_do_not_matter() -> None:
     labels = random_labels()
     cases = cases_of(labels, detections(labels))

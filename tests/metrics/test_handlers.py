@@ -93,6 +93,15 @@ def test_a_repeated_image_counts_once() -> None:
     assert run(DetectionMetrics(), [cases, cases[:2]]) == run(DetectionMetrics(), [cases])
 
 
+def test_two_images_of_one_name_are_an_error_whatever_the_batches() -> None:
+    cases = random_cases()
+    other = {**cases[4], "true_boxes": cases[4]["true_boxes"] + 1}
+    for batches in ([cases, [other]], [[other], cases], [cases[:4], cases[4:], cases[:1], [other]]):
+        with pytest.raises(ValueError, match="got two of 004 with 1 and 1 true boxes") as caught:
+            run(DetectionMetrics(), batches)
+        assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Expected one of mean_sensitivity.*got 'froc'"):
         DetectionMetrics().attach(Engine(lambda _, batch: batch), "froc")

@@ -32,18 +32,23 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not such a file, or a box or a value in it is senseless; the image is named.
+        ValueError: If it is not such a file, an image comes twice, or a box or a value in it is senseless; the image
+            is named.
     """
     path = Path(path)
     images, annotations, category = _load(path)
     findings: Counter[str] = Counter()
     slices: dict[Any, KeySlice] = {}
+    names: dict[str, Any] = {}
     for position, image in enumerate(images):
         source = f"{path} image {position} ({_get(image, 'file_name', f'{path} image {position}')})"
         number = _get(image, "id", source)
         if number in slices:
             raise ValueError(f"Expected each image id once, got {number} again for {source}.")
         slices[number] = _key_slice(image, source, findings)
+        # Its boxes would otherwise be spread over two images, of which an evaluation sees one.
+        if (first := names.setdefault(slices[number].file_name, number)) != number:
+            raise ValueError(f"Expected each key slice once, got that of image id {first} again for {source}.")
     wrong_areas = 0
     for position, annotation in enumerate(annotations):
         source = f"{path} annotation {position}"

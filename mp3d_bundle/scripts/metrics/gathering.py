@@ -7,11 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import ignite.distributed as idist
+import numpy as np
 from ignite.engine import Engine
 from ignite.metrics import Metric
 from ignite.metrics.metric import EpochWise, MetricUsage
 
 Cases = Sequence[Mapping[str, Any]]
+
+
+def _truth(case: Mapping[str, Any]) -> Any:
+    """True boxes of a checked case, COCO's under their own name."""
+    return case["true_boxes"] if "true_boxes" in case else case["truth"]["bbox"]
 
 
 class CaseMetrics(Metric):
@@ -74,10 +80,21 @@ class CaseMetrics(Metric):
 
     @property
     def cases(self) -> list[dict[str, Any]]:
-        """All cases of the epoch, in the order of their ``id``; gathers them from all processes at first."""
+        """All cases of the epoch, in the order of their ``id``; gathers them from all processes at first.
+
+        Raises:
+            ValueError: If two cases of one ``id`` differ in their lesions: no repetition, but two images of one name.
+        """
         if self._cases is None:
             parts: Any = idist.all_gather(self._own) if idist.get_world_size() > 1 else [self._own]
-            by_id = {case["id"]: case for part in parts for case in part}
+            by_id: dict[str, dict[str, Any]] = {}
+            for case in (case for part in parts for case in part):
+                first = by_id.setdefault(case["id"], case)
+                if not np.array_equal(_truth(first), _truth(case)):
+                    raise ValueError(
+                        f"Expected one image for each id, got two of {case['id']} with {len(_truth(first))} and "
+                        f"{len(_truth(case))} true boxes that are not the same."
+                    )
             self._cases = [by_id[name] for name in sorted(by_id)]
         return self._cases
 

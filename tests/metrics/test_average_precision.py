@@ -52,6 +52,13 @@ def test_golden_by_area(
     assert np.isnan(value) if expected == -1 else round(value, 3) == expected
 
 
+def test_a_thousand_detections_count_as_in_the_released_code() -> None:
+    boxes = [[*ELSEWHERE]] * 999 + [LESION]
+    scores = np.linspace(0.9, 0.1, 1000)
+    assert average_precision([case("a", boxes, scores, [LESION])]).ap50 == pytest.approx(1 / 1000)
+    assert average_precision([case("a", [ELSEWHERE, *boxes], [0.95, *scores], [LESION])]).ap50 == 0.0
+
+
 def test_perfect_detections_score_one() -> None:
     result = average_precision([case("a", [LESION], [0.3], [LESION]), case("b", [], [], [])])
     # COCO adds 2e-16 to its denominators.

@@ -226,6 +226,10 @@ def test_predictions_are_read_in_the_official_form(tmp_path: Path, suffix: str) 
         ({NAME: "none"}, "seven numbers"),
         ({NAME: [[5, 2, 6, 1, 9, 7, 0.5]]}, r"end after they begin, got \[5.0"),
         ({"scan": []}, "the name of a sub-volume"),
+        (
+            {NAME: [], f"{NAME}.annot": [[1, 2, 6, 5, 9, 7, 0.5]]},
+            rf"each sub-volume once, got {NAME} again as '{NAME}\.annot'",
+        ),
         ([], "a dict of sub-volumes, got list"),
     ],
 )

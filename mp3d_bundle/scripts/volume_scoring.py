@@ -154,13 +154,19 @@ def read_predictions(path: str | Path, names: Sequence[str]) -> dict[str, Detect
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, a sub-volume is missing, or rows are not as expected.
+        ValueError: If it is damaged, a sub-volume is missing or comes twice, or rows are not as expected.
     """
     path = Path(path)
     content = read_content(path)
     if not isinstance(content, Mapping):
         raise ValueError(f"Expected a dict of sub-volumes, got {type(content).__name__} in {path}.")
-    rows = {parse_name(str(name), path).name: value for name, value in content.items()}
+    rows: dict[str, Any] = {}
+    for key, value in content.items():
+        # The same sub-volume may be called by its name and by that of its file.
+        name = parse_name(str(key), path).name
+        if name in rows:
+            raise ValueError(f"Expected each sub-volume once, got {name} again as {key!r} in {path}.")
+        rows[name] = value
     missing = [name for name in names if name not in rows]
     if missing:
         raise ValueError(

@@ -33,6 +33,52 @@ def locked() -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE))
 
 
+class Refused(Exception):
+    """Stands in for FastAPI's error."""
+
+
+def infer_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The app's inference with stand-ins for what it takes of MONAI Label and FastAPI."""
+    label = "monailabel"
+    stand_ins = {
+        "fastapi": {"HTTPException": Refused},
+        f"{label}.interfaces.tasks.infer_v2": {"InferType": object},
+        f"{label}.tasks.infer.bundle": {"BundleInferTask": object},
+        f"{label}.utils.others.class_utils": {"unload_module": str},
+        f"{label}.utils.others.generic": {"device_list": lambda: ["cpu", "cuda"], "name_to_device": str},
+    }
+    for name, content in stand_ins.items():
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(".".join(parts[:end])))
+        vars(sys.modules[name]).update(content)
+    return module(INTEGRATION / "app" / "mp3d_label_infer.py", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("score_threshold", [0.5, "0.7", ""], "$exec('code')"),
+        ("operating_point", ["none", 1, "0.5", None], "$exec('code')"),
+        ("operating_point", ["none"], ["$exec('code')"]),
+        ("model_filename", ["model.pt"], "../other.pt"),
+        ("device", ["cpu", "cuda:0"], "$exec('code')"),
+        ("device", ["cpu"], ["cuda"]),
+    ],
+)
+def test_every_element_of_a_list_is_checked(
+    monkeypatch: pytest.MonkeyPatch, name: str, good: list[object], bad: object
+) -> None:
+    check = infer_module(monkeypatch).check_parameters
+    shown = {"operating_point": ["none", "0.5", 1], "model_filename": ["model.pt"]}
+    for value in (good, [], *good):
+        check({name: value}, shown)
+    for value in ([*good, bad], [bad, *good], [bad]):
+        with pytest.raises(Refused) as caught:
+            check({name: value}, shown)
+        assert repr(bad) in caught.value.args[1]
+
+
 def test_the_lock_holds_what_monai_label_runs_with() -> None:
     versions = locked()
     assert versions["monailabel"] == "0.8.5"

@@ -134,35 +134,35 @@ def check_parameters(request: Mapping[str, Any], shown: Mapping[str, Any]) -> No
     """Check what a client sends before any of it reaches the config: a text there may be code.
 
     Args:
-        request: The parameters.
+        request: The parameters; of a list every element is checked, as all of them reach the config.
         shown: What clients may choose from.
 
     Raises:
         HTTPException: Naming the first that cannot be.
     """
-    threshold = _chosen(request, "score_threshold")
-    if threshold not in (None, "") and not _is(lambda: 0 <= float(threshold) <= 1, threshold):
-        raise HTTPException(BAD_REQUEST, f"Expected a score_threshold from 0 to 1, got {threshold!r}.")
+    for threshold in _sent(request, "score_threshold"):
+        if not _is(lambda value: 0 <= float(value) <= 1, threshold):
+            raise HTTPException(BAD_REQUEST, f"Expected a score_threshold from 0 to 1, got {threshold!r}.")
     for name in ("operating_point", "model_filename"):
-        value = _chosen(request, name)
-        if value not in (None, "") and str(value) not in map(str, shown[name]):
-            choices = ", ".join(map(str, shown[name]))
-            raise HTTPException(BAD_REQUEST, f"Expected {name} to be one of {choices}, got {value!r}.")
-    device = _chosen(request, "device")
-    if device not in (None, "") and not _is(
-        lambda: torch.device(name_to_device(device)).type in ("cpu", "cuda"), device
-    ):
-        raise HTTPException(BAD_REQUEST, f"Expected a device out of {', '.join(device_list())}, got {device!r}.")
+        choices = [str(choice) for choice in shown[name]]
+        for value in _sent(request, name):
+            if isinstance(value, (list, dict)) or str(value) not in choices:
+                raise HTTPException(BAD_REQUEST, f"Expected {name} to be one of {', '.join(choices)}, got {value!r}.")
+    for device in _sent(request, "device"):
+        if not isinstance(device, str) or not _is(
+            lambda value: torch.device(name_to_device(value)).type in ("cpu", "cuda"), device
+        ):
+            raise HTTPException(BAD_REQUEST, f"Expected a device out of {', '.join(device_list())}, got {device!r}.")
 
 
-def _chosen(request: Mapping[str, Any], name: str) -> Any:
-    """The chosen one of a list of choices: clients that choose nothing send the list."""
+def _sent(request: Mapping[str, Any], name: str) -> list[Any]:
+    """What a client sends for a parameter, empty values left out: clients that choose nothing send all choices."""
     value = request.get(name)
-    return (value[0] if value else None) if isinstance(value, list) else value
+    return [item for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
 
 
-def _is(test: Callable[[], bool], value: Any) -> bool:
+def _is(test: Callable[[Any], bool], value: Any) -> bool:
     try:
-        return not isinstance(value, bool) and test()
+        return not isinstance(value, bool) and test(value)
     except (TypeError, ValueError, RuntimeError):
         return False

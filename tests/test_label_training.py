@@ -13,8 +13,9 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
-from fake_labels import NOTICE, write_ball, write_scan, write_weights
+from fake_labels import NARROW, NOTICE, write_ball, write_scan, write_weights
 from scripts.label_training import PREVIOUS, choose_validation, main
+from scripts.weights import build_network, save_weights
 
 BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
 
@@ -70,6 +71,15 @@ def test_new_weights_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
     assert again["notice"] == f"{NOTICE} Trained further on 3 scan(s) with 3 box(es) in MONAI Label."
     assert again["label_training"]["validation_scans"] == 1
     assert "mean_sensitivity" in again
+
+
+def test_a_definition_need_not_say_how_many_slices_it_reads(tmp_path: Path) -> None:
+    silent = {name: value for name, value in NARROW.items() if name != "num_slices"}
+    save_weights(tmp_path / "model.pt", build_network(silent), silent, {"inference": {"pixel_spacing": 2.0}})
+    main(*order(tmp_path))
+    # Key slices need their four neighbours on each side.
+    assert json.loads((tmp_path / "answer.json").read_text())["key_slices"] == 3
+    assert "num_slices" not in held(tmp_path / "model.pt")["network"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ class Served:
         """What inference needs to know of these weights."""
         return self.info.get("inference", {})
 
+    @cached_property
+    def num_slices(self) -> int:
+        """Slices that the network reads, which its definition need not say.
+
+        Raises:
+            ValueError: If the definition builds no network.
+        """
+        network: Any = build_network(self.definition, str(self.path))
+        return int(network.backbone.num_slices)
+
 
 def read_served(path: str | Path) -> Served:
     """Read a weights file.
@@ -100,7 +111,7 @@ def train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     plane = PlaneScale(served.settings.get("pixel_spacing"), served.settings.get("image_size", 512))
     scans = read_labelled(order["items"], plane.size)
     validation = choose_validation(len(scans), float(order["val_split"]))
-    reach = served.definition["num_slices"] // 2 * SLICE_SPACING
+    reach = served.num_slices // 2 * SLICE_SPACING
     smooth = plane.pixel_spacing is not None
     side = write_labelled(folder / "data", scans, validation=validation, reach_mm=reach, smooth=smooth)
     if not validation:
@@ -114,7 +125,7 @@ def _run(served: Served, order: Mapping[str, Any], folder: Path, side: int, *, v
     epochs = int(order["max_epochs"])
     changes = {
         "network_def": dict(served.definition),
-        "num_slices": served.definition["num_slices"],
+        "num_slices": served.num_slices,
         "dataset_dir": str(folder / "data"),
         "output_dir": str(folder / "run"),
         "device": str(order["device"]),

@@ -343,10 +343,22 @@ def test_the_command_line_ends_in_the_line_that_matters(dataset: Path, tmp_path:
 def test_two_processes_train_together(dataset: Path, tmp_path: Path) -> None:
     files = "['configs/train.json','configs/multi_gpu_train.json','configs/variants/size_narrow.yaml']"
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run", "training")
-    settings = ("--dataset_dir", str(dataset), "--output_dir", str(tmp_path), "--max_epochs", "1", "--num_slices", "1")
-    done = module(*launcher, "--config_file", files, *settings, "--num_workers", "0", "--batch_size", "1")
+    settings = ("--dataset_dir", str(dataset), "--output_dir", str(tmp_path), "--num_slices", "1", "--num_workers", "0")
+    done = module(*launcher, "--config_file", files, *settings, "--max_epochs", "1", "--batch_size", "1")
     assert done.returncode == 0, done.stderr
     assert "scaled to 2 images a step (1 x 1 accumulated x 2 processes)" in done.stdout
     (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
     assert start["processes"] == 2
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch_length"] == 3
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (content["epoch_length"], len(content["random"])) == (3, 2)
+    done = module(*launcher, "--config_file", files, *settings, "--max_epochs", "2", "--batch_size", "1")
+    assert done.returncode == 0, done.stderr
+    assert "at epoch 2 of 2" in done.stdout
+    # One process goes on with the batch of both, and with no other.
+    alone = ("--config_file", files.replace("'configs/multi_gpu_train.json',", ""), *settings, "--max_epochs", "3")
+    done = command("training", *alone, "--batch_size", "1")
+    assert "Error: Expected the settings of the run" in done.stderr
+    assert "got batch_size x processes 1 and not 2." in done.stderr
+    done = command("training", *alone, "--batch_size", "2")
+    assert done.returncode == 0, done.stderr
+    assert "is of 2 process(es), this run has 1" in done.stdout

@@ -20,6 +20,7 @@ def write_ct(
     origin: Sequence[float] = (-12.0, 30.0, -100.0),
     spacing: Sequence[float] = (0.7, 0.9, 2.5),
     orientation: Sequence[float] = AXIAL,
+    stacking: Sequence[float] = (0.0, 0.0, 1.0),
     **tags: object,
 ) -> Path:
     """Write a series, one file per slice, numbered from the head down.
@@ -30,6 +31,7 @@ def write_ct(
         origin: LPS mm of the first pixel of slice 0.
         spacing: mm between columns, rows and slices.
         orientation: Direction of the rows and of the columns.
+        stacking: Direction from slice to slice.
         tags: Changed attributes; None removes one.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,9 @@ def write_ct(
             "InstanceNumber": number,
             "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
             "SliceThickness": spacing[2],
-            "ImagePositionPatient": [origin[0], origin[1], round(origin[2] + spacing[2] * index, 6)],
+            "ImagePositionPatient": [
+                round(first + along * spacing[2] * index, 6) for first, along in zip(origin, stacking, strict=True)
+            ],
             "ImageOrientationPatient": list(orientation),
             "PixelSpacing": [spacing[1], spacing[0]],
             "Rows": plane.shape[0],

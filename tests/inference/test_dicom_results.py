@@ -241,6 +241,37 @@ def test_boxes_stay_in_place_however_rows_and_columns_run(tmp_path: Path, orient
     np.testing.assert_allclose(points.max(axis=0)[:2], high[:2], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("orientation", "stacking"),
+    [((1, 0, 0, 0, 0, -1), (0, 1, 0)), ((1, 0, 0, 0, 0, -1), (0, -1, 0)), ((0, 1, 0, 0, 0, -1), (1, 0, 0))],
+    ids=["coronal", "coronal from the back", "sagittal"],
+)
+def test_coronal_and_sagittal_images_show_the_boxes_where_they_are(tmp_path: Path, orientation, stacking) -> None:
+    results = results_of(
+        read_scan(series(tmp_path / "series", orientation=orientation, stacking=stacking)),
+        [(1.2, 1.2, 3.2, 5.2, 4.2, 9.2), (2.2, 4.2, 12.2, 5.2, 6.8, 14.2)],
+        (0.9, 0.5),
+    )
+    files = write(results)
+    edges = box_voxels(results.scan, np.array([lesion.box for lesion in results.lesions]))
+    truth = np.zeros((*SHAPE, 2), dtype=np.uint8)
+    for number, (i1, j1, k1, i2, j2, k2) in enumerate(edges):
+        truth[k1:k2, j1:j2, i1:i2, number] = 1
+    np.testing.assert_array_equal(masks_of(boxes_of(files["lesions_seg.dcm"]), results), truth)
+    groups = report_of(files["lesions_sr.dcm"]).content.get_volumetric_roi_measurement_groups()
+    across = int(np.argmax(np.abs(stacking)))
+    for group, entry, (_, _, k1, _, _, k2) in zip(groups, results.document["lesions"], edges, strict=True):
+        points = np.array(group.roi.graphic_data)
+        places = [
+            pydicom.dcmread(results.scan.files[k], stop_before_pixels=True).ImagePositionPatient[across]
+            for k in range(k1, k2)
+        ]
+        np.testing.assert_allclose(points[:, 0, across], places, atol=1e-3)
+        low, high = (np.delete(corner, across) for corner in np.array(entry["box_lps_mm"]).reshape(2, 3))
+        np.testing.assert_allclose(np.delete(points.min(axis=(0, 1)), across), low, atol=1e-3)
+        np.testing.assert_allclose(np.delete(points.max(axis=(0, 1)), across), high, atol=1e-3)
+
+
 def test_no_lesion_is_a_report_without_groups(tmp_path: Path) -> None:
     files = write(results_of(read_scan(series(tmp_path / "series")), [], []))
     assert set(files) == {"lesions_sr.dcm"}

@@ -164,16 +164,19 @@ def cut(scan: ScanLike, box: np.ndarray, slices: Sequence[SourceSlice]) -> list[
         slices: The images.
 
     Returns:
-        One rectangle for each image whose plane the box meets (the lower face belongs to it, the upper does
-        not); where it lies between two planes, one on the nearest image.
+        One rectangle for each image whose plane the box meets (the face at the low end of the scan's axis that
+        the images are stacked along belongs to it, the other does not); where it lies between two planes, one on
+        the nearest image.
     """
     picks = np.array([[box[3 * (corner >> axis & 1) + axis] for axis in range(3)] for corner in range(8)])
     lps = np.column_stack([scan.points_to_lps(picks), np.ones(8)])
-    upwards = scan.affine[:3, 2]
+    axes = scan.affine[:3, :3] / np.linalg.norm(scan.affine[:3, :3], axis=0)
     found, distances, local = [], [], []
     for index, one in enumerate(slices):
         corners = (lps @ np.linalg.inv(one.matrix).T)[:, :3]
-        heights = corners[:, 2] * np.sign(one.matrix[:3, 2] @ upwards)
+        # Images may be stacked along any axis of the scan: coronal ones along y, sagittal ones along x.
+        along = one.matrix[:3, 2] @ axes
+        heights = corners[:, 2] * np.sign(along[np.argmax(np.abs(along))])
         local.append(corners)
         distances.append(abs(heights.mean()))
         if heights.min() - _TOUCH <= 0 < heights.max() - _TOUCH:

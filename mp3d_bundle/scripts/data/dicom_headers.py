@@ -208,18 +208,29 @@ def _not_a_slice(header: pydicom.Dataset) -> tuple[str, str] | None:
 
 
 def drop_doubles(headers: Iterable[tuple[Path, pydicom.Dataset]]) -> tuple[list[tuple[Path, pydicom.Dataset]], list]:
-    """Leave out copies of a file (the same SOPInstanceUID again).
+    """Leave out copies of a file: the same SOPInstanceUID again, at the same place.
 
     Returns:
         The files without copies, and a note on each copy.
+
+    Raises:
+        ValueError: If images at different places have one SOPInstanceUID.
     """
-    first: dict[str, Path] = {}
+    first: dict[str, tuple[Path, pydicom.Dataset]] = {}
     kept, notes = [], []
     for path, header in headers:
-        uid = header.get("SOPInstanceUID")
-        if uid is None or uid not in first:
-            first[str(uid)] = path
+        # Absent or blank where an anonymiser removed it, which makes no two files the same.
+        uid = str(header.get("SOPInstanceUID") or "").strip()
+        if uid not in first:
+            if uid:
+                first[uid] = (path, header)
             kept.append((path, header))
-        else:
-            notes.append(f"Left out {path.name}: the same image as {first[str(uid)].name} (SOP instance UID {uid}).")
+            continue
+        other, same = first[uid]
+        if header.get("ImagePositionPatient") != same.get("ImagePositionPatient"):
+            raise ValueError(
+                f"Expected a UID of its own for each image, got one SOPInstanceUID for different images: {other} and "
+                f"{path} ({uid})."
+            )
+        notes.append(f"Left out {path.name}: the same image as {other.name} (SOP instance UID {uid}).")
     return kept, notes

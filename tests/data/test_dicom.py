@@ -316,6 +316,14 @@ def test_file_cut_short_is_named(tmp_path: Path, keep: int) -> None:
         read_scan(folder)
 
 
+def test_fewer_pixels_than_the_header_says_are_refused(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "series")
+    pixels = hounsfield()[2].astype(np.uint16).tobytes()
+    write_slice(folder / "IM0002.dcm", hounsfield()[2], -95.0, PixelData=pixels[:-20], InstanceNumber=2)
+    with pytest.raises(OSError, match=r"Expected 60 bytes of pixels, got 40 in .*IM0002\.dcm"):
+        read_scan(folder)
+
+
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="modality CT, got no DICOM file at all"):
         read_scan(tmp_path)

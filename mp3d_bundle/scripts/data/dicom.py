@@ -217,8 +217,20 @@ def _check_numbers(lower: _Slice, upper: _Slice, gap: float) -> None:
         )
 
 
+def _check_length(one: _Slice) -> None:
+    """Refuse a file with fewer pixels than its header says: ITK gives whatever is in memory for those not there."""
+    if one.header.file_meta.TransferSyntaxUID.is_compressed:
+        return
+    wanted = int(one.header.Rows) * int(one.header.Columns) * int(one.header.BitsAllocated) // 8
+    pixels = pydicom.dcmread(one.path, specific_tags=["PixelData"]).get("PixelData")
+    got = 0 if pixels is None else len(pixels)
+    if got < wanted:
+        raise OSError(f"Expected {wanted} bytes of pixels, got {got} in {one.path}: it is cut short.")
+
+
 def _pixels(one: _Slice) -> np.ndarray:
     """Hounsfield units of one slice as int16 ``(columns, rows)``."""
+    _check_length(one)
     try:
         _, values = read_itk_pixels(one.path)
     except OSError as error:

@@ -113,6 +113,33 @@ def test_each_series_of_a_folder_is_a_scan(tmp_path: Path) -> None:
     assert names(find_scans(tmp_path)) == ["a/3_soft_tissue", "a/4_lung"]
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize(
+    ("uid", "description", "wanted"),
+    [
+        ("/tmp/escaped", "((", "tmp_escaped"),
+        ("../../escaped", "((", "escaped"),
+        ("..", "..", "series"),
+        ("1.2.840", "..", "1.2.840"),
+        ("1.2.840", "../lung", "lung"),
+    ],
+)
+def test_headers_do_not_choose_where_results_go(tmp_path: Path, uid: str, description: str, wanted: str) -> None:
+    headers(tmp_path, SeriesInstanceUID=uid, SeriesNumber=None, SeriesDescription=description)
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / f"odd_{path.name}")
+    headers(tmp_path)
+    assert sorted(names(find_scans(tmp_path))) == sorted(["3_no_description", wanted])
+
+
+def test_entries_of_a_list_have_names_however_they_are_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "study" / "a.nii")
+    touch(tmp_path / "b.nii")
+    (tmp_path / "study" / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "study" / "here")
+    assert names(find_scans(["..", "../../b.nii"])) == ["study/a", "b"]
+
+
 def test_named_series_is_found_wherever_it_lies(tmp_path: Path) -> None:
     headers(tmp_path / "a")
     headers(tmp_path / "deep" / "b", SeriesInstanceUID="5.6")

@@ -208,6 +208,14 @@ def test_full_disk_leaves_nothing_new_and_the_old_results(tmp_path: Path, monkey
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("name", ["/tmp/elsewhere", "../elsewhere", "a/../../elsewhere"])
+def test_no_name_leads_out_of_the_output_folder(tmp_path: Path, name: str) -> None:
+    scan = scan_of(ball_scan())
+    with pytest.raises(ValueError, match=r"Expected a folder inside .*out for .*elsewhere'"):
+        ResultWriter(tmp_path / "out")(scan, *found_in(scan), name=name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     scan = scan_of(ball_scan())

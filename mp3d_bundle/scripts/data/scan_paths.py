@@ -113,12 +113,14 @@ def _tell_scattered(sources: Iterable[ScanSource]) -> None:
 
 
 def _entry_names(paths: Sequence[Path]) -> list[str]:
+    # ``..`` and ``.`` have names as well, once they are spelt out.
+    paths = [Path(os.path.abspath(path)) for path in paths]
     names = [_stem(Path(path.name)) for path in paths]
     if len(set(names)) == len(names):
         return names
     # patient_1/ct.nii and patient_2/ct.nii: the folders tell them apart.
-    parents = os.path.commonpath([path.absolute().parent for path in paths])
-    return [_stem(path.absolute().relative_to(parents)) for path in paths]
+    parents = os.path.commonpath([path.parent for path in paths])
+    return [_stem(path.relative_to(parents)) for path in paths]
 
 
 def _absent(series: str, paths: Sequence[Path], found: Sequence[ScanSource]) -> ScanSource:
@@ -210,12 +212,17 @@ def _sources(path: Path, place: str, contents: Contents, opener: Callable[..., A
     several = len(contents.series) > 1
     sources = []
     for one in contents.series:
-        label = _ODD.sub("_", f"{one.number}_{one.description}").strip("_") or one.uid
+        label = _label(f"{one.number}_{one.description}") or _label(one.uid) or "series"
         notes = [*contents.notes, *([f"Series {one}, one of {len(contents.series)}."] if several else [])]
         files = [file for file, _ in one.headers]
         name = os.path.join(place, label) if several else place
         sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, partial(opener, files, notes)))
     return sources
+
+
+def _label(text: str) -> str:
+    """A header's words as the name of a folder: no path, and neither hidden nor the folder above."""
+    return _ODD.sub("_", text).strip("_.")
 
 
 def _zipped(path: Path, name: str) -> list[ScanSource]:

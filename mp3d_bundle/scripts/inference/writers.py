@@ -71,8 +71,13 @@ class ResultWriter:
             The folder.
 
         Raises:
+            ValueError: If ``name`` leads out of ``output_dir``.
             OSError: If a file cannot be written; nothing of the new results is left then.
         """
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(
+                f"Expected a folder inside {self.output_dir} for the results of {scan.path}, got {name!r}."
+            )
         folder = Path(self.output_dir) / name
         head = describe_run(scan, found, self.model, self.settings)
         head["timing_s"] = dict(timing or {})

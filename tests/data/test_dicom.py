@@ -226,13 +226,32 @@ def test_doubled_slice_is_named(tmp_path: Path) -> None:
         ({"BitsAllocated": 8}, "at least 16 bits per pixel, got 8"),
         ({"GantryDetectorTilt": 15.0}, r"tilt of 15\.0 degrees and .* leans by 0\.0"),
         ({"NumberOfFrames": 2}, r"one slice per DICOM file, got 2 frames \(enhanced CT\)"),
+        ({"PixelSpacing": [0.7]}, r"Expected 2 numbers in the DICOM tag PixelSpacing, got 0\.7 in .*IM0001"),
+        ({"SliceThickness": [2.5, 2.5]}, r"Expected 1 number in the DICOM tag SliceThickness, got \[2\.5, 2\.5\] in"),
+        ({"Columns": None}, "Expected 1 number in the DICOM tag Columns, got None in"),
+        ({"RescaleIntercept": None}, "DICOM tag RescaleIntercept, .* it is missing in .*IM0001"),
+        ({"RescaleSlope": None}, "DICOM tag RescaleSlope, .* it is missing in"),
+        ({"RescaleType": "US"}, r"Hounsfield units \(RescaleType HU\), got US in"),
         ({"SOPClassUID": SecondaryCaptureImageStorage}, "modality CT, got 4 Secondary Capture"),
     ],
-    ids=["mr", "position", "zero spacing", "no spacing", "colour", "8 bit", "tilt", "frames", "capture"],
 )
 def test_unusable_series_are_refused(tmp_path: Path, tags: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_scan(write_series(tmp_path / "series", **tags))
+
+
+@pytest.mark.parametrize("kind", ["HU", "", None])
+def test_hounsfield_units_need_no_name(tmp_path: Path, kind: str | None) -> None:
+    np.testing.assert_array_equal(read_scan(write_series(tmp_path, RescaleType=kind)).hu, hounsfield())
+
+
+def test_file_that_does_not_say_how_it_is_coded_is_refused(tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "a.dcm", hounsfield()[0], 0.0)
+    dataset = pydicom.dcmread(path)
+    del dataset.file_meta.TransferSyntaxUID
+    dataset.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    with pytest.raises(ValueError, match=r"TransferSyntaxUID .* missing in .*a\.dcm"):
+        read_scan(tmp_path)
 
 
 def test_copies_of_a_slice_are_left_out_by_name(tmp_path: Path) -> None:

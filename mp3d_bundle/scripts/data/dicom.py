@@ -17,6 +17,7 @@ import pydicom
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from .dicom_headers import Series, drop_doubles, files_on_disk, folder_files, read_contents
+from .dicom_values import read_number, read_vector
 from .stored import StoredImage, check_spacing, read_itk_pixels
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -42,6 +43,10 @@ class _Slice:
     along_column: np.ndarray
     spacing: tuple[float, float]
     """Between columns, between rows."""
+    thickness: float | None
+    """SliceThickness, None where the header has none."""
+    number: int | None
+    """InstanceNumber, likewise."""
 
     @property
     def height(self) -> float:
@@ -63,7 +68,7 @@ def read_series(folder: Path, series: str | None = None) -> StoredImage:
     Raises:
         ValueError: If no CT slice or several series are in the folder, slices differ in size, spacing or
             orientation, one is missing or doubled, the gantry's tilt does not show in the slices, or a needed
-            tag is absent.
+            tag is absent or senseless.
         OSError: If a file is damaged or cut short.
     """
     contents = read_contents(folder_files(folder))
@@ -95,38 +100,76 @@ def _read(series: Series, notes: Sequence[str]) -> StoredImage:
 
 
 def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
-    """Geometry of one slice; ValueError where a tag is missing or the picture is not a plain grey slice."""
-    if int(header.get("NumberOfFrames") or 1) != 1 or header.get("SOPClassUID") in ENHANCED:
+    """What the header of one slice says; ValueError where a tag is missing or senseless, OSError without pixels."""
+    _check_picture(path, header)
+    _check_length(path, header)
+    _check_rescale(path, header)
+    position = read_vector(header, "ImagePositionPatient", 3, path)
+    along = np.array(read_vector(header, "ImageOrientationPatient", 6, path))
+    between_rows, between_columns = read_vector(header, "PixelSpacing", 2, path)
+    check_spacing((between_columns, between_rows), path)
+    instance = read_number(header, "InstanceNumber", path)
+    return _Slice(
+        path=path,
+        header=header,
+        position=np.array(position),
+        along_row=along[:3],
+        along_column=along[3:],
+        spacing=(between_columns, between_rows),
+        thickness=read_number(header, "SliceThickness", path),
+        number=None if instance is None else int(instance),
+    )
+
+
+def _check_picture(path: Path, header: pydicom.Dataset) -> None:
+    """Refuse what is not one plain grey slice."""
+    if (read_number(header, "NumberOfFrames", path) or 1) != 1 or header.get("SOPClassUID") in ENHANCED:
         raise ValueError(
             f"Expected one slice per DICOM file, got {header.get('NumberOfFrames')} frames (enhanced CT) in {path}: "
             "convert it to one file per slice (such as dcm4che's emf2sf does) or to NIfTI first."
         )
-    for tag, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
-        value = header.get(tag)
-        if value is None or len(value) != length:
-            raise ValueError(f"Expected {length} numbers in the DICOM tag {tag}, got {value} in {path}.")
-    if int(header.get("SamplesPerPixel") or 1) != 1 or header.get("PhotometricInterpretation") != "MONOCHROME2":
+    for tag in ("Rows", "Columns"):
+        if read_vector(header, tag, 1, path)[0] < 1:
+            raise ValueError(f"Expected a number above zero in the DICOM tag {tag}, got {header.get(tag)} in {path}.")
+    if (read_number(header, "SamplesPerPixel", path) or 1) != 1 or header.get(
+        "PhotometricInterpretation"
+    ) != "MONOCHROME2":
         raise ValueError(
             f"Expected grey values (MONOCHROME2), got {header.get('PhotometricInterpretation')} in {path}."
         )
-    if int(header.get("BitsAllocated") or 0) < 16:
+    if (read_number(header, "BitsAllocated", path) or 0) < 16:
         raise ValueError(f"Expected at least 16 bits per pixel, got {header.get('BitsAllocated')} in {path}.")
-    between_rows, between_columns = (float(edge) for edge in header.PixelSpacing)
-    check_spacing((between_columns, between_rows), path)
-    along = np.array([float(number) for number in header.ImageOrientationPatient])
-    return _Slice(
-        path=path,
-        header=header,
-        position=np.array([float(number) for number in header.ImagePositionPatient]),
-        along_row=along[:3],
-        along_column=along[3:],
-        spacing=(between_columns, between_rows),
-    )
+    if "TransferSyntaxUID" not in header.file_meta:
+        raise ValueError(f"Expected the DICOM tag TransferSyntaxUID (how pixels are coded), it is missing in {path}.")
+
+
+def _check_length(path: Path, header: pydicom.Dataset) -> None:
+    """Refuse a file with fewer pixels than its header says: ITK gives whatever is in memory for those not there."""
+    if header.file_meta.TransferSyntaxUID.is_compressed:
+        return
+    wanted = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
+    pixels = pydicom.dcmread(path, specific_tags=["PixelData"]).get("PixelData")
+    got = 0 if pixels is None else len(pixels)
+    if got < wanted:
+        raise OSError(f"Expected {wanted} bytes of pixels, got {got} in {path}: it is cut short.")
+
+
+def _check_rescale(path: Path, header: pydicom.Dataset) -> None:
+    """Refuse stored values without a way to Hounsfield units: taken as they are, they may be wrong by 1024."""
+    for tag in ("RescaleIntercept", "RescaleSlope"):
+        if read_number(header, tag, path) is None:
+            raise ValueError(
+                f"Expected the DICOM tag {tag}, which every CT has to have for its Hounsfield units, it is missing in "
+                f"{path}."
+            )
+    kind = str(header.get("RescaleType") or "HU").strip()
+    if kind.upper() not in ("", "HU"):
+        raise ValueError(f"Expected Hounsfield units (RescaleType HU), got {kind} in {path}.")
 
 
 def _check_tilt(one: _Slice) -> None:
     """Refuse a series whose header tells of a tilted gantry while its orientation does not: one of them is wrong."""
-    tilt = abs(float(one.header.get("GantryDetectorTilt") or 0.0))
+    tilt = abs(read_number(one.header, "GantryDetectorTilt", one.path) or 0.0)
     normal = np.cross(one.along_row, one.along_column)
     shown = float(np.degrees(np.arccos(min(1.0, abs(normal[2]) / np.linalg.norm(normal)))))
     if shown < tilt - _TILT_DEGREES:
@@ -166,11 +209,11 @@ def _affine(slices: list[_Slice]) -> np.ndarray:
         affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
         _check_line(slices, affine)
         return affine
-    thickness = first.header.get("SpacingBetweenSlices") or first.header.get("SliceThickness")
+    thickness = read_number(first.header, "SpacingBetweenSlices", first.path) or first.thickness
     if thickness is None:
         raise ValueError(f"Expected SliceThickness in the only slice of a series, it is missing in {first.path}.")
-    check_spacing((float(thickness),), first.path)
-    affine[:3, 2] = np.cross(first.along_row, first.along_column) * float(thickness)
+    check_spacing((thickness,), first.path)
+    affine[:3, 2] = np.cross(first.along_row, first.along_column) * thickness
     return affine
 
 
@@ -206,35 +249,22 @@ def _check_line(slices: list[_Slice], affine: np.ndarray) -> None:
 
 def _check_numbers(lower: _Slice, upper: _Slice, gap: float) -> None:
     """Refuse a hole that even spacing hides: numbers skipped, and a gap that the slices do not cover."""
-    numbers = [one.header.get("InstanceNumber") for one in (lower, upper)]
-    thickness = float(lower.header.get("SliceThickness") or 0.0)
-    if None in numbers or thickness <= 0:
+    thickness = lower.thickness or 0.0
+    if lower.number is None or upper.number is None or thickness <= 0:
         return
-    if abs(int(numbers[1]) - int(numbers[0])) > 1 and gap > thickness * (1 + _GAP_TOLERANCE) + _GAP_ROUNDING_MM:
+    if abs(upper.number - lower.number) > 1 and gap > thickness * (1 + _GAP_TOLERANCE) + _GAP_ROUNDING_MM:
         raise ValueError(
             f"Expected neighbouring slices, got a gap of {gap:.2f} mm between {lower.path} and {upper.path}, instance "
-            f"numbers {numbers[0]} and {numbers[1]}, slices {thickness:g} mm thick: a slice is missing."
+            f"numbers {lower.number} and {upper.number}, slices {thickness:g} mm thick: a slice is missing."
         )
-
-
-def _check_length(one: _Slice) -> None:
-    """Refuse a file with fewer pixels than its header says: ITK gives whatever is in memory for those not there."""
-    if one.header.file_meta.TransferSyntaxUID.is_compressed:
-        return
-    wanted = int(one.header.Rows) * int(one.header.Columns) * int(one.header.BitsAllocated) // 8
-    pixels = pydicom.dcmread(one.path, specific_tags=["PixelData"]).get("PixelData")
-    got = 0 if pixels is None else len(pixels)
-    if got < wanted:
-        raise OSError(f"Expected {wanted} bytes of pixels, got {got} in {one.path}: it is cut short.")
 
 
 def _pixels(one: _Slice) -> np.ndarray:
     """Hounsfield units of one slice as int16 ``(columns, rows)``."""
-    _check_length(one)
     try:
         _, values = read_itk_pixels(one.path)
     except OSError as error:
-        syntax = pydicom.dcmread(one.path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+        syntax = one.header.file_meta.TransferSyntaxUID
         if not syntax.is_compressed:
             raise
         raise OSError(

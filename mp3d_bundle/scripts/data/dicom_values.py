@@ -1,0 +1,56 @@
+"""Numbers out of DICOM headers, of which any may be absent, empty, several or no number at all."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pydicom
+from pydicom.multival import MultiValue
+
+
+def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
+    """The numbers of a tag; none where it is absent or empty.
+
+    Args:
+        header: The header.
+        tag: Keyword of the tag.
+        path: What messages call the file.
+
+    Raises:
+        ValueError: If one is no finite number.
+    """
+    try:
+        value = header.get(tag)
+        if value is None or value == "":
+            return []
+        numbers = [float(one) for one in (value if isinstance(value, (MultiValue, list)) else [value])]
+    # pydicom converts a value when it is asked for, each kind with errors of its own.
+    except (ArithmeticError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"Expected numbers in the DICOM tag {tag}, got others in {path} ({reason}).") from error
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"Expected finite numbers in the DICOM tag {tag}, got {value} in {path}.")
+    return numbers
+
+
+def read_vector(header: pydicom.Dataset, tag: str, length: int, path: Path) -> list[float]:
+    """The ``length`` numbers of a tag that has to be there.
+
+    Raises:
+        ValueError: If there are more or fewer, or one is no finite number.
+    """
+    numbers = read_numbers(header, tag, path)
+    if len(numbers) != length:
+        word = "number" if length == 1 else "numbers"
+        raise ValueError(f"Expected {length} {word} in the DICOM tag {tag}, got {header.get(tag)} in {path}.")
+    return numbers
+
+
+def read_number(header: pydicom.Dataset, tag: str, path: Path) -> float | None:
+    """The number of a tag, None where it is absent or empty.
+
+    Raises:
+        ValueError: If there are several, or it is no finite number.
+    """
+    return read_vector(header, tag, 1, path)[0] if read_numbers(header, tag, path) else None

@@ -24,6 +24,7 @@ from scripts.data.slab import resample_z
 from scripts.engines.errors import root_error
 from scripts.inference.linking import link_boxes
 from scripts.inference.slabs import SlabCutter
+from scripts.inference.viewer import ReportWriter
 from scripts.inference.volume import VolumeDetector
 from scripts.inference.writers import ResultWriter
 from scripts.inferring import ScanRunner, Weights, network_with_weights
@@ -201,7 +202,14 @@ def test_a_scan_of_which_nothing_was_examined_says_so(tmp_path: Path, caplog: py
         assert any(words in note for note in notes)
 
 
-def test_out_of_memory_is_a_failure_of_one_scan(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(torch.OutOfMemoryError("out of memory"), "out of memory"), (TypeError("no len()"), "TypeError: no len()")],
+)
+def test_any_error_is_a_failure_of_one_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, reason: str
+) -> None:
+    monkeypatch.setenv("MP3D_TRACEBACK", "1")
     write_scan(tmp_path / "in" / "a.nii")
     write_scan(tmp_path / "in" / "b.nii")
     run = runner(tmp_path / "in", tmp_path / "out")
@@ -210,12 +218,25 @@ def test_out_of_memory_is_a_failure_of_one_scan(tmp_path: Path) -> None:
     def exhausted(found: Any) -> list:
         calls.append(found)
         if len(calls) == 1:
-            raise torch.OutOfMemoryError("out of memory")
+            raise error
         return link(found)
 
     run.link = exhausted
-    assert [reason for _, reason in run.run()] == [f"{tmp_path / 'in' / 'a.nii'}: out of memory"]
+    assert [reason for _, reason in run.run()] == [f"{tmp_path / 'in' / 'a.nii'}: {reason}"]
     assert (tmp_path / "out" / "b" / "lesions.json").is_file()
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_names_that_are_not_utf8_are_done_or_refused_in_a_line(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"scan\xff")
+    write_scan(tmp_path / "in" / f"{odd}.nii")
+    write_ct(tmp_path / "in" / "dicom", ball_scan()[:2]).rename(tmp_path / "in" / f"dicom_{odd}")
+    run = runner(tmp_path / "in", tmp_path / "out")
+    run.writer = ResultWriter(tmp_path / "out", extra={"report": ReportWriter()})
+    ((_, reason),) = run.run()
+    assert re.fullmatch(r"Expected a name in UTF-8, got .*dicom_scan\\udcff.*", reason), reason
+    assert json.loads((tmp_path / "out" / odd / "lesions.json").read_text())["input"]["name"] == "scan\\udcff.nii"
+    assert (tmp_path / "out" / odd / "report.html").is_file()
 
 
 def test_single_failure_is_a_single_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from torch import nn
 
 from .data.scan import Scan
 from .data.scan_paths import ScanSource
+from .data.stored import shown
+from .engines.errors import SHOW_TRACEBACK
 from .inference.detections import Lesion, SliceBoxes
 from .inference.linking import link_boxes
 from .inference.report import cautions
@@ -118,6 +121,19 @@ class Weights:
         raise ValueError(f"Expected an operating point, {known}, got {operating_point!r} for {self.path}.")
 
 
+# What the code raises on purpose, or the machine for want of memory: the text says enough.
+_TOLD = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
+
+
+def _reason(error: Exception, source: ScanSource) -> str:
+    """Why a scan could not be done, in one line with its path."""
+    path, reason = shown(source.path), " ".join(shown(error).split())
+    if not isinstance(error, _TOLD):
+        reason = f"{type(error).__name__}: {reason}"
+    reason = reason or type(error).__name__
+    return reason if path in reason else f"{path}: {reason}"
+
+
 @dataclass
 class ScanRunner:
     """Read, detect, link and write one scan after the other.
@@ -156,16 +172,17 @@ class ScanRunner:
             source = self.dataset[number]
             try:
                 self._one(source, network)
-            except (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
-                if str(source.path) not in reason:
-                    reason = f"{source.path}: {reason}"
+            # Files of all kinds come from scanners and archives: one that is odd in a way nobody thought of stops no
+            # other either.
+            except Exception as error:
+                reason = _reason(error, source)
                 if source.series and total > 1:
                     reason += f" (series {source.series})"
                 if isinstance(error, FileNotFoundError) and total == 1:
                     reason += " Name the scan with --input PATH."
                 self.failures.append((source.path, reason))
-                logger.debug("%s", source.path, exc_info=True)
+                told = logging.ERROR if os.environ.get(SHOW_TRACEBACK) else logging.DEBUG
+                logger.log(told, "%s", shown(source.path), exc_info=True)
                 if total > 1:
                     logger.error("Failed, going on with the next scan: %s", reason)
         return self.failures
@@ -189,7 +206,7 @@ class ScanRunner:
         start = time.perf_counter()
         with source.open() as scan:
             for note in scan.notes:
-                self._tell(f"{source.path}: {note}")
+                self._tell(shown(f"{source.path}: {note}"))
             self._find(source, scan, network, start)
 
     def _tell(self, line: str) -> None:
@@ -204,15 +221,15 @@ class ScanRunner:
         lesions = self.link(found)
         done = time.perf_counter()
         for note in cautions(scan, found):
-            logger.warning("%s: %s", source.path, note)
+            logger.warning("%s: %s", shown(source.path), note)
         timing = {"read": round(ready - start, 2), "detect": round(done - ready, 2)}
         folder = self.writer(scan, found, lesions, name=source.name, timing=timing)
         logger.info(
             "%s: %d lesions, linked from the boxes of %d slices out of %d examined, %.1f s; results in %s",
-            source.path,
+            shown(source.path),
             len(lesions),
             len(set(found.slices.tolist())),
             int(found.examined.sum()),
             time.perf_counter() - start,
-            folder,
+            shown(folder),
         )

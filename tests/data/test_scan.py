@@ -169,6 +169,15 @@ def test_lengths_in_metres_become_millimetres(tmp_path: Path) -> None:
     assert any("meter" in note for note in scan.notes)
 
 
+def test_unit_that_there_is_not_is_noted(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(canonical_hu().transpose(2, 1, 0), LPS_FROM_RAS @ canonical_affine())
+    image.header["xyzt_units"] = 4
+    nibabel.save(image, tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    np.testing.assert_allclose(scan.spacing, SPACING, rtol=1e-5)
+    assert any("a unit that there is not (code 4): taken as mm" in note for note in scan.notes)
+
+
 def test_missing_orientation_is_noted(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(canonical_hu().transpose(2, 1, 0), np.diag([*SPACING, 1.0]))
     image.set_sform(None, 0)

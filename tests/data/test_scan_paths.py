@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fake_dicom import write_ct
+from scripts.data import dicom_headers
 from scripts.data.scan_paths import find_scans
 
 
@@ -170,6 +173,26 @@ def test_damaged_header_is_left_to_the_reader(tmp_path: Path) -> None:
     (source,) = find_scans(tmp_path / "a")
     with pytest.raises(OSError, match=r"IM0001\.dcm"):
         source.open()
+
+
+def test_no_header_stops_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers(tmp_path / "a")
+    headers(tmp_path / "b")
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.write(tmp_path / "a" / "IM0001.dcm", "IM0001.dcm")
+    read = dicom_headers._read_header
+
+    def odd(path: Path, open_file: Any) -> Any:
+        if path.parent.name != "b":
+            raise TypeError("odd header")
+        return read(path, open_file)
+
+    monkeypatch.setattr(dicom_headers, "_read_header", odd)
+    sources = find_scans(tmp_path)
+    assert names(sources) == ["c", "a", "b"]
+    for source in sources[:2]:
+        with pytest.raises(TypeError, match="odd header"):
+            source.open()
 
 
 def test_series_in_two_places_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -143,9 +143,15 @@ def _check_picture(path: Path, header: pydicom.Dataset) -> None:
         raise ValueError(f"Expected the DICOM tag TransferSyntaxUID (how pixels are coded), it is missing in {path}.")
 
 
+def _is_raw(header: pydicom.Dataset) -> bool:
+    """Whether pixels are stored as they are; a vendor's own coding counts as a compression."""
+    syntax = header.file_meta.TransferSyntaxUID
+    return syntax.is_transfer_syntax and not syntax.is_compressed
+
+
 def _check_length(path: Path, header: pydicom.Dataset) -> None:
     """Refuse a file with fewer pixels than its header says: ITK gives whatever is in memory for those not there."""
-    if header.file_meta.TransferSyntaxUID.is_compressed:
+    if not _is_raw(header):
         return
     wanted = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
     pixels = pydicom.dcmread(path, specific_tags=["PixelData"]).get("PixelData")
@@ -264,9 +270,9 @@ def _pixels(one: _Slice) -> np.ndarray:
     try:
         _, values = read_itk_pixels(one.path)
     except OSError as error:
-        syntax = one.header.file_meta.TransferSyntaxUID
-        if not syntax.is_compressed:
+        if _is_raw(one.header):
             raise
+        syntax = one.header.file_meta.TransferSyntaxUID
         raise OSError(
             f"Expected pixels that can be decoded, got {syntax.name} ({syntax}) in {one.path}: the file is damaged, or "
             "there is no decoder for its compression; decompress it first (such as gdcmconv --raw does)."

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -186,7 +185,8 @@ def _read_header(path: Path, open_file: Open) -> pydicom.Dataset:
     try:
         with open_file() as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError) as error:
+    # pydicom has errors of every kind for what it does not expect.
+    except Exception as error:
         raise OSError(f"Expected a complete DICOM file, could not read the header of {path}.") from error
     storage = header.file_meta.get("MediaStorageSOPClassUID")
     nothing = "Modality" not in header and "SOPClassUID" not in header and storage != MediaStorageDirectoryStorage

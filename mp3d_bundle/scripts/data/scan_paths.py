@@ -18,6 +18,7 @@ from .dicom import read_slices
 from .dicom_headers import Contents, Open, folder_files, is_dicom, read_contents
 from .png_slices import find_runs, read_run
 from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
+from .stored import shown
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def _tell_scattered(sources: Iterable[ScanSource]) -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for source in sources:
         if source.series is not None:
-            places[source.series].append(str(source.path))
+            places[source.series].append(shown(source.path))
     for series, paths in places.items():
         if len(paths) > 1:
             logger.warning(
@@ -157,7 +158,7 @@ class _Finder:
             # A study has folders of localizers and of other modalities beside those of its CT: no failures.
             for source in found:
                 for note in source.left_out:
-                    logger.warning("%s: %s", source.path, note)
+                    logger.warning("%s: %s", shown(source.path), note)
             found = [source for source in found if not source.left_out]
         if not found:
             return [ScanSource(path, ".", opener=partial(_refuse_folder, path))]
@@ -185,8 +186,8 @@ class _Finder:
     def _series(self, folder: Path, place: str) -> list[ScanSource]:
         try:
             contents = read_contents(folder_files(folder))
-        except OSError:
-            # Reading it says what is damaged.
+        except Exception:
+            # Whatever is wrong with a header: reading it says so, and no other scan goes missing for it.
             return [ScanSource(folder, place)]
 
         def opener(files: Sequence[Path], notes: Sequence[str]) -> AbstractContextManager[Scan]:
@@ -234,7 +235,7 @@ def _zipped(path: Path, name: str) -> list[ScanSource]:
             for member, open_file in files.items():
                 folders[member.parent][member] = open_file
             contents = {place: read_contents(inside) for place, inside in folders.items()}
-    except (OSError, ValueError) as error:
+    except Exception as error:
         return [ScanSource(path, name, opener=partial(_refuse, error, path))]
     filled = [place for place, inside in contents.items() if inside.series]
     if not filled:
@@ -247,6 +248,8 @@ def _zipped(path: Path, name: str) -> list[ScanSource]:
 
 
 def _refuse(error: Exception, path: Path) -> NoReturn:
+    if not isinstance(error, (OSError, ValueError)):
+        raise error
     kind = OSError if isinstance(error, OSError) else ValueError
     raise kind(str(error) if str(path) in str(error) else f"{error} (in {path})") from error
 

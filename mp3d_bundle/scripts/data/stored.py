@@ -22,7 +22,8 @@ from nibabel.spatialimages import HeaderDataError
 
 # NIfTI's world is RAS; ours, like DICOM's and ITK's, is LPS.
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+# NIfTI's codes of units of length: name, and millimetres.
+_UNITS = {0: ("unknown", 1.0), 1: ("meter", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
 # Header and stored matrix of one NIfTI file may differ by rounding, not by more than this fraction.
 _SPACING_AGREES = 0.01
 
@@ -47,6 +48,17 @@ class StoredImage:
     slope: float = 1.0
     intercept: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+def shown(path: object) -> str:
+    """A path or a text with one as it can be printed: names need not be UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _check_encoding(path: Path) -> None:
+    """Refuse a name that ITK cannot be given."""
+    if shown(path) != str(path):
+        raise ValueError(f"Expected a name in UTF-8, got {shown(path)}: rename the file or its folder.")
 
 
 def check_spacing(spacing: tuple[float, ...], where: Path) -> None:
@@ -85,10 +97,12 @@ def _check_nifti_header(path: Path) -> None:
 def _nifti_affine(image: nibabel.Nifti1Image, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """The affine (index to LPS mm) of a NIfTI image and notes on how it was found."""
     header = image.header
-    unit = str(header.get_xyzt_units()[0])
+    # The lowest three bits; nibabel stops at a code that it does not know.
+    code = int(header["xyzt_units"]) % 8
+    unit, millimetres = _UNITS.get(code, ("", 1.0))
     matrix = np.asarray(image.affine, dtype=np.float64)
     affine = LPS_FROM_RAS @ matrix
-    affine[:3] *= _MILLIMETRES[unit]
+    affine[:3] *= millimetres
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     check_spacing(tuple(lengths), path)
     notes = []
@@ -98,7 +112,9 @@ def _nifti_affine(image: nibabel.Nifti1Image, path: Path) -> tuple[np.ndarray, t
     if not np.allclose(lengths, zooms, rtol=_SPACING_AGREES):
         shown = " and ".join(" x ".join(f"{edge:g}" for edge in three) for three in (zooms, lengths))
         notes.append(f"The NIfTI spacings and its matrix disagree ({shown}): the matrix was taken.")
-    if unit not in ("mm", "unknown"):
+    if not unit:
+        notes.append(f"The NIfTI header gives lengths in a unit that there is not (code {code}): taken as mm.")
+    elif unit not in ("mm", "unknown"):
         notes.append(f"The NIfTI header gives lengths in {unit}: converted to mm.")
     return affine, tuple(notes)
 
@@ -133,10 +149,11 @@ def read_itk(path: Path) -> StoredImage:
     """Read an NRRD (``.nrrd``, ``.nhdr``) or MetaImage (``.mha``, ``.mhd``) file.
 
     Raises:
-        ValueError: If the file is not three-dimensional, has several values per voxel, or a spacing is not
-            positive.
+        ValueError: If the file is not three-dimensional, has several values per voxel, a spacing is not
+            positive, or the name is not UTF-8.
         OSError: If ITK cannot read the file.
     """
+    _check_encoding(path)
     try:
         io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
         if io is None:
@@ -169,8 +186,10 @@ def read_itk_pixels(path: Path) -> tuple[itk.Image, np.ndarray]:
         has applied the rescale slope and intercept of a DICOM file.
 
     Raises:
+        ValueError: If the name is not UTF-8.
         OSError: If ITK cannot read the file.
     """
+    _check_encoding(path)
     try:
         reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path))
         reader.Update()

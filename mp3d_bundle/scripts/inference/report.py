@@ -38,18 +38,28 @@ def hash_files(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+def shown_name(scan: ScanLike) -> str:
+    """The last part of a scan's path as it can be written."""
+    return _writable(scan.path.resolve().name)
+
+
+def _writable(text: str) -> str:
+    """A text in which the names of files may stand, which need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def describe_input(scan: ScanLike) -> dict[str, Any]:
     """Name, hash and geometry of a scan. Of its path only the last part is told: folders may name a patient."""
     stored_affine = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
     return {
-        "name": scan.path.resolve().name,
+        "name": shown_name(scan),
         "sha256": hash_files(scan.files),
         "files": len(scan.files),
         "shape": list(scan.stored_shape),
         "spacing_mm": _numbers(np.linalg.norm(stored_affine[:3, :3], axis=0)),
         "slice_axis": scan.slice_axis,
         "index_to_lps_mm": [_numbers(row, digits=6) for row in stored_affine],
-        "notes": list(scan.notes),
+        "notes": [_writable(note) for note in scan.notes],
     }
 
 

@@ -117,12 +117,12 @@ class ReportWriter:
         # One pass: what is put in is not searched for names of other parts.
         page = re.sub("%([A-Z]+)%", lambda match: parts.get(match[1], match[0]), _part("page.html"))
         before, after = page.split("<!-- slices -->")
-        chunks = [before.encode()]
+        chunks = [before.encode("utf-8", "replace")]
         chunks.extend(
             b'<script type="text/plain" id="s%d">%b</script>\n' % (z, base64.b64encode(picture))
             for z, picture in enumerate(pictures.content)
         )
-        return {"report.html": b"".join([*chunks, after.encode()])}
+        return {"report.html": b"".join([*chunks, after.encode("utf-8", "replace")])}
 
 
 def encode_slices(hu: np.ndarray, *, max_bytes: float, threads: int | None = None) -> SlicePictures:

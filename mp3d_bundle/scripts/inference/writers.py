@@ -17,7 +17,7 @@ import numpy as np
 from .detections import Lesion, SliceBoxes
 from .outputs import FILES, Output, strict_json
 from .pictures import lesion_picture, slice_picture
-from .report import describe_detections, describe_lesions, describe_run, notices_of, stored_slice
+from .report import describe_detections, describe_lesions, describe_run, notices_of, shown_name, stored_slice
 from .scan import ScanLike
 
 _CORNERS = ("1", "2")
@@ -105,13 +105,15 @@ class ResultWriter:
         files = {}
         for lesion, entry in list(zip(lesions, entries, strict=True))[: self.overlays]:
             size = " x ".join(f"{edge:.0f}" for edge in entry["size_mm"])
-            title = f"{scan.path.name}: lesion {entry['lesion']}, slice {entry['key_slice']}, {size} mm"
+            title = f"{shown_name(scan)}: lesion {entry['lesion']}, slice {entry['key_slice']}, {size} mm"
             picture = lesion_picture(scan.hu, found, lesion, title=title, notices=notices)
             files[f"overlays/lesion_{entry['lesion']:03d}.png"] = _png(picture)
         if self.slice_overlays:
             for number in np.unique(found.slices).tolist():
                 at = stored_slice(scan, found, number)
-                picture = slice_picture(scan.hu, found, number, title=f"{scan.path.name}: slice {at}", notices=notices)
+                picture = slice_picture(
+                    scan.hu, found, number, title=f"{shown_name(scan)}: slice {at}", notices=notices
+                )
                 files[f"overlays/slices/slice_{number:04d}.png"] = _png(picture)
         return files
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import pydicom
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -122,12 +123,18 @@ def is_dicom(path: Path, open_file: Open | None = None) -> bool:
 
     Args:
         path: Its name.
-        open_file: How to open it, by default from disk.
+        open_file: How to open it, by default from disk, where a pipe or a link to nothing is none.
+
+    Raises:
+        OSError: If it cannot be read.
     """
     name = path.name.lower()
     if name.endswith(DICOM_SUFFIXES):
         return True
     if name == _DIRECTORY or name.endswith(_OTHER_SUFFIXES):
+        return False
+    # A pipe would keep the reader waiting for a writer.
+    if open_file is None and not path.is_file():
         return False
     with open_file() if open_file else path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -139,8 +146,16 @@ def files_on_disk(paths: Iterable[Path]) -> dict[Path, Open]:
 
 
 def folder_files(folder: Path) -> dict[Path, Open]:
-    """The files of a folder (not of its sub-folders), in the order of their names."""
-    return files_on_disk(path for path in sorted(folder.iterdir()) if path.is_file())
+    """The files of a folder (not of its sub-folders), in the order of their names; hidden ones are passed over.
+
+    Raises:
+        OSError: If one is a link to nothing: a slice that was not fetched.
+    """
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        if not path.exists() and not path.name.lower().endswith(_OTHER_SUFFIXES):
+            raise OSError(f"Expected a file, got a link to nothing at {path}: fetch what it stands for, or remove it.")
+    return files_on_disk(path for path in paths if path.is_file())
 
 
 def read_contents(files: Mapping[Path, Open]) -> Contents:
@@ -153,16 +168,17 @@ def read_contents(files: Mapping[Path, Open]) -> Contents:
     left: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
     others: Counter[str] = Counter()
     for path, open_file in files.items():
-        if not is_dicom(path, open_file):
-            left["", path.name, "no DICOM image"].append(path)
+        reason = _not_dicom(path, open_file)
+        if reason is not None:
+            left["", path.name, reason].append(path)
             continue
         header = _read_header(path, open_file)
         uid = str(header.get("SeriesInstanceUID", "none"))
-        reason = _not_a_slice(header)
-        if reason is None:
+        other = _not_a_slice(header)
+        if other is None:
             kept[uid].append((path, header))
             continue
-        kind, text = reason
+        kind, text = other
         others[kind] += 1
         left[uid, str(header.get("SeriesDescription") or "no description"), text].append(path)
     return Contents(
@@ -170,6 +186,14 @@ def read_contents(files: Mapping[Path, Open]) -> Contents:
         notes=tuple(_notes(left)),
         others=others,
     )
+
+
+def _not_dicom(path: Path, open_file: Open) -> str | None:
+    """Why a file is left out unread, None for a DICOM file."""
+    try:
+        return None if is_dicom(path, open_file) else "no DICOM image"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror or error})"
 
 
 def _notes(left: Mapping[tuple[str, str, str], list[Path]]) -> Iterator[str]:
@@ -185,8 +209,8 @@ def _read_header(path: Path, open_file: Open) -> pydicom.Dataset:
     try:
         with open_file() as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-    # pydicom has errors of every kind for what it does not expect.
-    except Exception as error:
+    # pydicom's errors for what it does not expect; those of a damaged archive are told where it is opened.
+    except (InvalidDicomError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise OSError(f"Expected a complete DICOM file, could not read the header of {path}.") from error
     storage = header.file_meta.get("MediaStorageSOPClassUID")
     nothing = "Modality" not in header and "SOPClassUID" not in header and storage != MediaStorageDirectoryStorage

@@ -133,6 +133,9 @@ def read_scan(path: str | Path) -> Scan:
         raise FileNotFoundError(f"Expected a CT (NIfTI, NRRD, MHA file or DICOM folder), nothing is at {path}.")
     if path.is_dir():
         return canonical(read_series(path), path)
+    if not path.is_file():
+        # A pipe would keep the reader waiting for a writer.
+        raise ValueError(f"Expected a file or a folder, got something else (a pipe or a device) at {path}.")
     name = path.name.lower()
     if name.endswith(NIFTI_SUFFIXES):
         return canonical(read_nifti(path), path)

@@ -273,7 +273,13 @@ def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
 
 
 def _holds_dicom(folder: Path, names: Sequence[str]) -> bool:
-    return any(is_dicom(folder / name) for name in names)
+    for name in names:
+        try:
+            if is_dicom(folder / name):
+                return True
+        except OSError as error:
+            logger.warning("%s: left out, it cannot be read (%s).", shown(folder / name), error.strerror or error)
+    return False
 
 
 def _stem(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from fake_dicom import write_ct
 from scripts.data import dicom_headers
-from scripts.data.scan_paths import find_scans
+from scripts.data.scan_paths import RESULTS, find_scans
+from scripts.inference.outputs import FILES
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -200,3 +202,49 @@ def test_series_in_two_places_is_noticed(tmp_path: Path, caplog: pytest.LogCaptu
     headers(tmp_path / "b")
     assert names(find_scans(tmp_path)) == ["a", "b"]
     assert f"Series 1.2.3.4 lies in several places, each taken as a scan of its own: {tmp_path / 'a'}" in caplog.text
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere" / "a.nii")
+    touch(tmp_path / "in" / "real" / "b.nii")
+    (tmp_path / "in" / "patient").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "real")
+    (tmp_path / "in" / "real" / "up").symlink_to(tmp_path / "in")
+    assert names(find_scans(tmp_path / "in")) == ["patient/a", "real/b"]
+
+
+def test_folder_that_cannot_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "a.nii")
+    touch(tmp_path / "locked" / "b.nii")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    # Not by the folder's mode: who runs the tests may list everything.
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names(find_scans(tmp_path)) == ["a"]
+    assert f"{tmp_path / 'locked'}: not searched, it cannot be listed (Permission denied)." in caplog.text
+
+
+def test_volume_beside_dicom_that_is_no_ct_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(headers(tmp_path / "a", Modality="RTSTRUCT") / "ct.nii.gz")
+    touch(headers(tmp_path / "b", SeriesInstanceUID="5.6") / "ct.nii.gz")
+    headers(tmp_path / "c", Modality="MR", SeriesInstanceUID="5.7")
+    assert names(find_scans(tmp_path)) == ["a/ct", "b"]
+    assert "modality RTSTRUCT" in caplog.text
+    assert "modality MR" in caplog.text
+    assert "Left out ct.nii.gz" not in caplog.text
+    assert [source.path.name for source in find_scans(tmp_path / "a")] == ["ct.nii.gz"]
+
+
+def test_results_in_the_searched_folder_are_no_scans(tmp_path: Path) -> None:
+    touch(tmp_path / "a.nii")
+    for name in FILES:
+        touch(tmp_path / "out" / "a" / name)
+    assert names(find_scans(tmp_path)) == ["a"]
+    assert set(RESULTS) <= set(FILES)

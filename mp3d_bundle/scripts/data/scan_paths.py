@@ -23,6 +23,8 @@ from .stored import shown
 logger = logging.getLogger(__name__)
 
 _VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+# What inference writes that could be taken for a scan, where results lie in the folder that is searched.
+RESULTS = ("lesions_sr.dcm", "lesions_seg.dcm", "lesion_boxes.nii.gz")
 _ODD = re.compile(r"[^A-Za-z0-9.-]+")
 
 
@@ -64,11 +66,11 @@ def find_scans(
     """List the scans that an input stands for; of DICOM files the headers are read, of others nothing.
 
     A file is one scan; a zip archive is one for each CT series in it. A folder is searched with its sub-folders,
-    hidden ones apart, for CT series (one scan each), for runs of PNG slices (likewise), for NIfTI, NRRD and
-    MetaImage files and zip archives; beside DICOM files other files are not looked at. Each result is named by its
-    place below the folder, and where there are several series or runs in one place by number and description. In a
-    list each entry counts so, named by its own name, or by its place below the folder of them all where a name comes
-    twice; ``_2``, ``_3``, ... follow where that does not suffice.
+    hidden ones and results of this bundle apart, for CT series (one scan each), for runs of PNG slices (likewise), for
+    NIfTI, NRRD and MetaImage files and zip archives; beside a CT series other files are not looked at. Each result is
+    named by its place below the folder, and where there are several series or runs in one place by number and
+    description. In a list each entry counts so, named by its own name, or by its place below the folder of them all
+    where a name comes twice; ``_2``, ``_3``, ... follow where that does not suffice.
 
     Args:
         inputs: A path, or a list of paths. An empty string or list stands for no scan.
@@ -169,14 +171,18 @@ class _Finder:
     def _place(self, root: Path, folder: Path, names: Sequence[str]) -> list[ScanSource]:
         """The scans that lie in one folder, not below it."""
         place = folder.relative_to(root).as_posix()
-        if _holds_dicom(folder, names):
-            return self._series(folder, place)
+        series = self._series(folder, place) if _holds_dicom(folder, names) else []
+        if any(not source.left_out for source in series):
+            return series
         sources = self._runs(folder, place if place != "." else folder.name)
         for name in names:
             path = folder / name
             if name.lower().endswith((*_VOLUME_SUFFIXES, ZIP_SUFFIX)):
                 sources.extend(self._file(path, _stem(path.relative_to(root))))
-        return sorted(sources, key=lambda source: source.path)
+        if sources:
+            told = [_without(source, names) for source in series]
+            series = [source for source in told if source.left_out]
+        return sorted([*series, *sources], key=lambda source: source.path)
 
     def _file(self, path: Path, name: str) -> list[ScanSource]:
         if path.name.lower().endswith(ZIP_SUFFIX) and path.is_file():
@@ -206,6 +212,13 @@ class _Finder:
             return [ScanSource(folder, place, opener=partial(opener, runs[0]))]
         # The form of DeepLesion's own sub-volumes.
         return [ScanSource(folder, f"{place}_{run[0]:03d}-{run[1]:03d}", opener=partial(opener, run)) for run in runs]
+
+
+def _without(source: ScanSource, names: Sequence[str]) -> ScanSource:
+    """What was left out of a folder of DICOM but for the files that count as scans, there being no CT series."""
+    scans = (*_VOLUME_SUFFIXES, ZIP_SUFFIX, ".png")
+    taken = tuple(f"Left out {name}:" for name in names if name.lower().endswith(scans))
+    return replace(source, left_out=tuple(note for note in source.left_out if not note.startswith(taken)))
 
 
 def _sources(path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
@@ -264,11 +277,27 @@ def _refuse_empty(contents: Iterable[Contents], path: Path) -> NoReturn:
 
 
 def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
-    """Folders from ``folder`` down with the names of their files, sorted, hidden ones left out."""
-    places = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        places.append((Path(place), sorted(name for name in files if not name.startswith("."))))
+    """Folders from ``folder`` down with the names of their files, sorted; hidden ones and results are left out.
+
+    Links to folders are followed, each folder being visited once; one that cannot be listed is told of.
+    """
+
+    def tell(error: OSError) -> None:
+        logger.warning("%s: not searched, it cannot be listed (%s).", shown(error.filename), error.strerror or error)
+
+    places, seen = [], set()
+    for place, folders, files in os.walk(folder, onerror=tell, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Of a folder and a link to it the folder itself comes first, whose name counts.
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")),
+            key=lambda name, place=place: (os.path.islink(os.path.join(place, name)), name),
+        )
+        places.append((Path(place), sorted(name for name in files if not name.startswith(".") and name not in RESULTS)))
     return sorted(places)
 
 

@@ -39,6 +39,17 @@ def stored_scans(folder: Path) -> list[tuple[Scan, Path]]:
     return scans
 
 
+def test_grid_that_a_qform_cannot_hold_is_left_to_the_sform(tmp_path: Path) -> None:
+    affine = np.diag([*SPACING, 1.0])
+    affine[1, 2] = 0.6
+    nibabel.save(nibabel.Nifti1Image(ball_scan().transpose(2, 1, 0), LPS_FROM_RAS @ affine), tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    (content,) = label_map(*results_of(scan, BOXES, (0.9, 0.4)).arguments).values()
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
+    np.testing.assert_allclose(image.affine, LPS_FROM_RAS @ affine, atol=1e-5)
+    assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (0, 1)
+
+
 def test_label_map_lies_on_its_scan_in_every_orientation(tmp_path: Path) -> None:
     truth = np.zeros((56, 40, 12), dtype=np.int16)
     for number, (x1, y1, z1, x2, y2, z2) in enumerate(np.array(BOXES, dtype=int), start=1):

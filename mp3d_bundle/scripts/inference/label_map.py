@@ -22,6 +22,8 @@ _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PROMPTS_VERSION = "1.0"
 # Boxes are floats that went through a few additions: a centre this near to an edge lies on it.
 _EDGE = 1e-6
+# Two matrices agree if they put the far corner of the scan this near.
+_SAME_PLACE_MM = 0.1
 _FRAMES = {
     "bbox_3d": "[[i1, i2], [j1, j2], [k1, k2]] in voxels of the stored array, half-open: voxels i1 .. i2 - 1; i is "
     "the fastest axis of the file (reverse the three pairs for arrays in z, y, x order)",
@@ -72,7 +74,8 @@ def label_map(
         document: The content of ``lesions.json``.
 
     Returns:
-        ``lesion_boxes.nii.gz``, int16.
+        ``lesion_boxes.nii.gz``, int16. The grid of a tilted gantry is sheared, which the qform cannot say: it then
+        is marked as unknown, and the sform alone counts.
     """
     labels = np.zeros(scan.stored_shape, dtype=np.int16, order="F")
     edges = box_voxels(scan, np.array([lesion.box for lesion in lesions]))
@@ -83,6 +86,10 @@ def label_map(
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
+    # A qform has no shear, and programs that prefer it (ITK) would put the boxes of a tilted scan elsewhere.
+    far = np.array([*scan.stored_shape, 1])
+    if np.abs((image.get_qform() - affine) @ far).max() > _SAME_PLACE_MM:
+        image.set_qform(affine, code="unknown")
     image.header["descrip"] = b"Lesion boxes. Not a medical device. For research use only."
     image.header["intent_name"] = b"lesion boxes"
     # Without a time stamp the same result gives the same bytes.

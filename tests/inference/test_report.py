@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from fake_scans import BlobDetector, ball_scan, scan_of
 from scripts.data.intensity import IntensityWindow
 from scripts.data.slab import resample_z
 from scripts.inference.linking import link_boxes
-from scripts.inference.report import describe_lesions
-from scripts.inference.slabs import SlabCutter
+from scripts.inference.report import cautions, describe_lesions
+from scripts.inference.slabs import PlaneScale, SlabCutter
 from scripts.inference.volume import VolumeDetector
 from scripts.inference.writers import ResultWriter
 
@@ -29,3 +31,12 @@ def test_probability_stands_beside_the_score_of_calibrated_weights(tmp_path: Pat
         ResultWriter(tmp_path, model)(scan, found, lesions)
         with (tmp_path / "lesions.csv").open(newline="") as file:
             assert next(csv.reader(file))[1:3] == columns
+
+
+@pytest.mark.parametrize(("spacing", "said"), [((0.7, 2.5), True), ((2.5, 0.7), True), ((0.9, 1.0), False)])
+def test_pixels_that_are_not_square_are_told_unless_they_are_made_so(spacing: tuple[float, float], said: bool) -> None:
+    scan = scan_of(ball_scan(), (*spacing, 2.5))
+    for scale, wanted in ((PlaneScale(), said), (PlaneScale(pixel_spacing=0.8), False)):
+        detector = VolumeDetector(SlabCutter(resample_z, scale=scale), IntensityWindow(), progress=False)
+        notes = cautions(scan, detector(scan, BlobDetector()))
+        assert any(f"{spacing[0]:.2f} x {spacing[1]:.2f} mm" in note for note in notes) == wanted

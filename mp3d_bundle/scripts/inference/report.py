@@ -27,6 +27,9 @@ _FRAMES = {
     "estimate from the box, not a measurement of the lesion",
 }
 
+# Pixels whose sides differ by more than this factor count as not square.
+_SQUARE = 1.25
+
 
 def hash_files(files: Sequence[Path]) -> str:
     """SHA-256 of the files' bytes one after the other (``cat FILES | sha256sum``), in hexadecimal."""
@@ -70,6 +73,12 @@ def cautions(scan: ScanLike, found: SliceBoxes) -> list[str]:
         notes.append("No slice shows a body: nothing was examined, and no lesion means nothing here.")
     if len(scan.hu) == 1:
         notes.append("One slice only: the network saw repeats of it in place of its neighbours.")
+    across, down = (edge / scale for edge, scale in zip(scan.spacing, found.scale, strict=False))
+    if not 1 / _SQUARE <= across / down <= _SQUARE:
+        notes.append(
+            f"The network saw pixels of {across:.2f} x {down:.2f} mm, that is squeezed slices, while it was trained on "
+            "square pixels."
+        )
     return notes
 
 

@@ -311,6 +311,21 @@ def test_anonymised_headers_are_enough(tmp_path: Path) -> None:
         assert not dataset.PatientSex
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_dates_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    senseless = {"StudyDate": "UNKNOWN", "StudyTime": "99:99", "PatientBirthDate": "00000000"}
+    folder = series(tmp_path / "series", **senseless)
+    files = write(results_of(read_scan(folder), BOXES, SCORES))
+    assert set(files) == {"lesions_sr.dcm", "lesions_seg.dcm"}
+    for content in files.values():
+        dataset = read(content)
+        assert not any(dataset.get(name) for name in senseless)
+        assert dataset.PatientID == "P-1"
+    for name, value in senseless.items():
+        assert f"IM0007.dcm: the DICOM results leave out {name}, which is {value}." in caplog.text
+    assert caplog.text.count("the DICOM results leave out") == len(senseless)
+
+
 def test_names_in_other_scripts_stay(tmp_path: Path) -> None:
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
     changes = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": name}

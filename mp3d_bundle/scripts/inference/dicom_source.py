@@ -6,6 +6,7 @@ millimetres, so it does not matter whether the scan was turned or resampled on t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
+from pydicom.valuerep import DA, TM
 
 from .scan import ScanLike
+
+logger = logging.getLogger(__name__)
 
 # What every image must have to be referred to, and what a result inherits; the latter may be empty.
 _NEEDED = (
@@ -42,6 +46,7 @@ _MAY_BE_EMPTY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+_DATES = {"DA": DA, "TM": TM}
 _SEXES = ("M", "F", "O")
 # Planes and edges that were rounded on the way meet within this many mm.
 _TOUCH = 1e-3
@@ -123,6 +128,7 @@ def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
         OSError: If a file cannot be read.
     """
     slices = []
+    told: set[str] = set()
     for path in files:
         header = pydicom.dcmread(path, stop_before_pixels=True)
         missing = [name for name in _NEEDED if header.get(name) in (None, "")]
@@ -133,11 +139,31 @@ def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
                 setattr(header, name, "")
         if header.PatientSex not in _SEXES:
             header.PatientSex = ""
+        for line in _blank_senseless_dates(header):
+            if line not in told:
+                told.add(line)
+                logger.warning("%s: the DICOM results leave out %s.", path, line)
         if slices:
             # Equal up to rounding (the reader saw to that), and a result has one orientation only.
             header.ImageOrientationPatient = slices[0].header.ImageOrientationPatient
         slices.append(SourceSlice(header, _matrix(header)))
     return slices
+
+
+def _blank_senseless_dates(header: Dataset) -> list[str]:
+    """Empty dates and times that are none, as anonymisers write them: no result may repeat them. Says which."""
+    blanked = []
+    for name in _MAY_BE_EMPTY:
+        element = header[name]
+        read = _DATES.get(element.VR)
+        if read is None or not element.value:
+            continue
+        try:
+            read(str(element.value))
+        except (ArithmeticError, TypeError, ValueError):
+            blanked.append(f"{name}, which is {element.value}")
+            header[name] = DataElement(element.tag, element.VR, "")
+    return blanked
 
 
 def _matrix(header: Dataset) -> np.ndarray:

@@ -208,6 +208,36 @@ def test_sparse_series_with_consecutive_numbers_is_legal(tmp_path: Path) -> None
     assert read_scan(write_series(tmp_path / "series", SliceThickness=1.0)).spacing[2] == pytest.approx(2.5)
 
 
+@pytest.mark.parametrize("numbers", [(3, 7, 1, 5), (1, 3, 5, 7), (8, 1, 9, 2)])
+def test_numbers_that_no_missing_slice_explains_are_noted(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    for index, (number, plane) in enumerate(zip(numbers, hounsfield(), strict=True)):
+        write_slice(tmp_path / f"{index}.dcm", plane, 2.5 * index, InstanceNumber=number, SliceThickness=1.0)
+    scan = read_scan(tmp_path)
+    np.testing.assert_array_equal(scan.hu, hounsfield())
+    (note,) = scan.notes
+    assert "instance numbers skip some" in note
+
+
+def test_one_skipped_number_is_a_missing_slice(tmp_path: Path) -> None:
+    for index, (number, plane) in enumerate(zip((1, 2, 4, 5), hounsfield(), strict=True)):
+        write_slice(tmp_path / f"{index}.dcm", plane, 2.5 * index, InstanceNumber=number, SliceThickness=1.0)
+    with pytest.raises(ValueError, match=r"instance numbers 2 and 4.*a slice is missing"):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [None, 1, 20, 38])
+def test_thin_slices_with_rounded_positions_are_evenly_spaced(tmp_path: Path, missing: int | None) -> None:
+    for index in range(40):
+        if index != missing:
+            z = round(0.625 * index - 100, 1)
+            write_slice(tmp_path / f"{index:02d}.dcm", hounsfield()[0], z, InstanceNumber=index, SliceThickness=0.625)
+    if missing is None:
+        assert read_scan(tmp_path).spacing[2] == pytest.approx(0.625, abs=0.005)
+    else:
+        with pytest.raises(ValueError, match="a slice is missing"):
+            read_scan(tmp_path)
+
+
 def test_doubled_slice_is_named(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "series")
     write_slice(folder / "again.dcm", hounsfield()[1], -97.5)

@@ -24,6 +24,8 @@ ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # Neighbouring distances of one stack may differ by this fraction plus this many mm (headers are rounded).
 _GAP_TOLERANCE = 0.1
 _GAP_ROUNDING_MM = 0.02
+# Unequal gaps are taken where all slices lie this near to evenly spaced places: positions rounded to 0.1 mm do.
+_PLACE_ROUNDING_MM = 0.06
 # Nearer than this two slices are at the same place.
 _SAME_PLACE_MM = 1e-3
 # The gantry's tilt and the slices' may differ by this much (one of them is rounded to whole degrees).
@@ -95,8 +97,9 @@ def _read(series: Series, notes: Sequence[str]) -> StoredImage:
     _check_alike(slices)
     _check_tilt(slices[0])
     affine = _affine(slices)
+    told = (*notes, *doubled, *_check_numbers(slices))
     planes = [_pixels(one) for one in slices]
-    return StoredImage(np.stack(planes, axis=-1), affine, tuple(one.path for one in slices), notes=(*notes, *doubled))
+    return StoredImage(np.stack(planes, axis=-1), affine, tuple(one.path for one in slices), notes=told)
 
 
 def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
@@ -225,20 +228,24 @@ def _affine(slices: list[_Slice]) -> np.ndarray:
 
 def _check_gaps(slices: list[_Slice]) -> None:
     """Refuse doubled and missing slices, naming the gap in mm and the files on either side."""
-    gaps = np.diff([one.height for one in slices])
+    heights = np.array([one.height for one in slices])
+    gaps = np.diff(heights)
     narrow, wide = int(np.argmin(gaps)), int(np.argmax(gaps))
     if gaps[narrow] < _SAME_PLACE_MM:
         raise ValueError(
             f"Expected one slice per position, got two at the same place: {slices[narrow].path} and "
             f"{slices[narrow + 1].path}."
         )
-    if gaps[wide] > gaps[narrow] * (1 + _GAP_TOLERANCE) + _GAP_ROUNDING_MM:
+    # Positions rounded to 0.1 mm make unequal gaps of thin slices, but stay beside the places they stand for.
+    places = np.arange(len(slices))
+    line = np.polyval(np.polyfit(places, heights, 1), places)
+    allowed = max(_GAP_TOLERANCE * (heights[-1] - heights[0]) / (len(slices) - 1), _PLACE_ROUNDING_MM)
+    uneven = gaps[wide] > gaps[narrow] * (1 + _GAP_TOLERANCE) + _GAP_ROUNDING_MM
+    if uneven and np.abs(heights - line).max() > allowed:
         raise ValueError(
             f"Expected evenly spaced slices, got a gap of {gaps[wide]:.2f} mm between {slices[wide].path} and "
             f"{slices[wide + 1].path} where others are {gaps[narrow]:.2f} mm apart: a slice is missing."
         )
-    for lower, upper, gap in zip(slices, slices[1:], gaps, strict=False):
-        _check_numbers(lower, upper, float(gap))
 
 
 def _check_line(slices: list[_Slice], affine: np.ndarray) -> None:
@@ -253,16 +260,39 @@ def _check_line(slices: list[_Slice], affine: np.ndarray) -> None:
             )
 
 
-def _check_numbers(lower: _Slice, upper: _Slice, gap: float) -> None:
-    """Refuse a hole that even spacing hides: numbers skipped, and a gap that the slices do not cover."""
-    thickness = lower.thickness or 0.0
-    if lower.number is None or upper.number is None or thickness <= 0:
-        return
-    if abs(upper.number - lower.number) > 1 and gap > thickness * (1 + _GAP_TOLERANCE) + _GAP_ROUNDING_MM:
+def _check_numbers(slices: list[_Slice]) -> list[str]:
+    """Look for a hole that even spacing hides: instance numbers skipped, and a gap that the slices do not cover.
+
+    Returns:
+        A note where the numbers skip some, but in no way that a missing slice would make them.
+
+    Raises:
+        ValueError: If all numbers run one way in equal steps but for one.
+    """
+    numbers = [one.number for one in slices if one.number is not None]
+    if len(slices) < 2 or len(numbers) < len(slices):
+        return []
+    steps = np.diff(numbers)
+    gaps = np.diff([one.height for one in slices])
+    thick = np.array([one.thickness if one.thickness and one.thickness > 0 else np.inf for one in slices[:-1]])
+    open_gaps = (np.abs(steps) > 1) & (gaps > thick * (1 + _GAP_TOLERANCE) + _GAP_ROUNDING_MM)
+    if not open_gaps.any():
+        return []
+    sizes, counts = np.unique(np.abs(steps), return_counts=True)
+    # Of two slices one step is all there is; it stands beside the usual step of one.
+    usual = sizes[np.argmax(counts)] if len(steps) > 1 else 1
+    odd = np.flatnonzero((np.abs(steps) != usual) & open_gaps)
+    if len(np.unique(np.sign(steps))) == 1 and len(odd) == 1 and np.count_nonzero(np.abs(steps) != usual) == 1:
+        lower, upper, gap = slices[odd[0]], slices[odd[0] + 1], gaps[odd[0]]
         raise ValueError(
             f"Expected neighbouring slices, got a gap of {gap:.2f} mm between {lower.path} and {upper.path}, instance "
-            f"numbers {lower.number} and {upper.number}, slices {thickness:g} mm thick: a slice is missing."
+            f"numbers {lower.number} and {upper.number}, slices {lower.thickness:g} mm thick: a slice is missing."
         )
+    at = int(np.argmax(open_gaps))
+    return [
+        f"The slices are evenly spaced, {gaps[at]:.2f} mm, but thinner than that, and their instance numbers skip some "
+        f"({slices[at].number} to {slices[at + 1].number}): they were taken as they are."
+    ]
 
 
 def _pixels(one: _Slice) -> np.ndarray:

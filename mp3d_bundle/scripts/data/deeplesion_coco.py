@@ -42,7 +42,7 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
     names: dict[str, Any] = {}
     for position, image in enumerate(images):
         source = f"{path} image {position} ({_get(image, 'file_name', f'{path} image {position}')})"
-        number = _get(image, "id", source)
+        number = _id(image, "id", source)
         if number in slices:
             raise ValueError(f"Expected each image id once, got {number} again for {source}.")
         slices[number] = _key_slice(image, source, findings)
@@ -52,7 +52,7 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
     wrong_areas = 0
     for position, annotation in enumerate(annotations):
         source = f"{path} annotation {position}"
-        number = _get(annotation, "image_id", source)
+        number = _id(annotation, "image_id", source)
         if number not in slices:
             raise ValueError(f"Expected the id of an image of this file, got image_id {number!r} in {source}.")
         source = f"{source} ({slices[number].file_name})"
@@ -103,6 +103,8 @@ def _key_slice(image: dict, source: str, findings: Counter[str]) -> KeySlice:
     if interval <= 0:
         raise ValueError(f"Expected a slice interval in mm above zero, got {interval} in {source}.")
     low, high = _numbers(image.get("windows", DISPLAY_WINDOW), 2, "windows", source)
+    if not isinstance(image["file_name"], str):
+        raise ValueError(f"Expected a text as file_name, got {image['file_name']!r} in {source}.")
     key_slice = KeySlice(
         file_name=image["file_name"],
         source=source,
@@ -117,10 +119,19 @@ def _key_slice(image: dict, source: str, findings: Counter[str]) -> KeySlice:
     return key_slice
 
 
-def _get(entry: dict, key: str, source: str) -> Any:
+def _get(entry: Any, key: str, source: str) -> Any:
+    if not isinstance(entry, dict):
+        raise ValueError(f"Expected a JSON object, got {entry!r} in {source}.")
     if key not in entry:
         raise ValueError(f"Expected the key {key!r}, got {sorted(entry)} in {source}.")
     return entry[key]
+
+
+def _id(entry: Any, key: str, source: str) -> int | str:
+    number = _get(entry, key, source)
+    if not isinstance(number, (int, str)):
+        raise ValueError(f"Expected a number or a text as {key}, got {number!r} in {source}.")
+    return number
 
 
 def _numbers(values: Any, count: int, key: str, source: str) -> list[float]:

@@ -84,6 +84,19 @@ def test_a_folder_without_a_scan_says_so_when_it_is_read(files: list[str], tmp_p
         source.open()
 
 
+def test_path_of_digits_may_come_as_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "20231105" / "a.nii")
+    monkeypatch.chdir(tmp_path)
+    assert names(find_scans(20231105)) == ["a"]
+    assert names(find_scans([20231105])) == ["20231105/a"]
+
+
+@pytest.mark.parametrize("odd", [None, True, 1.5, ["a.nii", None], {"a": 1}])
+def test_input_that_is_no_path_is_refused(odd: Any) -> None:
+    with pytest.raises(ValueError, match="Expected a path or a list of paths as input, got"):
+        find_scans(odd)
+
+
 @pytest.mark.parametrize("nothing", ["", []])
 def test_nothing_is_no_scan(nothing: str | list) -> None:
     assert find_scans(nothing) == []

@@ -57,7 +57,7 @@ class ScanSource:
 
 
 def find_scans(
-    inputs: str | Path | Sequence[str | Path],
+    inputs: str | Path | int | Sequence[str | Path | int],
     *,
     series: str | None = None,
     annotations: str | Path | None = None,
@@ -73,7 +73,8 @@ def find_scans(
     where a name comes twice; ``_2``, ``_3``, ... follow where that does not suffice.
 
     Args:
-        inputs: A path, or a list of paths. An empty string or list stands for no scan.
+        inputs: A path, or a list of paths; a number is the path of these digits. An empty string or list stands for
+            no scan.
         series: Only the DICOM series with this SeriesInstanceUID.
         annotations: DeepLesion's labels, for PNG slices; see `scripts.data.png_slices`.
         spacing: ``(x, y, z)`` mm of PNG slices of which no labels tell it.
@@ -81,12 +82,16 @@ def find_scans(
     Returns:
         The sources, a folder's in sorted order. What cannot be read, a folder without any scan and a series that
         is not there are returned as well, so that reading them says what is the matter.
+
+    Raises:
+        ValueError: If an input is no path.
     """
-    paths = [Path(inputs)] if isinstance(inputs, (str, Path)) else [Path(entry) for entry in inputs]
+    single = not isinstance(inputs, (list, tuple))
+    paths = [_path(entry) for entry in ([inputs] if single else inputs)]
     if not paths or not str(inputs):
         return []
     finder = _Finder(annotations, spacing)
-    if isinstance(inputs, (str, Path)):
+    if single:
         found = finder.find(paths[0])
     else:
         found = [
@@ -96,10 +101,19 @@ def find_scans(
         ]
     if series is not None:
         found = [source for source in found if source.series == series] or [_absent(series, paths, found)]
-        if len(found) == 1 and isinstance(inputs, (str, Path)):
+        if len(found) == 1 and single:
             found = [replace(found[0], name="")]
     _tell_scattered(found)
     return _unique(found)
+
+
+def _path(entry: object) -> Path:
+    """A path as the command line gives it, where a folder named by a date comes as a number."""
+    if isinstance(entry, int) and not isinstance(entry, bool):
+        entry = str(entry)
+    if not isinstance(entry, (str, Path)):
+        raise ValueError(f"Expected a path or a list of paths as input, got {entry!r}.")
+    return Path(entry)
 
 
 def _tell_scattered(sources: Iterable[ScanSource]) -> None:

@@ -142,3 +142,9 @@ def test_real_sub_volumes(shared: Path) -> None:
             shapes.append(scan.hu.shape)
     np.testing.assert_allclose(spacings, [(0.488281, 0.488281, 5), (0.314453, 0.314453, 5)])
     assert shapes == [(13, 512, 512), (16, 512, 512)]
+
+
+def test_names_filled_up_to_four_digits_are_no_slices(tmp_path: Path) -> None:
+    for name in ("0001.png", "0002.png", "1001.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert find_runs(tmp_path) == [(1001, 1001)]

@@ -19,7 +19,8 @@ from .records import Record
 from .scan import Scan
 from .subvolumes import checked_spacing, read_subvolume
 
-_SLICE = re.compile(r"(\d{3,})\.png")
+# Numbers are filled up to three digits and no more: 0001.png is not the name of a slice.
+_SLICE = re.compile(r"(\d{3}|[1-9]\d{3,})\.png")
 LABELS = "DL_info*.csv"
 
 

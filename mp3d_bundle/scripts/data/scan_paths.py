@@ -154,7 +154,7 @@ def _refuse_folder(path: Path) -> NoReturn:
     files = sum(1 for _, names in _walk(path) for _ in names)
     raise ValueError(
         f"Expected a CT in the folder {path} (a DICOM series, NIfTI, NRRD or MetaImage files, a zip of DICOM, 16-bit "
-        f"PNG slices), got none among {files} files."
+        f"PNG slices 001.png, 002.png, ...), got none among {files} files."
     )
 
 

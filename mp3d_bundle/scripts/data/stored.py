@@ -20,6 +20,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from .itk_headers import data_files, read_header, tells_spacing
+
 # NIfTI's world is RAS; ours, like DICOM's and ITK's, is LPS.
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # NIfTI's codes of units of length: name, and millimetres.
@@ -175,7 +177,9 @@ def read_itk(path: Path) -> StoredImage:
     affine = np.eye(4)
     affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(list(image.GetSpacing()))
     affine[:3, 3] = list(image.GetOrigin())
-    return StoredImage(values, affine, (path,))
+    header = read_header(path)
+    notes = () if tells_spacing(header) else ("The header gives no voxel spacing: 1 mm was taken.",)
+    return StoredImage(values, affine, (path, *data_files(header, path.parent)), notes=notes)
 
 
 def read_itk_pixels(path: Path) -> tuple[itk.Image, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -139,6 +140,32 @@ def test_the_page_alone_runs_nothing(data: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(schedule, "execute", lambda *arguments: pytest.fail("ran"))
     study(str(data), str(tmp_path / "out"), tables=3, profile="reduced", page_only=True)
     assert "not run" in (tmp_path / "out" / "study.md").read_text()
+
+
+def test_nothing_falls_off_the_page_without_a_word(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planner = planner_in(tmp_path, epochs_1x=1)
+    for table, name in (("4", "scratch_1x"), ("3", "ctm_9")):
+        finish(planner, planner.run(planner.study.resolve(table, name, planner.profile), 0), ap50=0.5, curve=True)
+    out = str(tmp_path / "out")
+
+    def page(**options: Any) -> tuple[str, str]:
+        study(str(data), out, profile="reduced", page_only=True, **options)
+        return (tmp_path / "out" / "study.md").read_text(), capsys.readouterr().out
+
+    text, said = page(tables=2, epochs_1x=1)
+    assert re.findall(r"## .*Table (\d)", text) == ["2", "3", "4"]
+    # Two rows, each with this figure in two columns.
+    assert text.count("**50.0**") == 4
+    assert "not on this page" not in text + said
+    text, said = page(tables=(3, 4))
+    assert "**50.0**" not in text
+    for where in (text, said):
+        assert "as they have other settings than those asked for (schedule, rates" in where
+        assert "conversion_ctm_scratch_2x/seed_0, mp3d_9_scratch_1x/seed_0." in where
+    text, said = page(tables=(3, 4), seeds=(1, 2), epochs_1x=1)
+    assert "as they are of other rows, seeds or rates: conversion_ctm_scratch_2x/seed_0" in said
 
 
 def test_the_command_ends_in_one_line(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

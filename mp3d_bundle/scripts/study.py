@@ -22,7 +22,7 @@ import fire
 
 from .engines.config import CONFIGS
 from .studies.commands import Options, Places, Planner, data_fingerprint, overlay_file, text_of
-from .studies.page import Findings, write_page
+from .studies.page import Findings, left_out, tables_to_show, write_page
 from .studies.plan import load_study
 from .studies.schedule import Campaign
 
@@ -72,7 +72,7 @@ def study(
         output: Folder of the runs and of the page.
         tables: Tables of the paper, 1 to 5.
         rows: Only these rows, by setting (``mp3d_9``) and share (``scratch_2x@20``); scripts/studies/tables.yaml
-            names them. The page always shows whole tables.
+            names them. The page shows whole tables, and others that have been run before.
         seeds: Seeds of every row.
         profile: ``full``, the paper's experiment, or ``reduced``, a narrow network on small synthetic images.
         learning_rates: Rates to try for every row with the first seed; the best on the validation split is used for
@@ -105,14 +105,18 @@ def study(
         return
 
     def report(failed: Mapping[str, str]) -> None:
-        write_page(planner, _words(tables), Findings(planner, campaign.seeds, rates), failed)
+        findings = Findings(planner, campaign.seeds, rates)
+        shown = tables_to_show(_words(tables), findings)
+        write_page(planner, shown, findings, failed)
+        unseen[:] = left_out(shown, findings)
 
+    unseen: list[str] = []
     if page_only:
         report({})
     elif failures := campaign.carry_out(report):
         words = "run" if len(failures) == 1 else "runs"
         sys.exit("\n".join([f"study: {len(failures)} {words} failed:", *failures.values()]))
-    print(f"Wrote {places.output / 'study.md'}.")
+    print("\n".join([*unseen, f"Wrote {places.output / 'study.md'}."]))
 
 
 def _options(given: Mapping[str, Any]) -> Options:

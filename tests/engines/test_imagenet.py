@@ -46,6 +46,9 @@ def test_a_file_of_torchvision_is_loaded_whole(weights: Path, caplog: pytest.Log
     assert torch.equal(last.running_var, expected.layer4[0].bn3.running_var)  # type: ignore[union-attr]
     assert all(torch.equal(tensor, heads[name]) for name, tensor in detector.rpn.state_dict().items())
     assert str(weights) in caplog.text
+    assert (
+        "is not torchvision's ResNet50_Weights.IMAGENET1K_V1: its SHA-256 does not begin with 0676ba61" in caplog.text
+    )
     assert "all other parts start fresh" in caplog.text
 
 

@@ -52,6 +52,7 @@ def test_places_pace_and_words_may_change(changes: dict[str, Any]) -> None:
         ({"flips#z": 0.0}, "flips#z 0.0 and not 0.5"),
         ({"batch_size": 4}, "batch_size x processes 4 and not 2"),
         ({"pretrained": "a/coco.pt"}, "pretrained 'coco.pt' and not None"),
+        ({"learning_rate": 0.1}, r"^learning_rate 0.1 and not 'computed by scripts\.engines\.scale_learning_rate'$"),
         ({"imagenet": "resnet50.pth"}, "imagenet True and not False"),
         (dict.fromkeys(["seed", "subset_seed", "batch_size", "max_gradient_norm", "train_fraction"], 7), "and 1 more$"),
     ],

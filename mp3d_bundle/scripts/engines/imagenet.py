@@ -14,13 +14,15 @@ from torchvision.models import ResNet50_Weights
 
 from ..networks import ResNet2d
 from ..networks.resnet2d import from_torchvision
-from ..weights import load_state, read_tensors
+from ..weights import load_state, read_tensors, sha256
 
 logger = logging.getLogger(__name__)
 
 DOWNLOAD = "download"
 # The first set of weights: those of the paper's time and of the released code, not the later, stronger recipe.
 WEIGHTS = ResNet50_Weights.IMAGENET1K_V1
+# How its SHA-256 begins; torchvision puts it into the name of the file.
+_HASH = WEIGHTS.url.rsplit("-", 1)[-1].removesuffix(".pth")
 
 
 def start_from_imagenet(network: nn.Module, source: str | Path | None) -> None:
@@ -47,6 +49,8 @@ def start_from_imagenet(network: nn.Module, source: str | Path | None) -> None:
     state = _download() if source == DOWNLOAD else _read(source)
     where = WEIGHTS.url if source == DOWNLOAD else str(source)
     load_state(body, {**_counters(body), **from_torchvision(state)}, where)
+    if source != DOWNLOAD and not sha256(source).startswith(_HASH):
+        logger.warning("%s is not torchvision's %s: its SHA-256 does not begin with %s.", where, WEIGHTS, _HASH)
     logger.info("Started from the ImageNet weights of %s: the 2D body loaded; all other parts start fresh.", where)
 
 

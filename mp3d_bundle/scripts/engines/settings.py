@@ -91,6 +91,7 @@ def differences(stored: Mapping[str, Any], own: Mapping[str, Any], epochs_done: 
     Returns:
         ``"seed 1 and not 0"``, with the checkpoint's value last, each after a comma; "" where nothing differs.
     """
+    stored, own = _at_one_depth(stored, own), _at_one_depth(own, stored)
     # A top-level item that only one config has is nothing of itself: whatever refers to it differs too.
     common = {name.partition("#")[0] for name in stored} & {name.partition("#")[0] for name in own}
     names = [name for name in {**stored, **own} if name.partition("#")[0] in common]
@@ -101,6 +102,18 @@ def differences(stored: Mapping[str, Any], own: Mapping[str, Any], epochs_done: 
     ]
     more = len(shown) - _SHOWN
     return ", ".join([*shown[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _at_one_depth(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, where an item of several leaves that the other run gives as one value is one value too."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        whole = next((name[: at.start()] for at in re.finditer("#", name) if name[: at.start()] in other), None)
+        if whole is None:
+            found[name] = value
+        elif name == f"{whole}#_target_" or whole not in found:
+            found[whole] = f"computed by {value}" if name == f"{whole}#_target_" else "several values"
+    return found
 
 
 def _behind(name: str, value: Any, epochs_done: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..data.deeplesion import dataset_notice
@@ -14,6 +15,7 @@ from .orderings import judge
 from .plan import COLUMNS, Row, Table
 from .pretraining import pretraining_run
 from .results import MAP, MEAN, Estimate, Outcome, estimate, outcome
+from .running import RESULT
 
 PAGE, FIGURES = "study.md", "figures"
 _LEGEND = (
@@ -228,6 +230,53 @@ def ordering_lines(tables: Sequence[str], findings: Findings) -> list[str]:
     return [*lines, ""]
 
 
+def tables_to_show(asked: Sequence[str], findings: Findings) -> list[str]:
+    """The tables asked for, and those with runs that none of these has: what has been run stays on the page."""
+    tables = findings.planner.study.tables
+    rows = [(name, row) for name, table in tables.items() for row in table.rows if row.setting]
+    outcomes = [(name, findings.outcome(name, row.id)) for name, row in rows]
+    covered = {one.setting.key for name, one in outcomes if name in asked}
+    more = {name for name, one in outcomes if one.results and one.setting.key not in covered}
+    return [name for name in tables if name in asked or name in more]
+
+
+def left_out(tables: Sequence[str], findings: Findings) -> list[str]:
+    """Say which finished runs in the study's folder the page does not show.
+
+    Args:
+        tables: The tables that it shows.
+        findings: What has come out.
+
+    Returns:
+        A sentence for the runs of rows on the page with other commands, and one for all others; none if there are none.
+    """
+    planner = findings.planner
+    shown: set[Path] = set()
+    asked: set[Path] = set()
+    for name in tables:
+        for row in planner.study.tables[name].rows:
+            if row.setting is None:
+                continue
+            one = findings.outcome(name, row.id)
+            shown |= {folder.parent for folder in one.folders.values()}
+            runs = [
+                planner.run(one.setting, seed, rate) for seed in findings.seeds for rate in findings.rates or (None,)
+            ]
+            asked |= {run.folder for run in runs}
+            shown |= {run.folder for run in runs if run.rate in one.tried}
+    finished = {path.parent for path in (planner.places.output / "runs").rglob(RESULT)} - shown
+    sentences = []
+    for folders, why in (
+        (finished & asked, "have other settings than those asked for (schedule, rates, overlays, data)"),
+        (finished - asked, "are of other rows, seeds or rates"),
+    ):
+        names = sorted({str(folder.relative_to(planner.places.output / "runs")) for folder in folders})
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            sentences.append(f"Finished runs that are not on this page, as they {why}: {', '.join(names[:3])}{more}.")
+    return sentences
+
+
 def page_lines(tables: Sequence[str], findings: Findings, failures: Mapping[str, str]) -> list[str]:
     """The whole page."""
     planner, notice = findings.planner, findings.notice
@@ -243,7 +292,7 @@ def page_lines(tables: Sequence[str], findings: Findings, failures: Mapping[str,
             f"Measured on {' and '.join(machines)}, {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}.",
             "",
         ]
-    lines += [_LEGEND, ""]
+    lines += [_LEGEND, "", *(f"**{sentence}**\n" for sentence in left_out(tables, findings))]
     for name in tables:
         lines += table_lines(planner.study.tables[name], findings)
     lines += ordering_lines(tables, findings)

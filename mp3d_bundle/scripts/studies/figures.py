@@ -53,7 +53,7 @@ def _style(axes: Axes, title: str) -> None:
     style_froc_axes(axes, _TICKS, "image", sensitivity_step=20)
     if title:
         axes.set_title(title, fontsize=10)
-    axes.legend(loc="upper left", fontsize=7.5, frameon=True, framealpha=0.8, edgecolor="none")
+    axes.legend(loc="best", fontsize=7.5, frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def _head(figure: Figure, title: str, notice: str | None) -> None:

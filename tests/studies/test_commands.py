@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fake_runs import planner_in
-from scripts.studies.commands import Planner, Run, bundle_words, data_fingerprint, overlay_file, text_of
+from scripts.studies.commands import Places, Planner, Run, bundle_words, data_fingerprint, overlay_file, text_of
 
 
 def run_of(planner: Planner, table: str, name: str, **options: float) -> Run:
@@ -83,6 +84,8 @@ def test_the_fingerprint_is_of_the_commands_and_the_data_not_of_the_place(tmp_pa
     marks = [run_of(planner, "1", "mp3d_9").fingerprint(planner.places) for planner in (one, other)]
     assert marks[0] == marks[1]
     assert run_of(one, "1", "mp3d_1").fingerprint(one.places) != marks[0]
+    near = replace(one, places=Places(tmp_path / "a" / "data", tmp_path / "a" / "da"))
+    assert run_of(near, "1", "mp3d_9").fingerprint(near.places) == marks[0]
     (tmp_path / "a" / "data" / "synthetic.json").write_text('{"about": "other"}')
     assert run_of(one, "1", "mp3d_9").fingerprint(one.places) != marks[0]
 

@@ -92,7 +92,11 @@ class Run:
 
 
 def _placeless(word: str, places: Places) -> str:
-    return word.replace(str(places.output), "OUTPUT").replace(str(places.dataset_dir), "DATA")
+    # The longer path first: one of them may begin with the other.
+    names = {str(places.output): "OUTPUT", str(places.dataset_dir): "DATA"}
+    for path in sorted(names, key=len, reverse=True):
+        word = word.replace(path, names[path])
+    return word
 
 
 def data_fingerprint(folder: Path) -> str:

@@ -22,7 +22,7 @@ import fire
 
 from .engines.config import CONFIGS
 from .studies.commands import Options, Places, Planner, data_fingerprint, overlay_file, text_of
-from .studies.page import Findings, left_out, tables_to_show, write_page
+from .studies.page import Findings, tables_to_show, write_page
 from .studies.plan import load_study
 from .studies.schedule import Campaign
 
@@ -106,9 +106,7 @@ def study(
 
     def report(failed: Mapping[str, str]) -> None:
         findings = Findings(planner, campaign.seeds, rates)
-        shown = tables_to_show(_words(tables), findings)
-        write_page(planner, shown, findings, failed)
-        unseen[:] = left_out(shown, findings)
+        unseen[:] = write_page(planner, tables_to_show(_words(tables), findings), findings, failed)
 
     unseen: list[str] = []
     if page_only:

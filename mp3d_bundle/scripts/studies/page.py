@@ -277,8 +277,10 @@ def left_out(tables: Sequence[str], findings: Findings) -> list[str]:
     return sentences
 
 
-def page_lines(tables: Sequence[str], findings: Findings, failures: Mapping[str, str]) -> list[str]:
-    """The whole page."""
+def page_lines(
+    tables: Sequence[str], findings: Findings, failures: Mapping[str, str], unseen: Sequence[str]
+) -> list[str]:
+    """The whole page; ``unseen`` are the sentences of `left_out`."""
     planner, notice = findings.planner, findings.notice
     results = [one for table in tables for row in planner.study.tables[table].rows if row.setting
                for one in findings.outcome(table, row.id).results.values()]  # fmt: skip
@@ -292,7 +294,7 @@ def page_lines(tables: Sequence[str], findings: Findings, failures: Mapping[str,
             f"Measured on {' and '.join(machines)}, {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}.",
             "",
         ]
-    lines += [_LEGEND, "", *(f"**{sentence}**\n" for sentence in left_out(tables, findings))]
+    lines += [_LEGEND, "", *(f"**{sentence}**\n" for sentence in unseen)]
     for name in tables:
         lines += table_lines(planner.study.tables[name], findings)
     lines += ordering_lines(tables, findings)
@@ -301,7 +303,7 @@ def page_lines(tables: Sequence[str], findings: Findings, failures: Mapping[str,
     return lines
 
 
-def write_page(planner: Planner, tables: Sequence[str], findings: Findings, failures: Mapping[str, str]) -> None:
+def write_page(planner: Planner, tables: Sequence[str], findings: Findings, failures: Mapping[str, str]) -> list[str]:
     """Write ``study.md`` and its figures into the study's folder.
 
     Args:
@@ -310,9 +312,14 @@ def write_page(planner: Planner, tables: Sequence[str], findings: Findings, fail
         findings: What has come out.
         failures: Runs that failed, and why.
 
+    Returns:
+        The sentences of `left_out`, which stand on the page.
+
     Raises:
         OSError: If a file cannot be written.
     """
-    text = "\n".join(page_lines(tables, findings, failures))
+    unseen = left_out(tables, findings)
+    text = "\n".join(page_lines(tables, findings, failures, unseen))
     with replacing(planner.places.output / PAGE) as part:
         part.write_text(text, encoding="utf-8")
+    return unseen

@@ -136,7 +136,7 @@ def test_hostile_scans_get_a_line_each_and_the_good_ones_are_done(tmp_path: Path
     write_scan(tmp_path / "in" / "one_slice.nii", ball_scan()[6:7])
     many = np.tile(ball_scan(shape=(12, 24, 24), centre_mm=(12, 12, 15)), (250, 1, 1))
     write_scan(tmp_path / "in" / "slices_3000.nii", many)
-    write_ct(tmp_path / "in" / "good", ball_scan())
+    write_ct(tmp_path / "in" / "good", ball_scan(), SeriesInstanceUID="1.2.9")
     run = runner(tmp_path / "in", tmp_path / "out")
     run.link = lambda found: link_boxes(found)[:3]
     run.writer = ResultWriter(tmp_path / "out", overlays=1)
@@ -149,7 +149,7 @@ def test_hostile_scans_get_a_line_each_and_the_good_ones_are_done(tmp_path: Path
         (line,) = [line for line in lines if re.search(rf"in/{re.escape(name)}(?!\.?\w)", line)]
         assert re.search(message, line), line
     done = {str(path.parent.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("lesions.json")}
-    assert done == {"one_slice", "slices_3000", "good"}
+    assert done == {"one_slice", "slices_3000", "1.2.9"}
     assert json.loads((tmp_path / "out" / "slices_3000" / "lesions.json").read_text())["lesions"]
 
 
@@ -173,7 +173,7 @@ def test_what_was_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCaptur
     run = runner(folder, tmp_path / "out")
     run.main()
     assert caplog.text.count("Left out scout_IM0001.dcm: a localizer.") == 1
-    for name in ("3_no_description", "3_lung"):
+    for name in ("1.2.3.4", "5.6"):
         document = json.loads((tmp_path / "out" / name / "lesions.json").read_text())
         assert "Left out scout_IM0001.dcm: a localizer." in document["input"]["notes"]
         assert len(document["lesions"]) == 1

@@ -61,7 +61,8 @@ def test_each_series_of_an_archive_is_a_scan(tmp_path: Path, scratch: Path) -> N
     for file in (tmp_path / "two").iterdir():
         file.rename(tmp_path / "in" / "a" / f"bone_{file.name}")
     path = pack(tmp_path / "in", tmp_path / "scan.zip")
-    sources = find_scans(path)
+    assert [source.name for source in find_scans(path)] == [SERIES, "5.8", "5.6"]
+    sources = find_scans(path, result_names="place")
     assert [(source.name, source.series) for source in sources] == [
         ("a/3_thin_lung", SERIES),
         ("a/8_bone", "5.8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,13 @@ def test_names_that_come_again_are_told_apart(tmp_path: Path) -> None:
     touch(tmp_path / "b" / "ct.nii")
     assert names(find_scans([str(one), other])) == ["a/ct", "b/ct"]
     assert names(find_scans([one, one])) == ["ct", "ct_2"]
-    assert names(find_scans(tmp_path / "b")) == ["ct", "ct_2"]
+    # In whichever order they come, and only where it takes that.
+    assert names(find_scans(tmp_path / "b")) == ["ct.nii", "ct.nii.gz"]
+    touch(tmp_path / "c" / "x.nrrd")
+    touch(tmp_path / "c" / "x.mha")
+    touch(tmp_path / "c" / "y.mha")
+    assert names(find_scans([tmp_path / "c" / "x.nrrd", tmp_path / "c" / "x.mha"])) == ["x.nrrd", "x.mha"]
+    assert names(find_scans(tmp_path / "c")) == ["x.mha", "x.nrrd", "y"]
 
 
 def test_list_may_hold_folders(tmp_path: Path) -> None:
@@ -119,16 +126,29 @@ def test_each_series_of_a_folder_is_a_scan(tmp_path: Path) -> None:
     for file in (tmp_path / "lung").iterdir():
         file.rename(tmp_path / "a" / f"lung_{file.name}")
     sources = find_scans(tmp_path / "a")
-    assert [(source.name, source.series) for source in sources] == [
-        ("3_soft_tissue", "1.2.3.4"),
-        ("4_lung", "5.6"),
-    ]
+    assert [(source.name, source.series) for source in sources] == [("1.2.3.4", "1.2.3.4"), ("5.6", "5.6")]
     for source in sources:
         with source.open() as scan:
             assert scan.hu.shape == (2, 4, 5)
             assert all(path.name.startswith("lung_") == (source.series == "5.6") for path in scan.files)
-    assert names(find_scans([tmp_path / "a"])) == ["a/3_soft_tissue", "a/4_lung"]
-    assert names(find_scans(tmp_path)) == ["a/3_soft_tissue", "a/4_lung"]
+    assert names(find_scans(tmp_path / "a", result_names="place")) == ["3_soft_tissue", "4_lung"]
+    assert names(find_scans([tmp_path / "a"], result_names="place")) == ["a/3_soft_tissue", "a/4_lung"]
+    assert names(find_scans(tmp_path, result_names="place")) == ["a/3_soft_tissue", "a/4_lung"]
+
+
+def test_results_of_dicom_are_not_named_by_folders(tmp_path: Path) -> None:
+    for number, folder in enumerate(("DOE_JANE", "DOE_JOHN/CT", "DOE_JIM")):
+        headers(tmp_path / folder, SeriesInstanceUID=f"1.2.{number}")
+    headers(tmp_path / "anonymous", SeriesInstanceUID=None)
+    with zipfile.ZipFile(tmp_path / "DOE_JOE.zip", "w") as archive:
+        for path in headers(tmp_path / "packed", SeriesInstanceUID="1.2.9").iterdir():
+            archive.write(path, f"DOE^JOE/{path.name}")
+            path.unlink()
+    assert names(find_scans(tmp_path)) == ["1.2.9", "1.2.0", "1.2.2", "1.2.1", "anonymous"]
+    assert names(find_scans([tmp_path / "DOE_JIM", tmp_path / "DOE_JANE"])) == ["1.2.2", "1.2.0"]
+    assert names(find_scans([tmp_path / "DOE_JIM"], result_names="place")) == ["DOE_JIM"]
+    with pytest.raises(ValueError, match="result_names series or place, got 'patient'"):
+        find_scans(tmp_path, result_names="patient")
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
@@ -147,7 +167,9 @@ def test_headers_do_not_choose_where_results_go(tmp_path: Path, uid: str, descri
     for path in list(tmp_path.iterdir()):
         path.rename(tmp_path / f"odd_{path.name}")
     headers(tmp_path)
-    assert sorted(names(find_scans(tmp_path))) == sorted(["3_no_description", wanted])
+    assert sorted(names(find_scans(tmp_path, result_names="place"))) == sorted(["3_no_description", wanted])
+    (odd,) = set(names(find_scans(tmp_path))) - {"1.2.3.4"}
+    assert re.fullmatch(r"1\.2\.840|series_[0-9a-f]{16}", odd)
 
 
 def test_entries_of_a_list_have_names_however_they_are_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +226,7 @@ def test_no_header_stops_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(dicom_headers, "_read_header", odd)
     sources = find_scans(tmp_path)
-    assert names(sources) == ["c", "a", "b"]
+    assert names(sources) == ["c", "a", "1.2.3.4"]
     for source in sources[:2]:
         with pytest.raises(TypeError, match="odd header"):
             source.open()
@@ -213,7 +235,7 @@ def test_no_header_stops_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_series_in_two_places_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     headers(tmp_path / "a")
     headers(tmp_path / "b")
-    assert names(find_scans(tmp_path)) == ["a", "b"]
+    assert names(find_scans(tmp_path)) == ["1.2.3.4", "1.2.3.4_2"]
     assert f"Series 1.2.3.4 lies in several places, each taken as a scan of its own: {tmp_path / 'a'}" in caplog.text
 
 
@@ -248,7 +270,7 @@ def test_volume_beside_dicom_that_is_no_ct_is_found(tmp_path: Path, caplog: pyte
     touch(headers(tmp_path / "a", Modality="RTSTRUCT") / "ct.nii.gz")
     touch(headers(tmp_path / "b", SeriesInstanceUID="5.6") / "ct.nii.gz")
     headers(tmp_path / "c", Modality="MR", SeriesInstanceUID="5.7")
-    assert names(find_scans(tmp_path)) == ["a/ct", "b"]
+    assert names(find_scans(tmp_path)) == ["a/ct", "5.6"]
     assert "modality RTSTRUCT" in caplog.text
     assert "modality MR" in caplog.text
     assert "Left out ct.nii.gz" not in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -26,6 +27,9 @@ _VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 # What inference writes that could be taken for a scan, where results lie in the folder that is searched.
 RESULTS = ("lesions_sr.dcm", "lesions_seg.dcm", "lesion_boxes.nii.gz")
 _ODD = re.compile(r"[^A-Za-z0-9.-]+")
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
+# What results of DICOM are named by: the SeriesInstanceUID, or the place, of which folders often name the patient.
+RESULT_NAMES = ("series", "place")
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class ScanSource:
 
     Attributes:
         path: A file, an archive, or the folder of a series; it need not exist (reading it then says so).
-        name: Relative folder for the results; ``""`` where the input was a single scan.
+        name: Relative folder for the results, of its own for each source of one call of `find_scans`; ``""`` where the
+            input was a single scan.
         series: SeriesInstanceUID, where the scan is one of DICOM.
         opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
         left_out: A sentence on each file of a folder that holds DICOM but no CT slice.
@@ -62,15 +67,17 @@ def find_scans(
     series: str | None = None,
     annotations: str | Path | None = None,
     spacing: Sequence[float] | None = None,
+    result_names: str = "series",
 ) -> list[ScanSource]:
     """List the scans that an input stands for; of DICOM files the headers are read, of others nothing.
 
     A file is one scan; a zip archive is one for each CT series in it. A folder is searched with its sub-folders,
     hidden ones and results of this bundle apart, for CT series (one scan each), for runs of PNG slices (likewise), for
     NIfTI, NRRD and MetaImage files and zip archives; beside a CT series other files are not looked at. Each result is
-    named by its place below the folder, and where there are several series or runs in one place by number and
-    description. In a list each entry counts so, named by its own name, or by its place below the folder of them all
-    where a name comes twice; ``_2``, ``_3``, ... follow where that does not suffice.
+    named by its place below the folder, without the extension unless another file of the place is named alike; PNG
+    runs of one place by their slice numbers. In a list each entry counts so, named by its own name, or by its place
+    below the folder of them all where a name comes twice. Results of a DICOM series are named by its UID alone.
+    ``_2``, ``_3``, ... follow where that does not suffice.
 
     Args:
         inputs: A path, or a list of paths; a number is the path of these digits. An empty string or list stands for
@@ -78,14 +85,18 @@ def find_scans(
         series: Only the DICOM series with this SeriesInstanceUID.
         annotations: DeepLesion's labels, for PNG slices; see `scripts.data.png_slices`.
         spacing: ``(x, y, z)`` mm of PNG slices of which no labels tell it.
+        result_names: ``"series"``; or ``"place"`` to name results of DICOM like all others (several series in one place
+            by number and description), which may tell the patient's name.
 
     Returns:
         The sources, a folder's in sorted order. What cannot be read, a folder without any scan and a series that
         is not there are returned as well, so that reading them says what is the matter.
 
     Raises:
-        ValueError: If an input is no path.
+        ValueError: If an input is no path, or ``result_names`` is another word.
     """
+    if result_names not in RESULT_NAMES:
+        raise ValueError(f"Expected result_names {' or '.join(RESULT_NAMES)}, got {result_names!r}.")
     single = not isinstance(inputs, (list, tuple))
     paths = [_path(entry) for entry in ([inputs] if single else inputs)]
     if not paths or not str(inputs):
@@ -104,7 +115,9 @@ def find_scans(
         if len(found) == 1 and single:
             found = [replace(found[0], name="")]
     _tell_scattered(found)
-    return _unique(found)
+    if result_names == "series":
+        found = [replace(source, name=source.name and _case_name(source)) for source in found]
+    return _unique(_with_extensions(found))
 
 
 def _path(entry: object) -> Path:
@@ -332,6 +345,29 @@ def _stem(path: Path) -> str:
         if text.lower().endswith(suffix):
             return text[: -len(suffix)]
     return text
+
+
+def _case_name(source: ScanSource) -> str:
+    """The name of a source's results that tells nothing of a patient, where there is a UID; its own one otherwise."""
+    uid = source.series
+    if uid is None or uid == "none":
+        return source.name
+    # What stands there need not be a UID: neither a path nor a name may come from it.
+    return uid if _UID.fullmatch(uid) else f"series_{hashlib.sha256(uid.encode(errors='replace')).hexdigest()[:16]}"
+
+
+def _with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:
+    """The same sources; files that would be named alike (``x.nrrd`` and ``x.mha``) keep their extensions."""
+    paths: dict[str, set[Path]] = defaultdict(set)
+    for source in sources:
+        paths[source.name].add(source.path)
+    extensions = [source.path.name[len(_stem(Path(source.path.name))) :] for source in sources]
+    return [
+        replace(source, name=source.name + extension)
+        if source.series is None and source.name and len(paths[source.name]) > 1
+        else source
+        for source, extension in zip(sources, extensions, strict=True)
+    ]
 
 
 def _unique(sources: Sequence[ScanSource]) -> list[ScanSource]:

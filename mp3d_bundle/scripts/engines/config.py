@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from .given import take_as_typed
+from .options import TEXTS
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -122,6 +125,8 @@ def _mistyped(name: str, value: Any, bases: list[Any]) -> Iterator[str]:
 def check_config(parser: ConfigParser | None = None) -> None:
     """Refuse config keys that the bundle does not know, and numbers and switches of the wrong type.
 
+    Paths and other texts are put into the config as the user typed them, see `scripts.engines.given`.
+
     MONAI takes a misspelt override (``--dataset_dirr``) or overlay key without a word. Every key of the
     merged config must therefore exist in one of the bundle's own ``configs/*.json``, and one given on the command
     line in those of which the config is made; keys that begin with an underscore are free for own use, and
@@ -136,6 +141,7 @@ def check_config(parser: ConfigParser | None = None) -> None:
     parser = parser or current_parser()
     if parser is None:
         raise ValueError("Expected to be called from a config, or with its parser.")
+    take_as_typed(parser, TEXTS)
     config, entries = dict(parser.get()), _entry_configs()
     for complaint in (*_strays(config, list(entries.values())), *_elsewhere(config, entries)):
         raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")

@@ -1,0 +1,138 @@
+"""What the user gave to a run, as typed: MONAI and Fire read texts anew on their way into a config."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.scripts import create_workflow
+
+# Arguments of MONAI's `run` that are no keys of the config.
+_RUN_ARGUMENTS = {
+    *("run_id", "init_id", "final_id", "meta_file", "logging_file", "tracking", "workflow_type", "properties_path"),
+}
+# A text that begins so is a reference, an expression or a macro, not a text to take as typed.
+MARKS = ("@", "$", "%")
+
+
+def _callers() -> Iterator[FrameType]:
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def current_workflow() -> ConfigWorkflow | None:
+    """The workflow that is running the caller, or None; it knows which ids it runs, the config does not."""
+    owners = (frame.f_locals.get("self") for frame in _callers())
+    return next((owner for owner in owners if isinstance(owner, ConfigWorkflow)), None)
+
+
+def given_options() -> dict[str, Any]:
+    """Options of ``monai.bundle run``, of its ``--args_file``, or of the function called from Python.
+
+    Returns:
+        Value by key, ``train#dataloader`` for ``train::dataloader``; {} where the workflow was made otherwise, and
+        once it is initialized.
+    """
+    for frame in _callers():
+        if frame.f_code is create_workflow.__code__:
+            found = frame.f_locals.get("_args", {})
+            named = {str(key).removeprefix("+").replace("::", "#"): value for key, value in found.items()}
+            return {key: value for key, value in named.items() if key not in _RUN_ARGUMENTS}
+    return {}
+
+
+def typed_options(words: Iterable[str] | None = None) -> dict[str, str]:
+    """Options of the command line with the text of each value, by Fire's rules; flags without a value are left out.
+
+    Args:
+        words: Words of the command line; by default those of this process.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    # What follows a lone "--" is for Fire itself.
+    words = words[: len(words) - 1 - words[::-1].index("--")] if "--" in words else words
+    found: dict[str, str] = {}
+    while words:
+        word = words.pop(0)
+        if not _is_flag(word):
+            continue
+        key, equals, text = word.lstrip("-").partition("=")
+        if not equals:
+            if not words or _is_flag(words[0]):
+                continue
+            text = words.pop(0)
+        found[key.replace("-", "_").replace("::", "#")] = text
+    return found
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
+
+
+def take_as_typed(parser: ConfigParser, names: Iterable[str]) -> None:
+    """Put paths and other texts into a config as the user typed them.
+
+    Fire takes ``2024_01_05`` for a number, ``Doe,John`` for two words and what follows ``#`` for a comment, and
+    MONAI replaces ``#`` by ``::`` in every text, in those of files too. The config is changed in place, its
+    resolved content as well, so this belongs before anything that reads the texts.
+
+    Args:
+        parser: Parser of the config. One that has not parsed it yet has its texts still as they are.
+        names: Top-level keys that hold a text, a path or a list of paths.
+    """
+    if not parser.ref_resolver.items:
+        return
+    given, typed = given_options(), typed_options()
+    for name in names:
+        if name not in parser:
+            continue
+        value = parser.get(name)
+        if name in given:
+            text = typed.get(name)
+            own = text is not None and _same(DefaultParseValue(text), given[name])
+            value = _as_typed(text) if text is not None and own else given[name]
+        # In a list of the caller MONAI has changed the texts in place.
+        if name not in given or isinstance(value, list):
+            value = _without_separator(value)
+        if _is_text(value):
+            parser.get()[name] = value
+            # The resolver would replace the "#" once more.
+            parser.ref_resolver.resolved_content[name] = value
+
+
+def _same(one: Any, two: Any) -> bool:
+    return repr(one).replace("#", "::") == repr(two).replace("#", "::")
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_text(item) for item in value)
+    return isinstance(value, str) and not value.startswith(MARKS)
+
+
+def _as_typed(text: str) -> Any:
+    """The text, the texts of a list in brackets, or what Fire makes of a text in quotes."""
+    value, stripped = DefaultParseValue(text), text.strip()
+    if stripped[:1] + stripped[-1:] in ('""', "''") and isinstance(value, str):
+        return value
+    if stripped[:1] + stripped[-1:] not in ("[]", "()") or os.path.exists(text):
+        return text
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return list(value)
+    return [item.strip().strip("'\"") for item in stripped[1:-1].split(",") if item.strip()]
+
+
+def _without_separator(value: Any) -> Any:
+    """A text of a file, in which MONAI has replaced "#"; a path that does hold "::" stays."""
+    if isinstance(value, list):
+        return [_without_separator(item) for item in value]
+    if not isinstance(value, str) or value.startswith(MARKS) or os.path.exists(value):
+        return value
+    return value.replace("::", "#")

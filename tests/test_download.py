@@ -25,7 +25,8 @@ from monai.bundle import scripts as monai_scripts
 from fake_scans import ball_scan
 from packed import DEMO, REPOSITORY, load_tool
 from scripts.data.synthetic import generate
-from scripts.weights import load_network, sha256
+from scripts.files import sha256
+from scripts.weights import load_network
 
 tool = load_tool()
 VERSION = tool.checked_version(REPOSITORY)

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from fake_evaluations import evaluation_in
+from scripts.files import sha256
 from scripts.inferring import Weights
 from scripts.operating_points import find_thresholds, main, operating_points, read_boxes
-from scripts.weights import read_tensors, sha256, tensors_sha256
+from scripts.weights import read_tensors, tensors_sha256
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -28,8 +27,9 @@ from monai.bundle import ConfigWorkflow
 
 from .data.labelled import LabelledScan, read_labelled, write_labelled
 from .engines.errors import root_error
+from .files import replacing, sha256
 from .inference.slabs import PlaneScale
-from .weights import build_network, load_state, read_tensors, save_weights, sha256
+from .weights import build_network, load_state, read_tensors, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +171,8 @@ def _adopt(served: Served, new: Path, scans: Sequence[LabelledScan], validation:
     notice = f"{before}{ADDED}{counts['scans']} scan(s) with {counts['boxes']} box(es) in MONAI Label.".strip()
     inference = {name: served.settings[name] for name in KEPT if name in served.settings}
     info = {**trained.info, "notice": notice, "inference": inference, "label_training": counts}
-    shutil.copy2(served.path, served.path.with_name(f".{PREVIOUS}.part"))
-    os.replace(served.path.with_name(f".{PREVIOUS}.part"), served.path.with_name(PREVIOUS))
+    with replacing(served.path.with_name(PREVIOUS)) as part:
+        shutil.copy2(served.path, part)
     save_weights(served.path, network, trained.definition, info)
     facts = {name: info[name] for name in ("epoch", "mean_sensitivity") if name in info}
     return {**counts, **facts, "weights": served.path.name, "sha256": sha256(served.path), "notice": notice}

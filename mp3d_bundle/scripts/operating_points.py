@@ -21,8 +21,8 @@ import fire
 import numpy as np
 from torch import Tensor
 
+from .files import write_json
 from .metrics.calibration import fit_isotonic, held_out_probabilities, reliability, write_reliability_figure
-from .metrics.files import write_json
 from .metrics.froc import FrocCurve, threshold_at
 from .metrics.matching import FrocRule
 from .weights import read_tensors, tensors_sha256, write_atomically

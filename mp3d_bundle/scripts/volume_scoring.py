@@ -15,12 +15,12 @@ from tqdm import tqdm
 from .data.subvolumes import VolumeRecord, read_subvolume
 from .data.volume_frames import from_edges, from_slab
 from .data.volume_labels import parse_name, read_content
+from .files import write_json
 from .inference.detections import Lesion, SliceBoxes
 from .inference.linking import link_boxes
 from .inference.volume import VolumeDetector
 from .inferring import Weights
 from .metrics.bootstrap import Bootstrap
-from .metrics.files import write_json
 from .metrics.volume_report import write_volume_report
 from .metrics.volume_tables import format_volume_table, official_predictions
 from .metrics.volumes import check_volume_boxes

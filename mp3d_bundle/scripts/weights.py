@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
+import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from . import networks
+from .files import replacing, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -63,20 +65,32 @@ def save_weights(path: str | Path, network: nn.Module, definition: Mapping[str, 
 
 
 def write_atomically(content: Any, path: Path) -> None:
-    """``torch.save`` under a temporary name beside ``path``, then rename; nothing half-written stays on an error.
+    """``torch.save``, whole or not at all. Equal content gives equal bytes, whichever process writes it.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(content, part)
-        os.replace(part, path)
-    except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-        raise OSError(f"Could not write {path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        try:
+            # Given a path, PyTorch would write the temporary name into the file.
+            torch.save(_canonical(content), file)
+        except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
+            raise OSError(str(error)) from error
+
+
+def _canonical(content: Any) -> Any:
+    """The content with equal texts made one object: a pickle writes those once, and equal others again."""
+    if isinstance(content, str):
+        return sys.intern(str(content))
+    if type(content) in (dict, OrderedDict):
+        return type(content)((_canonical(name), _canonical(value)) for name, value in content.items())
+    if type(content) in (list, tuple):
+        return type(content)(_canonical(value) for value in content)
+    if isinstance(content, Tensor) and content.layout == torch.strided:
+        plain = content.detach().contiguous()
+        # A view would take all of what it looks at into the file.
+        return plain if plain.untyped_storage().nbytes() == plain.numel() * plain.element_size() else plain.clone()
+    return content
 
 
 def read_tensors(path: str | Path) -> Any:
@@ -223,12 +237,6 @@ def _check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: 
         )
 
 
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
     """SHA-256 of named tensors, in hexadecimal: the same for the same weights, whatever else a file says of them."""
     digest = hashlib.sha256()
@@ -237,11 +245,4 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         # As bytes: NumPy has no bfloat16.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
     return digest.hexdigest()

@@ -11,9 +11,10 @@ import torch
 from fake_engines import FakeDetector, Run
 from scripts.engines import EvaluationReport, WeightsLoader, cases_of, described_network
 from scripts.engines.config import CONFIGS
+from scripts.files import sha256
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.handlers import DetectionMetrics
-from scripts.weights import build_network, save_weights, sha256, tensors_sha256
+from scripts.weights import build_network, save_weights, tensors_sha256
 
 
 @pytest.fixture

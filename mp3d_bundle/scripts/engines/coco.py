@@ -14,10 +14,9 @@ from ignite.engine import Engine, Events
 from ..boxes import from_coco, to_coco
 from ..data.coco import Categories
 from ..data.coco_images import read_colour
+from ..files import replacing, sha256, write_json
 from ..inference.photographs import Named, contact_sheet, draw_photograph
 from ..metrics.coco import CocoMetrics, coco_average_precision
-from ..metrics.files import replacing, write_json
-from ..weights import sha256
 from .cases import to_case
 from .evaluation import WeightsLoader
 

@@ -14,13 +14,14 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..data.slab import read_slice
+from ..files import sha256
 from ..inference.gallery import gallery_items, write_gallery
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.findings import list_findings
 from ..metrics.handlers import DetectionMetrics
 from ..metrics.report import write_report
 from ..metrics.tables import format_table
-from ..weights import build_network, load_state, read_tensors, sha256, tensors_sha256
+from ..weights import build_network, load_state, read_tensors, tensors_sha256
 from .config import CONFIGS
 
 logger = logging.getLogger(__name__)

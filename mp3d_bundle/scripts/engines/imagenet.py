@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 from torchvision.models import ResNet50_Weights
 
+from ..files import sha256
 from ..networks import ResNet2d
 from ..networks.resnet2d import from_torchvision
-from ..weights import load_state, read_tensors, sha256
+from ..weights import load_state, read_tensors
 
 logger = logging.getLogger(__name__)
 

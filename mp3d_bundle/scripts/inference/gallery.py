@@ -15,7 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .overlays import DETECTION, TRUTH, WRONG, add_caption, draw_boxes, write_png, write_whole
+from ..files import replacing
+from .overlays import DETECTION, TRUTH, WRONG, add_caption, draw_boxes, write_png
 
 # Kinds of items: name of the files, heading, and the order in which a reader wants them.
 KINDS = {
@@ -278,5 +279,6 @@ def write_gallery(
         sections.append((heading, len(chosen), sum(item.kind == kind for item in items), names))
     index = folder / "index.html"
     text = _index(title, notice, sections)
-    write_whole(index, lambda part: part.write_text(text, encoding="utf-8"))
+    with replacing(index) as part:
+        part.write_text(text, encoding="utf-8")
     return index

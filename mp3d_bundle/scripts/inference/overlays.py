@@ -7,9 +7,8 @@ box, and a score stands beside its box, never on one, so that the lesion itself 
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from ..files import replacing
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
@@ -277,32 +278,11 @@ def add_caption(
     return np.concatenate([image, np.asarray(strip)])
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all.
-
-    Args:
-        path: File to write; its folder is made if need be. An older file stays until the new one is complete.
-        write: Writes to the path that it is given.
-
-    Raises:
-        OSError: If the file cannot be written; the message names it.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
 def write_png(image: np.ndarray, path: Path) -> None:
     """Write an ``(H, W, 3)`` uint8 RGB picture as PNG, whole or not at all.
 
     Raises:
         OSError: If the file cannot be written; the message names it.
     """
-    write_whole(path, lambda part: Image.fromarray(image).save(part, format="PNG"))
+    with replacing(path) as part:
+        Image.fromarray(image).save(part, format="PNG")

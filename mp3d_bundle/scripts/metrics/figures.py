@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from ..files import replacing
 from .evaluation import target_name
-from .files import replacing
 from .froc import FPS_PER_IMAGE, MEAN_FPS_PER_IMAGE, FrocCurve, interpolate_curve, sensitivity_at
 
 # Sensitivity in percent at 0.5, 1, 2 and 4 false positives per image (paper table 1, DeepLesion test set).

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..files import write_csv, write_json
 from .bootstrap import Bootstrap
 from .cases import check_cases
 from .evaluation import evaluate
 from .figures import froc_figure, write_froc_figure
-from .files import write_csv, write_json
 from .froc import curve_from_matches
 from .matching import RELEASED, FrocRule, match_detections
 from .tables import (

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import write_csv, write_json
 from .bootstrap import Bootstrap
 from .figures import write_froc_figure
-from .files import write_csv, write_json
 from .froc import curve_from_matches
 from .tables import froc_rows
 from .volume_evaluation import evaluate_volumes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.deeplesion import dataset_notice
-from ..metrics.files import replacing
+from ..files import replacing
 from .commands import Planner, text_of
 from .figures import Curve, froc_panels, share_figure
 from .orderings import judge

@@ -20,7 +20,7 @@ import torch
 
 from ..data.deeplesion import dataset_notice
 from ..engines.record import commit, versions
-from ..metrics.files import write_json
+from ..files import write_json
 from ..weights import read_tensors
 from .commands import Places, Run, text_of
 

@@ -1,0 +1,137 @@
+"""Files: written whole or not at all, kept through a power cut, and known by their SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# ".NAME.MACHINE-PROCESS.part"; older releases wrote ".NAME.PROCESS.part".
+_PART = re.compile(r"\..+?\.(?:(?P<machine>[\w-]*)-)?(?P<process>\d+)\.part")
+# A part of another machine, or of an older release, may still be written to.
+_FORGOTTEN = 24 * 3600
+_BLOCK = 1 << 20
+_swept: set[Path] = set()
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path next to ``path`` that takes its place when the block ends without an error.
+
+    The content is on the disk before the name changes, so that a power cut leaves the old file or the new one. The
+    first time that a process writes into a folder, it removes what processes that were killed left there.
+
+    Args:
+        path: File to write; its folder is made if need be. An older file stays until then.
+
+    Yields:
+        Path to write to.
+
+    Raises:
+        OSError: If the file cannot be written (no space, no permission); the message names it.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        yield part
+        _sync(part)
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_json(content: Mapping[str, Any] | Sequence[Any], path: Path) -> None:
+    """Write a dictionary or a list as JSON (no NaN); see `replacing` for errors."""
+    text = json.dumps(content, indent=2, allow_nan=False)
+    with replacing(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) -> None:
+    """Write rows as CSV, empty fields for None; see `replacing` for errors."""
+    with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk; without effect where the file system offers no way."""
+    with contextlib.suppress(OSError):
+        _sync(folder)
+
+
+def remove_stale_parts(folder: Path) -> list[Path]:
+    """Remove the temporary files that processes left which were killed while they wrote into a folder.
+
+    Those of living processes of this machine stay, and for a day those of which that cannot be told.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            named = _PART.fullmatch(entry.name)
+            with contextlib.suppress(OSError):
+                if named and entry.is_file(follow_symlinks=False) and _stale(named, entry.stat().st_mtime):
+                    os.unlink(entry.path)
+                    removed.append(Path(entry.path))
+    return removed
+
+
+def _sweep(folder: Path) -> None:
+    if folder not in _swept:
+        _swept.add(folder)
+        remove_stale_parts(folder)
+
+
+def _stale(named: re.Match[str], modified: float) -> bool:
+    if named["machine"] == _machine():
+        return not _lives(int(named["process"]))
+    return time.time() - modified > _FORGOTTEN
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
+def _machine() -> str:
+    return re.sub(r"[^\w-]", "_", platform.node())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

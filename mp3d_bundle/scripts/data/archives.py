@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from .dicom import read_slices
 from .dicom_headers import Open
+from .rules import DEFAULT_RULES, ReadingRules
 from .scan import Scan, canonical
 
 ZIP_SUFFIX = ".zip"
@@ -45,13 +46,16 @@ def archive_files(path: Path) -> Iterator[dict[Path, Open]]:
 
 
 @contextmanager
-def open_zipped_series(path: Path, members: Sequence[Path], notes: Sequence[str] = ()) -> Iterator[Scan]:
+def open_zipped_series(
+    path: Path, members: Sequence[Path], notes: Sequence[str] = (), *, rules: ReadingRules = DEFAULT_RULES
+) -> Iterator[Scan]:
     """Unpack a series into a temporary folder, which goes when the context ends, and read it.
 
     Args:
         path: The archive.
         members: The files of the series, as `archive_files` names them.
         notes: What is known already about the archive.
+        rules: How strictly the series is read.
 
     Raises:
         ValueError: As `scripts.data.dicom.read_slices` and `archive_files` do.
@@ -62,7 +66,7 @@ def open_zipped_series(path: Path, members: Sequence[Path], notes: Sequence[str]
         try:
             _unpack(path, members, folder)
             stored = read_slices([folder / member for member in members], path, notes)
-            scan = canonical(stored, path)
+            scan = canonical(stored, path, rules)
         except (OSError, ValueError) as error:
             # Who sees the message knows the archive, not the temporary folder.
             kind = OSError if isinstance(error, OSError) else ValueError

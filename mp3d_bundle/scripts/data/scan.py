@@ -23,6 +23,7 @@ import nibabel.orientations as orientations
 import numpy as np
 
 from .dicom import read_series
+from .rules import DEFAULT_RULES, ReadingRules
 from .stored import StoredImage, check_spacing, read_itk, read_nifti
 from .straight import measure_skew, shift_back
 
@@ -112,11 +113,12 @@ def _bounds(corners: np.ndarray) -> np.ndarray:
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
-def read_scan(path: str | Path) -> Scan:
+def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
     """Read a CT from a NIfTI, NRRD or MetaImage file or from the folder of one DICOM series.
 
     Args:
         path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file, or a folder.
+        rules: How strictly it is read.
 
     Returns:
         The scan in canonical orientation.
@@ -132,25 +134,26 @@ def read_scan(path: str | Path) -> Scan:
     if not path.exists():
         raise FileNotFoundError(f"Expected a CT (NIfTI, NRRD, MHA file or DICOM folder), nothing is at {path}.")
     if path.is_dir():
-        return canonical(read_series(path), path)
+        return canonical(read_series(path), path, rules)
     if not path.is_file():
         # A pipe would keep the reader waiting for a writer.
         raise ValueError(f"Expected a file or a folder, got something else (a pipe or a device) at {path}.")
     name = path.name.lower()
     if name.endswith(NIFTI_SUFFIXES):
-        return canonical(read_nifti(path), path)
+        return canonical(read_nifti(path), path, rules)
     if name.endswith(ITK_SUFFIXES):
-        return canonical(read_itk(path), path)
+        return canonical(read_itk(path), path, rules)
     known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES))
     raise ValueError(f"Expected a file ending in {known} or the folder of a DICOM series, got {path}.")
 
 
-def canonical(stored: StoredImage, path: Path) -> Scan:
+def canonical(stored: StoredImage, path: Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
     """Turn a stored volume into canonical orientation and Hounsfield units.
 
     Args:
         stored: The volume as its file holds it.
         path: What messages and results call it.
+        rules: How strictly it is read.
 
     Raises:
         ValueError: If the volume is turned too far or sheared within its slices, a spacing is not positive, or

@@ -18,6 +18,7 @@ from .archives import ZIP_SUFFIX, archive_files, open_zipped_series
 from .dicom import read_slices
 from .dicom_headers import Contents, Open, folder_files, is_dicom, read_contents
 from .png_slices import find_runs, read_run
+from .rules import DEFAULT_RULES, ReadingRules
 from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
 from .stored import shown
 
@@ -43,6 +44,7 @@ class ScanSource:
         series: SeriesInstanceUID, where the scan is one of DICOM.
         opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
         left_out: A sentence on each file of a folder that holds DICOM but no CT slice.
+        rules: How strictly the scan is read, where there is no opener.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class ScanSource:
     series: str | None = None
     opener: Callable[[], AbstractContextManager[Scan]] | None = None
     left_out: tuple[str, ...] = ()
+    rules: ReadingRules = DEFAULT_RULES
 
     def open(self) -> AbstractContextManager[Scan]:
         """Read the scan; its files are there as long as the context lasts.
@@ -58,7 +61,7 @@ class ScanSource:
             ValueError: If it is no CT that can be used.
             OSError: If it is not there, damaged or cut short.
         """
-        return self.opener() if self.opener else nullcontext(read_scan(self.path))
+        return self.opener() if self.opener else nullcontext(read_scan(self.path, self.rules))
 
 
 def find_scans(
@@ -68,6 +71,7 @@ def find_scans(
     annotations: str | Path | None = None,
     spacing: Sequence[float] | None = None,
     result_names: str = "series",
+    rules: ReadingRules = DEFAULT_RULES,
 ) -> list[ScanSource]:
     """List the scans that an input stands for; of DICOM files the headers are read, of others nothing.
 
@@ -87,6 +91,7 @@ def find_scans(
         spacing: ``(x, y, z)`` mm of PNG slices of which no labels tell it.
         result_names: ``"series"``; or ``"place"`` to name results of DICOM like all others (several series in one place
             by number and description), which may tell the patient's name.
+        rules: How strictly scans are read.
 
     Returns:
         The sources, a folder's in sorted order. What cannot be read, a folder without any scan and a series that
@@ -101,7 +106,7 @@ def find_scans(
     paths = [_path(entry) for entry in ([inputs] if single else inputs)]
     if not paths or not str(inputs):
         return []
-    finder = _Finder(annotations, spacing)
+    finder = _Finder(annotations, spacing, rules)
     if single:
         found = finder.find(paths[0])
     else:
@@ -177,6 +182,7 @@ class _Finder:
 
     annotations: str | Path | None
     spacing: Sequence[float] | None
+    rules: ReadingRules
 
     def find(self, path: Path) -> list[ScanSource]:
         """The scans at a path; a single one that lies there itself has no name."""
@@ -213,18 +219,18 @@ class _Finder:
 
     def _file(self, path: Path, name: str) -> list[ScanSource]:
         if path.name.lower().endswith(ZIP_SUFFIX) and path.is_file():
-            return _zipped(path, name)
-        return [ScanSource(path, name)]
+            return _zipped(path, name, self.rules)
+        return [ScanSource(path, name, rules=self.rules)]
 
     def _series(self, folder: Path, place: str) -> list[ScanSource]:
         try:
             contents = read_contents(folder_files(folder))
         except Exception:
             # Whatever is wrong with a header: reading it says so, and no other scan goes missing for it.
-            return [ScanSource(folder, place)]
+            return [ScanSource(folder, place, rules=self.rules)]
 
         def opener(files: Sequence[Path], notes: Sequence[str]) -> AbstractContextManager[Scan]:
-            return nullcontext(canonical(read_slices(files, folder, notes), folder))
+            return nullcontext(canonical(read_slices(files, folder, notes), folder, self.rules))
 
         return _sources(folder, place, contents, opener) or [ScanSource(folder, place, left_out=contents.notes)]
 
@@ -266,9 +272,9 @@ def _label(text: str) -> str:
     return _ODD.sub("_", text).strip("_.")
 
 
-def _zipped(path: Path, name: str) -> list[ScanSource]:
+def _zipped(path: Path, name: str, rules: ReadingRules) -> list[ScanSource]:
     """The series in an archive, folder by folder; one that cannot be read is a source that says so."""
-    opener = partial(open_zipped_series, path)
+    opener = partial(open_zipped_series, path, rules=rules)
     try:
         with archive_files(path) as files:
             folders: dict[Path, dict[Path, Open]] = defaultdict(dict)

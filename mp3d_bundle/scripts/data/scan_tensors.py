@@ -15,6 +15,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
+from .rules import DEFAULT_RULES, ReadingRules
 from .scan import Scan, canonical, read_scan
 from .stored import LPS_FROM_RAS, StoredImage
 
@@ -26,10 +27,12 @@ class LoadScand(Transform):
 
     Args:
         key: Under which the path stands, and the image is put.
+        rules: How strictly the scan is read.
     """
 
-    def __init__(self, key: Hashable = "image") -> None:
+    def __init__(self, key: Hashable = "image", rules: ReadingRules = DEFAULT_RULES) -> None:
         self.key = key
+        self.rules = rules
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data with the scan as `scan_tensor` in place of its path.
@@ -39,7 +42,7 @@ class LoadScand(Transform):
             OSError: If the file is damaged.
             ValueError: If it is no CT.
         """
-        return {**data, self.key: scan_tensor(read_scan(data[self.key]))}
+        return {**data, self.key: scan_tensor(read_scan(data[self.key], self.rules))}
 
 
 def scan_tensor(scan: Scan) -> MetaTensor:

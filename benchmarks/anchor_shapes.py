@@ -38,7 +38,9 @@ def main() -> None:
     if folder is None:
         print("Set DEEPLESION to the folder of DL_info.csv.")
         return
-    boxes = np.concatenate([record["box"] for record in load_records(folder, "train", missing_images="ignore")])
+    boxes = np.concatenate(
+        [record["instances"]["boxes"] for record in load_records(folder, "train", missing_images="ignore")]
+    )
     sizes, counts = np.unique(boxes[:, 2:] - boxes[:, :2], axis=0, return_counts=True)
     share = counts / counts.sum()
 

@@ -87,8 +87,7 @@ def records(count: int = 12, num_slices: int = 3) -> list[dict[str, Any]]:
                 "file_name": f"000001_01_01_{index:03d}.png",
                 "patient": "000001",
                 "image_size": (6, 8),
-                "box": box,
-                "label": torch.ones(1, dtype=torch.int64),
+                "instances": {"boxes": box, "labels": torch.ones(1, dtype=torch.int64)},
                 "scale_factor": torch.ones(2),
             }
         )

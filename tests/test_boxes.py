@@ -13,6 +13,7 @@ from torchvision.ops import box_iou
 from scripts import boxes
 
 HEIGHT, WIDTH = 60.0, 100.0
+ACROSS, DOWN = boxes.Affine(-1, 1, WIDTH, 0), boxes.Affine(1, -1, 0, HEIGHT)
 BOXES = [[10.0, 20.0, 30.5, 44.0], [0.0, 0.0, 100.0, 60.0], [99.0, 58.25, 100.0, 60.0]]
 KINDS: list[Callable[[list[list[float]]], Any]] = [
     lambda rows: np.array(rows, dtype=np.float32).reshape(-1, 4),
@@ -36,8 +37,8 @@ def same(actual: Any, expected: Any) -> None:
         (boxes.to_deeplesion, boxes.from_deeplesion),
         (boxes.to_coco, boxes.from_coco),
         (boxes.swap_axes, boxes.swap_axes),
-        (lambda each: boxes.flip_horizontal(each, WIDTH), lambda each: boxes.flip_horizontal(each, WIDTH)),
-        (lambda each: boxes.flip_vertical(each, HEIGHT), lambda each: boxes.flip_vertical(each, HEIGHT)),
+        (lambda each: boxes.move(each, ACROSS), lambda each: boxes.move(each, ACROSS)),
+        (lambda each: boxes.move(each, DOWN), lambda each: boxes.move(each, DOWN)),
         (lambda each: boxes.scale(each, 2.0, 0.5), lambda each: boxes.scale(each, 0.5, 2.0)),
     ],
     ids=["deeplesion", "coco", "axes", "horizontal flip", "vertical flip", "scale"],
@@ -56,8 +57,8 @@ def test_frames_by_hand(make: Any) -> None:
     same(boxes.from_deeplesion(given), make([[9.0, 19.0, 29.0, 49.0]]))
     same(boxes.to_coco(given), make([[10.0, 20.0, 20.0, 30.0]]))
     same(boxes.swap_axes(given), make([[20.0, 10.0, 50.0, 30.0]]))
-    same(boxes.flip_horizontal(given, WIDTH), make([[70.0, 20.0, 90.0, 50.0]]))
-    same(boxes.flip_vertical(given, HEIGHT), make([[10.0, 10.0, 30.0, 40.0]]))
+    same(boxes.move(given, ACROSS), make([[70.0, 20.0, 90.0, 50.0]]))
+    same(boxes.move(given, DOWN), make([[10.0, 10.0, 30.0, 40.0]]))
     same(boxes.scale(given, 2.0, 0.5), make([[20.0, 10.0, 60.0, 25.0]]))
     same(boxes.clip(make([[-5.0, 20.0, 130.0, 70.0]]), HEIGHT, WIDTH), make([[0.0, 20.0, 100.0, 60.0]]))
     np.testing.assert_allclose(np.asarray(boxes.area(given)), [600.0])
@@ -67,8 +68,8 @@ def test_a_flip_moves_a_box_with_its_pixels() -> None:
     image = np.zeros((6, 10))
     image[1:3, 2:7] = 1
     for flipped, (x1, y1, x2, y2) in (
-        (image[:, ::-1], boxes.flip_horizontal(np.array([[2, 1, 7, 3]]), 10)[0]),
-        (image[::-1], boxes.flip_vertical(np.array([[2, 1, 7, 3]]), 6)[0]),
+        (image[:, ::-1], boxes.move(np.array([[2, 1, 7, 3]]), boxes.Affine(-1, 1, 10, 0))[0]),
+        (image[::-1], boxes.move(np.array([[2, 1, 7, 3]]), boxes.Affine(1, -1, 0, 6))[0]),
     ):
         assert flipped[y1:y2, x1:x2].all()
         assert flipped.sum() == (y2 - y1) * (x2 - x1)

@@ -31,10 +31,11 @@ TESTS = REPOSITORY / "tests"
 MAY_IMPORT = {
     "boxes": set(),
     "files": set(),
-    "networks": {"boxes"},
-    "data": {"boxes", "files"},
-    "metrics": {"boxes", "files"},
-    "inference": {"boxes", "files"},
+    "instances": {"boxes"},
+    "networks": {"boxes", "instances"},
+    "data": {"boxes", "files", "instances"},
+    "metrics": {"boxes", "files", "instances"},
+    "inference": {"boxes", "files", "instances"},
 }
 FILE_LINES, MEDIAN_LINES = 400, 150
 FUNCTION_LINES, PARAMETERS = 60, 9

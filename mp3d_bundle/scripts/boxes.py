@@ -11,7 +11,7 @@ never change their argument.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ ArrayT = TypeVar("ArrayT", np.ndarray, torch.Tensor)
 RECIST_PADDING = 5.0
 
 
-def _join(*columns: ArrayT) -> ArrayT:
+def join(*columns: ArrayT) -> ArrayT:
     """Put columns ``(...)`` side by side as ``(..., len(columns))``, whichever library they belong to."""
     if isinstance(columns[0], torch.Tensor):
         return torch.stack(columns, dim=-1)  # type: ignore[return-value, arg-type]
@@ -68,13 +68,13 @@ def to_deeplesion(boxes: ArrayT) -> ArrayT:
 def from_coco(boxes: ArrayT) -> ArrayT:
     """Convert COCO boxes ``(N, 4)`` ``x, y, width, height`` (0-based) to the slab frame."""
     x, y, width, height = (boxes[..., column] for column in range(4))
-    return _join(x, y, x + width, y + height)
+    return join(x, y, x + width, y + height)
 
 
 def to_coco(boxes: ArrayT) -> ArrayT:
     """Convert slab-frame boxes ``(N, 4)`` to COCO's ``x, y, width, height``."""
     x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
-    return _join(x1, y1, x2 - x1, y2 - y1)
+    return join(x1, y1, x2 - x1, y2 - y1)
 
 
 def swap_axes(boxes: ArrayT) -> ArrayT:
@@ -86,28 +86,31 @@ def swap_axes(boxes: ArrayT) -> ArrayT:
     return boxes[..., [1, 0, 3, 2]]
 
 
-def flip_horizontal(boxes: ArrayT, width: float) -> ArrayT:
-    """Mirror ``(N, 4)`` slab-frame boxes left to right in an image ``width`` pixels wide."""
-    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
-    return _join(width - x2, y1, width - x1, y2)
+class Affine(NamedTuple):
+    """How an image was moved, in pixels: ``x -> scale_x * x + shift_x``, and likewise y; a negative scale mirrors."""
+
+    scale_x: float = 1.0
+    scale_y: float = 1.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
 
 
-def flip_vertical(boxes: ArrayT, height: float) -> ArrayT:
-    """Mirror ``(N, 4)`` slab-frame boxes top to bottom in an image ``height`` pixels high."""
-    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
-    return _join(x1, height - y2, x2, height - y1)
+def move(boxes: ArrayT, by: Affine) -> ArrayT:
+    """Move ``(N, 4)`` slab-frame boxes with their image."""
+    x1, x2 = (boxes[..., column] * by.scale_x + by.shift_x for column in ((0, 2) if by.scale_x > 0 else (2, 0)))
+    y1, y2 = (boxes[..., column] * by.scale_y + by.shift_y for column in ((1, 3) if by.scale_y > 0 else (3, 1)))
+    return join(x1, y1, x2, y2)
 
 
 def scale(boxes: ArrayT, factor_x: float, factor_y: float) -> ArrayT:
     """Scale ``(N, 4)`` slab-frame boxes with an image resized by ``factor_x`` and ``factor_y`` (new / old)."""
-    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
-    return _join(x1 * factor_x, y1 * factor_y, x2 * factor_x, y2 * factor_y)
+    return move(boxes, Affine(factor_x, factor_y))
 
 
 def clip(boxes: ArrayT, height: float, width: float) -> ArrayT:
     """Clip ``(N, 4)`` slab-frame boxes to an image of ``height`` x ``width`` pixels (number of boxes kept)."""
     x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
-    return _join(x1.clip(0, width), y1.clip(0, height), x2.clip(0, width), y2.clip(0, height))
+    return join(x1.clip(0, width), y1.clip(0, height), x2.clip(0, width), y2.clip(0, height))
 
 
 def area(boxes: ArrayT) -> ArrayT:

@@ -58,15 +58,15 @@ def test_labels_count_without_gaps_in_the_order_of_the_ids(tmp_path: Path) -> No
     assert (first["file_name"], first["image_id"], first["image_size"]) == ("b.jpg", 12, (30, 40))
     assert first["categories"].ids == (3, 7, 90)
     assert first["categories"].names == ("car", "train", "toothbrush")
-    assert first["label"].tolist() == [1, 3]
-    assert first["label"].dtype == np.int64
-    assert [first["categories"].ids[label - 1] for label in first["label"]] == [3, 90]
+    assert first["instances"]["labels"].tolist() == [1, 3]
+    assert first["instances"]["labels"].dtype == np.int64
+    assert [first["categories"].ids[label - 1] for label in first["instances"]["labels"]] == [3, 90]
 
 
 def test_boxes_to_train_for_leave_out_crowds_and_flat_boxes_but_the_truth_holds_all(tmp_path: Path) -> None:
     (first, *_) = load(write(tmp_path, content()))
-    assert first["box"].dtype == np.float32
-    np.testing.assert_allclose(first["box"], [[1.5, 2, 11.5, 22.5], [30, 20, 40.4, 30]], rtol=1e-6)
+    assert first["instances"]["boxes"].dtype == np.float32
+    np.testing.assert_allclose(first["instances"]["boxes"], [[1.5, 2, 11.5, 22.5], [30, 20, 40.4, 30]], rtol=1e-6)
     truth = first["truth"]
     assert truth["bbox"].tolist() == [entry["bbox"] for entry in content()["annotations"][:4]]
     assert truth["category_id"].tolist() == [3, 90, 7, 3]
@@ -82,7 +82,7 @@ def test_images_without_boxes_are_kept_or_dropped_and_counted(
     with caplog.at_level(logging.INFO):
         records = load(write(tmp_path, content()), empty_images=empty)
     assert [record["image_id"] for record in records] == kept
-    assert all(record["box"].shape == (len(record["label"]), 4) for record in records)
+    assert all(record["instances"]["boxes"].shape == (len(record["instances"]["labels"]), 4) for record in records)
     assert "2 boxes of 2 of 3 categories on 3 images" in caplog.text
     assert "crowd regions, no boxes to train for and ignored in evaluation: 2" in caplog.text
     assert "boxes without area, no boxes to train for: 1" in caplog.text
@@ -98,7 +98,7 @@ def test_crowd_and_area_may_be_missing(tmp_path: Path) -> None:
     (first, second, _) = load(write(tmp_path, labels))
     assert not first["truth"]["crowd"].any()
     np.testing.assert_allclose(first["truth"]["area"], [205.0, 104.0, 400.0, 0.0])
-    assert len(second["box"]) == 1
+    assert len(second["instances"]["boxes"]) == 1
 
 
 def test_a_share_of_the_images_is_drawn_from_those_with_boxes(tmp_path: Path) -> None:
@@ -201,10 +201,10 @@ def test_the_real_subset(shared: Path) -> None:
     records = load_instances(
         shared / "data" / "coco", annotations="annotations/instances_subset.json", images="val2017"
     )
-    assert (len(records), sum(len(record["box"]) for record in records)) == (40, 271)
+    assert (len(records), sum(len(record["instances"]["boxes"]) for record in records)) == (40, 271)
     ids = records[0]["categories"].ids
     assert (len(ids), ids[0], ids[11], ids[-1]) == (80, 1, 13, 90)
-    assert max(int(record["label"].max()) for record in records) <= 80
+    assert max(int(record["instances"]["labels"].max()) for record in records) <= 80
 
 
 def test_labels_with_outlines_and_key_points_as_coco_publishes_them(shared: Path) -> None:

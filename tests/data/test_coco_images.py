@@ -27,7 +27,8 @@ def picture() -> Image.Image:
 
 def record(path: Path, size: tuple[int, int] = (30, 40), **more: Any) -> dict[str, Any]:
     box, label = np.array([[4.0, 6.0, 20.0, 30.0]], dtype=np.float32), np.array([7])
-    return {"image": str(path), "file_name": path.name, "image_size": size, "box": box, "label": label, **more}
+    instances = {"boxes": box, "labels": label}
+    return {"image": str(path), "file_name": path.name, "image_size": size, "instances": instances, **more}
 
 
 @pytest.mark.parametrize("order", ["BGR", "RGB", "GRB"])
@@ -53,8 +54,8 @@ def test_all_slices_get_the_released_mean_and_deviation(tmp_path: Path) -> None:
     torch.testing.assert_close(sample["image"][:, 20, 20], wanted)
     small = ResizeSlabd(20)(sample)
     assert small["image"].shape == (3, 15, 20)
-    assert small["box"].tolist() == [[2.0, 3.0, 10.0, 15.0]]
-    assert small["label"].tolist() == [7]
+    assert small["instances"]["boxes"].tolist() == [[2.0, 3.0, 10.0, 15.0]]
+    assert small["instances"]["labels"].tolist() == [7]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_json_of_the_split_is_found(tmp_path: Path) -> None:
     (tmp_path / "deeplesion_val.json").write_text(json.dumps(content))
     put_images(tmp_path, "000001_01_01/109.png")
     (record,) = load_records(tmp_path, "validation")
-    np.testing.assert_array_equal(record["box"], [[1, 2, 4, 6]])
+    np.testing.assert_array_equal(record["instances"]["boxes"], [[1, 2, 4, 6]])
 
 
 def test_real_sub_volumes(shared: Path) -> None:

@@ -63,12 +63,12 @@ def test_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert (first["file_name"], first["series"], first["patient"]) == ("000001_01_01_109.png", "000001_01_01", "000001")
     assert (first["key_slice"], first["slice_range"], first["slice_interval"]) == (109, None, 5.0)
     assert (first["spacing"], first["image_size"]) == ((0.488281, 0.488281), (512, 512))
-    np.testing.assert_allclose(first["box"][0], [225.169, 89.0204, 240.252, 110.977], atol=1e-4)
-    assert first["noisy"].tolist() == [False, True]
-    assert first["lesion_type"].tolist() == [-1, -1]
+    np.testing.assert_allclose(first["instances"]["boxes"][0], [225.169, 89.0204, 240.252, 110.977], atol=1e-4)
+    assert first["instances"]["noisy"].tolist() == [False, True]
+    assert first["instances"]["lesion_type"].tolist() == [-1, -1]
     # An image without boxes is legal.
-    assert second["box"].shape == (0, 4)
-    assert second["label"].shape == (0,)
+    assert second["instances"]["boxes"].shape == (0, 4)
+    assert second["instances"]["labels"].shape == (0,)
     text = caplog.text
     assert "stored area is not width times height, not used: 1." in text
     assert "reach out of their image" in text
@@ -76,8 +76,8 @@ def test_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_noisy_boxes_can_be_dropped_and_images_born_empty_stay(tmp_path: Path) -> None:
     first, second = read_coco(write(tmp_path, CONTENT), tmp_path, keep_noisy=False)
-    assert len(first["box"]) == 1
-    assert len(second["box"]) == 0
+    assert len(first["instances"]["boxes"]) == 1
+    assert len(second["instances"]["boxes"]) == 0
 
 
 @pytest.mark.parametrize("interval", [None, float("nan")])
@@ -142,20 +142,20 @@ def test_absent_file(tmp_path: Path) -> None:
 class TestRealFile:
     def test_counts(self, shared: Path) -> None:
         records = read_coco(shared / "data/deeplesion/coco/deeplesion_val.json", "")
-        assert (len(records), sum(len(record["box"]) for record in records)) == (4793, 4889)
+        assert (len(records), sum(len(record["instances"]["boxes"]) for record in records)) == (4793, 4889)
         assert sum(record["image_size"] == (1024, 1024) for record in records) == 2
 
     def test_one_based_and_zero_based_labels_give_identical_boxes(self, shared: Path) -> None:
         folder = shared / "data/deeplesion"
         by_name = {r["file_name"]: r for r in read_coco(folder / "coco/deeplesion_val.json", "Images_png")}
         rows = read_csv(folder / "DL_info_subset_1349.csv", "Images_png", split="validation")
-        assert sum(len(row["box"]) for row in rows) == 187
+        assert sum(len(row["instances"]["boxes"]) for row in rows) == 187
         compared = 0
         for row in rows:
             other = by_name[row["file_name"]]
             # The CSV is a part of the official file: it may lack a lesion of the same image.
-            for box in row["box"]:
-                assert (other["box"] == box).all(axis=1).any(), row["file_name"]
+            for box in row["instances"]["boxes"]:
+                assert (other["instances"]["boxes"] == box).all(axis=1).any(), row["file_name"]
                 compared += 1
             assert {
                 k: row[k] for k in ("image", "patient", "key_slice", "slice_interval", "spacing", "image_size")

@@ -35,15 +35,19 @@ class TestRecord:
         assert record["spacing"] == (0.488281, 0.488281)
         assert (record["image_size"], record["window"]) == ((512, 512), (-175.0, 275.0))
         assert record["source"].endswith("DL_info.csv row 2 (000001_01_01_109.png)")
-        np.testing.assert_array_equal(record["box"], np.float32([[225.169, 89.0204, 240.252, 110.977]]))
-        assert record["box"].dtype == np.float32
-        assert (record["label"].dtype, record["label"].tolist()) == (np.int64, [1])
-        assert (record["noisy"].dtype, record["noisy"].tolist()) == (np.bool_, [False])
-        assert (record["lesion_type"].dtype, record["lesion_type"].tolist()) == (np.int64, [3])
+        found = record["instances"]
+        np.testing.assert_array_equal(found["boxes"], np.float32([[225.169, 89.0204, 240.252, 110.977]]))
+        assert found["boxes"].dtype == np.float32
+        assert (found["labels"].dtype, found["labels"].tolist()) == (np.int64, [1])
+        assert (found["noisy"].dtype, found["noisy"].tolist()) == (np.bool_, [False])
+        assert (found["lesion_type"].dtype, found["lesion_type"].tolist()) == (
+            np.int64,
+            [3],
+        )
 
     def test_boxes_become_zero_based(self, write_csv: WriteCsv) -> None:
         (record,) = read_csv(write_csv({"Bounding_boxes": "1, 1, 11, 21"}), "")
-        np.testing.assert_array_equal(record["box"], [[0, 0, 10, 20]])
+        np.testing.assert_array_equal(record["instances"]["boxes"], [[0, 0, 10, 20]])
 
     def test_splits(self, write_csv: WriteCsv) -> None:
         path = write_csv(
@@ -67,17 +71,17 @@ class TestIrregularities:
         )
         records = read_csv(path, "")
         assert [record["file_name"] for record in records] == [first, second]
-        np.testing.assert_array_equal(records[0]["box"][:, 0], [0, 30, 60])
-        assert records[0]["lesion_type"].tolist() == [-1, 8, 3]
-        assert records[0]["noisy"].tolist() == [False, False, True]
-        assert records[0]["label"].tolist() == [1, 1, 1]
+        np.testing.assert_array_equal(records[0]["instances"]["boxes"][:, 0], [0, 30, 60])
+        assert records[0]["instances"]["lesion_type"].tolist() == [-1, 8, 3]
+        assert records[0]["instances"]["noisy"].tolist() == [False, False, True]
+        assert records[0]["instances"]["labels"].tolist() == [1, 1, 1]
 
     def test_box_out_of_the_image_stays_and_is_told(
         self, write_csv: WriteCsv, caplog: pytest.LogCaptureFixture
     ) -> None:
         path = write_csv({"Bounding_boxes": "490, 100, 513.681, 120"}, {"File_name": "000001_01_01_110.png"})
         record = read_csv(path, "")[0]
-        assert record["box"][0, 2] == np.float32(512.681)
+        assert record["instances"]["boxes"][0, 2] == np.float32(512.681)
         (line,) = lines(caplog, "reach out of their image")
         assert line.endswith(": 1.")
 
@@ -89,11 +93,11 @@ class TestIrregularities:
             {"File_name": "000002_01_01_020.png", "Possibly_noisy": "1"},
             {"File_name": "000002_01_01_020.png", "Bounding_boxes": "1, 1, 20, 20"},
         )
-        assert [len(record["box"]) for record in read_csv(path, "")] == [1, 2]
+        assert [len(record["instances"]["boxes"]) for record in read_csv(path, "")] == [1, 2]
         assert lines(caplog, "noisy, kept")[0].endswith(": 2.")
         (left,) = read_csv(path, "", keep_noisy=False)
         assert left["file_name"] == "000002_01_01_020.png"
-        np.testing.assert_array_equal(left["box"], [[0, 0, 19, 19]])
+        np.testing.assert_array_equal(left["instances"]["boxes"], [[0, 0, 19, 19]])
         assert "together with 1 key slices" in lines(caplog, "noisy, dropped")[0]
 
     @pytest.mark.parametrize("cell", ["0.5, 0.5", "0.5, 0.5, ", "0.5, 0.5, NaN"])
@@ -148,8 +152,8 @@ class TestIrregularities:
             {"File_name": "000001_01_01/120.png", "Patient_age": "nan", "DICOM_windows": "", "Train_Val_Test": "3"},
         )
         noisy, other = read_csv(path, "", split="test")
-        assert noisy["noisy"].tolist() == [True]
-        assert noisy["lesion_type"].tolist() == [-1]
+        assert noisy["instances"]["noisy"].tolist() == [True]
+        assert noisy["instances"]["lesion_type"].tolist() == [-1]
         assert (noisy["window"], noisy["slice_range"]) == ((-182.5, 322.5), None)
         assert other["file_name"] == "000001_01_01_120.png"
         assert other["window"] == (-175.0, 275.0)
@@ -173,7 +177,7 @@ class TestIrregularities:
             {"File_name": "000001_01_01_130.png", "Slice_range": "7, 9", "Train_Val_Test": "2"},
         )
         records = read_csv(path, "")
-        assert len(records[0]["box"]) == 3
+        assert len(records[0]["instances"]["boxes"]) == 3
         assert records[0]["slice_interval"] == 5.0
         assert records[1]["key_slice"] == 120
         assert records[2]["slice_range"] is None
@@ -294,14 +298,16 @@ class TestRealFiles:
         counts = {}
         for split in ("train", "validation", "test"):
             records = read_csv(path, "", split=split)
-            counts[split] = sum(len(record["box"]) for record in records)
+            counts[split] = sum(len(record["instances"]["boxes"]) for record in records)
         assert counts == {"train": 936, "validation": 187, "test": 226}
         records = read_csv(path, "")
-        assert sum(record["noisy"].sum() for record in records) == 1
-        assert sum(len(r["box"]) for r in read_csv(path, "", keep_noisy=False)) == 1348
+        assert sum(record["instances"]["noisy"].sum() for record in records) == 1
+        assert sum(len(r["instances"]["boxes"]) for r in read_csv(path, "", keep_noisy=False)) == 1348
 
     def test_boxes_are_the_measured_end_points_padded_by_five_pixels(self, shared: Path) -> None:
         records = read_csv(shared / "data/deeplesion/DL_info_patient1.csv", "")
         ends = np.array([[233.537, 95.0204], [234.057, 106.977], [231.169, 101.605], [236.252, 101.143]]) - 1
-        np.testing.assert_allclose(records[0]["box"][0], [*(ends.min(0) - 5), *(ends.max(0) + 5)], atol=1e-3)
+        np.testing.assert_allclose(
+            records[0]["instances"]["boxes"][0], [*(ends.min(0) - 5), *(ends.max(0) + 5)], atol=1e-3
+        )
         assert [record["slice_range"] for record in records] == [(103, 115), (8, 23), (8, 23)]

@@ -68,7 +68,7 @@ def test_the_training_reader_finds_slices_and_boxes_where_they_were(tmp_path: Pa
         expected = scan.hu[np.clip(np.arange(key - 4, key + 5), 0, 19)]
         np.testing.assert_allclose(slab, expected)
         due = [[20.5, 2, 30, 22.25]] if key != 5 else [[3, 4, 13, 10], [20.5, 2, 30, 22.25]]
-        np.testing.assert_allclose(record["box"], due, atol=1e-4)
+        np.testing.assert_allclose(record["instances"]["boxes"], due, atol=1e-4)
         np.testing.assert_allclose((*record["spacing"], record["slice_interval"]), (0.8, 0.8, 2.5), atol=1e-5)
     # One row stands in for a validation that never happens.
     assert len(load_records(tmp_path / "data", "validation")) == 1
@@ -80,7 +80,7 @@ def test_scans_of_several_sizes_share_a_canvas_at_the_same_scale(tmp_path: Path)
     assert write_labelled(tmp_path / "data", scans, validation={1}, reach_mm=10, smooth=True) == 20
     (train,) = load_records(tmp_path / "data", "train")
     (validation,) = load_records(tmp_path / "data", "validation")
-    np.testing.assert_allclose(train["box"], [[2, 3, 7, 5]], atol=1e-4)
+    np.testing.assert_allclose(train["instances"]["boxes"], [[2, 3, 7, 5]], atol=1e-4)
     np.testing.assert_allclose(train["spacing"], (1.6, 1.6), atol=1e-5)
     slab = SlabReader(1)(validation)
     assert slab.shape == (1, 15, 20)

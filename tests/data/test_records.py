@@ -43,10 +43,10 @@ def test_box_may_touch_and_cross_the_border_but_not_lie_outside() -> None:
 
 def test_records_without_boxes_have_the_right_shapes_and_types() -> None:
     (record,) = make_records([key_slice()], "", keep_noisy=False, name="labels")
-    assert (record["box"].shape, record["box"].dtype) == ((0, 4), np.float32)
-    assert (record["label"].shape, record["label"].dtype) == ((0,), np.int64)
-    assert (record["noisy"].shape, record["noisy"].dtype) == ((0,), np.bool_)
-    assert (record["lesion_type"].shape, record["lesion_type"].dtype) == ((0,), np.int64)
+    assert (record["instances"]["boxes"].shape, record["instances"]["boxes"].dtype) == ((0, 4), np.float32)
+    assert (record["instances"]["labels"].shape, record["instances"]["labels"].dtype) == ((0,), np.int64)
+    assert (record["instances"]["noisy"].shape, record["instances"]["noisy"].dtype) == ((0,), np.bool_)
+    assert (record["instances"]["lesion_type"].shape, record["instances"]["lesion_type"].dtype) == ((0,), np.int64)
 
 
 def test_parts_of_a_record_follow_the_kept_boxes() -> None:
@@ -55,9 +55,9 @@ def test_parts_of_a_record_follow_the_kept_boxes() -> None:
         box = one.checked(np.array([left, 0, left + 10, 10]), "row")
         one.add(box, noisy=noisy, lesion_type=lesion_type)
     (record,) = make_records([one], "", keep_noisy=False, name="labels")
-    assert record["box"][:, 0].tolist() == [0, 2]
-    assert record["lesion_type"].tolist() == [3, 8]
-    assert record["noisy"].tolist() == [False, False]
+    assert record["instances"]["boxes"][:, 0].tolist() == [0, 2]
+    assert record["instances"]["lesion_type"].tolist() == [3, 8]
+    assert record["instances"]["noisy"].tolist() == [False, False]
 
 
 def test_each_series_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from scripts.data.transforms import (
     ResizeSlabd,
     Sample,
 )
+from scripts.instances import select
 
 HEIGHT, WIDTH = 24, 40
 
@@ -54,16 +55,18 @@ def record(tmp_path: Path) -> dict:
         "spacing": (0.8, 0.8),
         "image_size": (HEIGHT, WIDTH),
         "window": (-175.0, 275.0),
-        "box": np.float32([[10, 6, 22, 15], [35, 20, 41.5, 23]]),
-        "label": np.ones(2, np.int64),
-        "noisy": np.array([False, True]),
-        "lesion_type": np.array([3, -1]),
+        "instances": {
+            "boxes": np.float32([[10, 6, 22, 15], [35, 20, 41.5, 23]]),
+            "labels": np.ones(2, np.int64),
+            "noisy": np.array([False, True]),
+            "lesion_type": np.array([3, -1]),
+        },
     }
 
 
 def empty(record: dict) -> dict:
     """The record without boxes."""
-    return {**record, **{key: record[key][:0] for key in ("box", "label", "noisy", "lesion_type")}}
+    return {**record, "instances": select(record["instances"], slice(0))}
 
 
 def training(num_slices: int = 3) -> Compose:
@@ -92,15 +95,15 @@ class TestLoadSlabd:
         assert (sample["image"].shape, sample["image"].dtype) == ((5, HEIGHT, WIDTH), torch.float32)
         assert type(sample["image"]) is torch.Tensor
         assert sample["scale_factor"].tolist() == [1, 1]
-        np.testing.assert_array_equal(sample["box"].numpy(), record["box"])
-        dtypes = {key: sample[key].dtype for key in ("box", "label", "noisy", "lesion_type")}
+        np.testing.assert_array_equal(sample["instances"]["boxes"].numpy(), record["instances"]["boxes"])
+        dtypes = {key: values.dtype for key, values in sample["instances"].items()}
         assert dtypes == {
-            "box": torch.float32,
-            "label": torch.int64,
+            "boxes": torch.float32,
+            "labels": torch.int64,
             "noisy": torch.bool,
             "lesion_type": torch.int64,
         }
-        unchanged = set(record) - {"image", *dtypes}
+        unchanged = set(record) - {"image", "instances"}
         assert {key: sample[key] for key in unchanged} == {key: record[key] for key in unchanged}
 
     def test_labels_of_another_image_size(self, record: dict) -> None:
@@ -135,34 +138,34 @@ class TestPipeline:
             assert sample["image"].max() < 2.3
             rows, columns = torch.nonzero(sample["image"][1] > 1, as_tuple=True)
             pixels = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            np.testing.assert_allclose(pixels, sample["box"][0].numpy(), atol=1.0)
+            np.testing.assert_allclose(pixels, sample["instances"]["boxes"][0].numpy(), atol=1.0)
             # The second box reached out of the image.
             height, width = sample["image"].shape[1:]
-            assert (sample["box"] >= 0).all()
-            assert (sample["box"][:, 2] <= width).all()
-            assert (sample["box"][:, 3] <= height).all()
-            assert sample["noisy"].tolist() == [False, True]
+            assert (sample["instances"]["boxes"] >= 0).all()
+            assert (sample["instances"]["boxes"][:, 2] <= width).all()
+            assert (sample["instances"]["boxes"][:, 3] <= height).all()
+            assert sample["instances"]["noisy"].tolist() == [False, True]
         assert sizes == {30, 40, 55}
 
     def test_no_boxes(self, record: dict) -> None:
         sample = training()(empty(record))
-        assert sample["box"].shape == (0, 4)
-        assert sample["label"].shape == (0,)
+        assert sample["instances"]["boxes"].shape == (0, 4)
+        assert sample["instances"]["labels"].shape == (0,)
 
     def test_one_slice(self, record: dict) -> None:
         assert training(1)(record)["image"].shape[0] == 1
 
     def test_evaluation_keeps_boxes_as_labelled(self, record: dict) -> None:
         sample = Compose([LoadSlabd(SlabReader(3)), IntensityWindowd(), ResizeSlabd(64)])(record)
-        back = sample["box"] / sample["scale_factor"].repeat(2)
-        np.testing.assert_allclose(back.numpy(), record["box"], rtol=1e-6)
+        back = sample["instances"]["boxes"] / sample["scale_factor"].repeat(2)
+        np.testing.assert_allclose(back.numpy(), record["instances"]["boxes"], rtol=1e-6)
 
     def test_flip_commutes_with_clipping(self, record: dict) -> None:
         loaded = LoadSlabd(SlabReader(1))(record)
         for axis in ("horizontal", "vertical"):
             one = FlipSlabd(axis)(ClipBoxesd()(loaded))
             other = ClipBoxesd()(FlipSlabd(axis)(loaded))
-            assert torch.equal(one["box"], other["box"])
+            assert torch.equal(one["instances"]["boxes"], other["instances"]["boxes"])
 
     def test_window_comes_before_resizing(self, record: dict) -> None:
         # Padding of -3024 beside soft tissue must weigh no more than air.
@@ -194,7 +197,7 @@ class TestRandomness:
                 drawn = transform(sample)
                 again = transform(sample, randomize=False)
                 assert torch.equal(drawn["image"], again["image"])
-                assert torch.equal(drawn["box"], again["box"])
+                assert torch.equal(drawn["instances"]["boxes"], again["instances"]["boxes"])
 
     @pytest.mark.parametrize("prob", [0.0, 0.3, 1.0])
     def test_frequency_of_flips(self, prob: float) -> None:
@@ -264,10 +267,14 @@ class TestClipBoxesd:
         return {
             "image": torch.zeros(1, 20, 30),
             "file_name": "000001_01_01_004.png",
-            "box": torch.tensor(box).reshape(-1, 4),
-            "label": torch.ones(len(box), dtype=torch.int64),
-            "noisy": torch.zeros(len(box), dtype=torch.bool),
-            "lesion_type": torch.arange(len(box)),
+            "instances": {
+                "boxes": torch.tensor(box).reshape(-1, 4),
+                "labels": torch.ones(len(box), dtype=torch.int64),
+                "noisy": torch.zeros(len(box), dtype=torch.bool),
+                "lesion_type": torch.arange(len(box)),
+            },
+            "scale_factor": torch.ones(2),
+            "record": {},
         }
 
     def test_small_and_outside_boxes_are_dropped_and_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -284,9 +291,9 @@ class TestClipBoxesd:
         with caplog.at_level(logging.WARNING):
             sample = transform(self.sample(boxes))
             transform(self.sample(boxes))
-        assert sample["box"].tolist() == [[1, 1, 9, 9], [28, 18, 30, 20], [4, 4, 5, 5]]
-        assert sample["lesion_type"].tolist() == [0, 5, 6]
-        assert len(sample["label"]) == len(sample["noisy"]) == 3
+        assert sample["instances"]["boxes"].tolist() == [[1, 1, 9, 9], [28, 18, 30, 20], [4, 4, 5, 5]]
+        assert sample["instances"]["lesion_type"].tolist() == [0, 5, 6]
+        assert len(sample["instances"]["labels"]) == len(sample["instances"]["noisy"]) == 3
         assert len(caplog.records) == 1
         assert "000001_01_01_004.png: 4 of 7 boxes" in caplog.text
 
@@ -298,7 +305,7 @@ class TestClipBoxesd:
     def test_argument_stays(self) -> None:
         sample = self.sample([[1.0, 1.0, 99.0, 9.0]])
         ClipBoxesd()(sample)
-        assert sample["box"].tolist() == [[1, 1, 99, 9]]
+        assert sample["instances"]["boxes"].tolist() == [[1, 1, 99, 9]]
 
 
 @pytest.mark.parametrize(
@@ -329,7 +336,7 @@ def test_real_sub_volumes(shared: Path) -> None:
         sample = pipeline(record)
         side = sample["image"].shape[-1]
         assert sample["image"].shape == (9, side, side)
-        x1, y1, x2, y2 = sample["box"][0].round().int().tolist()
+        x1, y1, x2, y2 = sample["instances"]["boxes"][0].round().int().tolist()
         lesion = sample["image"][4, y1:y2, x1:x2]
         # Soft tissue, not air: -100 HU is about -0.2.
         assert lesion.median() > -0.2

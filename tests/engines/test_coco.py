@@ -26,8 +26,7 @@ def data(boxes: list[list[float]], labels: list[int]) -> dict:
         "image": "val2017/000000000139.jpg",
         "image_id": 139,
         "image_size": (50, 80),
-        "box": np.array([[1.0, 2.0, 4.0, 6.0]], dtype=np.float32),
-        "label": np.array([2]),
+        "instances": {"boxes": np.array([[1.0, 2.0, 4.0, 6.0]], dtype=np.float32), "labels": np.array([2])},
         "categories": Categories((1, 13, 90), ("person", "stop sign", "toothbrush")),
         "truth": truth,
     }

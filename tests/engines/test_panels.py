@@ -13,7 +13,7 @@ from scripts.inference.overlays import DETECTION, TRUTH
 
 SAMPLE = {
     "image": torch.full((3, 256, 512), 50.0),
-    "box": torch.tensor([[50.0, 100.0, 90.0, 130.0]]),
+    "instances": {"boxes": torch.tensor([[50.0, 100.0, 90.0, 130.0]])},
     "record": {"file_name": "a.png", "window": (0.0, 100.0)},
 }
 NOTHING = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}
@@ -52,14 +52,14 @@ def test_lesions_and_detections_are_framed_where_they_are() -> None:
 
 
 def test_an_image_without_lesion_and_detection_is_the_slice_alone() -> None:
-    picture = panels().panel({**SAMPLE, "box": torch.zeros(0, 4)}, NOTHING)
+    picture = panels().panel({**SAMPLE, "instances": {"boxes": torch.zeros(0, 4)}}, NOTHING)
     assert (picture == GREY).all()
 
 
 def test_only_the_best_detections_are_drawn() -> None:
     boxes = torch.tensor([[10.0, 10.0, 20.0, 20.0], [300.0, 50.0, 400.0, 150.0]])
     found = {"boxes": boxes, "scores": torch.tensor([0.1, 0.9])}
-    picture = panels(detections=1).panel({**SAMPLE, "box": torch.zeros(0, 4)}, found)
+    picture = panels(detections=1).panel({**SAMPLE, "instances": {"boxes": torch.zeros(0, 4)}}, found)
     assert extent(picture, DETECTION)[0] == 299
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
@@ -69,8 +70,11 @@ def test_an_error_of_a_transform_is_its_own(workers: int) -> None:
 def test_a_batch_for_training() -> None:
     image = MetaTensor(torch.zeros(3, 4, 6))
     samples = [
-        {"image": image, "box": torch.tensor([[1, 2, 3, 4]]), "label": torch.tensor([1])},
-        {"image": image, "box": torch.zeros(0, 4), "label": torch.zeros(0)},
+        {
+            "image": image,
+            "instances": {"boxes": torch.tensor([[1, 2, 3, 4]]), "labels": torch.tensor([1]), "age": torch.tensor([7])},
+        },
+        {"image": image, "instances": {"boxes": np.zeros((0, 4)), "labels": np.zeros(0), "age": np.zeros(0, int)}},
     ]
     slabs, targets, args, kwargs = prepare_targets(samples, "cpu")
     assert [type(slab) for slab in slabs] == [torch.Tensor, torch.Tensor]
@@ -78,6 +82,7 @@ def test_a_batch_for_training() -> None:
     assert [target["boxes"].shape for target in targets] == [(1, 4), (0, 4)]
     assert targets[0]["boxes"].dtype is torch.float32
     assert targets[1]["labels"].dtype is torch.int64
+    assert [target["age"].tolist() for target in targets] == [[7], []]
     assert args == (targets,)
     assert kwargs == {}
 

@@ -167,6 +167,31 @@ def test_terminal_table(report: tuple[Path, dict[str, Any]]) -> None:
         assert words in text
 
 
+def test_further_fields_of_one_number_a_box_are_columns_after_all_others(tmp_path: Path) -> None:
+    plain = make_cases(6)
+    cases = [
+        {
+            **case,
+            "fields": {"age": np.arange(len(case["boxes"])) / 2, "tags": np.zeros((len(case["boxes"]), 3))},
+            "true_fields": {"old": np.arange(len(case["true_boxes"])) > 0},
+        }
+        for case in plain
+    ]
+    for name, given in (("plain", plain), ("open", cases)):
+        write_report(given, tmp_path / name, bootstrap=Bootstrap(resamples=5))
+    for file, column in (("detections.csv", "age"), ("true_lesions.csv", "old")):
+        before, after = (
+            list(csv.reader((tmp_path / name / file).read_text().splitlines())) for name in ("plain", "open")
+        )
+        assert [row[:-1] for row in after] == before
+        assert after[0][-1] == column
+    by_id = {case["id"]: case for case in cases}
+    for row in csv.DictReader((tmp_path / "open" / "detections.csv").read_text().splitlines()):
+        case = by_id[row["id"]]
+        (at,) = np.flatnonzero(np.abs(case["scores"] - float(row["score"])) < 1e-12)
+        assert float(row["age"]) == at / 2
+
+
 def test_rows_without_optional_keys() -> None:
     keys = ("id", "patient", "boxes", "scores", "true_boxes", "width", "height")
     from_cases = [{key: case[key] for key in keys} for case in make_cases(3)]

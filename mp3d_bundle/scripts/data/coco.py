@@ -1,14 +1,5 @@
 """COCO's instances JSON: records of photographs for pre-training (paper section 2.2).
 
-A *record* of a photograph is a dict without pixels:
-
-- ``image``: path of the file; ``file_name`` as in the labels; ``image_id``; ``source`` (the place of the label,
-  for messages); ``image_size`` ``(height, width)``; ``window`` ``(0, 255)``, for display; ``categories``;
-- ``box``: float32 ``(N, 4)`` in the slab frame, not clipped, and ``label``: int64 ``(N,)`` from 1 on: what a
-  detector is trained for, so without crowds and without boxes that have no area;
-- ``truth``: everything that was annotated, for COCO's own evaluation: ``bbox`` float64 ``(M, 4)`` (x, y, width,
-  height), ``category_id`` int64, ``area`` float64 in square pixels and ``crowd`` bool, ``(M,)`` each.
-
 COCO numbers its 80 categories from 1 to 90 with gaps; labels count without gaps in the order of these numbers.
 """
 
@@ -25,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..boxes import from_coco
-from .records import Record, check_images, log_findings
+from ..instances import num_instances
+from .records import ImageRecord, check_images, log_findings
 from .subset import Subset
 
 logger = logging.getLogger(__name__)
@@ -48,6 +40,21 @@ class Categories:
     names: tuple[str, ...]
 
 
+class CocoRecord(ImageRecord):
+    """A photograph. Its ``instances`` are what a detector is trained for: no crowds and no boxes without area.
+
+    Attributes:
+        image_id: Number of the image in the labels.
+        categories: Those of the data set.
+        truth: Everything that was annotated, for COCO's own evaluation: ``bbox`` float64 ``(M, 4)`` (x, y, width,
+            height), ``category_id`` int64, ``area`` float64 in square pixels and ``crowd`` bool, ``(M,)`` each.
+    """
+
+    image_id: int
+    categories: Categories
+    truth: dict[str, np.ndarray]
+
+
 def load_instances(
     dataset_dir: str | Path,
     *,
@@ -56,9 +63,9 @@ def load_instances(
     num_classes: int = 80,
     empty_images: str = "keep",
     missing_images: str = "raise",
-    like: Sequence[Record] | None = None,
+    like: Sequence[CocoRecord] | None = None,
     subset: Subset | None = None,
-) -> list[Record]:
+) -> list[CocoRecord]:
     """Read an instances JSON.
 
     Args:
@@ -141,7 +148,7 @@ def _categories(table: list[Any], path: Path) -> Categories:
     return Categories(ids, tuple(names[number] for number in ids))
 
 
-def _check_categories(categories: Categories, num_classes: int, like: Sequence[Record] | None, path: Path) -> None:
+def _check_categories(categories: Categories, num_classes: int, like: Sequence[CocoRecord] | None, path: Path) -> None:
     if len(categories.ids) != num_classes:
         raise ValueError(
             f"Expected {num_classes} categories, as many as the network has classes, got {len(categories.ids)} in "
@@ -159,9 +166,9 @@ def _check_categories(categories: Categories, num_classes: int, like: Sequence[R
             )
 
 
-def _images(table: list[Any], images_dir: Path, categories: Categories, path: Path) -> dict[int, Record]:
+def _images(table: list[Any], images_dir: Path, categories: Categories, path: Path) -> dict[int, CocoRecord]:
     """Records without boxes by image id, in the file's order."""
-    records: dict[int, Record] = {}
+    records: dict[int, CocoRecord] = {}
     names: set[str] = set()
     for position, entry in enumerate(table):
         source = f"{path} image {position}"
@@ -184,12 +191,14 @@ def _images(table: list[Any], images_dir: Path, categories: Categories, path: Pa
             "image_size": (height, width),
             "window": (0.0, 255.0),
             "categories": categories,
+            "instances": {},
+            "truth": {},
         }
     return records
 
 
-def _annotate(records: dict[int, Record], table: list[Any], categories: Categories, path: Path) -> None:
-    """Add ``box``, ``label`` and ``truth`` to every record."""
+def _annotate(records: dict[int, CocoRecord], table: list[Any], categories: Categories, path: Path) -> None:
+    """Add ``instances`` and ``truth`` to every record."""
     labels = {number: label for label, number in enumerate(categories.ids, start=1)}
     rows: dict[int, list[tuple[list[float], int, float, int]]] = {number: [] for number in records}
     seen: set[int] = set()
@@ -218,14 +227,14 @@ def _annotate(records: dict[int, Record], table: list[Any], categories: Categori
             "crowd": crowd.astype(bool),
         }
         wanted = ~truth["crowd"] & (bbox[:, 2:] > 0).all(axis=1) & (truth["area"] > 0)
-        records[number] |= {
-            "box": from_coco(bbox[wanted]).astype(np.float32),
-            "label": np.array([labels[each] for each in truth["category_id"][wanted].tolist()], dtype=np.int64),
-            "truth": truth,
+        records[number]["truth"] = truth
+        records[number]["instances"] = {
+            "boxes": from_coco(bbox[wanted]).astype(np.float32),
+            "labels": np.array([labels[each] for each in truth["category_id"][wanted].tolist()], dtype=np.int64),
         }
 
 
-def _checked_box(bbox: Any, area: Any, record: Record, source: str) -> tuple[list[float], float]:
+def _checked_box(bbox: Any, area: Any, record: CocoRecord, source: str) -> tuple[list[float], float]:
     """A box as x, y, width, height, and its area; it may reach out of its image or be flat, as some of COCO's are."""
     values = [*(bbox if isinstance(bbox, list) else []), 0.0 if area is None else area]
     # NaN and infinity are no numbers of JSON, yet Python reads them.
@@ -244,24 +253,25 @@ def _checked_box(bbox: Any, area: Any, record: Record, source: str) -> tuple[lis
     return [x, y, width, height], width * height if area is None else size
 
 
-def _sift(records: list[Record], empty_images: str, path: Path) -> list[Record]:
+def _sift(records: list[CocoRecord], empty_images: str, path: Path) -> list[CocoRecord]:
     """Drop images without boxes if asked to, and log what the labels hold, one line a kind."""
-    boxes = sum(len(record["box"]) for record in records)
-    classes = set().union(*(record["label"].tolist() for record in records))
+    boxes = sum(num_instances(record["instances"]) for record in records)
+    classes = set().union(*(record["instances"]["labels"].tolist() for record in records))
     logger.info(
         "%s: %d boxes of %d of %d categories on %d images.",
         *(path.name, boxes, len(classes), len(records[0]["categories"].ids), len(records)),
     )
     findings: Counter[str] = Counter()
     for record in records:
+        found = record["instances"]["boxes"]
         crowd, (height, width) = record["truth"]["crowd"], record["image_size"]
-        flat = len(crowd) - int(crowd.sum()) - len(record["box"])
+        flat = len(crowd) - int(crowd.sum()) - len(found)
         findings["crowd regions, no boxes to train for and ignored in evaluation"] += int(crowd.sum())
         findings["boxes without area, no boxes to train for"] += flat
-        out = (record["box"] < 0) | (record["box"] > np.array([width, height] * 2))
+        out = (found < 0) | (found > np.array([width, height] * 2))
         findings["boxes that reach out of their image, clipped in training"] += int(out.any(axis=1).sum())
-    kept = [record for record in records if empty_images == "keep" or len(record["box"])]
-    without = sum(not len(record["box"]) for record in records)
+    kept = [record for record in records if empty_images == "keep" or num_instances(record["instances"])]
+    without = sum(not num_instances(record["instances"]) for record in records)
     what = "kept" if empty_images == "keep" else "dropped as in the released code"
     findings[f"images without a box, {what}"] = without
     log_findings(path.name, findings)

@@ -1,18 +1,15 @@
-"""Geometry of samples: resizing and flipping image and boxes together, as plain functions.
+"""Geometry of samples: resizing and flipping image and instances together, as plain functions.
 
-A *sample* is what `scripts.data.transforms` describes; the functions return a new dict and leave their
-argument alone.
+The functions return a new dict and leave their argument alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from .. import boxes
-
-Sample = dict[str, Any]
+from ..boxes import Affine
+from ..instances import move
+from .records import Sample
 
 AXES = ("horizontal", "vertical", "z")
 
@@ -38,7 +35,7 @@ def resize_slab(sample: Sample, scale: int) -> Sample:
     with half-pixel centres and without low-pass filter, slice by slice.
 
     Args:
-        sample: ``image`` ``(D, H, W)`` of floats, ``box`` and ``scale_factor`` are changed.
+        sample: ``image`` ``(D, H, W)`` of floats, ``instances`` and ``scale_factor`` are changed.
         scale: Longer side in pixels, at least 1.
 
     Raises:
@@ -58,28 +55,28 @@ def resize_slab(sample: Sample, scale: int) -> Sample:
     return {
         **sample,
         "image": image,
-        "box": boxes.scale(sample["box"], factor_x, factor_y),
+        "instances": move(sample["instances"], Affine(factor_x, factor_y)),
         "scale_factor": sample["scale_factor"] * torch.tensor([factor_x, factor_y], dtype=torch.float32),
     }
 
 
 def flip_slab(sample: Sample, axis: str) -> Sample:
-    """Flip a sample's ``image`` ``(D, H, W)`` and ``box``.
+    """Flip a sample's ``image`` ``(D, H, W)`` and ``instances``.
 
     Args:
         sample: The sample.
         axis: ``"horizontal"`` (left to right), ``"vertical"`` (top to bottom) or ``"z"`` (order of slices,
-            which leaves boxes as they are; the key slice stays in the centre).
+            which leaves instances as they are; the key slice stays in the centre).
 
     Raises:
         ValueError: If the axis is another one, or the number of slices is even in a flip of z.
     """
-    image, box = sample["image"], sample["box"]
+    image, instances = sample["image"], sample["instances"]
     depth, height, width = image.shape
     if axis == "horizontal":
-        return {**sample, "image": image.flip(-1), "box": boxes.flip_horizontal(box, width)}
+        return {**sample, "image": image.flip(-1), "instances": move(instances, Affine(scale_x=-1, shift_x=width))}
     if axis == "vertical":
-        return {**sample, "image": image.flip(-2), "box": boxes.flip_vertical(box, height)}
+        return {**sample, "image": image.flip(-2), "instances": move(instances, Affine(scale_y=-1, shift_y=height))}
     if depth % 2 == 0:
         raise ValueError(f"Expected an odd number of slices to flip in z, got {depth}.")
     return {**sample, "image": image.flip(-3)}

@@ -1,15 +1,4 @@
-"""Records: what the label readers return, and the checks and summaries that they share.
-
-A *record* is a dict for one key slice, without pixels:
-
-- ``image``: path of the key slice's PNG; ``file_name`` (``000001_01_01_109.png``), ``series``
-  (``000001_01_01``), ``patient`` (``000001``), ``key_slice`` (its number in the series), ``source`` (the place
-  of the label, for messages);
-- ``slice_range``: first and last slice number of its sub-volume, inclusive, or None; ``slice_interval`` in mm;
-  ``spacing`` ``(x, y)`` in mm; ``image_size`` ``(height, width)``; ``window`` ``(low, high)`` HU for display;
-- ``box``: float32 ``(N, 4)`` in the slab frame, as labelled, not clipped; ``label``: int64 ``(N,)`` of ones (0 is
-  background); ``noisy``: bool ``(N,)``; ``lesion_type``: int64 ``(N,)``, 1 to 8 or -1 where unknown.
-"""
+"""Records: what the label readers return, and the checks and summaries that they share."""
 
 from __future__ import annotations
 
@@ -20,15 +9,77 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import numpy as np
+import torch
 
 from ..boxes import check_boxes
+from ..instances import Instances
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
+
+class ImageRecord(TypedDict):
+    """An image of a data set and its labels, without pixels.
+
+    Attributes:
+        image: Path of the file.
+        file_name: Its name in the labels, unique in the data set.
+        source: Place of the label, for messages.
+        image_size: ``(height, width)`` in pixels.
+        window: ``(low, high)`` HU or grey levels, for display.
+        instances: ``boxes`` float32 ``(N, 4)`` in the slab frame, as labelled, not clipped; ``labels`` int64 ``(N,)``
+            from 1 on (0 is the background); and any further fields, see `scripts.instances`.
+    """
+
+    image: str
+    file_name: str
+    source: str
+    image_size: tuple[int, int]
+    window: tuple[float, float]
+    instances: Instances[np.ndarray]
+
+
+class Record(ImageRecord):
+    """A key slice. Its boxes have ``noisy`` bool ``(N,)`` and ``lesion_type`` int64 ``(N,)``, 1 to 8 or -1 (unknown).
+
+    Attributes:
+        series: ``000001_01_01``; the image is ``000001_01_01_109.png``.
+        patient: ``000001``.
+        key_slice: Number of the slice in the series.
+        slice_range: First and last slice number of its sub-volume, inclusive, or None.
+        slice_interval: In mm.
+        spacing: ``(x, y)`` in mm.
+    """
+
+    series: str
+    patient: str
+    key_slice: int
+    slice_range: tuple[int, int] | None
+    slice_interval: float
+    spacing: tuple[float, float]
+
+
+class Sample(TypedDict):
+    """What the transforms make of a record, whose other keys a sample keeps.
+
+    Attributes:
+        image: ``(D, H, W)``, HU or network values.
+        instances: Those of the record as tensors, boxes in pixels of ``image``.
+        scale_factor: float32 ``(2,)``, pixels of ``image`` / original pixels in x and y.
+        file_name: As in the record.
+        record: The record itself, untouched.
+    """
+
+    image: torch.Tensor
+    instances: Instances[torch.Tensor]
+    scale_factor: torch.Tensor
+    file_name: str
+    record: ImageRecord
+
+
+RecordT = TypeVar("RecordT", bound=ImageRecord)
 
 # For display where the labels have no usable window: the most common window of the data set.
 DISPLAY_WINDOW = (-175.0, 275.0)
@@ -120,10 +171,12 @@ class KeySlice:
             "spacing": self.spacing,
             "image_size": self.image_size,
             "window": self.window,
-            "box": np.array([self.boxes[i] for i in kept], dtype=np.float32).reshape(-1, 4),
-            "label": np.ones(len(kept), dtype=np.int64),
-            "noisy": np.array([self.noisy[i] for i in kept], dtype=bool),
-            "lesion_type": np.array([self.lesion_types[i] for i in kept], dtype=np.int64),
+            "instances": {
+                "boxes": np.array([self.boxes[i] for i in kept], dtype=np.float32).reshape(-1, 4),
+                "labels": np.ones(len(kept), dtype=np.int64),
+                "noisy": np.array([self.noisy[i] for i in kept], dtype=bool),
+                "lesion_type": np.array([self.lesion_types[i] for i in kept], dtype=np.int64),
+            },
         }
 
 
@@ -193,7 +246,7 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
     return findings
 
 
-def check_images(records: list[Record], missing: str = "raise", *, what: str = "key slices") -> list[Record]:
+def check_images(records: list[RecordT], missing: str = "raise", *, what: str = "key slices") -> list[RecordT]:
     """Check that the image of every record is there, with one listing per folder.
 
     Args:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .records import Record
+from .records import RecordT
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Subset:
         if isinstance(self.fraction, bool) or not 0 < self.fraction <= 1:
             raise ValueError(f"Expected a share of the training images above 0 and at most 1, got {self.fraction!r}.")
 
-    def __call__(self, records: Sequence[Record]) -> list[Record]:
+    def __call__(self, records: Sequence[RecordT]) -> list[RecordT]:
         """Draw from ``records``; they keep their order, and there is at least one where there are any."""
         if self.fraction == 1:
             return list(records)

@@ -181,7 +181,7 @@ def _record(
     key_boxes = label.key_boxes
     if key_boxes is None and inside:
         # Noisy boxes are left out, as in the Lesion Harvester's files.
-        boxes = [key["box"][~key["noisy"]] for key in inside]
+        boxes = [key["instances"]["boxes"][~key["instances"]["noisy"]] for key in inside]
         slices = np.repeat([key["key_slice"] for key in inside], [len(of_slice) for of_slice in boxes])
         key_boxes = from_slab(np.concatenate(boxes), slices, slices)
     return {

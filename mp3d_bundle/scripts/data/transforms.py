@@ -4,24 +4,25 @@ The order is that of the released code: `LoadSlabd`, `IntensityWindowd` (clippin
 that padding of -3024 HU does not bleed into the body), `RandResizeSlabd`, `RandFlipSlabd`, and `ClipBoxesd`
 for training only: scores are taken on the boxes as labelled.
 
-A *sample* is a record with ``image`` as float32 ``(D, H, W)``, ``box``, ``label``, ``noisy`` and
-``lesion_type`` as tensors, and ``scale_factor``: float32 ``(2,)``, slab pixels / original pixels in x and y.
-Each transform returns a new dict and leaves its argument alone.
+A *sample* (`scripts.data.records.Sample`) is a record with pixels, its instances as tensors. Each transform returns a
+new dict and leaves its argument alone.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from monai.transforms import RandomizableTransform, Transform
 
-from .. import boxes
-from .geometry import Sample, checked_axis, checked_scale, flip_slab, resize_slab
+from ..boxes import area
+from ..instances import clip, select, to
+from .geometry import checked_axis, checked_scale, flip_slab, resize_slab
 from .intensity import IntensityWindow
+from .records import ImageRecord, Sample
 
 __all__ = [
     "ClipBoxesd",
@@ -35,8 +36,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-_PER_BOX = ("box", "label", "noisy", "lesion_type")
 
 
 class LoadSlabd(Transform):
@@ -52,13 +51,13 @@ class LoadSlabd(Transform):
         ValueError: If the dtype is another one.
     """
 
-    def __init__(self, reader: Callable[[Sample], np.ndarray], *, dtype: str = "float32") -> None:
+    def __init__(self, reader: Callable[[Any], np.ndarray], *, dtype: str = "float32") -> None:
         if dtype not in ("float32", "int16"):
             raise ValueError(f"Expected the dtype float32 or int16, got {dtype!r}.")
         self.reader = reader
         self.dtype = dtype
 
-    def __call__(self, record: Sample) -> Sample:
+    def __call__(self, record: ImageRecord) -> Sample:
         """Return the sample of ``record``, its ``image`` in HU.
 
         Raises:
@@ -74,10 +73,13 @@ class LoadSlabd(Transform):
                 f"in {record['image']}."
             )
         image = torch.from_numpy(np.rint(slab).astype(np.int16) if self.dtype == "int16" else slab)
-        per_box = {key: torch.as_tensor(np.array(record[key])) for key in _PER_BOX if key in record}
-        scale_factor = torch.ones(2, dtype=torch.float32)
-        changes = {"image": image, "image_size": (height, width), "scale_factor": scale_factor}
-        return {**record, **changes, **per_box}
+        changes = {
+            "image": image,
+            "image_size": (height, width),
+            "scale_factor": torch.ones(2, dtype=torch.float32),
+            "instances": to(record["instances"]),
+        }
+        return cast(Sample, {**record, **changes})
 
 
 class IntensityWindowd(Transform):
@@ -206,10 +208,11 @@ class ClipBoxesd(Transform):
         self._told: set[str] = set()
 
     def __call__(self, sample: Sample) -> Sample:
-        """Return the sample with its ``box``, ``label``, ``noisy`` and ``lesion_type`` cut down; none may be left."""
+        """Return the sample with its instances clipped and cut down; none may be left."""
         height, width = sample["image"].shape[-2:]
-        clipped = boxes.clip(sample["box"], height, width)
-        keep = ((clipped[:, 2:] - clipped[:, :2]) >= self.min_size).all(dim=1) & (boxes.area(clipped) > 0)
+        clipped = clip(sample["instances"], height, width)
+        boxes = clipped["boxes"]
+        keep = ((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(dim=1) & (area(boxes) > 0)
         dropped = int((~keep).sum())
         if dropped and sample["file_name"] not in self._told:
             self._told.add(sample["file_name"])
@@ -220,5 +223,4 @@ class ClipBoxesd(Transform):
                 len(keep),
                 self.min_size,
             )
-        per_box = {key: sample[key][keep] for key in _PER_BOX if key != "box" and key in sample}
-        return {**sample, **per_box, "box": clipped[keep]}
+        return {**sample, "instances": select(clipped, keep)}

@@ -6,42 +6,46 @@ from typing import Any
 
 import numpy as np
 
-from .. import boxes as geometry
+from ..boxes import Affine
+from ..instances import further, move, to_arrays
+from ..metrics.cases import PER_LESION, Case
 
-_PASSED_ON = ("patient", "image", "slice_interval", "spacing", "lesion_type", "noisy", "window")
+_PASSED_ON = ("patient", "image", "slice_interval", "spacing", "window")
 
 
-def to_case(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def to_case(data: dict[str, Any]) -> dict[str, Case]:
     """Bring one image's detections to pixels of the original image, beside the lesions as annotated.
 
     Args:
         data: A sample after the transforms, ``image`` (D, H, W), with the detections in it added as
-            ``pred``: ``boxes`` (M, 4) in slab pixels and ``scores`` (M,). Its ``scale_factor`` (2,) says
-            how many slab pixels make an original pixel, along x and y; its ``record`` holds what was
+            ``pred``: ``boxes`` (M, 4) in slab pixels, ``scores`` (M,) and any further fields. Its ``scale_factor``
+            (2,) says how many slab pixels make an original pixel, along x and y; its ``record`` holds what was
             annotated.
 
     Returns:
-        ``case``: ``id``, ``boxes`` (M, 4), ``scores`` (M,), ``true_boxes`` (N, 4), ``width``, ``height``,
-        and of the record whatever else metrics can use; ``image`` is the path of the key slice.
+        ``case``, see `scripts.metrics.cases`; ``image`` is the path of the key slice.
     """
-    record, found = data["record"], data["pred"]
+    record = data["record"]
     factor_x, factor_y = (1 / float(factor) for factor in data["scale_factor"])
     height, width = data["image"].shape[-2:]
-    case = {
+    found = move(to_arrays(data["pred"]), Affine(factor_x, factor_y))
+    truth = dict(record["instances"])
+    fields = {name: values for name, values in further(truth).items() if name not in PER_LESION}
+    case: dict[str, Any] = {
         "id": record["file_name"],
-        "boxes": geometry.scale(_array(found["boxes"]).reshape(-1, 4), factor_x, factor_y),
-        "scores": _array(found["scores"]),
-        "true_boxes": _array(record["box"]).reshape(-1, 4),
+        "boxes": found["boxes"].reshape(-1, 4),
+        "scores": found["scores"],
+        "true_boxes": np.asarray(truth["boxes"], dtype=np.float64).reshape(-1, 4),
         "width": round(int(width) * factor_x),
         "height": round(int(height) * factor_y),
+        "fields": further(found),
+        "true_fields": to_arrays(fields),
+        **{name: truth[name] for name in PER_LESION if name in truth},
+        **{name: record[name] for name in _PASSED_ON if name in record},
     }
-    return {"case": {**case, **{name: record[name] for name in _PASSED_ON if name in record}}}
+    return {"case": Case(**case)}
 
 
-def cases_of(output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def cases_of(output: list[dict[str, Any]]) -> list[Case]:
     """The cases in an evaluator's output after :func:`to_case`: the metric's ``output_transform``."""
     return [image["case"] for image in output]
-
-
-def _array(values: Any) -> np.ndarray:
-    return np.asarray(values, dtype=np.float64)

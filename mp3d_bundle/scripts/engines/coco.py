@@ -16,14 +16,14 @@ from ..data.coco import Categories
 from ..data.coco_images import read_colour
 from ..files import replacing, sha256, write_json
 from ..inference.photographs import Named, contact_sheet, draw_photograph
-from ..metrics.coco import CocoMetrics, coco_average_precision
+from ..metrics.coco import CocoCase, CocoMetrics, coco_average_precision
 from .cases import to_case
 from .evaluation import WeightsLoader
 
 logger = logging.getLogger(__name__)
 
 
-def to_coco_case(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def to_coco_case(data: dict[str, Any]) -> dict[str, CocoCase]:
     """Bring one photograph's detections to pixels of the original image and its labels to COCO's category ids.
 
     Args:
@@ -35,7 +35,7 @@ def to_coco_case(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     record, case = data["record"], to_case(data)["case"]
     ids, (height, width) = np.array(record["categories"].ids, dtype=np.int64), record["image_size"]
-    details = {
+    details: Any = {
         # Padded, so that names sort like numbers.
         "id": f"{record['image_id']:012d}",
         "image_id": record["image_id"],
@@ -44,7 +44,7 @@ def to_coco_case(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "height": height,
         "width": width,
     }
-    return {"case": {**case, **details}}
+    return {"case": CocoCase(**{**case, **details})}
 
 
 class CocoReport:
@@ -109,7 +109,7 @@ class CocoReport:
         table = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
         logger.info("Results on %s (%d images): %s.", self.dataset_name, len(cases), table)
 
-    def _picture(self, case: dict[str, Any]) -> Any:
+    def _picture(self, case: CocoCase) -> Any:
         shown = [row for row in range(len(case["scores"])) if case["scores"][row] >= self.score]
         found: list[Named] = [
             (case["boxes"][row].tolist(), f"{self.names[int(case['category_ids'][row])]} {case['scores'][row]:.2f}")
@@ -120,7 +120,7 @@ class CocoReport:
         return draw_photograph(pixels, found, truth)
 
 
-def _results(case: dict[str, Any]) -> list[dict[str, Any]]:
+def _results(case: CocoCase) -> list[dict[str, Any]]:
     """One image's detections in COCO's results format: x, y, width, height to a hundredth of a pixel."""
     rows = zip(to_coco(case["boxes"]).round(2), case["category_ids"], case["scores"], strict=True)
     return [

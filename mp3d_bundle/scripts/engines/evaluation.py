@@ -17,6 +17,7 @@ from ..data.slab import read_slice
 from ..files import sha256
 from ..inference.gallery import gallery_items, write_gallery
 from ..metrics.bootstrap import Bootstrap
+from ..metrics.cases import Case
 from ..metrics.findings import list_findings
 from ..metrics.handlers import DetectionMetrics
 from ..metrics.report import write_report
@@ -177,7 +178,7 @@ class EvaluationReport:
             self._write_gallery(cases, metrics["thresholds"][self.gallery_fps], notice)
         logger.info("Results on %s:\n%s", self.dataset_name, format_table(metrics))
 
-    def _write_gallery(self, cases: list[dict[str, Any]], threshold: float | None, notice: str | None) -> None:
+    def _write_gallery(self, cases: list[Case], threshold: float | None, notice: str | None) -> None:
         # No threshold: this operating point keeps no detection at all.
         findings = list_findings(cases, math.inf if threshold is None else threshold, self.metric.rule)
         items = gallery_items(findings, lambda case: read_slice(case["image"]))

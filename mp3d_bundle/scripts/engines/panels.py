@@ -10,8 +10,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
+from ..data.records import Sample
 from ..inference.overlays import draw_boxes
-from .samples import Sample
 
 
 class DetectionPanels:
@@ -69,7 +69,7 @@ class DetectionPanels:
         """Draw one image.
 
         Args:
-            sample: ``image`` (D, H, W), whose centre slice is drawn, and ``box`` (N, 4) in its pixels.
+            sample: ``image`` (D, H, W), whose centre slice is drawn, and ``instances`` in its pixels.
             found: ``boxes`` (M, 4) in its pixels and ``scores`` (M,).
 
         Returns:
@@ -80,4 +80,4 @@ class DetectionPanels:
         best = found["scores"].argsort(descending=True)[: self.detections]
         predicted = {"boxes": found["boxes"][best].numpy(), "scores": found["scores"][best].numpy()}
         window = sample["record"].get("window") or self.window
-        return draw_boxes(hu, predicted, torch.as_tensor(sample["box"]).numpy(), window=window)
+        return draw_boxes(hu, predicted, sample["instances"]["boxes"].numpy(), window=window)

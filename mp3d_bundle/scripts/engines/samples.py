@@ -10,7 +10,9 @@ import torch
 from monai.data import Dataset
 from monai.transforms import Randomizable
 
-Sample = dict[str, Any]
+from ..data.records import Sample
+from ..instances import Instances, to
+
 Batch = Sequence[Sample]
 
 
@@ -28,7 +30,7 @@ class SampleDataset(Dataset):
     """
 
     def __init__(
-        self, data: Sequence[Sample], transform: Sequence[Callable] | Callable | None = None, *, seed: int = 0
+        self, data: Sequence[Any], transform: Sequence[Callable] | Callable | None = None, *, seed: int = 0
     ) -> None:
         super().__init__(data, transform)
         self.seed = seed
@@ -54,7 +56,7 @@ class SampleDataset(Dataset):
 
 
 def _slabs(samples: Batch, device: torch.device | str | None, non_blocking: bool) -> list[torch.Tensor]:
-    images = [sample["image"] for sample in samples]
+    images: list[Any] = [sample["image"] for sample in samples]
     plain = [image.as_tensor() if hasattr(image, "as_tensor") else torch.as_tensor(image) for image in images]
     return [image.to(device, non_blocking=non_blocking) for image in plain]
 
@@ -78,24 +80,22 @@ def prepare_slabs(
 
 def prepare_targets(
     samples: Batch, device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
-) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]], tuple[list[dict[str, torch.Tensor]]], dict]:
-    """What a training step hands to the network: slabs and their boxes.
+) -> tuple[list[torch.Tensor], list[Instances[torch.Tensor]], tuple[list[Instances[torch.Tensor]]], dict]:
+    """What a training step hands to the network: slabs and their instances, every field of them.
 
     Args:
-        samples: Samples with ``image`` (D, H, W), ``box`` (N, 4) in pixels of it and ``label`` (N,).
+        samples: Samples with ``image`` (D, H, W) and ``instances``, whose ``boxes`` (N, 4) are in pixels of it.
         device: Device to copy to.
         non_blocking: Whether copies may overlap with computation.
         kwargs: Unused; MONAI's engines pass their ``to_kwargs``.
 
     Returns:
-        Slabs, targets (``boxes`` float32, ``labels`` int64), and the targets once more as the positional
-        arguments of the network, with no keyword arguments.
+        Slabs, targets (``boxes`` float32, ``labels`` int64, further fields as they are), and the targets once more as
+        the positional arguments of the network, with no keyword arguments.
     """
-    targets = [
-        {
-            "boxes": torch.as_tensor(sample["box"], dtype=torch.float32).reshape(-1, 4).to(device),
-            "labels": torch.as_tensor(sample["label"], dtype=torch.int64).reshape(-1).to(device),
-        }
-        for sample in samples
-    ]
+    targets = []
+    for sample in samples:
+        instances = to(sample["instances"], device)
+        boxes, labels = instances["boxes"].float().reshape(-1, 4), instances["labels"].long()
+        targets.append({**instances, "boxes": boxes, "labels": labels})
     return _slabs(samples, device, non_blocking), targets, (targets,), {}

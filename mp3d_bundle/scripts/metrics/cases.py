@@ -15,18 +15,47 @@ A case is a mapping with these keys; boxes are slab-frame boxes in pixels of the
 ``noisy``                 optional, ``(N,)`` bool: DeepLesion's "possibly noisy" annotations
 ``image``                 optional, path of the key slice (passed on, not read)
 ``window``                optional, ``(low, high)`` HU, for pictures (passed on)
+``fields``                optional, what else a detector says of each box: arrays of ``M`` rows by name
+``true_fields``           optional, what else is known of each lesion: arrays of ``N`` rows by name
 ========================  ==========================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
+from ..instances import Instances, check_rows, to_arrays
+
 _REQUIRED = ("id", "boxes", "scores", "true_boxes", "width", "height")
+# What the metrics themselves know of lesions; all else travels in ``true_fields``.
+PER_LESION = ("lesion_type", "noisy")
+
+
+class _Required(TypedDict):
+    id: str
+    boxes: np.ndarray
+    scores: np.ndarray
+    true_boxes: np.ndarray
+    width: float
+    height: float
+
+
+class Case(_Required, total=False):
+    """The detections and the truth of one image, see the head of this module."""
+
+    patient: str
+    slice_interval: float
+    spacing: tuple[float, float]
+    lesion_type: np.ndarray
+    noisy: np.ndarray
+    image: str
+    window: tuple[float, float]
+    fields: Instances[np.ndarray]
+    true_fields: Instances[np.ndarray]
 
 
 def _array(value: Any, dtype: type) -> np.ndarray:
@@ -75,13 +104,12 @@ def _per_lesion(value: Any, key: str, count: int, where: str) -> np.ndarray:
     return values
 
 
-def _check_case(case: Mapping[str, Any], row: int) -> dict[str, Any]:
+def _check_case(case: Mapping[str, Any], row: int) -> Case:
     missing = [key for key in _REQUIRED if key not in case]
     if missing:
         raise ValueError(f"Expected cases with the keys {', '.join(_REQUIRED)}, got no {missing[0]} in case {row}.")
     where = str(case["id"])
-    checked = dict(case)
-    checked["id"] = where
+    checked: Any = {**case, "id": where}
     checked["boxes"] = _boxes(case["boxes"], "boxes", where)
     checked["true_boxes"] = _boxes(case["true_boxes"], "true_boxes", where)
     checked["scores"] = _array(case["scores"], np.float64).reshape(-1)
@@ -96,13 +124,16 @@ def _check_case(case: Mapping[str, Any], row: int) -> dict[str, Any]:
         checked[key] = float(case[key])
         if not checked[key] > 0:
             raise ValueError(f"Expected a positive image {key}, got {case[key]} in case {where}.")
-    for key in ("lesion_type", "noisy"):
+    for key in PER_LESION:
         if case.get(key) is not None:
             checked[key] = _per_lesion(case[key], key, len(checked["true_boxes"]), where)
+    for key, owner in (("fields", "boxes"), ("true_fields", "true_boxes")):
+        checked[key] = to_arrays(case.get(key) or {})
+        check_rows(checked[key], len(checked[owner]), f"case {where}")
     return checked
 
 
-def check_cases(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def check_cases(cases: Sequence[Mapping[str, Any]]) -> list[Case]:
     """Check cases and bring their arrays to float64 (boxes, scores), int64 (types) and bool (noisy).
 
     Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -27,14 +27,28 @@ _REQUIRED = ("id", "image_id", "boxes", "scores", "category_ids", "truth")
 _TRUTH = {"bbox": np.float64, "category_id": np.int64, "area": np.float64, "crowd": bool}
 
 
-def check_coco_cases(cases: Cases) -> list[dict[str, Any]]:
+class CocoCase(TypedDict):
+    """The detections and the truth of one photograph, see the head of this module."""
+
+    id: str
+    image_id: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    category_ids: np.ndarray
+    truth: dict[str, np.ndarray]
+    image: str
+    height: int
+    width: int
+
+
+def check_coco_cases(cases: Cases) -> list[CocoCase]:
     """Check cases (see the head of this module) and bring them to arrays.
 
     Raises:
         ValueError: If a key is missing, an array has the wrong length, a value is not finite or a box ends before it
             begins; the case is named.
     """
-    checked = []
+    checked: Any = []
     for row, case in enumerate(cases):
         missing = [key for key in _REQUIRED if key not in case]
         if missing:
@@ -124,7 +138,7 @@ def coco_average_precision(
     return {name: float("nan") if value < 0 else value for name, value in summary}, by_category
 
 
-class CocoMetrics(CaseMetrics):
+class CocoMetrics(CaseMetrics[CocoCase]):
     """COCO's AP over all images of an epoch, see `CaseMetrics` and `coco_average_precision`.
 
     Sets every name of `COCO_METRIC_NAMES` in ``engine.state.metrics``. `update` takes lists of cases as

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import ignite.distributed as idist
 import numpy as np
@@ -13,6 +13,7 @@ from ignite.metrics import Metric
 from ignite.metrics.metric import EpochWise, MetricUsage
 
 Cases = Sequence[Mapping[str, Any]]
+CaseT = TypeVar("CaseT", bound=Mapping[str, Any])
 
 
 def _truth(case: Mapping[str, Any]) -> Any:
@@ -20,7 +21,7 @@ def _truth(case: Mapping[str, Any]) -> Any:
     return case["true_boxes"] if "true_boxes" in case else case["truth"]["bbox"]
 
 
-class CaseMetrics(Metric):
+class CaseMetrics(Metric, Generic[CaseT]):
     """Metrics of all images of an epoch, each set under its own name in ``engine.state.metrics``.
 
     In several processes each one adds its own images; the cases are gathered when the metrics are computed,
@@ -38,14 +39,14 @@ class CaseMetrics(Metric):
     names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, output_transform: Callable[[Any], Cases] = lambda output: output) -> None:
-        self._own: list[dict[str, Any]] = []
-        self._cases: list[dict[str, Any]] | None = None
+        self._own: list[CaseT] = []
+        self._cases: list[CaseT] | None = None
         # Ignite would otherwise take an empty list of cases for a pair of tensors.
         super().__init__(output_transform, skip_unrolling=True)
 
     @staticmethod
     @abstractmethod
-    def check(cases: Cases) -> list[dict[str, Any]]:
+    def check(cases: Cases) -> list[CaseT]:
         """Check cases and bring them to plain arrays.
 
         Raises:
@@ -79,7 +80,7 @@ class CaseMetrics(Metric):
             self._cases = None
 
     @property
-    def cases(self) -> list[dict[str, Any]]:
+    def cases(self) -> list[CaseT]:
         """All cases of the epoch, in the order of their ``id``; gathers them from all processes at first.
 
         Raises:
@@ -87,7 +88,7 @@ class CaseMetrics(Metric):
         """
         if self._cases is None:
             parts: Any = idist.all_gather(self._own) if idist.get_world_size() > 1 else [self._own]
-            by_id: dict[str, dict[str, Any]] = {}
+            by_id: dict[str, CaseT] = {}
             for case in (case for part in parts for case in part):
                 first = by_id.setdefault(case["id"], case)
                 if not np.array_equal(_truth(first), _truth(case)):

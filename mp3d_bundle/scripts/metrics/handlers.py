@@ -9,7 +9,7 @@ import numpy as np
 
 from .average_precision import average_precision
 from .bootstrap import mean_sensitivity
-from .cases import check_cases
+from .cases import Case, check_cases
 from .evaluation import target_name
 from .froc import FPS_PER_IMAGE, froc_curve, sensitivity_at
 from .gathering import CaseMetrics, Cases
@@ -19,7 +19,7 @@ from .matching import RELEASED, FrocRule
 METRIC_NAMES = ("mean_sensitivity", *(f"sensitivity@{target_name(target)}" for target in FPS_PER_IMAGE), "ap50")
 
 
-class DetectionMetrics(CaseMetrics):
+class DetectionMetrics(CaseMetrics[Case]):
     """FROC and AP50 over all images of an epoch.
 
     Sets every name of `METRIC_NAMES` in ``engine.state.metrics``, as floats in [0, 1]; NaN when no image

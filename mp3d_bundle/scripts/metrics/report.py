@@ -24,6 +24,7 @@ from .tables import (
     detection_rows,
     froc_rows,
     lesion_rows,
+    scalar_fields,
     sensitivity_rows,
     threshold_rows,
 )
@@ -79,8 +80,9 @@ def write_report(
         folder / "froc.csv",
     )
     write_csv(THRESHOLD_HEADER, threshold_rows(matches, thresholds), folder / "thresholds.csv")
-    write_csv(DETECTION_HEADER, detection_rows(checked, matches), folder / "detections.csv")
-    write_csv(LESION_HEADER, lesion_rows(checked, matches, thresholds), folder / "true_lesions.csv")
+    found, true = scalar_fields(checked, "fields"), scalar_fields(checked, "true_fields")
+    write_csv((*DETECTION_HEADER, *found), detection_rows(checked, matches, found), folder / "detections.csv")
+    write_csv((*LESION_HEADER, *true), lesion_rows(checked, matches, thresholds, true), folder / "true_lesions.csv")
     figure = froc_figure(
         {"field's rule": curve, "duplicates as false positives": strict},
         dataset_name=dataset_name,

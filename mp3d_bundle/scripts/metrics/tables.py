@@ -148,13 +148,30 @@ def threshold_rows(matches: Matches, thresholds: Sequence[float | None]) -> Iter
 DETECTION_HEADER = ("id", "patient", "x1", "y1", "x2", "y2", "score", "outcome")
 
 
-def detection_rows(cases: Sequence[Mapping[str, Any]], matches: Matches) -> Iterator[tuple[Any, ...]]:
-    """Rows of ``detections.csv``, the highest score first; boxes in pixels, 0-based, half-open."""
+def scalar_fields(cases: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """Names of the further fields of one number a box, in alphabetical order: a column each.
+
+    Args:
+        cases: Checked cases.
+        key: ``"fields"`` of the detections or ``"true_fields"`` of the lesions.
+    """
+    return sorted({name for case in cases for name, values in case.get(key, {}).items() if values.ndim == 1})
+
+
+def _cells(fields: Mapping[str, np.ndarray], names: Sequence[str], row: int) -> list[Any]:
+    return [fields[name][row].item() if name in fields else None for name in names]
+
+
+def detection_rows(
+    cases: Sequence[Mapping[str, Any]], matches: Matches, fields: Sequence[str] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """Rows of ``detections.csv``, the highest score first; boxes in pixels, 0-based, half-open; ``fields`` last."""
     columns = (matches.image, matches.detection, matches.scores, matches.outcomes)
     for image, detection, score, outcome in zip(*columns, strict=True):
         case = cases[image]
         box = [round(float(value), 3) for value in case["boxes"][detection]]
-        yield (case["id"], case["patient"], *box, float(score), str(outcome))
+        cells = _cells(case.get("fields", {}), fields, detection)
+        yield (case["id"], case["patient"], *box, float(score), str(outcome), *cells)
 
 
 LESION_HEADER = (
@@ -164,9 +181,12 @@ LESION_HEADER = (
 
 
 def lesion_rows(
-    cases: Sequence[Mapping[str, Any]], matches: Matches, thresholds: Sequence[float | None]
+    cases: Sequence[Mapping[str, Any]],
+    matches: Matches,
+    thresholds: Sequence[float | None],
+    fields: Sequence[str] = (),
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of ``true_lesions.csv``: every lesion, the highest score that finds it, and where it is found."""
+    """Rows of ``true_lesions.csv``: every lesion, the highest score that finds it, where it is found, ``fields``."""
     for image, lesion, score in zip(matches.lesion_image, matches.lesion, matches.found_scores, strict=True):
         case = cases[image]
         types, noisy = case.get("lesion_type"), case.get("noisy")
@@ -182,4 +202,5 @@ def lesion_rows(
             None if noisy is None else int(noisy[lesion]),
             None if np.isnan(score) else float(score),
             *(int(threshold is not None and score >= threshold) for threshold in thresholds),
+            *_cells(case.get("true_fields", {}), fields, lesion),
         )

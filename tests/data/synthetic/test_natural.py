@@ -27,12 +27,12 @@ def test_it_reads_as_coco(folder: Path) -> None:
     found = records(folder)
     assert len(found) == 150
     assert len(records(folder, "val2017")) == 5
-    labels = np.concatenate([record["label"] for record in found])
+    labels = np.concatenate([record["instances"]["labels"] for record in found])
     assert set(labels.tolist()) == set(range(1, len(CLASSES) + 1))
     for record in found:
-        assert (record["box"][:, :2] >= 0).all()
-        assert (record["box"][:, 2:] <= 64).all()
-        assert (record["box"][:, 2:] - record["box"][:, :2] >= 1).all()
+        assert (record["instances"]["boxes"][:, :2] >= 0).all()
+        assert (record["instances"]["boxes"][:, 2:] <= 64).all()
+        assert (record["instances"]["boxes"][:, 2:] - record["instances"]["boxes"][:, :2] >= 1).all()
 
 
 def test_the_same_seed_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_channels_are_alike_but_not_equal_and_none_alone_gives_the_hue(folder: P
         image = np.asarray(cv2.imread(record["image"]), dtype=np.float64)
         for a, b in ((0, 1), (1, 2), (0, 2)):
             correlations.append(np.corrcoef(image[..., a].ravel(), image[..., b].ravel())[0, 1])
-        for (x1, y1, x2, y2), label in zip(record["box"], record["label"], strict=True):
+        for (x1, y1, x2, y2), label in zip(record["instances"]["boxes"], record["instances"]["labels"], strict=True):
             hue, outline = divmod(int(label) - 1, len(OUTLINES))
             if OUTLINES[outline] in ("disc", "box"):
                 pixels[HUES[hue]].append(image[int(y1 + y2) // 2, int(x1 + x2) // 2])

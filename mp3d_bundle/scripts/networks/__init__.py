@@ -7,12 +7,14 @@ from .late_fusion import LateFusionRCNN, TripletBackbone
 from .resnet2d import FixedBatchNorm2d, ResNet2d, Stem2d
 from .resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
 from .retinanet import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
+from .roi_heads import FieldHead, RoIs
 from .two_stage import FasterRCNN
 
 __all__ = [
     "AnchorShapes",
     "CenterCrop",
     "FasterRCNN",
+    "FieldHead",
     "FixedBatchNorm2d",
     "FullBottleneck",
     "FullTransform",
@@ -24,6 +26,7 @@ __all__ = [
     "PseudoBottleneck",
     "ResNet2d",
     "ResNet3d",
+    "RoIs",
     "SlabBackbone",
     "Stem",
     "Stem2d",

@@ -9,10 +9,11 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from ..boxes import check_boxes
+from ..instances import Instances, check_rows
 from .backbone import SIZE_DIVISIBLE
 
-Targets = Sequence[dict[str, Tensor]]
-Detections = list[dict[str, Tensor]]
+Targets = Sequence[Instances[Tensor]]
+Detections = list[Instances[Tensor]]
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -87,40 +88,44 @@ def detect_by_size(detect: Callable[[ImageList], Detections], slabs: Tensor | Se
         groups.setdefault(padded_size(slab) if slab.ndim == 3 else (), []).append(row)
     if len(groups) < 2 or () in groups:
         return detect(pad_slabs(slabs))
-    found: dict[int, dict[str, Tensor]] = {}
+    found: dict[int, Instances[Tensor]] = {}
     for rows in groups.values():
         found.update(zip(rows, detect(pad_slabs([slabs[row] for row in rows])), strict=True))
     return [found[row] for row in range(len(slabs))]
 
 
-def check_targets(targets: Targets | None, count: int, num_classes: int) -> Targets:
+def check_targets(targets: Targets | None, count: int, num_classes: int, reads: Sequence[str] = ()) -> Targets:
     """Check training targets against a batch.
 
     Args:
-        targets: Dicts with ``boxes`` ``(N, 4)`` and ``labels`` ``(N,)`` int64 in 1..num_classes.
+        targets: Instances: ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` int64 in 1..num_classes, and any fields.
         count: Number of slabs.
         num_classes: Number of classes without background.
+        reads: Further fields that every target must have.
 
     Returns:
-        The targets as plain tensors, ``boxes`` and ``labels`` only.
+        The targets as plain tensors.
 
     Raises:
-        ValueError: Naming the slab whose target is missing, malformed or has a label out of range.
+        ValueError: Naming the slab whose target is missing, lacks a field, is malformed or has a label out of range.
     """
     if targets is None or len(targets) != count:
         raise ValueError(
             f"Expected {count} targets in training, one per slab, got {None if targets is None else len(targets)}."
         )
     for index, target in enumerate(targets):
-        _check_target(target, index, num_classes)
-    return [{key: plain(target[key]) for key in ("boxes", "labels")} for target in targets]
+        _check_target(target, index, num_classes, reads)
+    return [
+        {name: plain(values) for name, values in target.items() if isinstance(values, Tensor)} for target in targets
+    ]
 
 
-def _check_target(target: dict[str, Tensor], index: int, num_classes: int) -> None:
-    missing = [key for key in ("boxes", "labels") if not isinstance(target.get(key), Tensor)]
+def _check_target(target: Instances[Tensor], index: int, num_classes: int, reads: Sequence[str]) -> None:
+    missing = [key for key in ("boxes", "labels", *reads) if not isinstance(target.get(key), Tensor)]
     if missing:
         raise ValueError(f"Expected a tensor '{missing[0]}' in the target of slab {index}, got keys {sorted(target)}.")
-    check_boxes(target["boxes"], f"the target of slab {index}")
+    where = f"the target of slab {index}"
+    check_boxes(target["boxes"], where)
     labels = target["labels"]
     if labels.shape != target["boxes"].shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
@@ -132,6 +137,7 @@ def _check_target(target: dict[str, Tensor], index: int, num_classes: int) -> No
             f"Expected labels in 1..{num_classes} (0 is the background), got {labels.tolist()} "
             f"in the target of slab {index}."
         )
+    check_rows({name: target[name] for name in reads}, len(labels), where)
 
 
 def check_finite(values: Tensor, what: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
@@ -15,7 +15,7 @@ from .conversion import GroupTransform
 from .late_fusion import LateFusionRCNN, TripletBackbone
 from .resnet2d import ResNet2d
 from .resnet3d import ResNet3d
-from .roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
+from .roi_heads import BoxPredictor, DetectionLimits, FieldHead, PyramidRoIAlign, RoIHeads
 from .rpn import ProposalLimits, RegionProposalNetwork
 from .two_stage import FasterRCNN
 
@@ -34,6 +34,8 @@ class TwoStageHead:
         proposals: Proposals per image handed to the second stage.
         score: Only boxes that score higher are reported.
         detections: Boxes reported per image, at most.
+        fields: Further heads by the name of the field that each gives a box: functions of the length of a box's
+            feature vector and the channels of the pyramid, in a config an entry with ``_mode_: callable``.
     """
 
     anchor_scale: float = 4.0
@@ -45,6 +47,7 @@ class TwoStageHead:
     proposals: int = 1000
     score: float = 0.0
     detections: int = 100
+    fields: Mapping[str, Callable[[int, int], FieldHead]] = field(default_factory=dict)
 
 
 def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageHead | None = None) -> FasterRCNN:
@@ -79,6 +82,7 @@ def _two_stages(channels: int, num_classes: int, head: TwoStageHead) -> tuple[Re
         BoxPredictor(head.fc_channels, num_classes),
         sampling=Sampling(head.roi_samples, 0.25),
         limits=DetectionLimits(score=head.score, per_image=head.detections),
+        fields={name: make(head.fc_channels, channels) for name, make in head.fields.items()},
     )
     return rpn, roi_heads
 

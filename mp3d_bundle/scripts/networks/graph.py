@@ -83,10 +83,18 @@ class DetectionGraph(nn.Module):
     Args:
         detector: Its parts and weights are used; it is put into evaluation mode.
         operations: The steps that depend on sizes or data.
+
+    Raises:
+        ValueError: If the detector has further heads, whose fields the graph would lose.
     """
 
     def __init__(self, detector: FasterRCNN, operations: Operations = Operations()) -> None:  # noqa: B008
         super().__init__()
+        if len(detector.roi_heads.fields):
+            raise ValueError(
+                "Expected a detector of boxes, scores and labels, got one with the further heads "
+                f"{', '.join(detector.roi_heads.fields)}, which a graph does not give."
+            )
         self.detector = detector.eval()
         self.operations = operations
 

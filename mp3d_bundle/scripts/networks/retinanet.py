@@ -61,7 +61,13 @@ class OneStageHead:
 
     @classmethod
     def like(cls, head: TwoStageHead) -> OneStageHead:
-        """What the two-stage head's numbers mean here: anchor size, anchors before NMS, least score, most boxes."""
+        """What the two-stage head's numbers mean here: anchor size, anchors before NMS, least score, most boxes.
+
+        Raises:
+            ValueError: If the head has further heads, which only a second stage can read.
+        """
+        if head.fields:
+            raise ValueError(f"Expected no further heads for a one-stage detector, got {', '.join(head.fields)}.")
         return cls(head.anchor_scale, score=head.score, per_level=head.test_per_level, detections=head.detections)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import batched_nms, box_iou, roi_align
 
 from ..boxes import clip
+from ..instances import Instances, cat, num_instances, select, to
 from .anchors import BoxCoder, Matching, Sampling, at_least_float32
-from .batching import check_finite
+from .batching import Detections, Targets, check_finite
 
 
 class PyramidRoIAlign(nn.Module):
@@ -103,6 +105,42 @@ class DetectionLimits:
     per_image: int = 100
 
 
+class RoIs(NamedTuple):
+    """What a field head reads of R boxes, slab after slab.
+
+    Attributes:
+        vectors: ``(R, C)`` feature vectors of the box head, of the proposals that the boxes were refined from.
+        boxes: ``(R_i, 4)`` slab-frame boxes of each slab: sampled proposals in training, detections in evaluation.
+        features: Pyramid levels ``(B, C, h, w)``, for a head that crops for itself.
+    """
+
+    vectors: Tensor
+    boxes: list[Tensor]
+    features: Sequence[Tensor]
+
+
+class FieldHead(Protocol):
+    """A further head of the second stage, a module: gives each box one more field, named where it is handed in.
+
+    Attributes:
+        reads: Fields of the lesions that its loss needs, next to ``boxes`` and ``labels``.
+    """
+
+    reads: Sequence[str]
+
+    def __call__(self, rois: RoIs) -> Any:
+        """What `loss` and `predict` take, made of R boxes."""
+        ...
+
+    def loss(self, outputs: Any, lesions: Instances[Tensor]) -> Tensor:
+        """A scalar: outputs of R proposals against the R lesions that they belong to; R may be 0."""
+        ...
+
+    def predict(self, outputs: Any) -> Tensor:
+        """The field ``(R, ...)`` of R detections."""
+        ...
+
+
 class RoIHeads(nn.Module):
     """Crop, two shared fully connected layers, classification and box regression.
 
@@ -113,6 +151,8 @@ class RoIHeads(nn.Module):
         matching: Proposal-to-lesion rule of training.
         sampling: Proposals per image that enter the loss.
         limits: Which boxes are reported in evaluation.
+        fields: Further heads by the name of the field that each gives. They learn from the sampled proposals that
+            belong to a lesion, and see the detections in evaluation.
     """
 
     smooth_l1_beta = 1.0
@@ -126,6 +166,7 @@ class RoIHeads(nn.Module):
         matching: Matching = Matching(0.5, 0.5),
         sampling: Sampling = Sampling(512, 0.25),
         limits: DetectionLimits = DetectionLimits(),
+        fields: Mapping[str, FieldHead] | None = None,
     ) -> None:
         super().__init__()
         self.pool = pool
@@ -135,6 +176,7 @@ class RoIHeads(nn.Module):
         self.matching = matching
         self.sampling = sampling
         self.limits = limits
+        self.fields: Any = nn.ModuleDict(fields or {})  # type: ignore[arg-type]
         for layer in (box_head.fc6, box_head.fc7):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -144,51 +186,69 @@ class RoIHeads(nn.Module):
         features: Sequence[Tensor],
         proposals: list[Tensor],
         image_sizes: Sequence[tuple[int, int]],
-        targets: Sequence[dict[str, Tensor]] | None = None,
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        targets: Targets | None = None,
+    ) -> tuple[Detections, dict[str, Tensor]]:
         """Detections in evaluation, losses in training.
 
         Args:
             features: Pyramid levels P2..P6.
             proposals: ``(P, 4)`` slab-frame boxes of each slab.
             image_sizes: Height and width in pixels of every slab before padding.
-            targets: ``boxes`` ``(N, 4)`` and ``labels`` ``(N,)`` of every slab; needed in training.
+            targets: ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` and any fields of every slab; needed in training.
 
         Returns:
-            A list of dicts ``boxes``, ``scores``, ``labels``, and an empty dict; or, in training, an empty list and
-            a dict with ``loss_classifier`` and ``loss_box_reg``.
+            A list of instances ``boxes``, ``scores``, ``labels`` and the fields of further heads, and an empty dict;
+            or, in training, an empty list and a dict with ``loss_classifier``, ``loss_box_reg`` and ``loss_NAME`` of
+            each further head.
 
         Raises:
-            ValueError: If scores or offsets are NaN or infinite in evaluation.
+            ValueError: If scores, offsets or fields are NaN or infinite in evaluation.
         """
         if not self.training or targets is None:
-            logits, offsets = self._predict(features, proposals)
+            vectors, logits, offsets = self._predict(features, proposals)
             counts = [boxes.shape[0] for boxes in proposals]
             check_finite(logits, "class scores of the proposals")
             check_finite(offsets, "box offsets of the proposals")
             rows = zip(logits.split(counts), offsets.split(counts), proposals, image_sizes, strict=True)
-            return [self._detect(*row) for row in rows], {}
+            found = [self._detect(*row) for row in rows]
+            return self._with_fields(found, vectors.split(counts), features), {}
         with torch.no_grad():
             samples = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
-        boxes, labels, wanted = (list(part) for part in zip(*samples, strict=True))
-        logits, offsets = self._predict(features, boxes)
-        return [], self._losses(logits, offsets, torch.cat(labels), torch.cat(wanted))
+        boxes, labels = [sample[0] for sample in samples], torch.cat([sample[1] for sample in samples])
+        lesions = cat([sample[2] for sample in samples])
+        vectors, logits, offsets = self._predict(features, boxes)
+        wanted = self.coder.encode(lesions["boxes"], torch.cat(boxes)[labels > 0])
+        losses = self._losses(logits, offsets, labels, wanted)
+        positives = [each[: num_instances(owners)] for each, _, owners in samples]
+        rois = RoIs(vectors[labels > 0], positives, features)
+        return [], losses | {f"loss_{name}": head.loss(head(rois), lesions) for name, head in self.fields.items()}
 
-    def _predict(self, features: Sequence[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        logits, offsets = self.predictor(self.box_head(self.pool(features, boxes)))
-        return at_least_float32(logits), at_least_float32(offsets)
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Fields that training targets must have for the further heads."""
+        return tuple(name for head in self.fields.values() for name in head.reads)
 
-    def _sample(self, proposals: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes of one slab that enter the loss, their labels (0 for background), and offsets of the positives."""
-        truth, classes = target["boxes"].to(proposals), target["labels"].to(proposals.device)
+    def _predict(self, features: Sequence[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        vectors = self.box_head(self.pool(features, boxes))
+        logits, offsets = self.predictor(vectors)
+        return vectors, at_least_float32(logits), at_least_float32(offsets)
+
+    def _sample(self, proposals: Tensor, target: Instances[Tensor]) -> tuple[Tensor, Tensor, Instances[Tensor]]:
+        """Boxes of one slab that enter the loss, positives first, their labels (0: background), the positives' lesions.
+
+        Of the lesions come the fields that are read.
+        """
+        truth = target["boxes"].to(proposals)
+        read = {name: target[name] for name in ("labels", *self.reads)}
+        lesions = {**to(read, proposals.device), "boxes": truth}
         matches = self.matching(box_iou(truth, proposals))
         # The lesions themselves are proposals too, each matched to itself.
         candidates = torch.cat([truth, proposals])
         matches = torch.cat([torch.arange(truth.shape[0], device=matches.device), matches])
         positives, negatives = self.sampling(matches)
-        boxes = candidates[torch.cat([positives, negatives])]
-        labels = torch.cat([classes[matches[positives]], torch.zeros_like(matches[negatives])])
-        return boxes, labels, self.coder.encode(truth[matches[positives]], candidates[positives])
+        owners = select(lesions, matches[positives])
+        labels = torch.cat([owners["labels"], torch.zeros_like(matches[negatives])])
+        return candidates[torch.cat([positives, negatives])], labels, owners
 
     def _losses(self, logits: Tensor, offsets: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         count = max(labels.numel(), 1)
@@ -200,12 +260,25 @@ class RoIHeads(nn.Module):
             "loss_box_reg": box / count,
         }
 
+    def _with_fields(self, found: Detections, vectors: Sequence[Tensor], features: Sequence[Tensor]) -> Detections:
+        """The detections with the fields of further heads in place of the rows of their proposals."""
+        rows = [one.pop("proposals") for one in found]
+        counts = [num_instances(one) for one in found]
+        chosen = torch.cat([each[row] for each, row in zip(vectors, rows, strict=True)])
+        rois = RoIs(chosen, [one["boxes"] for one in found], features)
+        for name, head in self.fields.items():
+            values = head.predict(head(rois))
+            check_finite(values, f"{name} of the detections")
+            for one, part in zip(found, values.split(counts), strict=True):
+                one[name] = part
+        return found
+
     @torch.no_grad()
-    def _detect(self, logits: Tensor, offsets: Tensor, proposals: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    def _detect(self, logits: Tensor, offsets: Tensor, proposals: Tensor, size: tuple[int, int]) -> Instances[Tensor]:
         scores = logits.softmax(dim=1)[:, 1:]
         boxes = self.coder.decode(offsets, proposals)
         boxes = clip(boxes, *size)
         row, column = torch.nonzero(scores > self.limits.score, as_tuple=True)
-        boxes, scores, labels = boxes[row, column], scores[row, column], column + 1
-        keep = batched_nms(boxes, scores, labels, self.limits.nms_iou)[: self.limits.per_image]
-        return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
+        found = {"boxes": boxes[row, column], "scores": scores[row, column], "labels": column + 1, "proposals": row}
+        keep = batched_nms(found["boxes"], found["scores"], found["labels"], self.limits.nms_iou)
+        return select(found, keep[: self.limits.per_image])

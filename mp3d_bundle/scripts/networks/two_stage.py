@@ -44,13 +44,14 @@ class FasterRCNN(nn.Module):
         Args:
             slabs: Normalised slabs ``(B, D, H, W)``, or a list of ``(D, H_i, W_i)`` of any sizes.
             targets: In training, for each slab ``boxes`` float ``(N, 4)`` (x1, y1, x2, y2 in slab pixels; (0, 4)
-                without lesions) and ``labels`` int64 ``(N,)`` (1 is the lesion class; 0 would be the background).
+                without lesions), ``labels`` int64 ``(N,)`` (1 is the lesion class; 0 would be the background) and any
+                fields, of which further heads take theirs.
 
         Returns:
             In training a dict of scalars: ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier``,
-            ``loss_box_reg``; their sum is the loss. In evaluation a list with a dict for each slab, best box first:
-            ``boxes`` ``(M, 4)`` in slab pixels, clipped to the slab; ``scores`` ``(M,)`` in (0, 1]; ``labels`` ``(M,)``
-            from 1 on.
+            ``loss_box_reg`` and ``loss_NAME`` of each further head; their sum is the loss. In evaluation a list with
+            a dict for each slab, best box first: ``boxes`` ``(M, 4)`` in slab pixels, clipped to the slab; ``scores``
+            ``(M,)`` in (0, 1]; ``labels`` ``(M,)`` from 1 on; and the fields of further heads by name.
 
         Raises:
             ValueError: If slabs or targets do not have these shapes (the message says which), or if in evaluation
@@ -59,7 +60,9 @@ class FasterRCNN(nn.Module):
         if not self.training:
             return detect_by_size(self._detect, slabs)
         images = pad_slabs(slabs)
-        targets = check_targets(targets, len(images.image_sizes), self.roi_heads.predictor.num_classes)
+        targets = check_targets(
+            targets, len(images.image_sizes), self.roi_heads.predictor.num_classes, self.roi_heads.reads
+        )
         first, second = self.features(images.tensors)
         proposals, rpn_losses = self.rpn(first, images.image_sizes, [target["boxes"] for target in targets])
         _, roi_losses = self.roi_heads(second, proposals, images.image_sizes, targets)

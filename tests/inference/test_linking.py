@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,12 @@ def test_settings_are_checked(settings: dict) -> None:
 def test_score_threshold_is_checked(threshold: float) -> None:
     with pytest.raises(ValueError, match="score threshold from 0 to 1"):
         link_boxes(found(), score_threshold=threshold)
+
+
+def test_a_lesion_takes_the_fields_of_its_best_box() -> None:
+    boxes = found((3, HERE, 0.5), (3, THERE, 0.6), (4, HERE, 0.9), (4, THERE, 0.2))
+    fields = {"age": np.array([1.0, 2.0, 3.0, 4.0]), "tags": np.eye(4)}
+    first, second = link_boxes(dataclasses.replace(boxes, fields=fields))
+    assert (first.fields["age"], second.fields["age"]) == (3, 2)
+    assert first.fields["tags"].tolist() == [0, 0, 1, 0]
+    assert link_boxes(boxes)[0].fields == {}

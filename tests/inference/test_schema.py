@@ -79,3 +79,13 @@ def test_what_is_amiss_is_refused(written: dict[str, Any], spoil: Callable[[dict
     content = copy.deepcopy(written)
     spoil(content)
     assert not VALIDATOR.is_valid(content)
+
+
+@pytest.mark.parametrize("fields", [{"age": 0.5}, {"tags": [0.1, 0.2], "noisy": True}, {"masks": [[0, 1], [1, 0]]}])
+def test_further_fields_are_numbers_and_lists(written: dict[str, Any], fields: dict[str, Any]) -> None:
+    changed = copy.deepcopy(written)
+    changed["lesions"][0]["fields"] = fields
+    VALIDATOR.validate(changed)
+    for wrong in ({}, {"age": "old"}, {"age": None}, {"age": {"years": 1}}, [0.5]):
+        changed["lesions"][0]["fields"] = wrong
+        assert not VALIDATOR.is_valid(changed)

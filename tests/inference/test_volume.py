@@ -278,3 +278,45 @@ def test_progress_bar_shows_the_time_left(capsys: pytest.CaptureFixture[str]) ->
 def test_settings_are_checked(settings: dict) -> None:
     with pytest.raises(ValueError, match="Expected a"):
         detector(**settings)
+
+
+class OpenDetector(nn.Module):
+    """Two boxes in every slab, with further fields in half precision and in pixels of the slab."""
+
+    def __init__(self, **spoilt: torch.Tensor) -> None:
+        super().__init__()
+        self.spoilt = spoilt
+
+    def forward(self, slabs: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+        boxes = torch.tensor([[4.0, 8.0, 20.0, 24.0], [-8.0, 0.0, 8.0, 16.0]])
+        mask = torch.zeros(2, 8, 8)
+        mask[:, :, 4:] = 1
+        fields = {
+            "age": torch.tensor([0.25, 0.5]).bfloat16(),
+            "diameters": torch.tensor([[8.0, 4.0]] * 2),
+            "masks": mask,
+        }
+        found = {"boxes": boxes, "scores": torch.tensor([0.9, 0.8]), "labels": torch.ones(2).long(), **fields}
+        return [{**found, **self.spoilt} for _ in slabs]
+
+
+def test_fields_come_in_pixels_of_the_scan_a_row_for_each_box() -> None:
+    scan = scan_of(ball_scan(), spacing=(1.0, 1.0, 2.5))
+    found = detector(scale=PlaneScale(0.5))(scan, OpenDetector())
+    assert found.scale == (2.0, 2.0)
+    assert found.fields.keys() == {"age", "diameters", "masks"}
+    each = len(found.scores) // 2
+    assert found.fields["age"].tolist() == [0.25, 0.5] * each
+    np.testing.assert_allclose(found.fields["diameters"], [[4.0, 2.0]] * 2 * each)
+    np.testing.assert_allclose(found.boxes[:2], [[2, 4, 10, 12], [0, 0, 4, 8]])
+    # The second box loses its left half at the border, and with it the empty half of its mask.
+    assert found.fields["masks"][0, :, :4].max() == 0
+    assert found.fields["masks"][1, :, 1:].min() == 1
+    scores = detector(scale=PlaneScale(0.5), score_threshold=0.85)(scan, OpenDetector())
+    assert scores.fields["age"].tolist() == [0.25] * each
+
+
+def test_a_field_that_is_not_finite_is_refused_by_name() -> None:
+    network = OpenDetector(age=torch.tensor([0.5, float("nan")]))
+    with pytest.raises(FloatingPointError, match=r"finite age, .* for lattice slice 0"):
+        detector()(scan_of(ball_scan()), network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -243,3 +244,25 @@ def test_true_boxes_of_real_scans_come_back(tmp_path: Path, shared: Path) -> Non
         # Millimetres by nibabel's own matrix.
         corners = nibabel.affines.apply_affine(LPS_FROM_RAS @ nibabel.load(image).affine, stored.reshape(2, 3) - 0.5)
         np.testing.assert_allclose(lesion["box_lps_mm"], np.sort(corners, axis=0).ravel(), atol=1e-2)
+
+
+def test_further_fields_stand_in_json_and_those_of_one_number_in_the_last_columns(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii"
+    path.write_bytes(b"the scan")
+    scan = scan_of(ball_scan(), path=path)
+    plain = slice_boxes(np.array([24.0, 10, 4, 37, 23, 9]), scan.hu.shape)
+    rows = np.arange(len(plain.scores))
+    fields = {"age": rows / 3, "noisy": rows == 2, "tags": np.stack([rows, -rows], axis=1) / 4}
+    found = dataclasses.replace(plain, fields=fields)
+    for name, boxes in (("plain", plain), ("open", found)):
+        ResultWriter(tmp_path / name, overlays=0)(scan, boxes, link_boxes(boxes))
+    best = int(plain.scores.argmax())
+    wanted = {"age": round(best / 3, 6), "noisy": best == 2, "tags": [best / 4, -best / 4]}
+    before, after = (read(tmp_path / name / "lesions.json") for name in ("plain", "open"))
+    assert after["lesions"][0].pop("fields") == wanted
+    assert after == before
+    listed = read(tmp_path / "open" / "detections.json")["detections"]
+    assert [entry["fields"]["tags"] for entry in listed] == fields["tags"].tolist()
+    old, new = (list(csv.reader((tmp_path / name / "lesions.csv").open())) for name in ("plain", "open"))
+    assert [row[:-2] for row in new] == old
+    assert [row[-2:] for row in new] == [["age", "noisy"], [str(wanted["age"]), str(best == 2)]]

@@ -122,3 +122,13 @@ def test_non_finite_values_are_refused(value: float) -> None:
     check_finite(torch.tensor([0.0, 1e30]), "scores")
     with pytest.raises(ValueError, match="finite scores"):
         check_finite(torch.tensor([0.0, value]), "scores")
+
+
+def test_fields_that_heads_read_are_checked_and_others_left_alone() -> None:
+    full = {**target([[1, 2, 3, 4]], [1]), "age": torch.ones(1), "image_id": torch.ones(7), "name": "a"}
+    (checked,) = check_targets([full], 1, 1, ["age"])  # type: ignore[list-item]
+    assert sorted(checked) == ["age", "boxes", "image_id", "labels"]
+    with pytest.raises(ValueError, match=r"tensor 'weight' in the target of slab 0, got keys \['age', 'boxes'"):
+        check_targets([full], 1, 1, ["age", "weight"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"image_id as an array with one row for each of 1 boxes.*slab 0"):
+        check_targets([full], 1, 1, ["image_id"])  # type: ignore[list-item]

@@ -13,7 +13,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from scripts.networks import mp3d_fpn
 from scripts.networks.anchors import Sampling
-from scripts.networks.roi_heads import BoxPredictor, PyramidRoIAlign, RoIHeads
+from scripts.networks.roi_heads import BoxPredictor, PyramidRoIAlign, RoIHeads, RoIs
 
 SIZE = [(512, 512)]
 FEATURES = [torch.zeros(1, 2, 512 // stride, 512 // stride) for stride in (4, 8, 16, 32, 64)]
@@ -214,3 +214,80 @@ def test_layers_start_as_in_the_released_code() -> None:
     assert 0.99 * bound < box_head.fc7.weight.abs().max() <= bound * 1.0001
     for layer in (predictor.cls_score, predictor.bbox_pred, box_head.fc6, box_head.fc7):
         assert layer.bias.eq(0).all()
+
+
+class Ages(nn.Module):
+    """A number per box: reads the vectors' mean, and records what it was given to learn."""
+
+    reads = ("age",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, rois: RoIs) -> Tensor:
+        assert len(rois.vectors) == sum(len(boxes) for boxes in rois.boxes)
+        self.seen = rois
+        return rois.vectors.mean(dim=1) * self.scale
+
+    def loss(self, outputs: Tensor, lesions: dict[str, Tensor]) -> Tensor:
+        assert len(outputs) == len(lesions["boxes"])
+        self.learnt = lesions["age"]
+        return (outputs - lesions["age"]).abs().sum()
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+
+class TestFurtherHeads:
+    def module(self, **changes: Any) -> RoIHeads:
+        torch.manual_seed(0)
+        return heads([0.0, 1.0], [0.0] * 4, fields={"age": Ages()}, **changes)
+
+    def test_a_head_learns_from_the_lesions_of_the_positive_proposals(self) -> None:
+        module = self.module()
+        two = {**target([square(20), [200.0, 200, 260, 260]]), "age": torch.tensor([3.0, 8.0]), "other": torch.ones(1)}
+        none = {**target([]), "age": torch.zeros(0)}
+        proposals = [torch.tensor([[201.0, 200, 260, 261], [400.0, 400, 420, 420]]), torch.tensor([square(9)])]
+        features = [torch.cat([feature, feature]) for feature in FEATURES]
+        _, losses = module.train()(features, proposals, SIZE * 2, [two, none])
+        head = module.fields["age"]
+        # Each lesion is its own proposal; the box next to the second belongs to it.
+        assert sorted(head.learnt.tolist()) == [3, 8, 8]
+        assert [len(boxes) for boxes in head.seen.boxes] == [3, 0]
+        owner = {3.0: square(20)[0], 8.0: 200.0}
+        for box, age in zip(head.seen.boxes[0], head.learnt, strict=True):
+            assert abs(box[0].item() - owner[age.item()]) <= 1
+        assert losses["loss_age"].item() > 0
+
+    def test_without_lesions_every_parameter_still_gets_a_gradient(self) -> None:
+        module = self.module()
+        given = {**target([]), "age": torch.zeros(0)}
+        _, losses = module.train()(FEATURES, [torch.tensor([square(9)])], SIZE, [given])
+        torch.stack(list(losses.values())).sum().backward()
+        assert all(parameter.grad is not None for parameter in module.parameters())
+
+    def test_each_detection_has_the_field_of_its_own_proposal(self) -> None:
+        module = self.module().eval()
+        torch.manual_seed(1)
+        features = [torch.rand(2, 2, 512 // stride, 512 // stride) for stride in (4, 8, 16, 32, 64)]
+        boxes = [torch.tensor([square(20), [10.0, 20, 30, 41], [200.0, 200, 260, 260]]), torch.tensor([square(90)])]
+        found, _ = module(features, boxes, SIZE * 2)
+        assert [sorted(one) for one in found] == [["age", "boxes", "labels", "scores"]] * 2
+        assert [len(one["age"]) for one in found] == [2, 1]
+        for slab, one in enumerate(found):
+            for box, age in zip(one["boxes"], one["age"], strict=True):
+                row = int((boxes[slab] - box).abs().sum(dim=1).argmin())
+                alone = [feature[slab : slab + 1] for feature in features]
+                vector = module.box_head(module.pool(alone, [boxes[slab][row : row + 1]]))
+                torch.testing.assert_close(age, vector.mean())
+
+    def test_a_field_that_is_not_finite_is_refused(self) -> None:
+        module = self.module().eval()
+        nn.init.constant_(module.fields["age"].scale, float("nan"))
+        with pytest.raises(ValueError, match="finite age of the detections"):
+            module(FEATURES, [torch.tensor([square(20)])], SIZE)
+
+    def test_no_head_takes_the_name_of_a_field_that_all_detectors_give(self) -> None:
+        with pytest.raises(ValueError, match="other names than boxes, scores, labels, got 'scores'"):
+            heads([0.0, 1.0], [0.0] * 4, fields={"scores": Ages()})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from ..instances import Instances
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class SliceBoxes:
         examined: ``(P,)`` bool, False for slices that were skipped because they show no body.
         shape: ``(Z, H, W)`` of the scan.
         scale: Network pixels per scan pixel, (x, y).
+        fields: What else the network says of each box, arrays of N rows by name, in pixels of the scan.
     """
 
     boxes: np.ndarray
@@ -31,6 +34,7 @@ class SliceBoxes:
     examined: np.ndarray
     shape: tuple[int, int, int]
     scale: tuple[float, float]
+    fields: Instances[np.ndarray] = field(default_factory=dict)
 
     def solid(self) -> np.ndarray:
         """The boxes as ``(N, 6)`` ``x1, y1, z1, x2, y2, z2`` canonical edges, one lattice slice thick each."""
@@ -59,6 +63,7 @@ class Lesion:
         key: Lattice slice of the best score.
         key_box: ``(4,)`` float64, the best-scored slice box.
         members: Rows in the `SliceBoxes`, rising.
+        fields: What else the network says of the best box, by name.
     """
 
     box: np.ndarray
@@ -66,3 +71,4 @@ class Lesion:
     key: int
     key_box: np.ndarray
     members: tuple[int, ...]
+    fields: Instances[np.ndarray] = field(default_factory=dict)

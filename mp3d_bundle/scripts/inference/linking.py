@@ -4,7 +4,8 @@ Going through the lattice slices from the feet up, a box continues the lesion wh
 most, best overlaps first, if the overlap is at least ``min_iou`` and the lesion was seen at most
 ``max_gap`` slices before the slice below. Every other box begins a lesion.
 
-The score of a lesion is that of its best box (the largest of several), which also bounds it in the plane;
+The score of a lesion is that of its best box (the largest of several), which also bounds it in the plane and gives
+it its further fields;
 along z it reaches from the first to the last of its boxes. Boxes that are linked may score low
 (`VolumeDetector.score_threshold`), what is reported as a lesion has to score high (``score_threshold``
 here): so the faint ends of a lesion count towards its extent, and faint boxes of their own do not.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..boxes import pairwise_iou
+from ..instances import select
 from .detections import Lesion, SliceBoxes
 
 
@@ -76,4 +78,5 @@ def _lesion(found: SliceBoxes, solid: np.ndarray, chain: list[int]) -> Lesion:
         key=int(found.slices[best]),
         key_box=key,
         members=tuple(chain),
+        fields=select(found.fields, best),
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..instances import select
 from .detections import Lesion, SliceBoxes
 from .scan import ScanLike
 
@@ -94,6 +95,7 @@ def describe_detections(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Les
             "lesion": lesion_of.get(row),
             "box_voxel": _numbers(stored[row]),
             "box_lps_mm": _numbers(lps[row]),
+            **_fields(select(found.fields, row)),
         }
         for row in range(len(solid))
     ]
@@ -134,6 +136,7 @@ def describe_lesions(
                 "key_slice": stored_slice(scan, found, lesion.key),
                 "key_point_lps_mm": _numbers(key[0]),
                 "num_slices": len({int(found.slices[row]) for row in lesion.members}),
+                **_fields(lesion.fields),
             }
         )
     return entries
@@ -143,6 +146,13 @@ def _axes(width: float, height: float) -> dict[str, float]:
     """Long and short axis as far as a box tells them: its longer and its shorter side in the key slice, in mm."""
     short, long = _numbers(sorted((width, height)))
     return {"long_axis_estimate_mm": long, "short_axis_estimate_mm": short}
+
+
+def _fields(fields: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """What else a network says of a box: numbers, and lists of them; no entry at all where it says no more."""
+    arrays = {name: np.asarray(values) for name, values in fields.items()}
+    plain = {name: (np.round(v, 6) + 0.0 if v.dtype.kind == "f" else v).tolist() for name, v in arrays.items()}
+    return {"fields": plain} if plain else {}
 
 
 def _probability(score: float, calibration: Mapping[str, Sequence[float]] | None) -> dict[str, float]:

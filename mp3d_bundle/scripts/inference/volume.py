@@ -12,12 +12,13 @@ from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 from tqdm import tqdm
 
-from ..boxes import clip, scale
+from ..boxes import Affine
+from ..instances import Instances, cat, clip, further, move, select, to_arrays
 from .detections import SliceBoxes
 from .scan import ScanLike
 from .slabs import Intensity, ScanSlabs, SlabCutter
 
-Network = Callable[[torch.Tensor], list[dict[str, torch.Tensor]]]
+Network = Callable[[torch.Tensor], list[Instances[torch.Tensor]]]
 
 
 @dataclass
@@ -54,14 +55,14 @@ class VolumeDetector(Inferer):
 
         Args:
             inputs: The scan.
-            network: Slabs ``(B, D, h, w)`` to B dicts ``boxes`` ``(M, 4)`` in slab pixels and ``scores``
-                ``(M,)``; put into evaluation mode for the call. A module's parameters tell the device.
+            network: Slabs ``(B, D, h, w)`` to B dicts ``boxes`` ``(M, 4)`` in slab pixels, ``scores`` ``(M,)`` and any
+                further fields; put into evaluation mode for the call. A module's parameters tell the device.
             args: Passed on to the network.
             kwargs: Passed on to the network.
 
         Raises:
             ValueError: If the network reads another number of slices than slabs are cut with.
-            FloatingPointError: If a score or a box is not finite.
+            FloatingPointError: If a score, a box or a further field is not finite.
         """
         _check_slices(network, self.cutter.num_slices)
         slabs = self.cutter(inputs.hu, inputs.spacing)
@@ -85,22 +86,20 @@ class VolumeDetector(Inferer):
     def _bar(self, total: int) -> tqdm:
         return tqdm(total=total, desc="slices", unit="slice", disable=not self.progress, leave=True)
 
-    def _in_scan_pixels(
-        self, output: dict[str, torch.Tensor], slabs: ScanSlabs, at: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes ``(M, 4)`` in pixels of the scan and scores ``(M,)`` of one slab."""
-        boxes = output["boxes"].detach().to("cpu", torch.float64).numpy().reshape(-1, 4)
-        scores = output["scores"].detach().to("cpu", torch.float64).numpy().reshape(-1)
-        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise FloatingPointError(
-                f"Expected finite boxes and scores, the network gave NaN or infinity for lattice slice {at} "
-                "(damaged weights, or values too large for float16?)."
-            )
+    def _in_scan_pixels(self, output: Instances[torch.Tensor], slabs: ScanSlabs, at: int) -> Instances[np.ndarray]:
+        """The instances of one slab in pixels of the scan, without their labels."""
+        found = to_arrays({name: values for name, values in output.items() if name != "labels"})
+        found = {**found, "boxes": found["boxes"].reshape(-1, 4), "scores": found["scores"].reshape(-1)}
+        for name, values in found.items():
+            if not np.isfinite(values).all():
+                raise FloatingPointError(
+                    f"Expected finite {name}, the network gave NaN or infinity for lattice slice {at} "
+                    "(damaged weights, or values too large for float16?)."
+                )
         factor_x, factor_y = slabs.scale
-        boxes = clip(scale(boxes, 1 / factor_x, 1 / factor_y), slabs.shape[1], slabs.shape[2])
-        sides = boxes[:, 2:] - boxes[:, :2]
-        keep = (scores >= self.score_threshold) & (sides > 0).all(axis=1)
-        return boxes[keep], scores[keep]
+        found = clip(move(found, Affine(1 / factor_x, 1 / factor_y)), slabs.shape[1], slabs.shape[2])
+        sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
+        return select(found, (found["scores"] >= self.score_threshold) & (sides > 0).all(axis=1))
 
 
 def _check_slices(network: Any, num_slices: int) -> None:
@@ -114,15 +113,16 @@ def _device(network: Any) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _gather(slabs: ScanSlabs, due: Sequence[int], found: Sequence[tuple[np.ndarray, np.ndarray]]) -> SliceBoxes:
-    counts = [len(scores) for _, scores in found]
+def _gather(slabs: ScanSlabs, due: Sequence[int], found: Sequence[Instances[np.ndarray]]) -> SliceBoxes:
+    joined = cat(found or [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0)}])
     return SliceBoxes(
-        boxes=np.concatenate([boxes for boxes, _ in found] or [np.zeros((0, 4))]),
-        scores=np.concatenate([scores for _, scores in found] or [np.zeros(0)]),
-        slices=np.repeat(np.asarray(due, dtype=np.int64), counts),
+        boxes=joined["boxes"],
+        scores=joined["scores"],
+        slices=np.repeat(np.asarray(due, dtype=np.int64), [len(one["scores"]) for one in found]),
         positions=slabs.positions,
         thickness=slabs.thickness,
         examined=slabs.examined,
         shape=slabs.shape,
         scale=slabs.scale,
+        fields=further(joined),
     )

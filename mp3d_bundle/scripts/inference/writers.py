@@ -89,7 +89,10 @@ class ResultWriter:
             files["detections.json"] = strict_json({**head, "detections": describe_detections(scan, found, lesions)})
         if "csv" in self.outputs:
             files["lesions.csv"] = _csv(
-                entries, " ".join(notices_of(self.model)), calibrated=bool(self.model.get("calibration"))
+                entries,
+                " ".join(notices_of(self.model)),
+                calibrated=bool(self.model.get("calibration")),
+                fields=[name for name, values in found.fields.items() if values.ndim == 1],
             )
         if "overlays" in self.outputs:
             files.update(self._pictures(scan, found, lesions, entries))
@@ -118,8 +121,11 @@ class ResultWriter:
         return files
 
 
-def _csv(entries: Sequence[Mapping[str, Any]], notice: str, *, calibrated: bool) -> bytes:
-    """One row per lesion; the notice stands in a column of its own, so that every reader can read the rest."""
+def _csv(entries: Sequence[Mapping[str, Any]], notice: str, *, calibrated: bool, fields: Sequence[str]) -> bytes:
+    """One row per lesion; the notice stands in a column of its own, so that every reader can read the rest.
+
+    Fields of one number a lesion are columns behind it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     voxel = [f"{axis}{end}" for end in _CORNERS for axis in "ijk"]
@@ -128,7 +134,8 @@ def _csv(entries: Sequence[Mapping[str, Any]], notice: str, *, calibrated: bool)
     # Weights without a calibration give no probabilities; the header depends on the weights, not on what was found.
     probability = ["probability"] if calibrated else []
     axes = ["long_axis_estimate_mm", "short_axis_estimate_mm"]
-    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *axes, "key_slice", "num_slices", "notice"])
+    last = ["key_slice", "num_slices", "notice", *fields]
+    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *axes, *last])
     for entry in entries:
         writer.writerow(
             [
@@ -142,6 +149,7 @@ def _csv(entries: Sequence[Mapping[str, Any]], notice: str, *, calibrated: bool)
                 entry["key_slice"],
                 entry["num_slices"],
                 notice,
+                *(entry["fields"][name] for name in fields),
             ]
         )
     return text.getvalue().encode()

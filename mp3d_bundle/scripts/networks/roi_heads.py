@@ -13,7 +13,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import batched_nms, box_iou, roi_align
 
 from ..boxes import clip
-from ..instances import Instances, cat, num_instances, select, to
+from ..instances import STANDARD, Instances, cat, num_instances, select, to
 from .anchors import BoxCoder, Matching, Sampling, at_least_float32
 from .batching import Detections, Targets, check_finite
 
@@ -153,6 +153,9 @@ class RoIHeads(nn.Module):
         limits: Which boxes are reported in evaluation.
         fields: Further heads by the name of the field that each gives. They learn from the sampled proposals that
             belong to a lesion, and see the detections in evaluation.
+
+    Raises:
+        ValueError: If a further head has the name of a field that every detector gives.
     """
 
     smooth_l1_beta = 1.0
@@ -169,6 +172,8 @@ class RoIHeads(nn.Module):
         fields: Mapping[str, FieldHead] | None = None,
     ) -> None:
         super().__init__()
+        for name in set(fields or ()) & set(STANDARD):
+            raise ValueError(f"Expected further heads of other names than {', '.join(STANDARD)}, got {name!r}.")
         self.pool = pool
         self.box_head = box_head
         self.predictor = predictor
@@ -260,6 +265,7 @@ class RoIHeads(nn.Module):
             "loss_box_reg": box / count,
         }
 
+    @torch.no_grad()
     def _with_fields(self, found: Detections, vectors: Sequence[Tensor], features: Sequence[Tensor]) -> Detections:
         """The detections with the fields of further heads in place of the rows of their proposals."""
         rows = [one.pop("proposals") for one in found]

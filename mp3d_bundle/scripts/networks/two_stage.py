@@ -60,12 +60,11 @@ class FasterRCNN(nn.Module):
         if not self.training:
             return detect_by_size(self._detect, slabs)
         images = pad_slabs(slabs)
-        targets = check_targets(
-            targets, len(images.image_sizes), self.roi_heads.predictor.num_classes, self.roi_heads.reads
-        )
+        heads = self.roi_heads
+        targets = check_targets(targets, len(images.image_sizes), heads.predictor.num_classes, heads.reads)
         first, second = self.features(images.tensors)
         proposals, rpn_losses = self.rpn(first, images.image_sizes, [target["boxes"] for target in targets])
-        _, roi_losses = self.roi_heads(second, proposals, images.image_sizes, targets)
+        _, roi_losses = heads(second, proposals, images.image_sizes, targets)
         return {**rpn_losses, **roi_losses}
 
     def _detect(self, images: ImageList) -> Detections:

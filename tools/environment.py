@@ -199,7 +199,9 @@ def install(needed_gib: float) -> None:
         if cache is not None:
             check_space(cache, needed_gib, "uv's cache of downloads")
         say("Installing the locked packages (the first time about 3.5 GB to download, later from a cache)")
-        done, _ = run("-m", "uv", "pip", "sync", "--python", str(ENVIRONMENT_PYTHON), "--require-hashes", str(LOCK))
+        # Compiled once here: where Python may write no bytecode, each command would compile all of it again.
+        sync = ("-m", "uv", "pip", "sync", "--compile-bytecode", "--require-hashes")
+        done, _ = run(*sync, "--python", str(ENVIRONMENT_PYTHON), str(LOCK))
     if not done:
         say("uv did not manage; trying pip, which is slower.")
         done, output = run(*pip, "-r", str(LOCK), quiet=True)

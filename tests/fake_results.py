@@ -10,7 +10,7 @@ import numpy as np
 
 from scripts.data.scan import Scan
 from scripts.inference.detections import Lesion, SliceBoxes
-from scripts.inference.report import describe_lesions, describe_run
+from scripts.inference.report import calibration_of, describe_lesions, describe_run
 
 MODEL = {"name": "demo", "notice": "Synthetic weights.", "path": "/somewhere/demo.pt", "sha256": "ab" * 32}
 
@@ -72,7 +72,8 @@ def results_of(
         members = tuple(at for at, row in enumerate(rows) if row[3] == number)
         best = max(members, key=lambda at: found.scores[at])
         lesions.append(Lesion(np.array(box, float), score, int(found.slices[best]), found.boxes[best], members))
+    model = {**model, "calibration": calibration}
     head = describe_run(scan, found, model, {"score_threshold": 0.3})
-    entries = describe_lesions(scan, found, lesions, calibration=calibration)
+    entries = describe_lesions(scan, found, lesions, calibration=calibration_of(model))
     document = {**head, "timing_s": {"read": 0.1}, "lesions": entries}
     return Results(scan, found, lesions, document)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -20,11 +24,13 @@ from .data.scan_paths import ScanSource
 from .data.stored import shown
 from .engines.errors import SHOW_TRACEBACK
 from .inference.detections import Lesion, SliceBoxes
+from .inference.finished import are_finished
 from .inference.linking import link_boxes
 from .inference.report import cautions
 from .inference.volume import VolumeDetector
 from .inference.writers import ResultWriter
 from .networks import mp3d_fpn
+from .output_folder import check_output_folder
 from .weights import load_network
 
 logger = logging.getLogger(__name__)
@@ -134,9 +140,40 @@ def _reason(error: Exception, source: ScanSource) -> str:
     return reason if path in reason else f"{path}: {reason}"
 
 
+class Stopped(BaseException):
+    """A signal asked the process to stop; no error of a scan.
+
+    Attributes:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Raise `Stopped` where SIGTERM or SIGINT arrives, so that what is open is closed and removed on the way out."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise Stopped(number)
+
+    # Only the main thread of a program may say what signals do.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @dataclass
 class ScanRunner:
-    """Read, detect, link and write one scan after the other.
+    """Read, detect, link and write one scan after the other; what is finished already is not done again.
 
     Attributes:
         dataset: The scans to do.
@@ -144,6 +181,7 @@ class ScanRunner:
         weights: The network.
         writer: Writes the results of a scan.
         link: Slice boxes to lesions.
+        overwrite: Do finished scans again, and replace results of other scans, weights or settings.
         failures: Filled by `run`: each scan that could not be done, and why.
     """
 
@@ -152,8 +190,10 @@ class ScanRunner:
     weights: Weights
     writer: ResultWriter
     link: Callable[[SliceBoxes], list[Lesion]] = link_boxes
+    overwrite: bool = False
     failures: list[tuple[Path, str]] = field(default_factory=list)
     _told: set[str] = field(default_factory=set, init=False, repr=False)
+    _done: int = field(default=0, init=False, repr=False)
 
     def run(self) -> list[tuple[Path, str]]:
         """Do all scans; one that fails is noted and the next one is done.
@@ -162,16 +202,22 @@ class ScanRunner:
             ``failures``.
 
         Raises:
-            OSError: If there are no weights.
+            OSError: If there are no weights, or nothing can be written into the output folder.
             ValueError: If the weights cannot be used.
         """
-        self.failures = []
+        self.failures, self._done = [], 0
+        output = Path(self.writer.output_dir)
+        check_output_folder(output)
         network = self.weights.load()
         total = len(self.dataset)
         for number in range(total):
             source = self.dataset[number]
             try:
+                # A new one would hide that the results of earlier scans are lost.
+                if self._done and not output.is_dir():
+                    raise FileNotFoundError(f"The output folder {output} has been removed.")
                 self._one(source, network)
+                self._done += 1
             # Files of all kinds come from scanners and archives: one that is odd in a way nobody thought of stops no
             # other either.
             except Exception as error:
@@ -195,7 +241,17 @@ class ScanRunner:
                 "Expected a scan, got none: give --input PATH (a file, DICOM folder or zip, a folder or list of them)."
             )
         try:
-            failures = self.run()
+            with stopped_by_signals():
+                failures = self.run()
+        except Stopped as stop:
+            logger.error(
+                "Stopped by %s: %d of %d scans are done. Run the same command again to do the others; finished ones "
+                "are skipped.",
+                *(stop, self._done, total),
+            )
+            for _, reason in self.failures:
+                logger.error("Failed: %s", reason)
+            sys.exit(128 + stop.number)
         except (OSError, ValueError) as error:
             sys.exit(str(error))
         if failures:
@@ -216,20 +272,27 @@ class ScanRunner:
             logger.warning("%s", line)
 
     def _find(self, source: ScanSource, scan: Scan, network: nn.Module, start: float) -> None:
+        folder = self.writer.folder(source.name)
+        made = self.writer.made(scan, detector=self.inferer, linking=self.link)
+        if not self.overwrite and are_finished(folder, made):
+            logger.info("%s: skipped, its results are in %s.", shown(source.path), shown(folder))
+            return
         ready = time.perf_counter()
         found = self.inferer(scan, network)
+        detected = time.perf_counter()
         lesions = self.link(found)
-        done = time.perf_counter()
+        linked = time.perf_counter()
         for note in cautions(scan, found):
             logger.warning("%s: %s", shown(source.path), note)
-        timing = {"read": round(ready - start, 2), "detect": round(done - ready, 2)}
-        folder = self.writer(scan, found, lesions, name=source.name, timing=timing)
+        spent = {"read": ready - start, "detect": detected - ready, "link": linked - detected}
+        timing = {stage: round(seconds, 2) for stage, seconds in spent.items()}
+        if self._done and not Path(self.writer.output_dir).is_dir():
+            raise FileNotFoundError(f"The output folder {self.writer.output_dir} has been removed.")
+        self.writer(scan, found, lesions, name=source.name, timing=timing, made=made)
+        end = time.perf_counter()
         logger.info(
-            "%s: %d lesions, linked from the boxes of %d slices out of %d examined, %.1f s; results in %s",
-            shown(source.path),
-            len(lesions),
-            len(set(found.slices.tolist())),
-            int(found.examined.sum()),
-            time.perf_counter() - start,
-            shown(folder),
+            "%s: %d lesions, linked from the boxes of %d slices out of %d examined, %.1f s, %.1f s of them to write "
+            "the results; they are in %s",
+            *(shown(source.path), len(lesions), len(set(found.slices.tolist())), int(found.examined.sum())),
+            *(end - start, end - linked, shown(folder)),
         )

@@ -122,7 +122,7 @@ def test_report_holds_each_lesion(results: Results, files: dict[str, bytes]) -> 
 
 def test_calibrated_score_is_a_certainty_in_percent(results: Results) -> None:
     calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
-    content = write(results_of(results.scan, BOXES, SCORES, calibration))["lesions_sr.dcm"]
+    content = write(results_of(results.scan, BOXES, SCORES, calibration, model={}))["lesions_sr.dcm"]
     groups = report_of(content).content.get_volumetric_roi_measurement_groups()
     for group, score in zip(groups, SCORES, strict=False):
         (certainty,) = group.get_measurements(name=codes.DCM.CertaintyOfFinding)

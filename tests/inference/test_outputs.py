@@ -16,6 +16,7 @@ from fake_results import results_of
 from fake_scans import ball_scan, scan_of
 from scripts.data.scan import read_scan
 from scripts.inference.outputs import FILES, OUTPUTS, bundle_version, choose_outputs
+from scripts.inference.storing import RECORD
 from scripts.inference.writers import ResultWriter
 
 CONFIG = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs" / "inference.json"
@@ -40,7 +41,10 @@ def writer(output_dir: Path, **changes: Any) -> ResultWriter:
 
 
 def files_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*") if path.is_file()}
+    """Names of all files but the record, which is there whatever is written."""
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert RECORD in names
+    return names - {RECORD}
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from fake_scans import BlobDetector, ball_scan, scan_of
 from scripts.data.intensity import IntensityWindow
 from scripts.data.slab import resample_z
 from scripts.inference.linking import link_boxes
-from scripts.inference.report import cautions, describe_lesions
+from scripts.inference.report import calibration_of, cautions, describe_lesions, no_probability
 from scripts.inference.slabs import PlaneScale, SlabCutter
 from scripts.inference.volume import VolumeDetector
 from scripts.inference.writers import ResultWriter
@@ -31,6 +32,30 @@ def test_probability_stands_beside_the_score_of_calibrated_weights(tmp_path: Pat
         ResultWriter(tmp_path, model)(scan, found, lesions)
         with (tmp_path / "lesions.csv").open(newline="") as file:
             assert next(csv.reader(file))[1:3] == columns
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "reason"),
+    [
+        ({}, {}, "no calibration"),
+        ({"calibration": CALIBRATION}, {"pixel_spacing_mm": None}, None),
+        ({"calibration": CALIBRATION, "notice": ""}, {}, None),
+        ({"calibration": CALIBRATION, "notice": "Finds no real lesions."}, {}, "notice of their own"),
+        ({"calibration": CALIBRATION, "inference": {"pixel_spacing": 1.6}}, {"pixel_spacing_mm": 1.6}, None),
+        (
+            {"calibration": CALIBRATION, "inference": {"pixel_spacing": 1.6}},
+            {"pixel_spacing_mm": 0.8},
+            "this run used 0.8",
+        ),
+        ({"calibration": CALIBRATION}, {"pixel_spacing_mm": 0.8}, "this run used 0.8"),
+    ],
+)
+def test_probabilities_are_given_only_where_the_calibration_holds(
+    model: dict[str, Any], settings: dict[str, Any], reason: str | None
+) -> None:
+    said = no_probability(model, settings)
+    assert said is None if reason is None else reason in str(said)
+    assert calibration_of(model, settings) == (CALIBRATION if reason is None else None)
 
 
 @pytest.mark.parametrize(("spacing", "said"), [((0.7, 2.5), True), ((2.5, 0.7), True), ((0.9, 1.0), False)])

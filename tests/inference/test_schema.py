@@ -34,7 +34,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     scan = read_scan(folder / "scan.nii.gz")
     results = results_of(scan, [(24, 10, 4, 37, 23, 9), (5, 6, 1, 9, 12, 2)], (0.9, 0.4))
     settings = {"score_threshold": 0.3, "precision": "float32", "pixel_spacing_mm": None}
-    ResultWriter(folder, {**MODEL, "calibration": CALIBRATION}, settings)(*results.arguments[:3], timing={"read": 0.1})
+    ResultWriter(folder, {**MODEL, "notice": None, "calibration": CALIBRATION}, settings)(
+        *results.arguments[:3], timing={"read": 0.1}
+    )
     return json.loads((folder / "lesions.json").read_text())
 
 
@@ -47,8 +49,19 @@ def test_schema_is_one_and_has_the_version_that_is_written() -> None:
 def test_written_file_is_valid(written: dict[str, Any]) -> None:
     VALIDATOR.validate(written)
     assert [entry["probability"] for entry in written["lesions"]] == [0.45, 0.2]
-    del written["lesions"][0]["probability"]
-    VALIDATOR.validate(written)
+    assert written["model"]["no_probability"] is None
+
+
+def test_file_without_probabilities_says_why_and_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii"
+    path.write_bytes(b"the scan")
+    arguments = results_of(scan_of(ball_scan(), path=path), [(24, 10, 4, 37, 23, 9)], (0.9,)).arguments[:3]
+    for model, reason in (({}, "no calibration"), ({**MODEL, "calibration": CALIBRATION}, "notice of their own")):
+        ResultWriter(tmp_path, model)(*arguments)
+        content = json.loads((tmp_path / "lesions.json").read_text())
+        VALIDATOR.validate(content)
+        assert "probability" not in content["lesions"][0]
+        assert reason in content["model"]["no_probability"]
 
 
 def test_file_without_lesions_or_weights_is_valid(tmp_path: Path) -> None:
@@ -62,6 +75,7 @@ def test_file_without_lesions_or_weights_is_valid(tmp_path: Path) -> None:
     "spoil",
     [
         lambda content: content.pop("notices"),
+        lambda content: content["model"].pop("no_probability"),
         lambda content: content.update(notices=[]),
         lambda content: content.update(schema_version="2.0"),
         lambda content: content.update(remark="?"),

@@ -93,7 +93,7 @@ def test_axes_are_a_rotation_where_a_header_rounds() -> None:
 
 def test_probability_is_a_measurement_where_there_is_one() -> None:
     calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
-    (node,) = written(results_of(scan_of(ball_scan()), BOXES[:1], (0.9,), calibration))["markups"]
+    (node,) = written(results_of(scan_of(ball_scan()), BOXES[:1], (0.9,), calibration, model={}))["markups"]
     assert {one["name"]: one["value"] for one in node["measurements"]} == {"score": 0.9, "probability": 0.45}
 
 

@@ -114,9 +114,14 @@ def test_every_file_says_what_it_is_from(tmp_path: Path) -> None:
     folder = writer(scan, found, lesions, timing={"read": 0.1})
     for name in ("lesions.json", "detections.json"):
         head = read(folder / name)
-        assert head["schema_version"] == "1.0"
+        assert head["schema_version"] == "1.1"
         assert head["notices"] == ["Not a medical device. For research use only.", "Synthetic weights."]
-        assert head["model"] == {"name": "demo", "weights": "demo.pt", "sha256": "0" * 64}
+        assert head["model"] == {
+            "name": "demo",
+            "weights": "demo.pt",
+            "sha256": "0" * 64,
+            "no_probability": "The weights have no calibration.",
+        }
         assert head["input"]["name"] == "scan.nii"
         assert head["input"]["sha256"] == hashlib.sha256(b"the scan").hexdigest()
         assert head["settings"]["score_threshold"] == 0.5
@@ -164,17 +169,18 @@ def test_no_lesion_is_a_result_too(tmp_path: Path) -> None:
     assert not list(folder.rglob("*.png"))
 
 
-@pytest.mark.parametrize("calibration", [{}, {"calibration": {"scores": [0, 1], "probabilities": [0, 1]}}])
-def test_the_table_has_the_same_columns_with_and_without_lesions(
-    tmp_path: Path, calibration: dict[str, object]
-) -> None:
+CALIBRATED = {"calibration": {"scores": [0, 1], "probabilities": [0, 1]}, "notice": None}
+
+
+@pytest.mark.parametrize("changes", [{}, CALIBRATED, {**CALIBRATED, "notice": "Finds no real lesions."}])
+def test_the_table_has_the_same_columns_with_and_without_lesions(tmp_path: Path, changes: dict[str, object]) -> None:
     headers = set()
     for name, hu in (("none", np.full((3, 20, 20), -1000, dtype=np.int16)), ("one", ball_scan())):
         scan = scan_of(hu)
-        folder = ResultWriter(tmp_path, {**MODEL, **calibration})(scan, *found_in(scan), name=name)
+        folder = ResultWriter(tmp_path, {**MODEL, **changes})(scan, *found_in(scan), name=name)
         headers.add((folder / "lesions.csv").read_text().splitlines()[0])
     (header,) = headers
-    assert ("probability" in header) == bool(calibration)
+    assert ("probability" in header) == (changes is CALIBRATED)
 
 
 def test_pictures_are_limited_and_old_ones_go(tmp_path: Path) -> None:

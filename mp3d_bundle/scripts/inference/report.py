@@ -18,7 +18,7 @@ from ..instances import select
 from .detections import Lesion, SliceBoxes
 from .scan import ScanLike
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 NOTICE = "Not a medical device. For research use only."
 _FRAMES = {
     "box_voxel": "i1, j1, k1, i2, j2, k2 in the stored array, i the fastest axis; voxel i covers [i, i + 1)",
@@ -52,12 +52,17 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def describe_input(scan: ScanLike) -> dict[str, Any]:
-    """Name, hash and geometry of a scan. Of its path only the last part is told: folders may name a patient."""
+def describe_input(scan: ScanLike, sha256: str | None = None) -> dict[str, Any]:
+    """Name, hash and geometry of a scan. Of its path only the last part is told: folders may name a patient.
+
+    Args:
+        scan: The scan.
+        sha256: Hash of its files if it is known already.
+    """
     stored_affine = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
     return {
         "name": shown_name(scan),
-        "sha256": hash_files(scan.files),
+        "sha256": sha256 or hash_files(scan.files),
         "files": len(scan.files),
         "shape": list(scan.stored_shape),
         "spacing_mm": _numbers(np.linalg.norm(stored_affine[:3, :3], axis=0)),
@@ -161,21 +166,55 @@ def _probability(score: float, calibration: Mapping[str, Sequence[float]] | None
     return {"probability": round(float(np.interp(score, calibration["scores"], calibration["probabilities"])), 4)}
 
 
+def no_probability(model: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> str | None:
+    """Why lesions carry no probability, in one sentence; None where they carry one.
+
+    A calibration holds for images like those it was measured on, shown to the network at the same scale. Weights with
+    a notice of their own say that this is not so: a number near 100 % next to "finds no real lesions" would be believed
+    before the notice. Every output asks here.
+
+    Args:
+        model: ``calibration``, ``notice`` and ``inference`` of the weights.
+        settings: How the detector was set; ``pixel_spacing_mm`` counts if it is there.
+    """
+    if not model.get("calibration"):
+        return "The weights have no calibration."
+    if model.get("notice"):
+        return "The weights have a notice of their own: their calibration does not hold for other images."
+    wanted = (model.get("inference") or {}).get("pixel_spacing")
+    used = (settings or {}).get("pixel_spacing_mm", wanted)
+    if used != wanted:
+        return f"The calibration was measured at pixel_spacing {wanted}, this run used {used}."
+    return None
+
+
+def calibration_of(
+    model: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> Mapping[str, Sequence[float]] | None:
+    """The calibration of the weights where it holds, else None; see `no_probability`."""
+    return None if no_probability(model, settings) else model["calibration"]
+
+
 def notices_of(model: Mapping[str, Any]) -> list[str]:
     """What every output must say: that it is no medical device, and what the weights' file has to say."""
     return [NOTICE, *([str(model["notice"])] if model.get("notice") else [])]
 
 
 def describe_run(
-    scan: ScanLike, found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[str, Any]
+    scan: ScanLike,
+    found: SliceBoxes,
+    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    sha256: str | None = None,
 ) -> dict[str, Any]:
     """The part that every file of results begins with.
 
     Args:
         scan: The scan.
         found: Its slice boxes.
-        model: ``name``, ``notice``, ``path`` and ``sha256`` of the weights.
+        model: ``name``, ``notice``, ``path``, ``sha256`` and ``calibration`` of the weights.
         settings: How the detector was set, plain values.
+        sha256: Hash of the scan's files if it is known already.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -184,8 +223,9 @@ def describe_run(
             "name": model.get("name"),
             "weights": Path(model["path"]).name if model.get("path") else None,
             "sha256": model.get("sha256"),
+            "no_probability": no_probability(model, settings),
         },
-        "input": {**describe_input(scan), "notes": [*scan.notes, *cautions(scan, found)]},
+        "input": {**describe_input(scan, sha256), "notes": [*scan.notes, *cautions(scan, found)]},
         "settings": {
             **settings,
             "pixel_scale": _numbers(found.scale, digits=6),

@@ -201,8 +201,6 @@ def _page_data(
     depth, height, width = scan.hu.shape
     middles = np.column_stack([np.full(depth, width / 2), np.full(depth, height / 2), np.arange(depth) + 0.5])
     stored = scan.boxes_to_stored(np.concatenate([middles, middles], axis=1))[:, scan.slice_axis]
-    # Beside "finds no real lesions", a probability near one would be read as the contrary.
-    own_notice = len(document["notices"]) - 1
     return {
         "shape": [depth, height, width],
         "spacing": [round(edge, 6) for edge in scan.spacing],
@@ -215,7 +213,7 @@ def _page_data(
         "thickness": found.thickness,
         "threshold": document["settings"].get("score_threshold"),
         "lesions": [
-            _lesion_data(scan.hu, found, lesion, entry, shows_probability=own_notice == 0)
+            _lesion_data(scan.hu, found, lesion, entry)
             for lesion, entry in zip(lesions, document["lesions"], strict=True)
         ],
         "caution": " ".join(cautions(scan, found)),
@@ -223,16 +221,14 @@ def _page_data(
     }
 
 
-def _lesion_data(
-    hu: np.ndarray, found: SliceBoxes, lesion: Lesion, entry: Mapping[str, Any], *, shows_probability: bool
-) -> dict[str, Any]:
+def _lesion_data(hu: np.ndarray, found: SliceBoxes, lesion: Lesion, entry: Mapping[str, Any]) -> dict[str, Any]:
     key = found.nearest_slice(lesion.key)
     rows = list(lesion.members)
     members = np.column_stack([found.positions[found.slices[rows]], found.boxes[rows], found.scores[rows]])
     return {
         "number": entry["lesion"],
         "score": entry["score"],
-        "probability": entry.get("probability") if shows_probability else None,
+        "probability": entry.get("probability"),
         "size": entry["size_mm"],
         "box": np.round(lesion.box, 2).tolist(),
         "key": key,

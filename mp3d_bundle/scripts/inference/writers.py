@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +13,20 @@ import cv2
 import numpy as np
 
 from .detections import Lesion, SliceBoxes
-from .outputs import FILES, Output, strict_json
+from .finished import describe_part, describe_source
+from .outputs import Output, strict_json
 from .pictures import lesion_picture, slice_picture
-from .report import describe_detections, describe_lesions, describe_run, notices_of, shown_name, stored_slice
+from .report import (
+    calibration_of,
+    describe_detections,
+    describe_lesions,
+    describe_run,
+    notices_of,
+    shown_name,
+    stored_slice,
+)
 from .scan import ScanLike
+from .storing import store
 
 _CORNERS = ("1", "2")
 
@@ -29,7 +37,7 @@ class ResultWriter:
 
     Into the folder of each scan go ``lesions.json`` (lesions in 3D), ``detections.json`` (every slice box),
     ``lesions.csv`` and, in ``overlays/``, a picture of the key slice of each of the best lesions, as far as
-    ``outputs`` names them, and what ``extra`` makes.
+    ``outputs`` names them, what ``extra`` makes, and the record of all these, ``finished.json``.
 
     Attributes:
         output_dir: Folder for the results; made when needed.
@@ -49,6 +57,41 @@ class ResultWriter:
     outputs: Sequence[str] = ("json", "csv", "overlays")
     extra: Mapping[str, Output] = field(default_factory=dict)
 
+    def folder(self, name: str) -> Path:
+        """The folder for the results of a scan.
+
+        Args:
+            name: Folder below ``output_dir``; empty for ``output_dir`` itself.
+
+        Raises:
+            ValueError: If ``name`` leads out of ``output_dir``.
+        """
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"Expected a folder inside {self.output_dir} for results, got {name!r}.")
+        return Path(self.output_dir) / name
+
+    def made(self, scan: ScanLike, **parts: Any) -> dict[str, Any]:
+        """What the results of a scan are made from and with, plain values, for the record.
+
+        Args:
+            scan: The scan; its files and voxels are hashed.
+            parts: What takes part in the making besides, such as the detector.
+        """
+        return {
+            "source": describe_source(scan),
+            "weights_sha256": self.model.get("sha256"),
+            "settings": describe_part(self.settings),
+            "results": describe_part(
+                {
+                    "outputs": sorted(self.outputs),
+                    "overlays": self.overlays,
+                    "slice_overlays": self.slice_overlays,
+                    "extra": self.extra,
+                }
+            ),
+            **{name: describe_part(part) for name, part in parts.items()},
+        }
+
     def __call__(
         self,
         scan: ScanLike,
@@ -57,6 +100,7 @@ class ResultWriter:
         *,
         name: str = "",
         timing: Mapping[str, float] | None = None,
+        made: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the results of one scan; files of an earlier run in the same place are replaced.
 
@@ -65,7 +109,8 @@ class ResultWriter:
             found: Its slice boxes.
             lesions: Its lesions, best first.
             name: Folder below ``output_dir``; empty for ``output_dir`` itself.
-            timing: Seconds by stage.
+            timing: Seconds by stage; writing comes after.
+            made: For the record, see `made`; without it the detector is not described.
 
         Returns:
             The folder.
@@ -74,14 +119,12 @@ class ResultWriter:
             ValueError: If ``name`` leads out of ``output_dir``.
             OSError: If a file cannot be written; nothing of the new results is left then.
         """
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(
-                f"Expected a folder inside {self.output_dir} for the results of {scan.path}, got {name!r}."
-            )
-        folder = Path(self.output_dir) / name
-        head = describe_run(scan, found, self.model, self.settings)
+        folder = self.folder(name)
+        made = self.made(scan) if made is None else made
+        head = describe_run(scan, found, self.model, self.settings, made["source"]["sha256"])
         head["timing_s"] = dict(timing or {})
-        entries = describe_lesions(scan, found, lesions, calibration=self.model.get("calibration"))
+        calibration = calibration_of(self.model, self.settings)
+        entries = describe_lesions(scan, found, lesions, calibration=calibration)
         document = {**head, "lesions": entries}
         files: dict[str, bytes] = {}
         if "json" in self.outputs:
@@ -91,14 +134,14 @@ class ResultWriter:
             files["lesions.csv"] = _csv(
                 entries,
                 " ".join(notices_of(self.model)),
-                calibrated=bool(self.model.get("calibration")),
+                calibrated=calibration is not None,
                 fields=[name for name, values in found.fields.items() if values.ndim == 1],
             )
         if "overlays" in self.outputs:
             files.update(self._pictures(scan, found, lesions, entries))
         for make in self.extra.values():
             files.update(make(scan, found, lesions, document))
-        _write_all(folder, files)
+        store(folder, files, {"notices": notices_of(self.model), "made": made})
         return folder
 
     def _pictures(
@@ -161,25 +204,3 @@ def _png(picture: np.ndarray) -> bytes:
     if not done:
         raise OSError(f"Could not encode a picture of shape {picture.shape} as PNG.")
     return content.tobytes()
-
-
-def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files under a temporary folder and then move them into place, so that a full disk leaves nothing new."""
-    part = folder / f".part-{os.getpid()}"
-    try:
-        for name, content in files.items():
-            target = part / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-        for old in (folder / "overlays").rglob("*.png"):
-            if old.name.startswith(("lesion_", "slice_")):
-                old.unlink()
-        for name in set(FILES) - set(files):
-            (folder / name).unlink(missing_ok=True)
-        for name in files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part / name, folder / name)
-    except OSError as error:
-        raise OSError(f"Could not write the results to {folder}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,6 +25,7 @@ from .inference.linking import link_boxes
 from .inference.report import cautions
 from .inference.volume import VolumeDetector
 from .inference.writers import ResultWriter
+from .interrupts import Stopped, stopped_by_signals
 from .networks import mp3d_fpn
 from .output_folder import check_output_folder
 from .weights import load_network
@@ -138,37 +135,6 @@ def _reason(error: Exception, source: ScanSource) -> str:
         reason = f"{type(error).__name__}: {reason}"
     reason = reason or type(error).__name__
     return reason if path in reason else f"{path}: {reason}"
-
-
-class Stopped(BaseException):
-    """A signal asked the process to stop; no error of a scan.
-
-    Attributes:
-        number: Of the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` where SIGTERM or SIGINT arrives, so that what is open is closed and removed on the way out."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped(number)
-
-    # Only the main thread of a program may say what signals do.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass

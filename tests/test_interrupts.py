@@ -1,0 +1,230 @@
+"""Inference of a list that is stopped or killed: nothing is half written, and the same command does the rest."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from fake_scans import BlobDetector, ball_scan
+from scripts.data.intensity import IntensityWindow
+from scripts.data.scan_paths import find_scans
+from scripts.data.slab import resample_z
+from scripts.inference.label_map import label_map
+from scripts.inference.slabs import SlabCutter
+from scripts.inference.slicer import slicer_markups
+from scripts.inference.storing import RECORD
+from scripts.inference.viewer import ReportWriter
+from scripts.inference.volume import VolumeDetector
+from scripts.inference.writers import ResultWriter
+from scripts.inferring import ScanRunner, Weights
+from scripts.interrupts import Stopped, stopped_by_signals
+
+BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scans with a ball each, at different places."""
+    folder = tmp_path_factory.mktemp("scans")
+    for number in range(3):
+        hu = ball_scan(centre_mm=(30.0, 16.0, 12.0 + 3 * number))
+        affine = np.diag([-1.0, -1.0, 2.5, 1.0])
+        nibabel.save(nibabel.Nifti1Image(hu.transpose(2, 1, 0), affine), folder / f"scan_{number}.nii")
+    return folder
+
+
+def runner(inputs: Path, output: Path, **changes: Any) -> ScanRunner:
+    detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
+    weights = Weights("nowhere.pt")
+    vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
+    extra = {"slicer": slicer_markups, "labelmap": label_map, "report": ReportWriter(threads=1)}
+    return ScanRunner(find_scans(inputs), detector, weights, ResultWriter(output, extra=extra), **changes)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Every file below a folder; of JSON what does not change from run to run."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content: Any = path.read_bytes()
+        if path.suffix == ".json":
+            content = json.loads(content)
+            content.pop("timing_s", None)
+        if path.name == RECORD:
+            content["files"] = sorted(content["files"])
+        found[str(path.relative_to(folder))] = content
+    return found
+
+
+def in_a_child(work: Callable[[], object], seconds: float) -> int:
+    """Run something in a copy of this process and kill it after some time, if it is not done by then; its status."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    timer = threading.Timer(seconds, os.kill, (child, signal.SIGKILL))
+    timer.start()
+    _, status = os.waitpid(child, 0)
+    timer.cancel()
+    return status
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_list_killed_at_random_ends_as_if_it_never_was(scans: Path, tmp_path: Path, kills: int) -> None:
+    start = time.perf_counter()
+    runner(scans, tmp_path / "whole").main()
+    whole = results(tmp_path / "whole")
+    longest = 1.2 * (time.perf_counter() - start)
+    choose, killed = random.Random(kills), 0
+    for number in range(kills):
+        output = tmp_path / f"out_{number // 5}"
+        killed += in_a_child(runner(scans, output).main, choose.uniform(0, longest)) == signal.SIGKILL
+        for lesions in output.rglob("lesions.json"):
+            # Where it lies, all of its scan's files do.
+            prefix = f"{lesions.parent.name}/"
+            expected = {name for name in whole if name.startswith(prefix) and not name.endswith(RECORD)}
+            assert expected <= {str(path.relative_to(output)) for path in output.rglob("*")}
+    for output in {tmp_path / f"out_{number // 5}" for number in range(kills)}:
+        runner(scans, output).main()
+        assert results(output) == whole
+    assert killed > kills // 4
+
+
+def test_the_signal_ends_the_work_and_says_how_to_resume(
+    scans: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        caplog.clear()
+        output = tmp_path / str(status)
+        run = runner(scans, output)
+        calls: list[int] = []
+
+        def stop_in_the_second_scan(*_: Any, calls: list[int] = calls, number: int = number) -> None:
+            calls.append(number)
+            # Twelve slices a scan, four to a call.
+            if len(calls) == 5:
+                os.kill(os.getpid(), number)
+
+        run.weights.load().register_forward_pre_hook(stop_in_the_second_scan)
+        with pytest.raises(SystemExit) as ended:
+            run.main()
+        assert ended.value.code == status
+        assert f"Stopped by {signal.Signals(number).name}: 1 of 3 scans are done." in caplog.text
+        assert "same command" in caplog.text
+        assert [path.parent.name for path in output.rglob("lesions.json")] == ["scan_0"]
+        assert not list(output.rglob(".part"))
+        with caplog.at_level(logging.INFO):
+            runner(scans, output).main()
+        assert caplog.text.count(": skipped, its results are in") == 1
+        assert len(list(output.rglob("lesions.json"))) == 3
+
+
+def test_signals_are_given_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(Stopped, match="SIGTERM"), stopped_by_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+    def elsewhere() -> None:
+        with stopped_by_signals():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    found: list[Any] = []
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [before[0]]
+
+
+def test_what_goes_wrong_in_the_middle_is_a_line_for_each_scan(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = shutil.copytree(scans, tmp_path / "in")
+    run = runner(inputs, tmp_path / "out")
+    (inputs / "scan_1.nii").unlink()
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "scan_2" in path.parts and path.name == "report.html":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    heading, absent, disk = str(ended.value.code).splitlines()
+    assert heading == "2 of 3 scans failed:"
+    assert re.search(r"nothing is at .*scan_1\.nii", absent)
+    assert re.search(r"scan_2.*Could not write the results to .*: No space left on device", disk)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan_0"]
+    monkeypatch.undo()
+    shutil.copy(scans / "scan_1.nii", inputs)
+    runner(inputs, tmp_path / "out").main()
+    assert len(list((tmp_path / "out").rglob(RECORD))) == 3
+
+
+@pytest.mark.parametrize("call", [4, 7])
+def test_an_output_folder_that_is_removed_is_not_made_anew(scans: Path, tmp_path: Path, call: int) -> None:
+    run = runner(scans, tmp_path / "out")
+    calls: list[int] = []
+
+    def remove(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == call:
+            shutil.rmtree(tmp_path / "out")
+
+    run.weights.load().register_forward_pre_hook(remove)
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    heading, *lines = str(ended.value.code).splitlines()
+    assert heading == f"{2 if call == 4 else 1} of 3 scans failed:"
+    assert all(f"The output folder {tmp_path / 'out'} has been removed." in line for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_the_work(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    run = runner(scans, tmp_path / "file" / "out")
+    with pytest.raises(SystemExit, match=r"^Expected a folder for the results at .*out, found a file at .*file\.$"):
+        run.main()
+    assert run.weights.load().seen.batches == []
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_143_and_resumes(scans: Path, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"),
+        *("--checkpoint", "models/demo.pt", "--input", str(scans), "--output_dir", str(tmp_path)),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=BUNDLE, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(tmp_path.rglob(RECORD)):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate()
+    assert process.returncode == 143, said
+    assert re.search(r"Stopped by SIGTERM: [12] of 3 scans are done\.", said), said
+    done = subprocess.run(command, cwd=BUNDLE, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "skipped" in done.stderr + done.stdout
+    assert len(list(tmp_path.rglob(RECORD))) == 3

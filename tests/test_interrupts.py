@@ -22,7 +22,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from fake_scans import BlobDetector, ball_scan
+from fake_scans import BlobDetector, Seen, ball_scan
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scan_paths import find_scans
 from scripts.data.slab import resample_z
@@ -207,7 +207,7 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_work(scans: Path,
     run = runner(scans, tmp_path / "file" / "out")
     with pytest.raises(SystemExit, match=r"^Expected a folder for the results at .*out, found a file at .*file\.$"):
         run.main()
-    assert run.weights.load().seen.batches == []
+    assert run.weights.load().seen == Seen()
 
 
 @pytest.mark.slow

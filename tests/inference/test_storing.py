@@ -20,7 +20,9 @@ OLD = {
     "overlays/lesion_001.png": b"old",
     "overlays/lesion_002.png": b"old",
 }
-NEW = dict.fromkeys(("lesions.json", "detections.json", "overlays/lesion_001.png", "report.html"), b"new")
+NEW: dict[str, bytes] = dict.fromkeys(
+    ("lesions.json", "detections.json", "overlays/lesion_001.png", "report.html"), b"new"
+)
 
 
 class Killed(BaseException):

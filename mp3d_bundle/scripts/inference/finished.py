@@ -31,7 +31,7 @@ def describe_source(scan: ScanLike) -> dict[str, Any]:
     """What is detected in: the hash of the files, and what was read from them, which options of reading change."""
     return {
         "sha256": hash_files(scan.files),
-        "voxels_crc32": f"{zlib.crc32(np.ascontiguousarray(scan.hu)):08x}",
+        "voxels_crc32": f"{zlib.crc32(np.ascontiguousarray(scan.hu).data):08x}",
         "index_to_lps_mm": [round(float(value), 6) for value in scan.affine.ravel()],
         "bundle_version": bundle_version(),
     }
@@ -122,8 +122,8 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     for said, keys in pairs:
         one, other = (functools.reduce(lambda node, key: (node or {}).get(key), keys, side) for side in (there, here))
         if one != other:
-            plain = isinstance(one, str) and isinstance(other, str)
-            return f"{said} ({one[:12]} there, {other[:12]} here)" if plain else said
+            told = isinstance(one, str) and isinstance(other, str)
+            return f"{said} ({str(one)[:12]} there, {str(other)[:12]} here)" if told else said
     return f"with other settings ({_first(there, here)})"
 
 

@@ -8,6 +8,7 @@ or not, until ``--weights`` names others.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import runpy
 import shutil
@@ -16,11 +17,18 @@ from pathlib import Path
 from typing import NoReturn
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "app"))
+from mp3d_label_guard import IMAGE_MEBIBYTES, LOCAL_HOSTS, checked_host, checked_origin  # noqa: E402
+
 ROOT = HERE.parents[1]
 BUNDLE = ROOT / "mp3d_bundle"
 # In the stock app a bundle is a detector if its folder says so.
 NAMES = {"mp3d": "mp3d_bundle", "monaibundle": "mp3d_fpn_ct_detection"}
 CODE = ("configs", "scripts", "docs", "LICENSE")
+# What stands in front of either app.
+GUARD = ("mp3d_label_guard.py", "mp3d_label_checks.py", "mp3d_label_web.py")
+# Addresses to listen on that no client asks for.
+ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 def stop(message: str) -> NoReturn:
@@ -38,6 +46,9 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--beside", action="append", default=[], help="another bundle's folder to serve beside")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to serve other machines as well")
     parser.add_argument("--port", default="8000")
+    parser.add_argument("--allow_host", action="append", default=[], help="another name that clients use for this host")
+    parser.add_argument("--allow_origin", action="append", default=[], help="origin of web pages that may use this")
+    parser.add_argument("--max_upload_mb", type=int, default=IMAGE_MEBIBYTES, help="largest scan that is taken, in MiB")
     parser.add_argument("--prepare", action="store_true", help="make the copy and stop")
     return parser.parse_args(words)
 
@@ -58,7 +69,7 @@ def prepare_app(kind: str, app: Path) -> None:
     source = HERE / "app" if kind == "mp3d" else Path(sys.prefix) / "monailabel" / "sample-apps" / kind
     if not (source / "main.py").is_file():
         stop(f"MONAI Label's {kind} app is not in {source}. `make label-setup` puts it there.")
-    for path in source.glob("*.py"):
+    for path in [*source.glob("*.py"), *(HERE / "app" / name for name in GUARD)]:
         shutil.copyfile(path, app / path.name)
     for path in source.glob("lib"):
         copy_new(path, app / path.name)
@@ -91,9 +102,27 @@ def prepare_bundle(target: Path, weights: str) -> Path:
     return served
 
 
+def guarded(options: argparse.Namespace) -> dict[str, object]:
+    """What the guard lets through, beyond its defaults."""
+    if options.max_upload_mb < 1:
+        stop(f"expected --max_upload_mb from 1, got {options.max_upload_mb}.")
+    try:
+        hosts = [checked_host(name) for name in options.allow_host]
+        if options.host not in ANY_ADDRESS:
+            hosts.append(checked_host(options.host))
+        origins = [checked_origin(text) for text in options.allow_origin]
+    except ValueError as error:
+        stop(str(error))
+    if options.host in ANY_ADDRESS and not hosts:
+        names = ", ".join(LOCAL_HOSTS)
+        print(f"Requests to {names} alone are answered: name this machine for others by --allow_host NAME.", flush=True)
+    return {"hosts": hosts, "origins": origins, "upload_mb": options.max_upload_mb}
+
+
 def main(words: list[str]) -> None:
     """Prepare the copy and become the server."""
     options = arguments(words)
+    guard = guarded(options)
     app = Path(options.folder).resolve() / options.app
     if not options.studies and not options.prepare:
         stop("which scans? make label STUDIES=DIR, a folder with NIfTI or NRRD files (or a DICOMweb address).")
@@ -113,8 +142,8 @@ def main(words: list[str]) -> None:
     command += ["--host", options.host, "--port", options.port, "--conf", "models", models]
     # Neither the list of the model zoo nor Segment Anything is fetched.
     command += ["--conf", "zoo_source", "local", "--conf", "sam2", "false"]
-    if options.app == "mp3d":
-        command += ["--uvicorn_app", "mp3d_label_web:app"]
+    command += ["--uvicorn_app", "mp3d_label_web:app"]
+    os.environ["MP3D_LABEL_GUARD"] = json.dumps(guard)
     os.environ.setdefault("MONAI_ZOO_SOURCE", "local")
     # The app's folder must be importable for the server, and for the processes that it starts.
     sys.path.insert(0, str(app))

@@ -161,10 +161,46 @@ def test_without_weights_of_its_own_the_demos_are_served_with_a_warning(tmp_path
     assert "find no real lesions" in done.stdout
 
 
+def test_what_is_allowed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    serving = module(SERVE, monkeypatch)
+
+    def guarded(*words: str) -> dict[str, object]:
+        return serving.guarded(serving.arguments(list(words)))
+
+    assert serving.arguments([]).host == "127.0.0.1"
+    assert guarded() == {"hosts": ["127.0.0.1"], "origins": [], "upload_mb": 4096}
+    assert not capsys.readouterr().out
+    assert guarded("--host", "0.0.0.0")["hosts"] == []
+    assert "name this machine for others by --allow_host NAME" in capsys.readouterr().out
+    words = ("--host", "::1", "--allow_host", "Scanner.example", "--allow_origin", "https://Viewer.example/")
+    allowed = guarded(*words, "--max_upload_mb", "10")
+    assert allowed == {
+        "hosts": ["scanner.example", "[::1]"],
+        "origins": ["https://viewer.example"],
+        "upload_mb": 10,
+    }
+
+
+def test_both_apps_are_guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving = module(SERVE, monkeypatch)
+    stock = tmp_path / "prefix" / "monailabel" / "sample-apps" / "monaibundle"
+    stock.mkdir(parents=True)
+    (stock / "main.py").write_text("")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
+    for kind in serving.NAMES:
+        serving.prepare_app(kind, tmp_path / kind)
+        assert {path.name for path in (tmp_path / kind).glob("*.py")} >= {"main.py", *serving.GUARD}
+    assert '"--uvicorn_app", "mp3d_label_web:app"' in SERVE.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--prepare", "--weights", "nowhere.pt"), "found no weights at nowhere.pt"),
+        (("--prepare", "--allow_origin", "*"), "Expected an origin such as"),
+        (("--prepare", "--allow_origin", "null"), "Expected an origin such as"),
+        (("--prepare", "--allow_host", "a/b"), "Expected the name or address of a host"),
+        (("--prepare", "--max_upload_mb", "0"), "expected --max_upload_mb from 1, got 0"),
         ((), "make label STUDIES=DIR"),
         (("--studies", "nowhere"), "there is no folder nowhere"),
         (("--prepare", "--app", "monaibundle"), "make label-setup"),
@@ -183,5 +219,7 @@ def test_what_cannot_be_served_is_said(tmp_path: Path, arguments: tuple[str, ...
 def test_no_address_is_contacted_by_the_app() -> None:
     for path in INTEGRATION.rglob("*.py"):
         # Neither a host by name nor any other machine.
-        assert not re.search(r"://(?!127\.0\.0\.1|\")", path.read_text()), path.name
+        assert not re.search(r"://(?!127\.0\.0\.1|localhost|\w+\.example|\{host\}|\"|\(\?:)", path.read_text()), (
+            path.name
+        )
     assert '"zoo_source", "local"' in SERVE.read_text()

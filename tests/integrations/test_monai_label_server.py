@@ -181,7 +181,7 @@ def test_nothing_found_is_an_answer_too(server: Server) -> None:
         ("absent", "ball", {}, 404, f"Expected a model out of {DECOY}, {OURS}, got 'absent'"),
         (OURS, "ball", {"score_threshold": 2}, 400, "score_threshold from 0 to 1, got 2"),
         (OURS, "ball", {"score_threshold": "high"}, 400, "score_threshold from 0 to 1, got 'high'"),
-        (OURS, "ball", {"score_threshold": "$import os"}, 400, "score_threshold from 0 to 1"),
+        (OURS, "ball", {"score_threshold": "$import os"}, 400, "plain values as score_threshold, got '$import os'"),
         (OURS, "ball", {"operating_point": "3"}, 400, "operating_point to be one of none, 0.004"),
         (OURS, "ball", {"model_filename": "../x.pt"}, 400, "model_filename to be one of model.pt"),
         (OURS, "ball", {"device": "abacus"}, 400, "device out of"),

@@ -164,5 +164,5 @@ def _sent(request: Mapping[str, Any], name: str) -> list[Any]:
 def _is(test: Callable[[Any], bool], value: Any) -> bool:
     try:
         return not isinstance(value, bool) and test(value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):
         return False

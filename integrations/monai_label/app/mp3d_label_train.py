@@ -69,7 +69,10 @@ class LesionTrainTask(TrainTask):
         """
         order = {name: number(request, name) for name in NUMBERS}
         device = request.get("device")
-        order["device"] = name_to_device(device[0] if isinstance(device, list) and device else device)
+        device = device[0] if isinstance(device, list) and device else device or ""
+        if not isinstance(device, str):
+            raise HTTPException(BAD_REQUEST, f"Expected a device out of {', '.join(device_list())}, got {device!r}.")
+        order["device"] = name_to_device(device)
         order["items"] = datastore.datalist()
         if not order["items"]:
             raise HTTPException(UNUSABLE, "Expected scans with submitted labels (tag final) to train on, got none.")
@@ -105,8 +108,9 @@ def number(request: Mapping[str, Any], name: str) -> int | float:
     value = request.get(name, default)
     try:
         found = kind(value)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or isinstance(value, bool) or not fits(found) or (kind is int and found != float(value)):
+        exact = kind is float or found == float(value)
+    except (TypeError, ValueError, ArithmeticError):
+        found, exact = None, False
+    if found is None or isinstance(value, bool) or not exact or not fits(found):
         raise HTTPException(BAD_REQUEST, f"Expected {name} to be {words}, got {value!r}.")
     return found

@@ -1,42 +1,238 @@
-"""MONAI Label's web application with a message in every answer to a request that fails.
+"""MONAI Label's web application behind a guard, with a message in every answer to a request that fails.
 
-Served by ``--uvicorn_app mp3d_label_web:app`` (`serve.py` does), which imports this file beside the app's others.
+Served by ``--uvicorn_app mp3d_label_web:app`` (`serve.py` does, for this app and for MONAI Label's own). Requests that
+bring something are answered by `checked`, which looks at it and hands it on to MONAI Label's own functions.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi.background import BackgroundTasks
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
-from monailabel.app import app
+from monailabel.app import app as upstream
+from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
+from monailabel.endpoints import activelearning, batch_infer, datastore, infer, session, train
+from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
+from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
+from monailabel.interfaces.utils.app import app_instance
+from mp3d_label_checks import check_params, check_target, plain_file_name, read_info, read_params, upload_suffix
+from mp3d_label_guard import IMAGE_MEBIBYTES, LOCAL_HOSTS, MEBIBYTE, Guard, Receive, Refusal, Scope, Send
+from starlette.routing import Match
 
 __all__ = ["app"]
 
+BAD_REQUEST, UNKNOWN, BROKEN = 400, 404, 500
+# Voxels in the file itself: headers alone (nhdr, mhd) name other files.
+IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha")
+LABELS = (*IMAGES, ".mrk.json", ".json", ".bin")
+DEFAULT = ".nii.gz"
 
-@app.exception_handler(json.JSONDecodeError)
-async def not_json(request: Request, error: json.JSONDecodeError) -> JSONResponse:
-    """``params`` that are no JSON."""
-    return JSONResponse({"detail": f"Expected params as a JSON object, cannot read them: {error}."}, status_code=400)
+USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
+ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+checked = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+# The guard answers for other origins; MONAI Label would let all of them in.
+upstream.user_middleware = [layer for layer in upstream.user_middleware if layer.cls is not CORSMiddleware]
 
 
-@app.exception_handler(TypeError)
-async def no_object(request: Request, error: TypeError) -> JSONResponse:
-    """``params`` that are JSON, but no object; whatever goes wrong later in a request has been answered already."""
-    if request.url.path.startswith("/infer/"):
-        return JSONResponse({"detail": f"Expected params as a JSON object: {error}."}, status_code=400)
-    return await unexpected(request, error)
+@checked.post("/infer/{model}")
+async def run_inference(  # the names are those of MONAI Label's own route
+    background_tasks: BackgroundTasks,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: Annotated[str, Form()] = "{}",
+    file: Annotated[UploadFile | None, File()] = None,
+    label: Annotated[UploadFile | None, File()] = None,
+    output: infer.ResultType | None = None,
+    user: User = USER,
+) -> Any:
+    """Find lesions in one image: an id, a session, or a file that comes along."""
+    _known(app_instance()._infers, model, "model")
+    if not file and not image and not session_id:
+        raise Refusal(BAD_REQUEST, "Expected an image (its id in /datastore), a file or a session, got none.")
+    if session_id and not app_instance().sessions().get_session(session_id):
+        raise Refusal(UNKNOWN, f"Expected the id of a session, got {session_id!r}.")
+    if image and not file and not session_id:
+        _known_image(image)
+    for part, endings in ((file, IMAGES), (label, LABELS)):
+        if part:
+            part.filename = f"upload{upload_suffix(part.filename, endings, DEFAULT)}"
+    plain = json.dumps(read_params(params))
+    return infer.run_inference(background_tasks, model, image, session_id, plain, file, label, output)
 
 
-@app.exception_handler(MONAILabelException)
-async def said(request: Request, error: MONAILabelException) -> JSONResponse:
+@checked.post("/batch/infer/{model}")
+async def run_batch(
+    model: str,
+    images: BatchInferImageType = BatchInferImageType.IMAGES_ALL,
+    params: dict[str, Any] | None = None,
+    run_sync: bool = False,
+    user: User = ADMIN,
+) -> Any:
+    """Find lesions in many images."""
+    _known(app_instance()._infers, model, "model")
+    return batch_infer.run(model, images, check_params(params), run_sync)
+
+
+@checked.post("/train/")
+async def train_all(params: dict[str, Any] | None = None, run_sync: bool = False, user: User = ADMIN) -> Any:
+    """Train every model; parameters by its name."""
+    plain = {}
+    for model, chosen in (params or {}).items():
+        if isinstance(chosen, Mapping):
+            _known(app_instance()._trainers, model, "model to train")
+            plain[model] = check_params(chosen)
+        else:
+            plain |= check_params({model: chosen})
+    return train.run(plain, run_sync)
+
+
+@checked.post("/train/{model}")
+async def train_one(
+    model: str,
+    params: dict[str, Any] | None = None,
+    run_sync: bool = False,
+    enqueue: bool = False,
+    user: User = ADMIN,
+) -> Any:
+    """Train one model."""
+    _known(app_instance()._trainers, model, "model to train")
+    return train.run_model(model, check_params(params), run_sync, enqueue)
+
+
+@checked.post("/activelearning/{strategy}")
+async def next_sample(strategy: str, params: dict[str, Any] | None = None, user: User = USER) -> Any:
+    """Which scan to label next."""
+    _known(app_instance()._strategies, strategy, "strategy")
+    return activelearning.sample(strategy, check_params(params), user.username)
+
+
+@checked.put("/datastore/")
+@checked.put("/datastore/image")
+async def add_image(
+    background_tasks: BackgroundTasks,
+    file: Annotated[UploadFile, File()],
+    image: str | None = None,
+    params: Annotated[str, Form()] = "{}",
+    user: User = ANNOTATOR,
+) -> Any:
+    """Add a scan; one that is there is not replaced."""
+    suffix = upload_suffix(file.filename, IMAGES, DEFAULT)
+    name = image or plain_file_name(file.filename)[: -len(suffix)] or "scan"
+    file.filename = f"upload{suffix}"
+    info = json.dumps(read_info(params))
+    store = app_instance().datastore()
+    if isinstance(store, LocalDatastore):
+        for taken in IMAGES:  # an id has one file
+            target = os.path.join(store._datastore.image_path(), f"{name}{taken}")
+            check_target(target, settings.MONAI_LABEL_STUDIES, new=True)
+    return datastore.add_image(background_tasks, name, info, file, user.username)
+
+
+@checked.put("/datastore/label")
+async def save_label(
+    background_tasks: BackgroundTasks,
+    image: str,
+    label: Annotated[UploadFile, File()],
+    params: Annotated[str, Form()] = "{}",
+    tag: str = "",
+    user: User = ANNOTATOR,
+) -> Any:
+    """Submit the label of a scan."""
+    _known_image(image)
+    suffix = upload_suffix(label.filename, LABELS, DEFAULT)
+    label.filename = f"upload{suffix}"
+    tag = tag or "final"
+    _check_label(image, tag, suffix)
+    return datastore.save_label(background_tasks, image, json.dumps(read_info(params)), tag, label, user.username)
+
+
+@checked.delete("/datastore/label")
+async def remove_label(id: str, tag: str, user: User = ADMIN) -> Any:
+    """Take a label back."""
+    store = app_instance().datastore()
+    if isinstance(store, LocalDatastore):
+        held = store._datastore.label(id, tag)
+        if held is None:
+            raise Refusal(UNKNOWN, f"Expected a label with the tag {tag!r}, got none of {id!r}.")
+        _check_label(id, tag, held.ext)
+    return datastore.remove_label(id, tag, user.username)
+
+
+@checked.put("/session/")
+async def create_session(
+    background_tasks: BackgroundTasks,
+    files: Annotated[list[UploadFile], File()],
+    expiry: int = 0,
+    user: User = USER,
+) -> Any:
+    """Keep a scan for a while; archives are not unpacked, as what is in them may name any path."""
+    for file in files:
+        file.filename = plain_file_name(file.filename)
+    return session.create_session(background_tasks, False, expiry, files)
+
+
+def _known(tasks: Mapping[str, Any], name: str, what: str) -> None:
+    if name not in tasks:
+        raise Refusal(UNKNOWN, f"Expected a {what} out of {', '.join(tasks) or 'none'}, got {name!r}.")
+
+
+def _known_image(image: str) -> None:
+    store = app_instance().datastore()
+    if isinstance(store, LocalDatastore) and not store.get_image_uri(image):
+        raise Refusal(UNKNOWN, f"Expected the id of an image in the datastore, got {image!r}.")
+
+
+def _check_label(image: str, tag: str, suffix: str) -> None:
+    store = app_instance().datastore()
+    if isinstance(store, LocalDatastore):
+        target = Path(store._datastore.label_path(tag)) / f"{image}{suffix}"
+        check_target(target, settings.MONAI_LABEL_STUDIES, new=False)
+
+
+async def served(scope: Scope, receive: Receive, send: Send) -> None:
+    """Requests that bring something go to `checked`, all others to MONAI Label."""
+    ours = scope["type"] == "http" and any(route.matches(scope)[0] is Match.FULL for route in checked.routes)
+    await (checked if ours else upstream)(scope, receive, send)
+
+
+async def refused(request: Request, error: Exception) -> JSONResponse:
+    """What `checked` does not pass on."""
+    detail, status = (error.detail, error.status) if isinstance(error, Refusal) else (str(error), BROKEN)
+    return JSONResponse({"detail": detail}, status_code=status)
+
+
+async def said(request: Request, error: Exception) -> JSONResponse:
     """What MONAI Label has a message for, but would not tell."""
     missing = isinstance(error, (ImageNotFoundException, LabelNotFoundException))
-    return JSONResponse({"detail": error.msg}, status_code=404 if missing else 400)
+    return JSONResponse({"detail": getattr(error, "msg", "")}, status_code=UNKNOWN if missing else BAD_REQUEST)
 
 
-@app.exception_handler(Exception)
 async def unexpected(request: Request, error: Exception) -> JSONResponse:
     """Anything else; the log has the details."""
-    return JSONResponse({"detail": f"{type(error).__name__}: {error}"}, status_code=500)
+    return JSONResponse({"detail": f"{type(error).__name__}: {error}"}, status_code=BROKEN)
+
+
+for application in (checked, upstream):
+    application.add_exception_handler(Refusal, refused)
+    application.add_exception_handler(MONAILabelException, said)
+    application.add_exception_handler(Exception, unexpected)
+
+chosen: Mapping[str, Any] = json.loads(os.environ.get("MP3D_LABEL_GUARD", "{}"))
+app = Guard(
+    served,
+    hosts=(*LOCAL_HOSTS, *chosen.get("hosts", ())),
+    origins=tuple(chosen.get("origins", ())),
+    image_bytes=int(chosen.get("upload_mb", IMAGE_MEBIBYTES)) * MEBIBYTE,
+)

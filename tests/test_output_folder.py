@@ -71,9 +71,29 @@ def test_a_second_one_is_kept_out_and_told_who_is_there(tmp_path: Path) -> None:
         with pytest.raises(BlockingIOError, match=rf"training, process {os.getpid()} on .* in {tmp_path}/run"):
             FolderLock(tmp_path / "run", "an evaluation").acquire()
         FolderLock(tmp_path / "other", "a training").acquire().release()
-    FolderLock(tmp_path / "run", "an evaluation").acquire().release()
-    assert "an evaluation" in (tmp_path / "run" / ".lock").read_text()
-    assert "training" not in (tmp_path / "run" / ".lock").read_text()
+    assert list((tmp_path / "run").iterdir()) == []
+    # What a killed process has left says nothing of the next one.
+    (tmp_path / "run" / ".lock").write_text("a training, process 1 on a machine\n" * 3)
+    with FolderLock(tmp_path / "run", "an evaluation"):
+        (line,) = (tmp_path / "run" / ".lock").read_text().splitlines()
+        assert line.startswith(f"an evaluation, process {os.getpid()} on ")
+
+
+def test_works_of_other_names_do_not_exclude_each_other(tmp_path: Path) -> None:
+    with FolderLock(tmp_path, "a training"), FolderLock(tmp_path, "an evaluation", name=".evaluation.lock"):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", ".evaluation.lock"}
+
+
+def test_a_run_that_failed_in_this_process_is_taken_over(tmp_path: Path) -> None:
+    first = FolderLock(tmp_path, "a training").acquire()
+    with FolderLock(tmp_path, "a training").acquire(take_over=True):
+        first.release()
+        assert (tmp_path / ".lock").is_file()
+        with pytest.raises(BlockingIOError):
+            FolderLock(tmp_path, "a training").acquire()
+    lost = FolderLock(tmp_path, "a training").acquire()
+    del lost
+    FolderLock(tmp_path, "a training").acquire().release()
 
 
 def test_an_object_takes_its_lock_once(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import logging
 import os
 import shutil
 import socket
 import tempfile
+import weakref
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+# An evaluation may write where a training is at work: it has other files.
+EVALUATION_LOCK = ".evaluation.lock"
 # Results and the lock itself; whoever knows how much there will be says so.
 NEEDED_BYTES = 16 << 20
 _MIB = 1 << 20
@@ -58,31 +62,39 @@ def check_output_folder(path: str | Path, *, needed_bytes: int = NEEDED_BYTES) -
     return path
 
 
+def evaluation_lock(folder: str | Path) -> FolderLock:
+    """The lock of an evaluation into a folder: of two at once the second would replace what the first has written."""
+    return FolderLock(folder, "an evaluation", name=EVALUATION_LOCK)
+
+
 class FolderLock:
     """Keeps a second process out of a folder for as long as this one lives.
 
-    The kernel holds the lock on ``.lock`` in the folder, and lets go of it when the process ends, however it ends:
-    nothing needs to be removed after a crash. Child processes do not hold it. The file says who holds it. Over NFS the
-    lock keeps other machines out too; a file system without locks is noted in the log and the work starts without one.
+    The kernel holds the lock on a file in the folder, and lets go of it when the process ends, however it ends: nothing
+    needs to be removed after a crash. Child processes do not hold it. The file says who holds it, and is removed when
+    the lock is released. Over NFS the lock keeps other machines out too; a file system without locks is noted in the
+    log and the work starts without one.
 
     Args:
         folder: The folder; :meth:`acquire` makes it if need be.
         work: What is done there, for messages: "a training".
+        name: Name of the file; works of different names do not exclude each other.
 
     Attributes:
         path: The file that is locked.
     """
 
-    def __init__(self, folder: str | Path, work: str) -> None:
-        self.path = Path(folder) / LOCK
+    def __init__(self, folder: str | Path, work: str, *, name: str = LOCK) -> None:
+        self.path = Path(folder) / name
         self.work = work
         self._file: Any = None
 
-    def acquire(self, *, wait: bool = False) -> FolderLock:
+    def acquire(self, *, wait: bool = False, take_over: bool = False) -> FolderLock:
         """Take the lock; nothing happens where this object holds it already.
 
         Args:
             wait: Wait for the holder to leave.
+            take_over: Take it from another object of this same process, such as a run that failed in a notebook.
 
         Returns:
             This object, which is a context manager that releases the lock.
@@ -93,8 +105,23 @@ class FolderLock:
         """
         if self._file is not None:
             return self
+        if take_over:
+            for other in [lock for lock in _held if lock.path.absolute() == self.path.absolute()]:
+                other.release()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
+        file = self._open(wait=wait)
+        while not _is_at(file, self.path):  # the holder has removed the file since
+            file.close()
+            file = self._open(wait=wait)
+        self._file = file
+        _held.add(self)
+        file.truncate(0)
+        file.write(f"{self.work}, process {os.getpid()} on {socket.gethostname()}, since {_now()}\n")
+        file.flush()
+        return self
+
+    def _open(self, *, wait: bool) -> Any:
+        file: Any = self.path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -109,18 +136,21 @@ class FolderLock:
             logger.warning(
                 "Cannot lock %s (%s): see to it that only one process works in this folder.", self.path, error.strerror
             )
-        # A forked child would hold on to the lock after this process is killed, until it has noticed.
-        _held.add(file)
-        self._file = file
-        file.truncate(0)
-        file.write(f"{self.work}, process {os.getpid()} on {socket.gethostname()}, since {_now()}\n")
-        file.flush()
-        return self
+        return file
 
     def release(self) -> None:
-        """Let go of the folder; the file stays, so that nobody locks a file that is about to be removed."""
+        """Let go of the folder."""
+        if self._file is None:
+            return
+        # Before it is let go of, so that nobody else's file is removed.
+        if _is_at(self._file, self.path):
+            self.path.unlink(missing_ok=True)
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the file in a child process: it would hold on to the lock after its parent is killed."""
+        _held.discard(self)
         if self._file is not None:
-            _held.discard(self._file)
             self._file.close()
             self._file = None
 
@@ -131,16 +161,30 @@ class FolderLock:
         self.release()
 
 
-_held: set[Any] = set()
+def _is_at(file: Any, path: Path) -> bool:
+    """Whether an open file is still the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
-def _let_go_in_child() -> None:
-    for file in _held:
-        file.close()
-    _held.clear()
+# Not kept alive by this: a lock that nobody refers to any more is let go of.
+_held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+def _drop_in_child() -> None:
+    for lock in list(_held):
+        lock.drop()
+
+
+def _release_at_exit() -> None:
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
+atexit.register(_release_at_exit)
 
 
 def _now() -> str:

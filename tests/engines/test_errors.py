@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from ignite.engine import Engine
 from monai.bundle import ConfigParser
+from monai.engines import SupervisedTrainer
+from monai.handlers import StatsHandler
 
 from scripts.data.slab import SlabReader
 from scripts.engines import end_errors_in_one_line
@@ -79,6 +85,50 @@ def test_an_error_from_a_loader_process_ends_in_its_own_last_line(
     lines = shown(ValueError(text), capsys)
     assert lines[-1] == "Error: ValueError: no slice a.png"
     assert (len(lines) > 1) == traceback
+
+
+@pytest.mark.usefixtures("hook")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("DataLoader worker (pid 77) is killed by signal: Killed. ", "was killed (Killed), process 77"),
+        ("DataLoader worker (pid(s) 77, 78) exited unexpectedly", "ended unexpectedly, process 77, 78"),
+    ],
+)
+def test_a_killed_loader_process_is_told_in_one_line(text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = shown(RuntimeError(text), capsys)
+    assert words in line
+    assert "resumes from its last checkpoint" in line
+
+
+@pytest.mark.usefixtures("hook")
+def test_a_disk_that_fails_is_told_in_one_line_wherever_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = shown(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/curves"), capsys)
+    assert line == "Error: [Errno 28] No space left on device: 'run/curves'"
+    frame = '  File "/lib/pathlib.py", line 3, in open\n'
+    text = f"Caught OSError in worker.\nOriginal Traceback:\n{frame}OSError: [Errno 5] Input/output error: 'a.png'\n"
+    assert shown(OSError(text), capsys) == ["Error: OSError: [Errno 5] Input/output error: 'a.png'"]
+
+
+@pytest.mark.usefixtures("hook")
+def test_an_engine_does_not_tell_the_same_error_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(engine: Engine, batch: int) -> None:
+        raise ValueError("no such slice")
+
+    def text() -> str:
+        trainer = SupervisedTrainer(
+            device="cpu", max_epochs=1, train_data_loader=[1], network=torch.nn.Identity(), optimizer=None,
+            loss_function=None, iteration_update=fail, train_handlers=[StatsHandler()],
+        )  # fmt: skip
+        with pytest.raises(ValueError, match="no such slice"):
+            trainer.run()
+        return caplog.text
+
+    assert "no such slice" not in text()
+    monkeypatch.setenv(SHOW_TRACEBACK, "1")
+    assert "no such slice" in text()
 
 
 @pytest.mark.usefixtures("hook")

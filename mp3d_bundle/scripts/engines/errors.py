@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -16,6 +17,11 @@ SHOW_TRACEBACK = "MP3D_TRACEBACK"
 _WRAPPERS = ("Failed to instantiate component", "Failed to evaluate", "applying transform")
 # What a loader process puts before the text of its error.
 _FROM_LOADER = "Original Traceback"
+# PyTorch's words for a loader process that has ended without an error of its own.
+_KILLED_LOADER = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w+)|exited unexpectedly)"
+)
+_ENGINES = ("SupervisedTrainer", "SupervisedEvaluator")
 
 
 def root_error(error: BaseException) -> BaseException:
@@ -36,16 +42,18 @@ def end_errors_in_one_line() -> None:
     previous = sys.excepthook
     if getattr(previous, "ends_in_one_line", False):
         return
+    for name in _ENGINES:
+        logging.getLogger(f"ignite.engine.engine.{name}").addFilter(_is_no_error)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt) and not os.environ.get(SHOW_TRACEBACK):
-            sys.stderr.write("Interrupted. A training goes on from its last checkpoint by the same command.\n")
+            sys.stderr.write("Interrupted. A training resumes from its last checkpoint by the same command.\n")
             return
         cause = root_error(error)
         if os.environ.get(SHOW_TRACEBACK) or not _refused_by_us(cause):
             previous(kind, error, trace)
         if isinstance(cause, Exception):
-            text = str(cause).strip()
+            text = _told(cause)
             if _stray_argument(cause):
                 text += ", which comes from the command line or from overlays that do not go together (docs/rows.md)."
             line = text.splitlines()[-1] if _FROM_LOADER in text else " ".join(text.split())
@@ -55,9 +63,33 @@ def end_errors_in_one_line() -> None:
     sys.excepthook = hook
 
 
+def _is_no_error(record: logging.LogRecord) -> bool:
+    """Whether to log what an engine says: an error that ends the run is told once, by the hook, at the end."""
+    return record.levelno < logging.ERROR or bool(os.environ.get(SHOW_TRACEBACK))
+
+
+def _told(error: BaseException) -> str:
+    """What an error says, in words that a person can act on."""
+    text = str(error).strip()
+    if killed := _killed_loader(error):
+        how = f"was killed ({killed[2]})" if killed[2] else "ended unexpectedly"
+        return (
+            f"A process that loads data {how}, process {killed[1]}: often memory or /dev/shm has run out. Fewer "
+            "--num_workers need less. A training resumes from its last checkpoint by the same command."
+        )
+    return text
+
+
+def _killed_loader(error: BaseException) -> re.Match[str] | None:
+    return _KILLED_LOADER.search(str(error)) if isinstance(error, RuntimeError) else None
+
+
 def _refused_by_us(error: BaseException) -> bool:
-    """Whether the bundle's own code raised it about its input."""
-    if _stray_argument(error):
+    """Whether it is about an input or the machine, and not about the code."""
+    if _stray_argument(error) or _killed_loader(error):
+        return True
+    # The system's own words with a file's name say enough; a loader process hands over their text alone.
+    if isinstance(error, OSError) and re.search(r"\[Errno \d+\] [^\n]+: '[^\n]+'\s*$", str(error)):
         return True
     if not isinstance(error, (ValueError, OSError)):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import platform
 import shlex
@@ -19,7 +20,10 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
+from ..files import replacing
 from .config import current_parser
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "opencv-python-headless", "pycocotools")
 
@@ -43,6 +47,7 @@ class RunRecord:
         self.directory = Path(directory)
         self.seed = seed
         self.facts = dict(facts or {})
+        self._starts: list[dict[str, Any]] = []
         config: dict[str, Any] = copy.deepcopy(parser.get())
         self.bundle_version = config.pop(parser.meta_key, {}).get("version")
         self.config = config
@@ -57,11 +62,17 @@ class RunRecord:
         if idist.get_rank() != 0:
             return
         path = self.directory / "run.json"
-        starts = json.loads(path.read_text())["starts"] if path.is_file() else []
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name in ("run.part", "config.part"):  # as releases up to 0.1.0 left them when they were killed
+            (self.directory / name).unlink(missing_ok=True)
+        starts = read_starts(path)
+        if starts is None:
+            logger.warning("The record %s is damaged; kept it as %s and began a new one.", path, set_aside(path).name)
         start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "epochs_done": engine.state.epoch,
+            "iterations_done": engine.state.iteration,
             "seed": self.seed,
             **self.facts,
             "bundle": self.bundle_version,
@@ -71,21 +82,55 @@ class RunRecord:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "processes": idist.get_world_size(),
         }
-        self.directory.mkdir(parents=True, exist_ok=True)
-        _write({"starts": [*starts, start]}, path)
+        self._starts = [*(starts or []), start]
+        _write({"starts": self._starts}, path)
         # It describes the weights beside it, which a run without anything left to do did not make.
         if engine.state.epoch < (engine.state.max_epochs or 0):
-            _write(self.config, self.directory / "config.json")
+            config = self.directory / "config.json"
+            if config.is_dir():
+                logger.warning("Found a folder at %s; kept it as %s.", config, set_aside(config).name)
+            _write(self.config, config)
 
     def finish(self, engine: Engine) -> None:
         """Add to the last start when it ended, and the most memory (bytes) that this process held on a GPU."""
         if idist.get_rank() != 0:
             return
-        path = self.directory / "run.json"
-        starts = json.loads(path.read_text())["starts"]
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
         ended = {"ended": datetime.now(timezone.utc).isoformat(timespec="seconds"), "gpu_peak_bytes": peak}
-        _write({"starts": [*starts[:-1], {**starts[-1], "epochs_ended": engine.state.epoch, **ended}]}, path)
+        self._starts[-1] = {**self._starts[-1], "epochs_ended": engine.state.epoch, **ended}
+        _write({"starts": self._starts}, self.directory / "run.json")
+
+
+def read_starts(path: Path) -> list[dict[str, Any]] | None:
+    """The starts that a ``run.json`` tells of, oldest first.
+
+    Args:
+        path: The file.
+
+    Returns:
+        An empty list where there is no file, and None where it holds anything but such a record, as after a crash of
+        the machine or with a full disk.
+    """
+    if not path.exists():
+        return []
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+    except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError):
+        return None
+    return starts if isinstance(starts, list) and all(isinstance(start, dict) for start in starts) else None
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file another name in its folder, one that is free.
+
+    Returns:
+        The new name: ``run.json.damaged``, or with a number.
+    """
+    number = 1
+    while (kept := path.with_name(f"{path.name}.damaged{number if number > 1 else ''}")).exists():
+        number += 1
+    os.replace(path, kept)
+    return kept
 
 
 def versions() -> dict[str, str | None]:
@@ -119,6 +164,5 @@ def commit() -> str | None:
 
 
 def _write(content: Any, path: Path) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")

@@ -30,7 +30,13 @@ def test_an_interval_is_students() -> None:
     assert found.spread == pytest.approx(np.std([60, 62, 67], ddof=1))
     assert found.interval is not None
     assert found.spread is not None
-    assert found.interval[1] - found.mean == pytest.approx(4.303 * found.spread / np.sqrt(3))
+    assert found.interval[1] - found.mean == pytest.approx(4.303 * found.spread / np.sqrt(3), rel=3e-4)
+    # Twelve and more seeds: 2.201 for 11 degrees of freedom, 2.045 for 29.
+    for count, point in ((12, 2.201), (30, 2.045)):
+        found = estimate([float(value) for value in range(count)])
+        assert found.interval is not None
+        assert found.spread is not None
+        assert found.interval[1] - found.mean == pytest.approx(point * found.spread / np.sqrt(count), rel=3e-4)
     assert estimate([5.0]).interval is None
     assert estimate([4.0] * 30).interval == (4.0, 4.0)
     with pytest.raises(ValueError, match="at least one seed"):

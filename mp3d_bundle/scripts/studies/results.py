@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from .commands import Planner
 from .plan import COLUMNS, Setting
 from .running import RunFailed, read_result
 from .schedule import chosen_rate
 
-# Two-sided 95 % points of Student's t by degrees of freedom; beyond the table the normal law's.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 MEAN, MAP = "mean sensitivity", "MAP@0.5"
 
 
@@ -49,8 +48,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if count == 1:
         return Estimate(mean, None, None, 1)
     spread = float(np.std(values, ddof=1))
-    point = _T95[count - 2] if count - 2 < len(_T95) else 1.96
-    half = point * spread / math.sqrt(count)
+    half = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
     return Estimate(mean, spread, (mean - half, mean + half), count)
 
 

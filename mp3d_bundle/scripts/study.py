@@ -151,7 +151,8 @@ def _options(given: Mapping[str, Any]) -> Options:
 def _stop(number: int, frame: FrameType | None) -> None:
     """End as by Ctrl-C: the command that runs is stopped too, and its time so far is kept."""
     del frame
-    raise SystemExit(f"study: stopped by signal {number}; the same command goes on from here.")
+    sys.stderr.write(f"study: stopped by {signal.Signals(number).name}; the same command resumes here.\n")
+    raise SystemExit(128 + number)
 
 
 def main() -> None:
@@ -163,7 +164,8 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"study: {error}")
     except KeyboardInterrupt:
-        sys.exit("study: interrupted; the same command goes on from here.")
+        sys.stderr.write("study: interrupted; the same command resumes here.\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

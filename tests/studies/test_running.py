@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from fake_runs import finish, planner_in
+from scripts.output_folder import FolderLock
 from scripts.studies.commands import Planner, Run
-from scripts.studies.running import RunFailed, alone_in, execute, machine, read_result
+from scripts.studies.running import STUDY, RunFailed, execute, machine, read_result
 
 
 @pytest.fixture
@@ -85,35 +87,61 @@ def test_results_are_read_where_they_are_of_this_run(planner: Planner) -> None:
     assert result["metrics"]["ap50"] == 0.5
 
 
-def test_a_second_study_is_kept_out(tmp_path: Path) -> None:
-    # The lock belongs to the open file, so that a second one in this process stands for another process.
-    with alone_in(tmp_path / "out"), pytest.raises(BlockingIOError, match="another study is at work"):
-        alone_in(tmp_path / "out").__enter__()
-    with alone_in(tmp_path / "out"):
-        assert (tmp_path / "out" / ".lock").is_file()
-
-
 def test_a_run_is_done_by_one_study_at_a_time(planner: Planner, run: Run) -> None:
-    with alone_in(run.folder), pytest.raises(BlockingIOError, match=r"another study is at work in .*seed_0"):
+    with FolderLock(run.folder, STUDY), pytest.raises(BlockingIOError, match=r"a study, process \d+ .*seed_0"):
         execute(run, planner.places)
     assert not (run.folder / "images.log").exists()
     assert execute(run, planner.places)["steps"]["images"]["done"]
 
 
-def test_waiting_for_a_folder_ends_when_it_is_left(tmp_path: Path) -> None:
-    seen: list[str] = []
+def test_a_command_that_outlived_its_study_is_left_to_end(planner: Planner, run: Run) -> None:
+    with FolderLock(run.folder / "images", "a training"):
+        with pytest.raises(BlockingIOError, match=r"a training, process \d+ .*seed_0/images"):
+            execute(run, planner.places)
+        assert not (run.folder / "images.log").exists()
+    assert execute(run, planner.places)["steps"]["images"]["done"]
 
-    def wait() -> None:
-        with alone_in(tmp_path, wait=True):
-            seen.append("second")
 
-    second = threading.Thread(target=wait)
-    with alone_in(tmp_path):
-        second.start()
+@pytest.mark.parametrize("content", ["", '{"finger', "[]", "{}", '{"fingerprint": "x", "steps": {"images": 3}}'])
+@pytest.mark.parametrize("name", ["state.json", "result.json"])
+def test_a_damaged_record_is_kept_and_the_run_done_again(
+    planner: Planner, run: Run, caplog: pytest.LogCaptureFixture, name: str, content: str
+) -> None:
+    run = script(run, images="pass")
+    run.folder.mkdir(parents=True)
+    (run.folder / name).write_text(content)
+    assert read_result(run, planner.places) is None
+    assert f"{run.folder / name} is damaged; kept it as {name}.damaged" in caplog.text
+    assert execute(run, planner.places)["steps"]["images"]["done"]
+    assert (run.folder / f"{name}.damaged").read_text() == content
+
+
+STUDY_OF_ONE = """
+import signal, sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from scripts.study import _stop
+from scripts.studies.running import _call
+signal.signal(signal.SIGTERM, _stop)
+code = "import signal, sys, time; save = lambda *_: (time.sleep(0.5), print('saved'), sys.exit(143)); "
+code += "signal.signal(signal.SIGTERM, save); print('ready', flush=True); time.sleep(60)"
+_call((sys.executable, "-c", code), Path(sys.argv[3]))
+"""
+
+
+def test_a_study_that_is_stopped_waits_for_its_training_to_save(tmp_path: Path, bundle_root: Path) -> None:
+    log = tmp_path / "log"
+    words = [sys.executable, "-c", STUDY_OF_ONE, str(bundle_root), str(Path(__file__).parents[1]), str(log)]
+    study = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not (log.is_file() and "ready\n" in log.read_text()):
         time.sleep(0.05)
-        seen.append("first")
-    second.join(timeout=10)
-    assert seen == ["first", "second"]
+    study.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    study.send_signal(signal.SIGTERM)
+    _, said = study.communicate(timeout=60)
+    assert study.returncode == 143
+    assert "stopped by SIGTERM; the same command resumes here" in said
+    assert log.read_text().endswith("saved\n")
 
 
 def test_the_machine_is_named() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -11,7 +9,6 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,16 @@ from typing import Any
 import torch
 
 from ..data.deeplesion import dataset_notice
-from ..engines.record import commit, versions
+from ..engines.record import commit, read_starts, set_aside, versions
 from ..files import write_json
+from ..output_folder import FolderLock
 from ..weights import read_tensors
 from .commands import Places, Run, text_of
 
 logger = logging.getLogger(__name__)
 
 STATE, RESULT = "state.json", "result.json"
+STUDY = "a study"
 # Of metrics.json, what the page needs.
 _METRICS = (
     "sensitivity", "sensitivity_interval", "mean_sensitivity", "mean_sensitivity_interval", "ap50", "ap50_interval",
@@ -40,27 +39,6 @@ class RunFailed(RuntimeError):
     """A run could not be done; the message names it and says why."""
 
 
-@contextlib.contextmanager
-def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other studies out of a folder.
-
-    Args:
-        folder: The folder; it is made if need be.
-        wait: Wait for another study to leave it.
-
-    Raises:
-        BlockingIOError: If another study is at work there, and not to be waited for.
-        OSError: If the folder cannot be made or written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(f"Expected a folder to itself, another study is at work in {folder}.") from error
-        yield
-
-
 def read_result(run: Run, places: Places) -> dict[str, Any] | None:
     """What a run left; None if it has not finished.
 
@@ -68,16 +46,31 @@ def read_result(run: Run, places: Places) -> dict[str, Any] | None:
         RunFailed: If the folder belongs to a run of other commands or other data.
     """
     for name in (RESULT, STATE):
-        path = run.folder / name
-        if not path.is_file():
+        content = _read_record(run.folder / name)
+        if content is None:
             continue
-        content = json.loads(path.read_text())
         if content["fingerprint"] != run.fingerprint(places):
             raise RunFailed(
                 f"{run.folder} holds a run of other commands or another data set; choose another --output, or remove "
                 "that folder."
             )
         return content if name == RESULT else None
+    return None
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What a study has noted of a run; None where there is nothing, or nothing that can be read."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content["fingerprint"], str) and all(
+            isinstance(one["done"], bool) for one in content["steps"].values()
+        ):
+            return content
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError):
+        pass
+    logger.warning("The record %s is damaged; kept it as %s, and the run resumes.", path, set_aside(path).name)
     return None
 
 
@@ -100,15 +93,18 @@ def execute(run: Run, places: Places) -> dict[str, Any]:
     if run.needs is not None and not run.needs.is_file():
         how = "its own pre-training did not finish" if run.made_here else "see models/README.md for how to get them"
         raise RunFailed(f"{run.key} starts from the weights {run.needs}, which are not there: {how}.")
-    with alone_in(run.folder):
+    with FolderLock(run.folder, STUDY):
         # Another study may have finished it since.
         return read_result(run, places) or _carry_out(run, places)
 
 
 def _carry_out(run: Run, places: Places) -> dict[str, Any]:
     path = run.folder / STATE
-    state = json.loads(path.read_text()) if path.is_file() else {"fingerprint": run.fingerprint(places), "steps": {}}
+    state = _read_record(path) or {"fingerprint": run.fingerprint(places), "steps": {}}
     for name, words in run.steps.items():
+        if (run.folder / name).is_dir():
+            # The command of a study that was killed may be at work still: it finishes what this study waits for.
+            FolderLock(run.folder / name, STUDY).acquire().release()
         step = state["steps"].setdefault(name, {"seconds": 0.0, "peak_bytes": 0, "done": False})
         if step["done"]:
             continue
@@ -139,11 +135,21 @@ def _call(words: tuple[str, ...], log: Path) -> tuple[int, int]:
         try:
             _, status, usage = os.wait4(child.pid, 0)
         except BaseException:
-            child.terminate()
-            child.wait()
+            _end(child)
             raise
         child.returncode = os.waitstatus_to_exitcode(status)
     return child.returncode, usage.ru_maxrss * _RSS_UNIT
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Stop a command and wait until it has: a training writes its checkpoint first, whatever comes meanwhile."""
+    child.terminate()
+    while True:
+        try:
+            child.wait()
+        except (KeyboardInterrupt, SystemExit):
+            continue
+        return
 
 
 def _why(run: Run, step: str, status: int) -> str:
@@ -169,8 +175,7 @@ def _facts(run: Run, places: Places) -> dict[str, Any]:
     if "evaluating" in run.steps:
         content = json.loads(metrics.read_text())
         facts["metrics"] = {name: content[name] for name in _METRICS}
-        record = run.folder / "training" / "run.json"
-        starts = json.loads(record.read_text())["starts"] if record.is_file() else []
+        starts = read_starts(run.folder / "training" / "run.json") or []
         facts["gpu_peak_bytes"] = max((start.get("gpu_peak_bytes") or 0 for start in starts), default=0) or None
         facts["validation"] = read_tensors(run.folder / "training" / "model.pt")["info"].get("mean_sensitivity")
     return facts

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..output_folder import FolderLock
 from .commands import Planner, Run
 from .plan import Row, Setting, Table
 from .pretraining import pretraining_run
-from .running import RunFailed, alone_in, execute, read_result
+from .running import STUDY, RunFailed, execute, read_result
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Campaign:
             waiting = busy
 
     def _report(self, report: Callable[[Mapping[str, str]], None]) -> None:
-        with alone_in(self.planner.places.output, wait=True):
+        with FolderLock(self.planner.places.output, STUDY).acquire(wait=True):
             report(self._failures)
 
     def _rates(self, setting: Setting, seed: int) -> Sequence[float | None]:

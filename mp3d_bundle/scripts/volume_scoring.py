@@ -24,6 +24,7 @@ from .metrics.bootstrap import Bootstrap
 from .metrics.volume_report import write_volume_report
 from .metrics.volume_tables import format_volume_table, official_predictions
 from .metrics.volumes import check_volume_boxes
+from .output_folder import evaluation_lock
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,10 @@ class VolumeScorer:
             ValueError: If the weights, a slice, or the file of predictions cannot be used.
             FloatingPointError: If the network gives NaN.
         """
-        folder = Path(self.output_dir)
+        with evaluation_lock(self.output_dir):
+            return self._run(Path(self.output_dir))
+
+    def _run(self, folder: Path) -> dict[str, Any]:
         records = list(self.dataset)
         notices = [self.notice]
         if self.predictions is None:

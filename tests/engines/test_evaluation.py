@@ -14,6 +14,7 @@ from scripts.engines.config import CONFIGS
 from scripts.files import sha256
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.handlers import DetectionMetrics
+from scripts.output_folder import FolderLock, evaluation_lock
 from scripts.weights import build_network, save_weights, tensors_sha256
 
 
@@ -53,6 +54,20 @@ def test_a_file_without_a_dict_is_refused(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
     with pytest.raises(ValueError, match=r"Expected weights of a network, got list in .*list\.pt"):
         WeightsLoader(FakeDetector(), tmp_path / "list.pt").load()
+
+
+def test_a_second_evaluation_into_a_folder_is_refused_meanwhile(tmp_path: Path, trained: Run) -> None:
+    report = EvaluationReport(tmp_path / "eval", DetectionMetrics(output_transform=cases_of), gallery_images=0)
+    report.lock.acquire = lambda **given: FolderLock.acquire(report.lock)  # as another process
+    report.attach(trained.evaluator)
+    with (
+        evaluation_lock(tmp_path / "eval"),
+        pytest.raises(
+            BlockingIOError, match=r"an evaluation, process \d+ on .*eval\. Wait until it has ended, or choose"
+        ),
+    ):
+        trained.evaluator.run()
+    assert list((tmp_path / "eval").iterdir()) == []
 
 
 def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Run) -> None:

@@ -17,6 +17,7 @@ from ..data.coco_images import read_colour
 from ..files import replacing, sha256, write_json
 from ..inference.photographs import Named, contact_sheet, draw_photograph
 from ..metrics.coco import CocoCase, CocoMetrics, coco_average_precision
+from ..output_folder import evaluation_lock
 from .cases import to_case
 from .evaluation import WeightsLoader
 
@@ -75,6 +76,7 @@ class CocoReport:
         score: float = 0.5,
     ) -> None:
         self.output_dir = Path(output_dir)
+        self.lock = evaluation_lock(output_dir)
         self.metric = metric
         self.names = dict(zip(categories.ids, categories.names, strict=True))
         self.weights = weights
@@ -83,8 +85,19 @@ class CocoReport:
         self.score = score
 
     def attach(self, engine: Engine) -> None:
-        """Report on ``engine``, an evaluator."""
+        """Report on ``engine``, an evaluator; another evaluation into the folder is refused meanwhile."""
+        engine.add_event_handler(Events.STARTED, self.take_folder)
         engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def take_folder(self) -> None:
+        """Take the folder.
+
+        Raises:
+            BlockingIOError: If another evaluation is at work there.
+            OSError: If it cannot be written.
+        """
+        if idist.get_rank() == 0:
+            self.lock.acquire(take_over=True)
 
     def write(self) -> None:
         """Write the files; in several processes the first one does."""
@@ -106,6 +119,7 @@ class CocoReport:
             with replacing(self.output_dir / "detections.png") as part:
                 contact_sheet([self._picture(case) for case in cases[: self.pictures]]).save(part, format="PNG")
         write_json(report, self.output_dir / "metrics.json")
+        self.lock.release()
         table = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
         logger.info("Results on %s (%d images): %s.", self.dataset_name, len(cases), table)
 

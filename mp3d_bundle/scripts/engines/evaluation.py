@@ -22,6 +22,7 @@ from ..metrics.findings import list_findings
 from ..metrics.handlers import DetectionMetrics
 from ..metrics.report import write_report
 from ..metrics.tables import format_table
+from ..output_folder import evaluation_lock
 from ..weights import build_network, load_state, read_tensors, tensors_sha256
 from .config import CONFIGS
 
@@ -145,6 +146,7 @@ class EvaluationReport:
         gallery_fps: str = "1",
     ) -> None:
         self.output_dir = Path(output_dir)
+        self.lock = evaluation_lock(output_dir)
         self.metric = metric
         self.weights = weights
         self.dataset_name = dataset_name
@@ -155,8 +157,19 @@ class EvaluationReport:
         self.gallery_fps = gallery_fps
 
     def attach(self, engine: Engine) -> None:
-        """Report on ``engine``, an evaluator."""
+        """Report on ``engine``, an evaluator; another evaluation into the folder is refused meanwhile."""
+        engine.add_event_handler(Events.STARTED, self.take_folder)
         engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def take_folder(self) -> None:
+        """Take the folder.
+
+        Raises:
+            BlockingIOError: If another evaluation is at work there.
+            OSError: If it cannot be written.
+        """
+        if idist.get_rank() == 0:
+            self.lock.acquire(take_over=True)
 
     def write(self) -> None:
         """Write the files and log the table; in several processes the first one writes."""
@@ -176,6 +189,7 @@ class EvaluationReport:
         )
         if self.gallery_images > 0:
             self._write_gallery(cases, metrics["thresholds"][self.gallery_fps], notice)
+        self.lock.release()
         logger.info("Results on %s:\n%s", self.dataset_name, format_table(metrics))
 
     def _write_gallery(self, cases: list[Case], threshold: float | None, notice: str | None) -> None:

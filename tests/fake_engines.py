@@ -15,18 +15,19 @@ from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.inferers import SimpleInferer
 from monai.transforms import RandScaleIntensityd
 from torch import nn
-from torch.utils.data import DistributedSampler
 
 from scripts.engines import (
     Checkpointer,
     EvaluationStep,
     MixedPrecision,
+    ResumableSampler,
     SampleDataset,
     SeedEpoch,
     TrainingStep,
     cases_of,
     prepare_slabs,
     prepare_targets,
+    start_worker,
     to_case,
     total_loss,
     warmup_step_schedule,
@@ -112,16 +113,18 @@ class Run:
         device: str = "cpu",
         precision: MixedPrecision | None = None,
         settings: dict[str, Any] | None = None,
+        interval: int = 0,
     ) -> None:
         torch.manual_seed(7)
         self.precision = precision or MixedPrecision(device)
         self.network = FakeDetector(num_slices).to(device)
         data = records(num_slices=num_slices)
         self.dataset = SampleDataset(data, RandScaleIntensityd(keys="image", factors=0.5, prob=1.0), seed=3)
-        sampler = DistributedSampler(self.dataset, num_replicas=1, rank=0, seed=3)
+        sampler = ResumableSampler(self.dataset, num_replicas=1, rank=0, seed=3)
         self.loader = DataLoader(
-            self.dataset, num_workers=workers, batch_size=batch_size, sampler=sampler, collate_fn=no_collation
-        )
+            self.dataset, num_workers=workers, batch_size=batch_size, sampler=sampler, collate_fn=no_collation,
+            worker_init_fn=start_worker,
+        )  # fmt: skip
         self.optimizer = optimizer(self.network.parameters(), lr=0.05)
         self.scheduler = warmup_step_schedule(self.optimizer, len(self.loader), milestones=(2, 3), warmup_iterations=4)
         self.evaluator = SupervisedEvaluator(
@@ -154,6 +157,7 @@ class Run:
                 evaluator=self.evaluator,
                 info={"notice": "fake"},
                 settings=settings,
+                interval=interval,
             )
             own.append(self.checkpointer)
         self.trainer = SupervisedTrainer(

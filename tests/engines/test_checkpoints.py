@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,7 @@ from ignite.engine import Events
 from fake_engines import Run
 from scripts import weights
 from scripts.engines import MixedPrecision, improves
+from scripts.output_folder import FolderLock
 
 
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
@@ -78,6 +85,113 @@ def test_an_interruption_within_an_epoch_repeats_that_epoch(tmp_path: Path, capl
         resumed = Run(tmp_path / "broken", epochs=3).run()
     assert f"Resuming from {tmp_path / 'broken' / 'last.pt'} at epoch 2 of 3" in caplog.text
     assert_same(straight.weights(), resumed.weights())
+
+
+def kill_at(run: Run, iteration: int) -> None:
+    """End a run in the middle of an iteration, with nothing but what is on the disk left of it."""
+
+    def pull_the_plug() -> None:
+        raise KeyboardInterrupt
+
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=iteration), pull_the_plug)
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_an_interrupted_run_resumes_within_its_epoch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int, optimizer: type[torch.optim.Optimizer]
+) -> None:
+    # Six iterations an epoch; gradients of two are added, so that checkpoints fall between additions and steps too.
+    same: dict[str, Any] = {"epochs": 2, "batch_size": 2, "accumulation": 2, "optimizer": optimizer}
+    straight = Run(tmp_path / "straight", **same).run()
+    for iteration, kept in ((3, 2), (5, 4), (6, 5), (9, 8), (12, 11)):
+        interval = 1 if kept % 2 else 2
+        kill_at(Run(tmp_path / "broken", **same, interval=interval, workers=workers), iteration)
+        content = torch.load(tmp_path / "broken" / "last.pt", weights_only=True)
+        assert (content["iteration"], content["epoch"]) == (kept, kept // 6)
+        assert bool(content["gradients"]) == bool(kept % 2)
+    with caplog.at_level(logging.INFO):
+        resumed = Run(tmp_path / "broken", **same, interval=1).run()
+    assert f"Resuming from {tmp_path / 'broken' / 'last.pt'} at epoch 2 of 2, iteration 6 of 6" in caplog.text
+    assert_same(straight.weights(), resumed.weights())
+    assert str(straight.optimizer.state_dict()) == str(resumed.optimizer.state_dict())
+    assert straight.evaluator.state.best_metric == resumed.evaluator.state.best_metric
+    assert str(torch.load(tmp_path / "straight" / "last.pt")) == str(torch.load(tmp_path / "broken" / "last.pt"))
+
+
+def test_the_loss_scale_goes_on_within_an_epoch(tmp_path: Path) -> None:
+    def scaled() -> MixedPrecision:
+        precision = MixedPrecision("cpu")
+        precision.scaler = torch.amp.GradScaler("cpu", init_scale=512.0, growth_interval=2)
+        return precision
+
+    straight, resumed = scaled(), scaled()
+    weights = Run(tmp_path / "straight", epochs=2, accumulation=2, precision=straight).run().weights()
+    kill_at(Run(tmp_path / "broken", epochs=2, accumulation=2, precision=scaled(), interval=1), 5)
+    assert_same(weights, Run(tmp_path / "broken", epochs=2, accumulation=2, precision=resumed).run().weights())
+    assert straight.scaler is not None
+    assert resumed.scaler is not None
+    assert straight.scaler.state_dict() == resumed.scaler.state_dict()
+
+
+def test_a_checkpoint_within_an_epoch_needs_a_sampler_that_can_resume(tmp_path: Path) -> None:
+    kill_at(Run(tmp_path, epochs=2, interval=1), 3)
+    other = Run(tmp_path, epochs=2)
+    other.trainer.data_loader = [[]] * 3
+    with pytest.raises(ValueError, match=r"ResumableSampler in train#sampler: .*last\.pt was written within an epoch"):
+        other.run()
+
+
+@pytest.mark.parametrize("iteration", [7, 2, -1, "3", None, 3.0])
+def test_an_iteration_that_does_not_fit_is_refused(tmp_path: Path, iteration: Any) -> None:
+    Run(tmp_path, epochs=1).run()
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    torch.save({**content, "iteration": iteration}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=rf"from 3 to 6 after 1 epochs, got {iteration!r} in .*last\.pt"):
+        Run(tmp_path, epochs=2).run()
+
+
+@pytest.mark.parametrize("interval", [-1, 2.5, "10", True])
+def test_an_interval_is_a_number_of_iterations(tmp_path: Path, interval: Any) -> None:
+    with pytest.raises(ValueError, match=f"number of iterations or 0 for none, got {interval!r}"):
+        Run(tmp_path, interval=interval)
+
+
+def test_a_second_training_in_the_folder_is_refused(tmp_path: Path) -> None:
+    with FolderLock(tmp_path, "a training"):
+        mine = Run(tmp_path, epochs=1)
+        mine.checkpointer.lock.acquire = lambda **given: FolderLock.acquire(
+            mine.checkpointer.lock
+        )  # as another process
+        with pytest.raises(BlockingIOError, match=rf"a training, process {os.getpid()} on .* at work in {tmp_path}"):
+            mine.run()
+    assert list(tmp_path.iterdir()) == []
+    Run(tmp_path, epochs=1).run()
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "model.pt"}
+
+
+def test_too_little_space_is_found_out_before_the_first_iteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+    with pytest.raises(OSError, match=rf"free space for the results in {tmp_path}, found 1 MiB"):
+        Run(tmp_path, epochs=1).run()
+
+
+def test_what_a_killed_run_has_left_half_written_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Run(tmp_path, epochs=1).run()
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    machine = re.sub(r"[^\w-]", "_", platform.node())
+    left = tmp_path / f".last.pt.{machine}-{child.stdout.strip()}.part"
+    for path in (left, tmp_path / ".mine.part"):
+        path.write_bytes(b"half")
+    with caplog.at_level(logging.INFO):
+        Run(tmp_path, epochs=2).run()
+    assert f"Removed {left}" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "model.pt", ".mine.part"}
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -159,7 +273,7 @@ def test_processes_that_see_different_disks_are_stopped(tmp_path: Path) -> None:
     idist.spawn("gloo", go_on_apart, args=(tmp_path,), nproc_per_node=2, start_method="fork")
     for rank in (0, 1):
         message = (tmp_path / f"{rank}.txt").read_text()
-        assert "Expected last.pt of the same epoch in every process, got epochs 1, 0 by process" in message
+        assert "Expected last.pt of the same iteration in every process, got iterations 3, 0 by process" in message
 
 
 def draw_after(rank: int, folder: Path, part: str, seeds: tuple[int, ...]) -> None:
@@ -215,9 +329,9 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
     Run(tmp_path, epochs=1).run()
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
-    def full_disk(content: Any, path: Path) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(path))
+    def full_disk(content: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device", file.name)
 
     monkeypatch.setattr(weights.torch, "save", full_disk)
     with pytest.raises(OSError, match="No space left on device"):

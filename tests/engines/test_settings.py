@@ -42,6 +42,14 @@ def test_places_pace_and_words_may_change(changes: dict[str, Any]) -> None:
     assert difference(**changes) == ""
 
 
+def test_a_checkpoint_of_before_runs_resumed_within_an_epoch_still_fits() -> None:
+    older = settings()
+    older["train#sampler#_target_"] = "DistributedSampler"
+    assert differences(older, settings(), 1) == ""
+    assert differences({**older, "train#sampler#shuffle": False}, settings(), 1).startswith("train#sampler#shuffle")
+    assert difference(checkpoint_interval=7) == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -4,6 +4,7 @@ from .cases import cases_of, to_case
 from .checkpoints import Checkpointer, improves, network_definition
 from .coco import CocoReport, to_coco_case
 from .config import check_config, current_parser, plain_config
+from .curves import EventWriter
 from .errors import end_errors_in_one_line
 from .evaluation import EvaluationReport, WeightsLoader, described_network
 from .handlers import ProgressBar, SeedEpoch, StopOnNonFinite, Throughput, scalars
@@ -13,9 +14,11 @@ from .precision import MixedPrecision
 from .pretrained import start_from
 from .record import RunRecord
 from .samples import SampleDataset, prepare_slabs, prepare_targets
+from .sampling import ResumableSampler
 from .schedule import scale_learning_rate, warmup_step_factor, warmup_step_schedule
 from .settings import run_settings
 from .steps import EvaluationStep, TrainingStep, total_loss
+from .stopping import Stopped, start_worker
 
 __all__ = [
     "Checkpointer",
@@ -23,12 +26,15 @@ __all__ = [
     "DetectionPanels",
     "EvaluationReport",
     "EvaluationStep",
+    "EventWriter",
     "MixedPrecision",
     "ProgressBar",
+    "ResumableSampler",
     "RunRecord",
     "SampleDataset",
     "SeedEpoch",
     "StopOnNonFinite",
+    "Stopped",
     "Throughput",
     "TrainingStep",
     "WeightsLoader",
@@ -47,6 +53,7 @@ __all__ = [
     "scale_learning_rate",
     "start_from",
     "start_from_imagenet",
+    "start_worker",
     "to_case",
     "to_coco_case",
     "total_loss",

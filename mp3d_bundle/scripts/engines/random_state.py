@@ -46,9 +46,8 @@ def _on_gpu(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda"
 
 
-def gather_random_states(device: torch.device | str | None = None) -> list[dict[str, Any]]:
-    """State of every process, by rank; all processes must call this, each with its device."""
-    own = get_random_state(device)
+def gather_random_states(own: dict[str, Any]) -> list[dict[str, Any]]:
+    """State of every process, by rank; all processes must call this, each with its own."""
     gathered: Any = idist.all_gather([own]) if idist.get_world_size() > 1 else [[own]]
     return [state for part in gathered for state in part]
 

@@ -11,12 +11,14 @@ import ignite.distributed as idist
 
 from .config import current_parser
 
+_SAMPLER = "train#sampler#_target_"
 # Where a run reads and writes, how fast it goes and what it tells: none of these makes other weights. The network has
 # a check of its own, and handlers, wrappers and shares of the validation differ with the number of processes.
 _FREE = {
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "tensorboard", "missing_images"),
     *("model_name", "notice", "log_interval", "val_interval", "max_epochs", "batch_size"),
     *("device", "amp", "amp_dtype", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"),
+    *("checkpoint_interval", "worker_init_fn", _SAMPLER),
     *("network_def", "network", "handlers", "train_handlers", "val_handlers", "validate#dataloader#sampler"),
     *("_meta_", "_desc_", "imports", "initialize", "finalize", "training", "run"),
 }
@@ -91,6 +93,8 @@ def differences(stored: Mapping[str, Any], own: Mapping[str, Any], epochs_done: 
     Returns:
         ``"seed 1 and not 0"``, with the checkpoint's value last, each after a comma; "" where nothing differs.
     """
+    # Older checkpoints hold MONAI's sampler of the same order, which cannot begin anywhere.
+    stored = {name: value for name, value in stored.items() if name != _SAMPLER}
     stored, own = _at_one_depth(stored, own), _at_one_depth(own, stored)
     # A top-level item that only one config has is nothing of itself: whatever refers to it differs too.
     common = {name.partition("#")[0] for name in stored} & {name.partition("#")[0] for name in own}

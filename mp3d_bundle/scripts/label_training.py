@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import fire
@@ -27,8 +29,10 @@ from monai.bundle import ConfigWorkflow
 
 from .data.labelled import LabelledScan, read_labelled, write_labelled
 from .engines.errors import root_error
+from .engines.stopping import Stopped
 from .files import replacing, sha256
 from .inference.slabs import PlaneScale
+from .output_folder import FolderLock
 from .weights import build_network, load_state, read_tensors, save_weights
 
 logger = logging.getLogger(__name__)
@@ -106,7 +110,15 @@ def train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         OSError: If a file cannot be read or written.
         ValueError: If labels, scans or weights cannot be used.
+        Stopped: If SIGTERM or Ctrl-C ends it; the served weights are then as they were.
     """
+    read_served(order["weights"])  # before a lock is put beside them
+    # Of two trainings that begin with the same weights, the second would replace what the first has learnt.
+    with FolderLock(Path(order["weights"]).parent, "a training of MONAI Label", name=".label_training.lock"):
+        return _train(order, folder)
+
+
+def _train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     served = read_served(order["weights"])
     plane = PlaneScale(served.settings.get("pixel_spacing"), served.settings.get("image_size", 512))
     scans = read_labelled(order["items"], plane.size)
@@ -140,6 +152,8 @@ def _run(served: Served, order: Mapping[str, Any], folder: Path, side: int, *, v
         "train_scales": [side],
         "test_scale": side,
         "num_workers": 0,
+        # The run's folder does not outlive this process.
+        "checkpoint_interval": 0,
         "notice": served.info.get("notice"),
     }
     flow = ConfigWorkflow(
@@ -189,15 +203,24 @@ def main(order: str, answer: str) -> None:
         SystemExit: With one line, if it cannot be done.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    # The folder of the run is removed then too.
+    signal.signal(signal.SIGTERM, _stop)
     try:
         with tempfile.TemporaryDirectory(prefix="mp3d-training-") as folder:
             done = train(json.loads(Path(order).read_text(encoding="utf-8")), Path(folder))
+    except Stopped as stop:
+        sys.stderr.write(f"Training {stop}; the weights are as they were.\n")
+        raise
     except Exception as error:
         cause = root_error(error)
         if not isinstance(cause, (OSError, ValueError, ArithmeticError)):
             raise
         sys.exit(" ".join(str(cause).split()))
     Path(answer).write_text(json.dumps(done), encoding="utf-8")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,9 @@ def test_a_second_one_is_kept_out_and_told_who_is_there(tmp_path: Path) -> None:
         with pytest.raises(BlockingIOError, match=rf"training, process {os.getpid()} on .* in {tmp_path}/run"):
             FolderLock(tmp_path / "run", "an evaluation").acquire()
         FolderLock(tmp_path / "other", "a training").acquire().release()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    FolderLock(tmp_path / "run", "a training").acquire().release()
     assert list((tmp_path / "run").iterdir()) == []
     # What a killed process has left says nothing of the next one.
     (tmp_path / "run" / ".lock").write_text("a training, process 1 on a machine\n" * 3)

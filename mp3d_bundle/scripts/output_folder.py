@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import logging
 import os
@@ -88,6 +89,7 @@ class FolderLock:
         self.path = Path(folder) / name
         self.work = work
         self._file: Any = None
+        self._made_folder = False
 
     def acquire(self, *, wait: bool = False, take_over: bool = False) -> FolderLock:
         """Take the lock; nothing happens where this object holds it already.
@@ -108,7 +110,7 @@ class FolderLock:
         if take_over:
             for other in [lock for lock in _held if lock.path.absolute() == self.path.absolute()]:
                 other.release()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._made_folder = not self.path.parent.exists()
         file = self._open(wait=wait)
         while not _is_at(file, self.path):  # the holder has removed the file since
             file.close()
@@ -121,6 +123,7 @@ class FolderLock:
         return self
 
     def _open(self, *, wait: bool) -> Any:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         file: Any = self.path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,12 +142,15 @@ class FolderLock:
         return file
 
     def release(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder, and remove it if it was made for the lock and nothing was written there."""
         if self._file is None:
             return
         # Before it is let go of, so that nobody else's file is removed.
         if _is_at(self._file, self.path):
             self.path.unlink(missing_ok=True)
+            if self._made_folder:
+                with contextlib.suppress(OSError):
+                    self.path.parent.rmdir()
         self.drop()
 
     def drop(self) -> None:

@@ -355,3 +355,13 @@ def test_uids_are_new_each_time(results: Results, files: dict[str, bytes]) -> No
     again = write(results)
     for name, content in files.items():
         assert read(content).SOPInstanceUID != read(again[name]).SOPInstanceUID
+
+
+def test_large_segmentations_are_deflated_and_read_back_the_same(results: Results, files: dict[str, bytes]) -> None:
+    plain = boxes_of(files["lesions_seg.dcm"])
+    assert plain.file_meta.TransferSyntaxUID.name == "Explicit VR Little Endian"
+    content = DicomWriter(deflate_above_megabytes=0)(*results.arguments)["lesions_seg.dcm"]
+    deflated = boxes_of(content)
+    assert deflated.file_meta.TransferSyntaxUID.name == "Deflated Explicit VR Little Endian"
+    assert len(content) < len(files["lesions_seg.dcm"]) / 2
+    np.testing.assert_array_equal(masks_of(deflated, results), masks_of(plain, results))

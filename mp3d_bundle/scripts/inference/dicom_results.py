@@ -18,6 +18,7 @@ from highdicom import sr
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from .detections import Lesion, SliceBoxes
 from .dicom_segmentation import segment_boxes
@@ -44,9 +45,12 @@ class DicomWriter:
 
     Attributes:
         version: Of the software, as it stands in the files.
+        deflate_above_megabytes: A segmentation with more millions of bytes of pixels is written deflated. The masks of
+            hundreds of boxes are nearly all zeros; but not every viewer reads deflated files, so small ones stay plain.
     """
 
     version: str = field(default_factory=bundle_version)
+    deflate_above_megabytes: float = 8.0
 
     def __call__(
         self, scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any]
@@ -84,9 +88,13 @@ class DicomWriter:
             warnings.filterwarnings("ignore", message=".*person name")
             files = {"lesions_sr.dcm": _bytes(self._report(slices, outlined, document))}
             if outlined:
-                files["lesions_seg.dcm"] = _bytes(
-                    segment_boxes(slices, outlined, _algorithm(document, self.version), self._equipment(_BOXES_SERIES))
+                boxes = segment_boxes(
+                    slices, outlined, _algorithm(document, self.version), self._equipment(_BOXES_SERIES)
                 )
+                # One-bit pixels may be compressed in no other way that viewers know: neither RLE nor JPEG takes them.
+                if len(boxes.PixelData) > self.deflate_above_megabytes * 1e6:
+                    boxes.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+                files["lesions_seg.dcm"] = _bytes(boxes)
         return files
 
     def _equipment(self, number: int) -> dict[str, Any]:

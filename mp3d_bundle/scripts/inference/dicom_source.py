@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom import DataElement, Dataset
+from pydicom import Dataset
 from pydicom.multival import MultiValue
-from pydicom.valuerep import DA, TM
 
+from .dicom_inherited import keep_valid
 from .scan import ScanLike
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,6 @@ _MAY_BE_EMPTY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
-_DATES = {"DA": DA, "TM": TM}
 _SEXES = ("M", "F", "O")
 # Planes and edges that were rounded on the way meet within this many mm.
 _TOUCH = 1e-3
@@ -139,7 +138,7 @@ def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
                 setattr(header, name, "")
         if header.PatientSex not in _SEXES:
             header.PatientSex = ""
-        for line in _blank_senseless_dates(header):
+        for line in keep_valid(header):
             if line not in told:
                 told.add(line)
                 logger.warning("%s: the DICOM results leave out %s.", path, line)
@@ -148,22 +147,6 @@ def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
             header.ImageOrientationPatient = slices[0].header.ImageOrientationPatient
         slices.append(SourceSlice(header, _matrix(header)))
     return slices
-
-
-def _blank_senseless_dates(header: Dataset) -> list[str]:
-    """Empty dates and times that are none, as anonymisers write them: no result may repeat them. Says which."""
-    blanked = []
-    for name in _MAY_BE_EMPTY:
-        element = header[name]
-        read = _DATES.get(element.VR)
-        if read is None or not element.value:
-            continue
-        try:
-            read(str(element.value))
-        except (ArithmeticError, TypeError, ValueError):
-            blanked.append(f"{name}, which is {element.value}")
-            header[name] = DataElement(element.tag, element.VR, "")
-    return blanked
 
 
 def _matrix(header: Dataset) -> np.ndarray:

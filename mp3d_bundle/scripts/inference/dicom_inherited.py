@@ -1,0 +1,87 @@
+"""What results inherit from the images: who the patient is and of which study, as far as it is valid.
+
+Headers come from scanners, archives and anonymisers, and highdicom copies what they say about patient and study as it
+is. A result must be valid whatever the images are: here everything else about the patient is left out, and so are
+values that their type of value does not allow.
+"""
+
+from __future__ import annotations
+
+from pydicom import DataElement, Dataset
+from pydicom.config import RAISE
+from pydicom.valuerep import DA, TM, validate_value
+
+# Groups of attributes on the patient, the clinical trial, the request, the visit and the procedure.
+_GROUPS = (0x0010, 0x0012, 0x0032, 0x0038, 0x0040)
+_TRIAL = (
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSubjectID",
+)
+_TRIAL_NEEDS = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialSubjectID")
+_REMOVED = "PatientIdentityRemoved"
+_METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
+_KEPT = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
+    *("PatientAge", "PatientSize", "PatientWeight", _REMOVED, *_METHODS),
+)
+_STUDY = ("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber")
+_CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+# An image whose patient was made anonymous has to say how; many do not.
+UNKNOWN_METHOD = "Not stated in the source images"
+
+
+def keep_valid(header: Dataset) -> list[str]:
+    """Leave of a header what a valid result can inherit.
+
+    Attributes that a result must have stay, empty where their value is none; a header that says that the patient's
+    identity was removed, but not how, says `UNKNOWN_METHOD` afterwards.
+
+    Args:
+        header: Changed in place.
+
+    Returns:
+        What was left out for its value, "StudyDate, which is UNKNOWN", in the order of the header.
+    """
+    trial = _TRIAL if all(header.get(name) for name in _TRIAL_NEEDS) else ()
+    left_out = []
+    for tag in list(header.keys()):
+        element = header[tag]
+        name = element.keyword
+        ours = tag.group in _GROUPS or name in _STUDY
+        if element.VR == "SQ" or ours:
+            if name in (*_KEPT, *_STUDY, *trial) and (name == _METHODS[1] or element.VR != "SQ"):
+                if _is_valid(element):
+                    continue
+                left_out.append(f"{name}, which is {element.value}")
+            if element.VR == "SQ" or name not in _KEPT[:5] + _STUDY:
+                del header[tag]
+            else:
+                header[tag] = DataElement(tag, element.VR, "")
+    if header.get(_REMOVED) == "YES" and not any(header.get(name) for name in _METHODS):
+        for name in _METHODS:
+            if name in header:
+                del header[name]
+        header.DeidentificationMethod = UNKNOWN_METHOD
+    return left_out
+
+
+def _is_valid(element: DataElement) -> bool:
+    """Whether a value is one that its attribute may have; an empty one may be everywhere here."""
+    if element.keyword == _REMOVED:
+        return element.value in ("YES", "NO")
+    if element.VR == "SQ":
+        items = element.value or []
+        return len(items) > 0 and all(all(item.get(name) for name in _CODE) for item in items)
+    # Names are copied as they are; rules for them that no reader keeps would take the patient's name away.
+    if element.VR == "PN" or element.value in (None, ""):
+        return True
+    try:
+        for value in element.value if element.VM > 1 else [element.value]:
+            {"DA": DA, "TM": TM}.get(element.VR, str)(str(value))
+            validate_value(element.VR, str(value), RAISE)
+    except (ArithmeticError, TypeError, ValueError):
+        return False
+    return element.VM == 1 or element.keyword == _METHODS[0]

@@ -91,7 +91,7 @@ class DicomWriter:
                 boxes = segment_boxes(
                     slices, outlined, _algorithm(document, self.version), self._equipment(_BOXES_SERIES)
                 )
-                # One-bit pixels may be compressed in no other way that viewers know: neither RLE nor JPEG takes them.
+                # Neither RLE nor JPEG-LS takes pixels of one bit.
                 if len(boxes.PixelData) > self.deflate_above_megabytes * 1e6:
                     boxes.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
                 files["lesions_seg.dcm"] = _bytes(boxes)

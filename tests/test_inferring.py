@@ -112,7 +112,7 @@ def hostile_inputs(folder: Path) -> dict[str, str]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         return folder / name
 
-    path = write_scan(bad("cut.nii.gz", "complete NIfTI file"))
+    path = write_scan(bad("cut.nii.gz", "complete and undamaged file"))
     path.write_bytes(path.read_bytes()[:500])
     cut = write_ct(bad("cut_dicom", "could not read|cannot read|cut short"), hu[:3]) / "IM0002.dcm"
     cut.write_bytes(cut.read_bytes()[:-900])

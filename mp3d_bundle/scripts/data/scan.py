@@ -15,7 +15,6 @@ Three frames meet here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +22,28 @@ import nibabel.orientations as orientations
 import numpy as np
 
 from .dicom import read_series
+from .hounsfield import to_hounsfield
+from .metaimage import read_metaimage
+from .nifti import read_nifti
+from .nrrd import read_nrrd
 from .rules import DEFAULT_RULES, ReadingRules
-from .stored import StoredImage, check_spacing, read_itk, read_nifti
+from .stored import StoredImage, check_geometry, check_spacing
 from .straight import measure_skew, shift_back
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-_INT16 = np.iinfo(np.int16)
-# Images scaled to unit range or unit variance stay below this; Hounsfield units never do.
-_NORMALISED_BELOW = 20.0
+NRRD_SUFFIXES, META_SUFFIXES = (".nrrd", ".nhdr"), (".mha", ".mhd")
+ITK_SUFFIXES = (*NRRD_SUFFIXES, *META_SUFFIXES)
+_READERS = ((NIFTI_SUFFIXES, read_nifti), (NRRD_SUFFIXES, read_nrrd), (META_SUFFIXES, read_metaimage))
+# What no reader means to raise.
+_UNFORESEEN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+)
 
 
 @dataclass(frozen=True)
@@ -139,10 +151,16 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
         # A pipe would keep the reader waiting for a writer.
         raise ValueError(f"Expected a file or a folder, got something else (a pipe or a device) at {path}.")
     name = path.name.lower()
-    if name.endswith(NIFTI_SUFFIXES):
-        return canonical(read_nifti(path), path, rules)
-    if name.endswith(ITK_SUFFIXES):
-        return canonical(read_itk(path), path, rules)
+    for suffixes, read in _READERS:
+        if name.endswith(suffixes):
+            try:
+                return canonical(read(path, rules), path, rules)
+            except _UNFORESEEN as error:
+                # Whatever a header made the libraries stumble over: one line, as for any damage.
+                reason = " ".join(str(error).split()) or "no more is known"
+                raise OSError(
+                    f"Expected a CT volume, could not read {path} ({type(error).__name__}: {reason})."
+                ) from error
     known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES))
     raise ValueError(f"Expected a file ending in {known} or the folder of a DICOM series, got {path}.")
 
@@ -160,11 +178,14 @@ def canonical(stored: StoredImage, path: Path, rules: ReadingRules = DEFAULT_RUL
             the values are no Hounsfield units.
     """
     check_spacing(tuple(np.linalg.norm(stored.affine[:3, :3], axis=0)), path)
+    if not rules.any_geometry:
+        check_geometry(stored.affine, stored.values.shape, path)
     turn = orientations.io_orientation(stored.affine)
     i, j, k = stored.values.shape
     stored_from_canonical = orientations.inv_ornt_aff(turn, (i, j, k))
     skew = measure_skew(stored.affine @ stored_from_canonical, path)
-    oriented = orientations.apply_orientation(_hounsfield(stored, path), turn)
+    values, told = to_hounsfield(stored, path, rules.hu_offset)
+    oriented = orientations.apply_orientation(values, turn)
     hu = np.ascontiguousarray(oriented.transpose(2, 1, 0))
     if any(skew.shift):
         hu, from_straight = shift_back(hu, skew.shift)
@@ -176,48 +197,5 @@ def canonical(stored: StoredImage, path: Path, rules: ReadingRules = DEFAULT_RUL
         stored_shape=(i, j, k),
         path=path,
         files=stored.files,
-        notes=(*stored.notes, *skew.notes),
+        notes=(*stored.notes, *told, *skew.notes),
     )
-
-
-def _hounsfield(stored: StoredImage, path: Path) -> np.ndarray:
-    """Rescaled values as int16, same shape; ValueError where they cannot be Hounsfield units."""
-    values = stored.values
-    if values.dtype.itemsize == 1:
-        raise ValueError(f"Expected Hounsfield units in at least 16 bits, got 8-bit values in {path}.")
-    scaled = (stored.slope, stored.intercept) != (1.0, 0.0)
-    if values.dtype == np.int16 and not scaled:
-        _check_range(float(values.min()), float(values.max()), path)
-        return values
-    out = np.empty(values.shape, dtype=np.int16, order="F")
-    low, high = np.inf, -np.inf
-    for k, plane in enumerate(_planes(values)):
-        hu = plane * np.float32(stored.slope) + np.float32(stored.intercept) if scaled else plane
-        least, most = float(hu.min()), float(hu.max())
-        # NaN and infinity spread to the extremes of the plane.
-        if not np.isfinite([least, most]).all():
-            raise ValueError(f"Expected finite voxel values, got NaN or infinity in plane {k} of {path}.")
-        low, high = min(low, least), max(high, most)
-        out[..., k] = np.clip(np.rint(hu), _INT16.min, _INT16.max)
-    _check_range(low, high, path)
-    return out
-
-
-def _planes(values: np.ndarray) -> Iterator[np.ndarray]:
-    """The planes along the last stored axis, one at a time: a large scan is never held as floats at once."""
-    for k in range(values.shape[-1]):
-        plane = values[..., k]
-        yield plane if plane.dtype == np.float32 else plane.astype(np.float64)
-
-
-def _check_range(low: float, high: float, path: Path) -> None:
-    if low >= 0:
-        raise ValueError(
-            f"Expected Hounsfield units (air is -1000), got values from {low:g} to {high:g} in {path}: "
-            "a mask, an 8-bit picture, an MR, or a CT stored without its rescale intercept?"
-        )
-    if low < high and max(-low, high) <= _NORMALISED_BELOW:
-        raise ValueError(
-            f"Expected Hounsfield units (air is -1000), got values from {low:g} to {high:g} in {path}: "
-            "an image that was normalised already?"
-        )

@@ -1,33 +1,25 @@
-"""Volumes as a file stores them, before anything is turned or rounded: NIfTI, NRRD and MetaImage.
+"""Volumes as a file stores them, before anything is turned or rounded, and what their readers have in common.
 
-A reader here gives a `StoredImage`: the values in the file's own axis order, and one affine from that
-order's voxel indices to millimetres. What makes a CT of it (orientation, Hounsfield units) is
-`scripts.data.scan`; a folder of DICOM slices is read by `scripts.data.dicom`.
+A reader gives a `StoredImage`: the values in the file's own axis order, and one affine from that order's voxel
+indices to millimetres. There is one for each format: `nifti`, `nrrd`, `metaimage`, and `dicom` for a folder of
+slices. What makes a CT of it (orientation, Hounsfield units) is `scripts.data.scan`.
 """
 
-# itk makes its names when they are first used, and nibabel types its arrays loosely: no checker can see them.
+# itk makes its names when they are first used: no checker can see them.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import itk
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-
-from .itk_headers import data_files, read_header, tells_spacing
 
 # NIfTI's world is RAS; ours, like DICOM's and ITK's, is LPS.
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# NIfTI's codes of units of length: name, and millimetres.
-_UNITS = {0: ("unknown", 1.0), 1: ("meter", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
-# Header and stored matrix of one NIfTI file may differ by rounding, not by more than this fraction.
-_SPACING_AGREES = 0.01
+# Edges of voxels, lengths of volumes and distances from the origin that CTs of people have, in mm.
+SMALLEST_EDGE, LARGEST_EDGE, LARGEST_EXTENT, FARTHEST = 0.01, 50.0, 10_000.0, 20_000.0
 
 
 @dataclass(frozen=True)
@@ -74,8 +66,38 @@ def check_spacing(spacing: tuple[float, ...], where: Path) -> None:
         raise ValueError(f"Expected three positive voxel spacings in mm, got {shown} in {where}.")
 
 
-def _three_dimensional(shape: tuple[int, ...], where: Path) -> tuple[int, int, int]:
-    """``shape`` without trailing axes of length 1; ValueError unless three axes with voxels are left."""
+def check_geometry(affine: np.ndarray, shape: tuple[int, int, int], where: Path) -> None:
+    """Check that a volume is as large, and lies where, a CT of a person can.
+
+    Args:
+        affine: ``(4, 4)``, voxel-centre index to mm.
+        shape: Voxels along each axis of the index.
+        where: What messages call it.
+
+    Raises:
+        ValueError: If edges of voxels are not from 0.01 to 50 mm, an axis is longer than 10 m, or a corner lies
+            further than 20 m from the origin.
+    """
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    override = f"in {where} (--any_geometry True takes it)."
+    if not all(SMALLEST_EDGE <= edge <= LARGEST_EDGE for edge in edges):
+        shown = " x ".join(f"{edge:g}" for edge in edges)
+        raise ValueError(f"Expected voxels of {SMALLEST_EDGE:g} to {LARGEST_EDGE:g} mm, got {shown} mm {override}")
+    extent = max(edges * shape)
+    if extent > LARGEST_EXTENT:
+        raise ValueError(f"Expected a volume of at most {LARGEST_EXTENT:g} mm, got one of {extent:g} mm {override}")
+    last = affine[:3, :3] @ (np.array(shape) - 1) + affine[:3, 3]
+    far = float(np.abs([affine[:3, 3], last]).max())
+    if not far <= FARTHEST:
+        raise ValueError(f"Expected a place within {FARTHEST:g} mm of the origin, got {far:g} mm {override}")
+
+
+def check_shape(shape: tuple[int, ...], where: Path) -> tuple[int, int, int]:
+    """``shape`` without trailing axes of length 1.
+
+    Raises:
+        ValueError: Unless three axes with voxels are left.
+    """
     kept = shape
     while len(kept) > 3 and kept[-1] == 1:
         kept = kept[:-1]
@@ -84,102 +106,12 @@ def _three_dimensional(shape: tuple[int, ...], where: Path) -> tuple[int, int, i
     return kept[0], kept[1], kept[2]
 
 
-def _check_nifti_header(path: Path) -> None:
-    """Check the spacings as the file gives them: nibabel mends zero and negative ones while it loads."""
-    with nibabel.openers.ImageOpener(str(path)) as file:
-        start = file.read(max(nibabel.Nifti1Header.sizeof_hdr, nibabel.Nifti2Header.sizeof_hdr))
-    for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
-        if kind.may_contain_header(start):
-            header = kind(start[: kind.sizeof_hdr], check=False)
-            check_spacing(tuple(float(edge) for edge in header["pixdim"][1:4]), path)
-            return
-    raise OSError("no NIfTI header")
-
-
-def _nifti_affine(image: nibabel.Nifti1Image, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The affine (index to LPS mm) of a NIfTI image and notes on how it was found."""
-    header = image.header
-    # The lowest three bits; nibabel stops at a code that it does not know.
-    code = int(header["xyzt_units"]) % 8
-    unit, millimetres = _UNITS.get(code, ("", 1.0))
-    matrix = np.asarray(image.affine, dtype=np.float64)
-    affine = LPS_FROM_RAS @ matrix
-    affine[:3] *= millimetres
-    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    check_spacing(tuple(lengths), path)
-    notes = []
-    if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
-        notes.append("The NIfTI header holds no orientation: its axes were taken to point left, to the front and up.")
-    zooms = header.get_zooms()[:3]
-    if not np.allclose(lengths, zooms, rtol=_SPACING_AGREES):
-        shown = " and ".join(" x ".join(f"{edge:g}" for edge in three) for three in (zooms, lengths))
-        notes.append(f"The NIfTI spacings and its matrix disagree ({shown}): the matrix was taken.")
-    if not unit:
-        notes.append(f"The NIfTI header gives lengths in a unit that there is not (code {code}): taken as mm.")
-    elif unit not in ("mm", "unknown"):
-        notes.append(f"The NIfTI header gives lengths in {unit}: converted to mm.")
-    return affine, tuple(notes)
-
-
-def read_nifti(path: Path) -> StoredImage:
-    """Read a ``.nii`` or ``.nii.gz`` file (any NIfTI-1 or -2 orientation and dtype; scaling is not applied yet).
-
-    Raises:
-        ValueError: If the file is not three-dimensional (a fourth axis of length 1 is accepted), holds
-            colours or complex numbers, or a spacing is not positive.
-        OSError: If the file cannot be read as NIfTI or is cut short.
-    """
-    try:
-        _check_nifti_header(path)
-        image = nibabel.load(path)
-        if not isinstance(image, nibabel.Nifti1Image):
-            raise ValueError(f"Expected a NIfTI file, got {type(image).__name__} in {path}.")
-        shape = _three_dimensional(image.shape, path)
-        dtype = image.get_data_dtype()
-        if dtype.kind not in "iuf":
-            raise ValueError(f"Expected one real number per voxel, got data type {dtype} (a colour image?) in {path}.")
-        affine, notes = _nifti_affine(image, path)
-        values = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape, order="F")
-    except (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise OSError(f"Expected a complete NIfTI file, could not read {path} ({reason}).") from error
-    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    return StoredImage(values, affine, (path,), slope, intercept, notes)
-
-
-def read_itk(path: Path) -> StoredImage:
-    """Read an NRRD (``.nrrd``, ``.nhdr``) or MetaImage (``.mha``, ``.mhd``) file.
-
-    Raises:
-        ValueError: If the file is not three-dimensional, has several values per voxel, a spacing is not
-            positive, or the name is not UTF-8.
-        OSError: If ITK cannot read the file.
-    """
-    _check_encoding(path)
-    try:
-        io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-        if io is None:
-            raise OSError(f"Expected an NRRD or MetaImage file, ITK does not recognise {path}.")
-        io.SetFileName(str(path))
-        io.ReadImageInformation()
-    except RuntimeError as error:
-        raise OSError(f"Expected an NRRD or MetaImage file, ITK cannot read the header of {path}.") from error
-    axes = range(io.GetNumberOfDimensions())
-    _three_dimensional(tuple(int(io.GetDimensions(axis)) for axis in axes), path)
-    check_spacing(tuple(float(io.GetSpacing(axis)) for axis in list(axes)[:3]), path)
-    if io.GetNumberOfComponents() != 1:
-        raise ValueError(
-            f"Expected one number per voxel, got {io.GetNumberOfComponents()} (a colour image?) in {path}."
-        )
-    image, values = read_itk_pixels(path)
-    if io.GetComponentTypeAsString(io.GetComponentType()) in ("char", "unsigned_char"):
-        values = values.astype(np.uint8)
-    affine = np.eye(4)
-    affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(list(image.GetSpacing()))
-    affine[:3, 3] = list(image.GetOrigin())
-    header = read_header(path)
-    notes = () if tells_spacing(header) else ("The header gives no voxel spacing: 1 mm was taken.",)
-    return StoredImage(values, affine, (path, *data_files(header, path.parent)), notes=notes)
+def itk_values(values: np.ndarray) -> np.ndarray:
+    """Values as ITK hands them over: numbers of 64 bits with a fraction lose what HU do not need."""
+    if values.dtype != np.float64:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def read_itk_pixels(path: Path) -> tuple[itk.Image, np.ndarray]:

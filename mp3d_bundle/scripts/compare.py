@@ -8,7 +8,6 @@ Run from the bundle's folder. Each evaluation is the folder that ``run evaluatin
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import fire
 import numpy as np
 
+from .data.plain_json import read_json
 from .metrics.figures import froc_figure, write_froc_figure
 from .metrics.froc import FrocCurve
 from .metrics.matching import FrocRule
@@ -39,7 +39,7 @@ def read_evaluation(folder: str | Path) -> tuple[FrocCurve, dict[str, Any]]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"Expected the folder of an evaluation, found no {name} in {folder}.")
     try:
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = read_json(folder / "metrics.json")
         with (folder / "froc.csv").open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["curve"] == metrics["rule"]]
         columns = ("fps_per_image", "sensitivity", "score")
@@ -53,7 +53,7 @@ def read_evaluation(folder: str | Path) -> tuple[FrocCurve, dict[str, Any]]:
             num_lesions=counts["lesions"],
             rule=FrocRule(metrics["rule"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise ValueError(f"Expected the files of an evaluation in {folder}, cannot read them: {error!r}.") from error
     return curve, metrics
 

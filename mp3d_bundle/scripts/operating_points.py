@@ -9,7 +9,6 @@ these weights. Afterwards inference takes ``--operating_point 1`` and gives a pr
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ import fire
 import numpy as np
 from torch import Tensor
 
+from .data.plain_json import read_json
 from .files import write_json
 from .metrics.calibration import fit_isotonic, held_out_probabilities, reliability, write_reliability_figure
 from .metrics.froc import FrocCurve, threshold_at
@@ -66,7 +66,7 @@ def read_boxes(folder: str | Path) -> Boxes:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"Expected the folder of an evaluation, found no {name} in {folder}.")
     try:
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = read_json(folder / "metrics.json")
         with (folder / "detections.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         scores = np.array([float(row["score"]) for row in rows])
@@ -74,7 +74,7 @@ def read_boxes(folder: str | Path) -> Boxes:
         patients = [row["patient"] for row in rows]
         if int(metrics["counts"]["images"]) < 1 or not np.isin(outcomes, ["hit", "duplicate", "false positive"]).all():
             raise ValueError("no images, or an unknown outcome")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise ValueError(f"Expected the files of an evaluation in {folder}, cannot read them: {error!r}.") from error
     if not rows:
         raise ValueError(f"Expected detections to find thresholds on, got none in {folder / 'detections.csv'}.")

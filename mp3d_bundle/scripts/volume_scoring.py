@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from .data.subvolumes import VolumeRecord, read_subvolume
 from .data.volume_frames import from_edges, from_slab
-from .data.volume_labels import parse_name, read_content
 from .files import write_json
 from .inference.detections import Lesion, SliceBoxes
 from .inference.linking import link_boxes
@@ -23,12 +22,10 @@ from .inferring import Weights
 from .metrics.bootstrap import Bootstrap
 from .metrics.volume_report import write_volume_report
 from .metrics.volume_tables import format_volume_table, official_predictions
-from .metrics.volumes import check_volume_boxes
 from .output_folder import evaluation_lock
+from .volume_predictions import Detections, read_predictions
 
 logger = logging.getLogger(__name__)
-
-Detections = dict[str, np.ndarray]
 
 
 @dataclass
@@ -143,52 +140,3 @@ def _check_inside(record: VolumeRecord, shape: tuple[int, ...]) -> None:
                 f"Expected boxes that overlap their slices of {shape[1]} x {shape[2]} pixels, got "
                 f"{boxes[row].tolist()} (first and last pixel and slice) as box {row} in {record['source']}."
             )
-
-
-def read_predictions(path: str | Path, names: Sequence[str]) -> dict[str, Detections]:
-    """Read detections in the form that the hand-labelled set's own evaluation code takes.
-
-    Args:
-        path: ``.json`` or ``.pkl``: name of the sub-volume to rows ``x1, y1, z1, x2, y2, z2, score`` in the volume
-            frame; no rows where nothing was detected.
-        names: Sub-volumes that must be there; further ones are left out, with a line in the log.
-
-    Returns:
-        ``boxes`` ``(M, 6)`` and ``scores`` ``(M,)`` by name.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, a sub-volume is missing or comes twice, or rows are not as expected.
-    """
-    path = Path(path)
-    content = read_content(path)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"Expected a dict of sub-volumes, got {type(content).__name__} in {path}.")
-    rows: dict[str, Any] = {}
-    for key, value in content.items():
-        # The same sub-volume may be called by its name and by that of its file.
-        name = parse_name(str(key), path).name
-        if name in rows:
-            raise ValueError(f"Expected each sub-volume once, got {name} again as {key!r} in {path}.")
-        rows[name] = value
-    missing = [name for name in names if name not in rows]
-    if missing:
-        raise ValueError(
-            f"Expected detections for every sub-volume (an empty list for none), got none for {len(missing)} of "
-            f"{len(names)}, {missing[0]} the first, in {path}."
-        )
-    if len(rows) > len(names):
-        logger.warning("%s: %d sub-volumes that are not scored are left out.", path, len(rows) - len(names))
-    return {name: _prediction(rows[name], f"{path}, {name}") for name in names}
-
-
-def _prediction(value: Any, where: str) -> Detections:
-    try:
-        table = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        table = np.zeros((1, 1))
-    if table.size == 0:
-        table = np.zeros((0, 7))
-    if table.ndim != 2 or table.shape[1] != 7:
-        raise ValueError(f"Expected rows of seven numbers (a box and its score), got shape {table.shape} in {where}.")
-    return {"boxes": check_volume_boxes(table[:, :6], where), "scores": table[:, 6]}

@@ -67,7 +67,32 @@ def test_each_series_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.M
         Path(record["image"]).parent.mkdir(exist_ok=True)
         Path(record["image"]).touch()
     listed = []
-    listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(folder) or scandir(folder))
     assert check_images(records) == records
     assert len(listed) == 2
+
+
+def test_images_are_regular_files(tmp_path: Path) -> None:
+    slices = [key_slice("000001_01_01_001.png"), key_slice("000001_01_01_002.png")]
+    records = make_records(slices, tmp_path / "images", keep_noisy=True, name="labels")
+    folder = tmp_path / "images" / "000001_01_01"
+    folder.mkdir(parents=True)
+    (tmp_path / "elsewhere.png").touch()
+    (folder / "001.png").touch()
+    (folder / "002.png").symlink_to(tmp_path / "elsewhere.png")
+    assert check_images(records) == records
+    with pytest.raises(ValueError, match="a link out of it"):
+        check_images(records, within=tmp_path / "images")
+    (folder / "002.png").unlink()
+    os.mkfifo(folder / "002.png")
+    for missing in ("raise", "drop"):
+        with pytest.raises(ValueError, match="Expected a regular file, got a pipe"):
+            check_images(records, missing)
+
+
+@pytest.mark.parametrize("name", [".._1.png", "../1.png", "a\nb_1.png", ".x_1.png", "a_" + "9" * 5000 + ".png"])
+def test_a_series_is_a_folder_of_the_images(name: str) -> None:
+    with pytest.raises(ValueError, match="Expected a file name like") as error:
+        key_slice(name)
+    assert len(str(error.value)) < 400

@@ -5,7 +5,6 @@ COCO numbers its 80 categories from 1 to 90 with gaps; labels count without gaps
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,10 @@ import numpy as np
 
 from ..boxes import from_coco
 from ..instances import num_instances
-from .records import ImageRecord, check_images, log_findings
+from .contained import plain_name
+from .plain_json import read_json
+from .records import MAX_SIDE, ImageRecord, check_images, log_findings
+from .shown import shown, shown_name
 from .subset import Subset
 
 logger = logging.getLogger(__name__)
@@ -100,18 +102,13 @@ def load_instances(
     records = _images(content["images"], images_dir, categories, path)
     _annotate(records, content["annotations"], categories, path)
     kept = _sift(list(records.values()), empty_images, path)
-    present = check_images(kept, missing_images, what="images")
+    present = check_images(kept, missing_images, what="images", within=images_dir)
     return present if subset is None else subset(present)
 
 
 def _read(path: Path) -> dict[str, list[Any]]:
     """The three tables of the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected labels in COCO's instances format at {path}, but there is no such file.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"Expected labels in COCO's instances format (JSON), cannot read {path}: {error}.") from error
+    content = read_json(path, "labels in COCO's instances format")
     if not isinstance(content, dict) or not all(isinstance(content.get(table), list) for table in _TABLES):
         raise ValueError(f"Expected a JSON object with the lists {', '.join(_TABLES)} in {path}.")
     for table in ("images", "categories"):
@@ -126,13 +123,13 @@ def _fields(entry: Any, keys: Iterable[str], source: str) -> list[Any]:
         raise ValueError(f"Expected a JSON object, got {type(entry).__name__} as {source}.")
     for key in keys:
         if key not in entry:
-            raise ValueError(f"Expected the key {key!r}, got {sorted(entry)} in {source}.")
+            raise ValueError(f"Expected the key {key!r}, got {shown(sorted(entry))} in {source}.")
     return [entry[key] for key in keys]
 
 
 def _whole(value: Any, key: str, source: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"Expected a whole number as {key}, got {value!r} in {source}.")
+        raise ValueError(f"Expected a whole number as {key}, got {shown(value)} in {source}.")
     return value
 
 
@@ -143,6 +140,8 @@ def _categories(table: list[Any], path: Path) -> Categories:
         number, name = _fields(entry, ("id", "name"), source)
         if _whole(number, "id", source) in names:
             raise ValueError(f"Expected each category id once, got {number} again in {source}.")
+        if not isinstance(name, (str, int, float)):
+            raise ValueError(f"Expected a text as name, got {shown(name)} in {source}.")
         names[number] = str(name)
     ids = tuple(sorted(names))
     return Categories(ids, tuple(names[number] for number in ids))
@@ -173,16 +172,19 @@ def _images(table: list[Any], images_dir: Path, categories: Categories, path: Pa
     for position, entry in enumerate(table):
         source = f"{path} image {position}"
         number, name, height, width = _fields(entry, ("id", "file_name", "height", "width"), source)
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"Expected the name of a file as file_name, got {name!r} in {source}.")
-        source = f"{source} ({name})"
+        name = plain_name(name, f"{source}, file_name")
+        source = f"{source} ({shown_name(name)})"
         if _whole(number, "id", source) in records:
             raise ValueError(f"Expected each image id once, got {number} again in {source}.")
         if name in names:
-            raise ValueError(f"Expected each image once, got the file_name {name} again in {source}.")
+            raise ValueError(f"Expected each image once, got the file_name {shown_name(name)} again in {source}.")
         names.add(name)
-        if _whole(height, "height", source) < 1 or _whole(width, "width", source) < 1:
-            raise ValueError(f"Expected an image of at least 1 x 1 pixels, got {height} x {width} in {source}.")
+        sides = (_whole(height, "height", source), _whole(width, "width", source))
+        if not all(1 <= side <= MAX_SIDE for side in sides):
+            raise ValueError(
+                f"Expected an image of at least 1 x 1 pixels, got {height} x {width} (at most {MAX_SIDE} a side) in "
+                f"{source}."
+            )
         records[number] = {
             "image": str(images_dir / name),
             "file_name": name,
@@ -214,7 +216,7 @@ def _annotate(records: dict[int, CocoRecord], table: list[Any], categories: Cate
             raise ValueError(f"Expected the id of a category of this file, got category_id {category} in {source}.")
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
-            raise ValueError(f"Expected 0 or 1 as iscrowd, got {crowd!r} in {source}.")
+            raise ValueError(f"Expected 0 or 1 as iscrowd, got {shown(crowd)} in {source}.")
         corners, area = _checked_box(bbox, entry.get("area"), records[image], source)
         rows[image].append((corners, category, area, crowd))
     for number, found in rows.items():
@@ -239,7 +241,9 @@ def _checked_box(bbox: Any, area: Any, record: CocoRecord, source: str) -> tuple
     values = [*(bbox if isinstance(bbox, list) else []), 0.0 if area is None else area]
     # NaN and infinity are no numbers of JSON, yet Python reads them.
     if len(values) != 5 or not all(isinstance(value, (int, float)) and abs(value) < 1e9 for value in values):
-        raise ValueError(f"Expected four finite numbers as bbox and one as area, got {bbox} and {area} in {source}.")
+        raise ValueError(
+            f"Expected four finite numbers as bbox and one as area, got {shown(bbox)} and {shown(area)} in {source}."
+        )
     x, y, width, height, size = (float(value) for value in values)
     if width < 0 or height < 0 or size < 0:
         raise ValueError(f"Expected a bbox and an area that are not negative, got {bbox} and {area} in {source}.")
@@ -247,8 +251,8 @@ def _checked_box(bbox: Any, area: Any, record: CocoRecord, source: str) -> tuple
     flat = width == 0 or height == 0
     if not flat and (x >= columns or y >= rows or x + width <= 0 or y + height <= 0):
         raise ValueError(
-            f"Expected a bbox that overlaps its image {record['file_name']} of {columns} x {rows} pixels (width x "
-            f"height), got {bbox} in {source}."
+            f"Expected a bbox that overlaps its image {shown_name(record['file_name'])} of {columns} x {rows} pixels "
+            f"(width x height), got {bbox} in {source}."
         )
     return [x, y, width, height], width * height if area is None else size
 

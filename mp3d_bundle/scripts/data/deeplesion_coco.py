@@ -7,7 +7,6 @@ the file name; slice range and lesion type are not in these files.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..boxes import from_coco
+from .contained import plain_name
+from .plain_json import read_json
 from .records import DISPLAY_WINDOW, KeySlice, Record, log_findings, make_records
+from .shown import shown, shown_name
 
 
 def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = True) -> list[Record]:
@@ -41,7 +43,8 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
     slices: dict[Any, KeySlice] = {}
     names: dict[str, Any] = {}
     for position, image in enumerate(images):
-        source = f"{path} image {position} ({_get(image, 'file_name', f'{path} image {position}')})"
+        source = f"{path} image {position}"
+        source = f"{source} ({shown_name(_get(image, 'file_name', source))})"
         number = _id(image, "id", source)
         if number in slices:
             raise ValueError(f"Expected each image id once, got {number} again for {source}.")
@@ -54,10 +57,12 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
         source = f"{path} annotation {position}"
         number = _id(annotation, "image_id", source)
         if number not in slices:
-            raise ValueError(f"Expected the id of an image of this file, got image_id {number!r} in {source}.")
+            raise ValueError(f"Expected the id of an image of this file, got image_id {shown(number)} in {source}.")
         source = f"{source} ({slices[number].file_name})"
         if _get(annotation, "category_id", source) != category:
-            raise ValueError(f"Expected category {category}, got {annotation['category_id']!r} in {source}.")
+            raise ValueError(
+                f"Expected category {shown(category)}, got {shown(annotation['category_id'])} in {source}."
+            )
         bbox = _numbers(_get(annotation, "bbox", source), 4, "bbox", source)
         noisy = bool(annotation.get("noisy", 0))
         slices[number].add(slices[number].checked(from_coco(np.array(bbox)), source), noisy=noisy, lesion_type=-1)
@@ -70,12 +75,7 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
 
 def _load(path: Path) -> tuple[list[dict], list[dict], Any]:
     """The images, the annotations and the only category's id of the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected labels in COCO style at {path}, but there is no such file.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"Expected labels in COCO style (JSON), got something else in {path}: {error}.") from error
+    content = read_json(path, "labels in COCO style")
     tables = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(table), list) for table in tables):
         raise ValueError(f"Expected a JSON object with the lists {', '.join(tables)} in {path}.")
@@ -104,9 +104,9 @@ def _key_slice(image: dict, source: str, findings: Counter[str]) -> KeySlice:
         raise ValueError(f"Expected a slice interval in mm above zero, got {interval} in {source}.")
     low, high = _numbers(image.get("windows", DISPLAY_WINDOW), 2, "windows", source)
     if not isinstance(image["file_name"], str):
-        raise ValueError(f"Expected a text as file_name, got {image['file_name']!r} in {source}.")
+        raise ValueError(f"Expected a text as file_name, got {shown(image['file_name'])} in {source}.")
     key_slice = KeySlice(
-        file_name=image["file_name"],
+        file_name=plain_name(image["file_name"], f"{source}, file_name"),
         source=source,
         image_size=(int(height), int(width)),
         spacing=(spacing, spacing),
@@ -121,16 +121,16 @@ def _key_slice(image: dict, source: str, findings: Counter[str]) -> KeySlice:
 
 def _get(entry: Any, key: str, source: str) -> Any:
     if not isinstance(entry, dict):
-        raise ValueError(f"Expected a JSON object, got {entry!r} in {source}.")
+        raise ValueError(f"Expected a JSON object, got {shown(entry)} in {source}.")
     if key not in entry:
-        raise ValueError(f"Expected the key {key!r}, got {sorted(entry)} in {source}.")
+        raise ValueError(f"Expected the key {key!r}, got {shown(sorted(entry))} in {source}.")
     return entry[key]
 
 
 def _id(entry: Any, key: str, source: str) -> int | str:
     number = _get(entry, key, source)
     if not isinstance(number, (int, str)):
-        raise ValueError(f"Expected a number or a text as {key}, got {number!r} in {source}.")
+        raise ValueError(f"Expected a number or a text as {key}, got {shown(number)} in {source}.")
     return number
 
 
@@ -138,5 +138,5 @@ def _numbers(values: Any, count: int, key: str, source: str) -> list[float]:
     """``count`` finite numbers."""
     plain = isinstance(values, (list, tuple)) and len(values) == count
     if not plain or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in values):
-        raise ValueError(f"Expected {count} finite number(s) as {key}, got {values!r} in {source}.")
+        raise ValueError(f"Expected {count} finite number(s) as {key}, got {shown(values)} in {source}.")
     return [float(value) for value in values]

@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from ..boxes import from_deeplesion
+from .contained import plain_name
 from .records import DISPLAY_WINDOW, KeySlice, Record, log_findings, make_records
+from .shown import shown, shown_name
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,9 @@ COLUMNS = (
     "Patient_age",
     "Train_Val_Test",
 )
+
+# No whole number of these labels is larger.
+_LARGEST = 1e9
 
 # Train_Val_Test of the official split.
 SPLITS = {"train": 1, "validation": 2, "test": 3}
@@ -112,11 +117,11 @@ def _cells(path: Path) -> list[tuple[str, dict[str, str]]]:
             for cells in lines:
                 if not any(cell.strip() for cell in cells):
                     continue
-                source = f"{path} row {lines.line_num} ({cells[0]})"
+                source = f"{path} row {lines.line_num} ({shown_name(cells[0])})"
                 if len(cells) != len(header):
                     raise ValueError(f"Expected {len(header)} cells, got {len(cells)} in {source}.")
                 by_name = {name: _clean(cell) for name, cell in zip(header, cells, strict=True)}
-                rows.append((f"{path} row {lines.line_num} ({by_name['File_name']})", by_name))
+                rows.append((f"{path} row {lines.line_num} ({shown_name(by_name['File_name'])})", by_name))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"Expected DeepLesion's labels as UTF-8 text, got something else in {path}: {error}"
@@ -170,10 +175,10 @@ def _parse_key_slice(cells: Mapping[str, str], source: str, findings: Counter[st
         _whole(text, "Image_size", source) for text in _split(cells["Image_size"], 2, "Image_size", source)
     )
     if height < 1 or width < 1:
-        raise ValueError(f"Expected an Image_size above zero, got {cells['Image_size']!r} in {source}.")
+        raise ValueError(f"Expected an Image_size above zero, got {shown(cells['Image_size'])} in {source}.")
     x, y, interval = _parse_spacing(cells["Spacing_mm_px_"], source, findings)
     key_slice = KeySlice(
-        file_name=cells["File_name"],
+        file_name=plain_name(cells["File_name"], f"{source}, File_name"),
         source=source,
         image_size=(height, width),
         spacing=(x, y),
@@ -208,7 +213,7 @@ def _parse_spacing(cell: str, source: str, findings: Counter[str]) -> tuple[floa
         texts = [*texts[:2], "1"]
     x, y, interval = _numbers(",".join(texts), 3, "Spacing_mm_px_", source)
     if not (0 < x < math.inf and 0 < y < math.inf and 0 < interval < math.inf):
-        raise ValueError(f"Expected spacings in mm above zero as Spacing_mm_px_, got {cell!r} in {source}.")
+        raise ValueError(f"Expected spacings in mm above zero as Spacing_mm_px_, got {shown(cell)} in {source}.")
     return x, y, interval
 
 
@@ -216,7 +221,7 @@ def _split(cell: str, count: int | None, column: str, source: str) -> list[str]:
     """The texts of a list in one cell."""
     texts = [text.strip() for text in cell.split(",")]
     if count is not None and len(texts) != count:
-        raise ValueError(f"Expected {count} numbers as {column}, got {cell!r} in {source}.")
+        raise ValueError(f"Expected {count} numbers as {column}, got {shown(cell)} in {source}.")
     return texts
 
 
@@ -225,7 +230,7 @@ def _numbers(cell: str, count: int, column: str, source: str) -> list[float]:
     try:
         return [float(text) for text in _split(cell, count, column, source)]
     except ValueError:
-        raise ValueError(f"Expected {count} numbers as {column}, got {cell!r} in {source}.") from None
+        raise ValueError(f"Expected {count} numbers as {column}, got {shown(cell)} in {source}.") from None
 
 
 def _whole(text: str, column: str, source: str) -> int:
@@ -234,8 +239,8 @@ def _whole(text: str, column: str, source: str) -> int:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not number.is_integer():
-        raise ValueError(f"Expected a whole number as {column}, got {text!r} in {source}.")
+    if not number.is_integer() or abs(number) > _LARGEST:
+        raise ValueError(f"Expected a whole number as {column}, got {shown(text)} in {source}.")
     return int(number)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .plain_json import parse_json
 from .scan import Scan
+from .shown import shown, shown_name
 
 # A Slicer ROI that was never turned: its axes point to the right, to the back and up, or to the left, back and up.
 _UNTURNED = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+# A box takes 1 kB or less.
+MAX_BYTES = 1 << 26
+# Nothing in a scanner is farther away in mm.
+_FARTHEST = 1e5
 _SIGNS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 
 
@@ -31,10 +36,17 @@ def read_markups(path: str | Path) -> np.ndarray:
         ValueError: If it is not such a file; the markup is named.
     """
     path = Path(path)
+    # The folder is left out of messages: on a server its place is nobody's business.
+    if path.exists() and not path.is_file():
+        raise ValueError(f"Expected boxes as Slicer markups (JSON), got no regular file: {path.name}.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
+        content = parse_json(path.read_bytes())
     except ValueError as error:  # no JSON, or no text
-        raise ValueError(f"Expected boxes as Slicer markups (JSON), got something else in {path.name}.") from error
+        raise ValueError(
+            f"Expected boxes as Slicer markups (JSON), got something else in {path.name}: {error}."
+        ) from error
     markups = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(markups, list):
         raise ValueError(f"Expected boxes as Slicer markups, got no list 'markups' in {path.name}.")
@@ -45,7 +57,7 @@ def read_markups(path: str | Path) -> np.ndarray:
 def _corners(markup: Any, where: str) -> np.ndarray:
     if not isinstance(markup, Mapping) or markup.get("type", "ROI") != "ROI" or markup.get("roiType", "Box") != "Box":
         kind = markup.get("type") if isinstance(markup, Mapping) else type(markup).__name__
-        raise ValueError(f"Expected a box ROI, got {kind} as {where}.")
+        raise ValueError(f"Expected a box ROI, got {shown_name(kind)} as {where}.")
     centre = _numbers(markup, "center", 3, where)
     size = _numbers(markup, "size", 3, where)
     if (size <= 0).any():
@@ -55,17 +67,19 @@ def _corners(markup: Any, where: str) -> np.ndarray:
         raise ValueError(f"Expected an orientation with axes at right angles, got {axes.ravel().tolist()} as {where}.")
     system = markup.get("coordinateSystem", "LPS")
     if system not in ("LPS", "RAS"):
-        raise ValueError(f"Expected the coordinate system LPS or RAS, got {system!r} as {where}.")
+        raise ValueError(f"Expected the coordinate system LPS or RAS, got {shown(system)} as {where}.")
     return (centre + (_SIGNS * size) @ axes.T) * (1.0 if system == "LPS" else np.array([-1.0, -1.0, 1.0]))
 
 
 def _numbers(markup: Mapping[str, Any], key: str, count: int, where: str) -> np.ndarray:
     try:
         values = np.array(markup.get(key), dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
-    if values.shape != (count,) or not np.isfinite(values).all():
-        raise ValueError(f"Expected {count} numbers as {key}, got {markup.get(key)!r} as {where}.")
+    if values.shape != (count,) or not (np.abs(values) <= _FARTHEST).all():
+        raise ValueError(
+            f"Expected {count} numbers as {key}, got {shown(markup.get(key))} as {where} (none beyond {_FARTHEST:g})."
+        )
     return values
 
 

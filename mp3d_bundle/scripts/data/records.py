@@ -16,6 +16,8 @@ import torch
 
 from ..boxes import check_boxes
 from ..instances import Instances
+from .contained import check_contained
+from .shown import shown
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,14 @@ MISSING_IMAGES = ("raise", "drop", "ignore")
 # Slabs of the paper reach this far from the key slice: four slices at 2.5 mm.
 _SLAB_REACH_MM = 10.0
 
-_FILE_NAME = re.compile(r"(?P<series>(?P<patient>[^_]+)(?:_[^_]+)*)_(?P<slice>\d+)\.png")
+# No side of an image is longer in pixels.
+MAX_SIDE = 1 << 20
+
+# The series is a folder: its name neither hides nor leads elsewhere.
+_FILE_NAME = re.compile(
+    r"(?P<series>(?P<patient>(?!\.)[^_/\\\x00-\x1f\x7f-\x9f]+)(?:_[^_/\\\x00-\x1f\x7f-\x9f]+)*)"
+    r"_(?P<slice>[0-9]{1,9})\.png"
+)
 
 
 @dataclass
@@ -126,7 +135,11 @@ class KeySlice:
         match = _FILE_NAME.fullmatch(self.file_name)
         if match is None:
             raise ValueError(
-                f"Expected a file name like 000001_01_01_109.png, got {self.file_name!r} in {self.source}."
+                f"Expected a file name like 000001_01_01_109.png, got {shown(self.file_name)} in {self.source}."
+            )
+        if not all(1 <= side <= MAX_SIDE for side in self.image_size):
+            raise ValueError(
+                f"Expected an image of at most {MAX_SIDE} x {MAX_SIDE} pixels, got {self.image_size} in {self.source}."
             )
         self.series, self.patient, self.slice_name = match["series"], match["patient"], match["slice"]
 
@@ -246,7 +259,18 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
     return findings
 
 
-def check_images(records: list[RecordT], missing: str = "raise", *, what: str = "key slices") -> list[RecordT]:
+def _listing(folder: str, within: Path | None) -> dict[str, bool]:
+    """Names in a folder, and of each whether it is sure to be a regular file of that folder."""
+    if not os.path.isdir(folder):
+        return {}
+    inside = within is None or Path(folder).resolve().is_relative_to(within.resolve())
+    with os.scandir(folder) as entries:
+        return {entry.name: inside and entry.is_file(follow_symlinks=False) for entry in entries}
+
+
+def check_images(
+    records: list[RecordT], missing: str = "raise", *, what: str = "key slices", within: Path | None = None
+) -> list[RecordT]:
     """Check that the image of every record is there, with one listing per folder.
 
     Args:
@@ -254,25 +278,29 @@ def check_images(records: list[RecordT], missing: str = "raise", *, what: str = 
         missing: What to do about absent images: ``"raise"``, ``"drop"`` the records with a warning (a partial
             download), or ``"ignore"`` (nothing is checked: use of the labels alone).
         what: What messages call the records.
+        within: Folder that links may not lead out of, if any.
 
     Returns:
         The records whose image is there, or all of them for ``"ignore"``.
 
     Raises:
         FileNotFoundError: If images are absent, or none is there at all.
-        ValueError: If ``missing`` is none of the three.
+        ValueError: If ``missing`` is none of the three, or an image is no regular file.
     """
     if missing not in MISSING_IMAGES:
         raise ValueError(f"Expected missing images to be one of {MISSING_IMAGES}, got {missing!r}.")
     if missing == "ignore":
         return records
-    listings: dict[str, set[str]] = {}
+    listings: dict[str, dict[str, bool]] = {}
     present, absent = [], []
     for record in records:
         folder, name = os.path.split(record["image"])
         if folder not in listings:
-            listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        (present if name in listings[folder] else absent).append(record)
+            listings[folder] = _listing(folder, within)
+        plain = listings[folder].get(name)
+        (absent if plain is None else present).append(record)
+        if plain is False:
+            check_contained(record["image"], within or Path(record["image"]).resolve().parent, record["source"])
     if absent and (missing == "raise" or not present):
         raise FileNotFoundError(
             f"Expected the image of {absent[0]['source']} at {absent[0]['image']}, but it is not there; "

@@ -44,14 +44,36 @@ def from_harvester(boxes: np.ndarray, first: int) -> np.ndarray:
 
     Args:
         boxes: ``(N, 6)`` ``x1, y1, x2, y2, z1, z2``: coordinates as in ``DL_info.csv`` (1-based), and first and
-            last slice counted from 0 at the first slice of the sub-volume.
+            last slice counted from 0 at the first slice of the sub-volume. Some boxes of ``3D-Box.pkl`` begin or end
+            half-way between two slices: they get the slices whose centres lie in them, see `whole_slices`.
         first: Number of that slice in the series.
 
     Returns:
         ``(N, 6)`` float64.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
-    return from_slab(from_deeplesion(boxes[:, :4]), boxes[:, 4] + first, boxes[:, 5] + first)
+    low, high = whole_slices(boxes[:, 4], boxes[:, 5])
+    return from_slab(from_deeplesion(boxes[:, :4]), low + first, high + first)
+
+
+def whole_slices(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last of the slices whose centres lie between two positions, or the nearest slice if none does.
+
+    Args:
+        low: ``(N,)`` positions in slices; a whole number is the centre of a slice.
+        high: ``(N,)`` likewise.
+
+    Returns:
+        Two ``(N,)`` float64; where a position is no number or ``high < low`` the positions themselves.
+    """
+    with np.errstate(invalid="ignore"):
+        first, last = np.ceil(low - _ROUNDING), np.floor(high + _ROUNDING)
+        # Of two equally near slices the one with the lower number.
+        nearest = np.ceil((low + high) / 2 - 0.5 - _ROUNDING)
+        thin = (last < first) & (low <= high)
+        whole = (low <= high) & np.isfinite(low) & np.isfinite(high)
+    first, last = (np.where(thin, nearest, edge) for edge in (first, last))
+    return np.where(whole, first, low), np.where(whole, last, high)
 
 
 def to_harvester(boxes: np.ndarray, first: int) -> np.ndarray:
@@ -76,11 +98,8 @@ def from_edges(boxes: np.ndarray, first: int, num_slices: int) -> np.ndarray:
         ``(N, 6)`` float64.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
-    low = np.ceil(boxes[:, 2] - 0.5 - _ROUNDING)
-    high = np.floor(boxes[:, 5] - 0.5 + _ROUNDING)
-    nearest = np.ceil((boxes[:, 2] + boxes[:, 5]) / 2 - 1 - _ROUNDING)
-    thin = high < low
-    low, high = (np.clip(np.where(thin, nearest, edge), 0, num_slices - 1) for edge in (low, high))
+    low, high = whole_slices(boxes[:, 2] - 0.5, boxes[:, 5] - 0.5)
+    low, high = (np.clip(edge, 0, num_slices - 1) for edge in (low, high))
     return from_slab(boxes[:, _PLANE], low + first, high + first)
 
 

@@ -3,7 +3,8 @@
 * ``manual``: the hand-labelled volumes, ``DeepLesion_manual_1K_test_release.pkl`` (Yan et al., IEEE TMI 2020): name to
   boxes ``(n, 6)`` in the volume frame; the parts ``val`` and ``test`` each a dict, or one part alone.
 * ``harvester``: the Lesion Harvester files (Cai et al., IEEE TMI 2021): name, often ending in ``.annot``, to
-  ``{slice: boxes}`` (each on one slice) or, in ``3D-Box.pkl``, to boxes; see `volume_frames.from_harvester`.
+  ``{slice: boxes}`` (each on one slice) or, in ``3D-Box.pkl``, to boxes, some of which end between two slices; see
+  `volume_frames.from_harvester`.
 * ``synthetic``: ``lesions_3d.json`` of a synthetic data set.
 
 Each may be a pickle, read without running anything it names, or the same content as JSON. A name is that of a
@@ -12,7 +13,7 @@ sub-volume: ``000001_01_01_103-115`` is slices 103 to 115 of the series ``000001
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from .plain_json import read_json
 from .plain_pickle import read_plain_pickle
+from .shown import shown, shown_name
 from .volume_frames import from_harvester, from_slab, to_harvester
 
 FORMATS = ("auto", "manual", "harvester", "synthetic")
@@ -30,9 +33,13 @@ FORMATS = ("auto", "manual", "harvester", "synthetic")
 ALL = "all"
 # The file of the hand-labelled volumes names its parts otherwise than the splits are called here.
 _PARTS = {"validation": "val"}
+# The series is a folder: its name neither hides nor leads elsewhere.
 _NAME = re.compile(
-    r"(?P<series>(?P<patient>[^_]+)(?:_[^_]+)*)_(?P<first>\d+)-(?P<last>\d+)(?:\.annot|\.nii|\.nii\.gz)?"
+    r"(?P<series>(?P<patient>(?!\.)[^_/\\\x00-\x1f\x7f-\x9f]+)(?:_[^_/\\\x00-\x1f\x7f-\x9f]+)*)"
+    r"_(?P<first>[0-9]{1,5})-(?P<last>[0-9]{1,5})(?:\.annot|\.nii|\.nii\.gz)?"
 )
+# No coordinate is larger, in pixels or slices.
+_FARTHEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -123,10 +130,7 @@ def read_content(path: Path) -> Any:
         return read_plain_pickle(path)
     if path.suffix.lower() != ".json":
         raise ValueError(f"Expected a file ending in .json, .pkl or .pickle, got {path}.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # damaged JSON, or no text at all
-        raise ValueError(f"Expected JSON, cannot read {path}: {error}.") from error
+    return read_json(path)
 
 
 def parse_name(name: str, path: Path) -> VolumeLabel:
@@ -137,7 +141,7 @@ def parse_name(name: str, path: Path) -> VolumeLabel:
     """
     match = _NAME.fullmatch(name)
     if match is None or int(match["first"]) > int(match["last"]):
-        raise ValueError(f"Expected the name of a sub-volume like 000001_01_01_103-115, got {name!r} in {path}.")
+        raise ValueError(f"Expected the name of a sub-volume like 000001_01_01_103-115, got {shown(name)} in {path}.")
     first, last = int(match["first"]), int(match["last"])
     plain = f"{match['series']}_{first:03d}-{last:03d}"
     return VolumeLabel(plain, match["series"], match["patient"], first, last, f"{path}, {name}")
@@ -149,17 +153,19 @@ def _choose_part(content: Mapping[Any, Any], part: str, path: Path) -> tuple[str
         return None, content
     if not all(isinstance(volumes, Mapping) for volumes in content.values()):
         name = next(iter(content))
-        raise ValueError(f"Expected names of sub-volumes like 000001_01_01_103-115, got {name!r} in {path}.")
+        raise ValueError(f"Expected names of sub-volumes like 000001_01_01_103-115, got {shown(name)} in {path}.")
     if part == ALL:
         merged = {name: value for volumes in content.values() for name, value in volumes.items()}
         if len(merged) < sum(map(len, content.values())):
             raise ValueError(
-                f"Expected every sub-volume in one part, got one in two of {', '.join(content)} in {path}."
+                f"Expected every sub-volume in one part, got one in two of {shown(list(content))} in {path}."
             )
         return None, merged
     wanted = _PARTS.get(part, part)
     if wanted not in content:
-        raise ValueError(f"Expected one of the parts {', '.join(map(str, content))} or {ALL}, got {part!r} for {path}.")
+        raise ValueError(
+            f"Expected one of the parts {', '.join(map(shown_name, content))} or {ALL}, got {part!r} for {path}."
+        )
     return wanted, content[wanted]
 
 
@@ -197,7 +203,9 @@ def _harvester(name: str, value: Any, path: Path) -> VolumeLabel:
     for number, rows in value.items():
         boxes = _rows(rows, label)
         if not str(number).isdecimal() or (boxes[:, 4:] != float(number)).any():
-            raise ValueError(f"Expected boxes on slice {number!r} alone, got {boxes.tolist()} in {label.source}.")
+            raise ValueError(
+                f"Expected boxes on slice {shown(number)} alone, got {shown(boxes.tolist())} in {label.source}."
+            )
         parts.append(boxes)
     return _with(label, key_boxes=_checked(from_harvester(np.concatenate(parts), label.first), label, as_stored))
 
@@ -207,19 +215,35 @@ _READERS: dict[str, Callable[[str, Any, Path], VolumeLabel]] = {"manual": _manua
 
 def _synthetic(entry: Any, path: Path) -> VolumeLabel:
     try:
-        first, last = (int(number) for number in entry["slice_range"])
+        first, last = (_whole(number) for number in entry["slice_range"])
         name = f"{entry['series']}_{first:03d}-{last:03d}"
-        slices = [(int(low), int(high)) for low, high in (lesion["slices"] for lesion in entry["lesions"])]
-        plane = [[float(edge) for edge in lesion["box"]] for lesion in entry["lesions"]]
+        slices = [(_whole(low), _whole(high)) for low, high in (lesion["slices"] for lesion in entry["lesions"])]
+        plane = [[float(x1), float(y1), float(x2), float(y2)] for x1, y1, x2, y2 in _boxes(entry["lesions"])]
         x, y, z = (float(value) for value in entry["spacing"])
-    except (KeyError, TypeError, ValueError) as error:
+        if not all(0 < side < math.inf for side in (x, y, z)):
+            raise ValueError("a spacing of no length")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"Expected series, slice_range, spacing and lesions with box and slices, got {_shown(entry)} in {path}."
+            f"Expected series, slice_range, spacing and lesions with box and slices, got {shown(entry)} in {path}."
         ) from error
     label = parse_name(name, path)
     low, high = np.array(slices, dtype=np.float64).reshape(-1, 2).T
     boxes = from_slab(np.array(plane), low, high)
     return _with(label, true_boxes=_checked(boxes, label, lambda rows: rows), spacing=(x, y, z))
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__} {shown_name(value)}"
+
+
+def _boxes(lesions: Any) -> list[Any]:
+    return [lesion["box"] for lesion in lesions]
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise ValueError("no whole number")
+    return int(value)
 
 
 def _with(label: VolumeLabel, **labels: Any) -> VolumeLabel:
@@ -230,7 +254,7 @@ def _rows(value: Any, label: VolumeLabel) -> np.ndarray:
     """Boxes ``(N, 6)`` as the file holds them."""
     try:
         boxes: np.ndarray = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         boxes = np.zeros((1, 1))
     if boxes.ndim > 0 and boxes.size == 0:
         return boxes.reshape(0, 6)
@@ -242,7 +266,7 @@ def _rows(value: Any, label: VolumeLabel) -> np.ndarray:
 def _checked(boxes: np.ndarray, label: VolumeLabel, as_stored: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Check boxes in the volume frame: finite, not empty, within the slices of their sub-volume."""
     with np.errstate(invalid="ignore"):
-        good = np.isfinite(boxes).all(axis=1) & (boxes[:, 3:] - boxes[:, :3] + 1 > 0).all(axis=1)
+        good = (np.abs(boxes) <= _FARTHEST).all(axis=1) & (boxes[:, 3:] - boxes[:, :3] + 1 > 0).all(axis=1)
         good &= (boxes[:, 2] >= label.first) & (boxes[:, 5] <= label.last)
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
@@ -251,9 +275,3 @@ def _checked(boxes: np.ndarray, label: VolumeLabel, as_stored: Callable[[np.ndar
             f"{as_stored(boxes[row : row + 1])[0].tolist()} as box {row} in {label.source}."
         )
     return boxes
-
-
-def _shown(value: Any) -> str:
-    """The beginning of a value, on one line."""
-    text = " ".join(str(value).split())
-    return f"{type(value).__name__} {text[:60]}{'...' if len(text) > 60 else ''}"

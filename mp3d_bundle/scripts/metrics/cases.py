@@ -31,6 +31,7 @@ import torch
 from ..instances import Instances, check_rows, to_arrays
 
 _REQUIRED = ("id", "boxes", "scores", "true_boxes", "width", "height")
+_SHOWN = 200
 # What the metrics themselves know of lesions; all else travels in ``true_fields``.
 PER_LESION = ("lesion_type", "noisy")
 
@@ -58,14 +59,22 @@ class Case(_Required, total=False):
     true_fields: Instances[np.ndarray]
 
 
-def _array(value: Any, dtype: type) -> np.ndarray:
+def shown_id(name: str) -> str:
+    """The name of an image or volume for a message: on one line, and not without end."""
+    return name if name.isprintable() and len(name) <= _SHOWN else f"{name[:_SHOWN]!r}"
+
+
+def _array(value: Any, dtype: type, key: str, where: str) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
-    return np.asarray(value, dtype=dtype)
+    try:
+        return np.asarray(value, dtype=dtype)
+    except (TypeError, ValueError, OverflowError):  # no numbers, lists of different lengths, or too large for any
+        raise ValueError(f"Expected numbers as {key}, got something else in case {where}.") from None
 
 
 def _boxes(value: Any, key: str, where: str) -> np.ndarray:
-    boxes = _array(value, np.float64)
+    boxes = _array(value, np.float64, key, where)
     if boxes.size == 0:
         return boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -98,21 +107,23 @@ def check_upright(boxes: np.ndarray, key: str, where: str) -> None:
 
 
 def _per_lesion(value: Any, key: str, count: int, where: str) -> np.ndarray:
-    values = _array(value, bool if key == "noisy" else np.int64).reshape(-1)
+    values = _array(value, bool if key == "noisy" else np.int64, key, where).reshape(-1)
     if len(values) != count:
         raise ValueError(f"Expected {count} values of {key}, one per lesion, got {len(values)} in case {where}.")
     return values
 
 
 def _check_case(case: Mapping[str, Any], row: int) -> Case:
+    if not isinstance(case, Mapping):
+        raise ValueError(f"Expected a mapping as case, got {type(case).__name__} as case {row}.")
     missing = [key for key in _REQUIRED if key not in case]
     if missing:
         raise ValueError(f"Expected cases with the keys {', '.join(_REQUIRED)}, got no {missing[0]} in case {row}.")
-    where = str(case["id"])
-    checked: Any = {**case, "id": where}
+    checked: Any = {**case, "id": str(case["id"])}
+    where = shown_id(checked["id"])
     checked["boxes"] = _boxes(case["boxes"], "boxes", where)
     checked["true_boxes"] = _boxes(case["true_boxes"], "true_boxes", where)
-    checked["scores"] = _array(case["scores"], np.float64).reshape(-1)
+    checked["scores"] = _array(case["scores"], np.float64, "scores", where).reshape(-1)
     if len(checked["scores"]) != len(checked["boxes"]):
         raise ValueError(
             f"Expected one score per box, got {len(checked['scores'])} scores and {len(checked['boxes'])} boxes"
@@ -121,14 +132,18 @@ def _check_case(case: Mapping[str, Any], row: int) -> Case:
     if not np.isfinite(checked["scores"]).all():
         raise ValueError(f"Expected finite scores, got {checked['scores'].tolist()} in case {where}.")
     for key in ("width", "height"):
-        checked[key] = float(case[key])
-        if not checked[key] > 0:
-            raise ValueError(f"Expected a positive image {key}, got {case[key]} in case {where}.")
+        size = _array(case[key], np.float64, key, where)
+        if size.size != 1 or not 0 < size.item() < np.inf:
+            raise ValueError(f"Expected a positive image {key}, got {str(case[key])[:60]} in case {where}.")
+        checked[key] = size.item()
     for key in PER_LESION:
         if case.get(key) is not None:
             checked[key] = _per_lesion(case[key], key, len(checked["true_boxes"]), where)
     for key, owner in (("fields", "boxes"), ("true_fields", "true_boxes")):
-        checked[key] = to_arrays(case.get(key) or {})
+        try:
+            checked[key] = to_arrays(case.get(key) or {})
+        except (TypeError, ValueError, OverflowError, RuntimeError, AttributeError):
+            raise ValueError(f"Expected arrays by name as {key}, got something else in case {where}.") from None
         check_rows(checked[key], len(checked[owner]), f"case {where}")
     return checked
 
@@ -153,7 +168,7 @@ def check_cases(cases: Sequence[Mapping[str, Any]]) -> list[Case]:
     seen: set[str] = set()
     for case in checked:
         if case["id"] in seen:
-            raise ValueError(f"Expected one case per image, got {case['id']} twice.")
+            raise ValueError(f"Expected one case per image, got {shown_id(case['id'])} twice.")
         seen.add(case["id"])
     return checked
 

@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .cases import shown_id
 from .matching import FrocRule, Matches, match_overlaps
 
 Dimension = Literal["2D", "P3D", "3D", "track"]
@@ -216,21 +217,28 @@ def check_volumes(cases: Sequence[Mapping[str, Any]], *, columns: int = 6) -> li
     names = [case["id"] for case in checked]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"Expected one case per volume, got {twice} twice.")
+        raise ValueError(f"Expected one case per volume, got {shown_id(twice)} twice.")
     return checked
 
 
 def _check_volume(case: Mapping[str, Any], columns: int) -> dict[str, Any]:
+    if not isinstance(case, Mapping):
+        raise ValueError(f"Expected a mapping as volume, got {type(case).__name__}.")
     for key in ("id", "boxes", "scores"):
         if key not in case:
-            raise ValueError(f"Expected id, boxes and scores in every volume, got no {key} in {case.get('id')}.")
-    where = str(case["id"])
-    checked = {**case, "id": where, "scores": np.asarray(case["scores"], dtype=np.float64).reshape(-1)}
+            raise ValueError(
+                f"Expected id, boxes and scores in every volume, got no {key} in {shown_id(str(case.get('id')))}."
+            )
+    where = shown_id(str(case["id"]))
+    checked = {**case, "id": str(case["id"]), "scores": _numbers(case["scores"], "scores", where).reshape(-1)}
     for key in ("boxes", "true_boxes", "key_boxes"):
         if case.get(key) is not None:
             checked[key] = check_volume_boxes(case[key], f"{key} of {where}", columns=columns)
     if case.get("tracks") is not None:
-        checked["tracks"] = np.asarray(case["tracks"], dtype=np.float64).reshape(-1, 6)
+        tracks = _numbers(case["tracks"], "tracks", where)
+        if tracks.size and (tracks.ndim != 2 or tracks.shape[1] != 6):
+            raise ValueError(f"Expected tracks of six numbers, got shape {tracks.shape} in {where}.")
+        checked["tracks"] = tracks.reshape(-1, 6)
     scores = checked["scores"]
     if len(scores) != len(checked["boxes"]) or not np.isfinite(scores).all():
         raise ValueError(
@@ -238,6 +246,13 @@ def _check_volume(case: Mapping[str, Any], columns: int) -> dict[str, Any]:
             f"{int(np.isfinite(scores).sum())} of them finite, in {where}."
         )
     return checked
+
+
+def _numbers(values: Any, key: str, where: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"Expected numbers as {key}, got something else in {where}.") from None
 
 
 def check_volume_boxes(values: Any, where: str, *, columns: int = 6) -> np.ndarray:
@@ -256,7 +271,7 @@ def check_volume_boxes(values: Any, where: str, *, columns: int = 6) -> np.ndarr
     """
     try:
         boxes = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"Expected boxes of {columns} numbers, got something else as {where}.") from None
     if boxes.size == 0:
         return boxes.reshape(0, columns)

@@ -1,0 +1,24 @@
+"""Values of files in messages: on one line, short, however long, deep or odd they are."""
+
+from __future__ import annotations
+
+import reprlib
+
+_LENGTH = 200
+
+
+def shown(value: object) -> str:
+    """A value for a message, as Python writes it; the middle of a long text, list or number is left out."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxlong, short.maxother = 3, 120, 60, 120
+    short.maxlist = short.maxtuple = short.maxarray = short.maxset = short.maxfrozenset = short.maxdict = 12
+    try:
+        text = " ".join(short.repr(value).split())
+    except (ValueError, RecursionError):  # more digits than Python writes, or a value that cannot tell itself
+        text = type(value).__name__
+    return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."
+
+
+def shown_name(text: object) -> str:
+    """A name for a message: as it is if that is short and on one line, else as `shown`."""
+    return text if isinstance(text, str) and text.isprintable() and len(text) <= _LENGTH else shown(text)

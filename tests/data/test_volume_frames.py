@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.data.volume_frames import from_edges, from_harvester, from_slab, to_edges, to_harvester, to_slab
+from scripts.data.volume_frames import (
+    from_edges,
+    from_harvester,
+    from_slab,
+    to_edges,
+    to_harvester,
+    to_slab,
+    whole_slices,
+)
 
 # Whole slices 103 to 115, off the diagonal so that swapped axes show.
 BOXES = np.array([[220.0, 88.0, 108.0, 246.0, 116.0, 110.0], [0.25, 500.5, 103.0, 0.75, 511.0, 115.0]])
@@ -65,3 +73,21 @@ def test_a_box_gets_the_slices_whose_centres_it_covers(low: float, high: float, 
     box = from_edges(np.array([[1.0, 2.0, low, 5.0, 9.0, high]]), FIRST, COUNT)[0]
     assert (box[2], box[5]) == slices
     assert box[[0, 1, 3, 4]].tolist() == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "slices"),
+    [
+        *((5.0, 6.0, (5, 6)), (4.5, 6.5, (5, 6)), (-0.5, 0.5, (0, 0)), (-0.5, 1.5, (0, 1)), (11.5, 12.5, (12, 12))),
+        *((5.5, 5.5, (5, 5)), (5.2, 5.4, (5, 5)), (5.6, 5.9, (6, 6)), (4.9999999, 6.0000001, (5, 6)), (3, 3, (3, 3))),
+    ],
+)
+def test_half_slices_of_lesion_harvester_are_ends_of_a_box(low: float, high: float, slices: tuple[int, int]) -> None:
+    box = from_harvester(np.array([[11.0, 21, 31, 41, low, high]]), 103)
+    np.testing.assert_array_equal(box, [[10, 20, slices[0] + 103, 29, 39, slices[1] + 103]])
+
+
+def test_positions_that_are_none_stay_what_they_are() -> None:
+    low, high = whole_slices(np.array([np.nan, 7.5, np.inf]), np.array([1.0, 2.5, np.inf]))
+    np.testing.assert_array_equal(low, [np.nan, 7.5, np.inf])
+    np.testing.assert_array_equal(high, [1.0, 2.5, np.inf])

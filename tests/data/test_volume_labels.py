@@ -214,3 +214,33 @@ def test_harvester_boxes_are_those_of_dl_info(shared: Path) -> None:
             assert np.abs(volume.key_boxes - expected).max(axis=1).min() < 1e-3, row["File_name"]
             compared += 1
     assert compared > 50
+
+
+@pytest.mark.parametrize("suffix", [".json", ".pkl"])
+def test_boxes_that_end_between_two_slices_are_read(tmp_path: Path, suffix: str) -> None:
+    # As in 3D-Box.pkl: the first and last slice reached by half, no ".annot", lists.
+    boxes = [[225.0, 93.0, 242.0, 114.0, 4.5, 6.5], [10.0, 10, 30, 30, -0.5, 12.5], [10.0, 10, 30, 30, 5.0, 6.0]]
+    path = tmp_path / f"3D-Box{suffix}"
+    content = {"000001_01_01_103-115": boxes, "000002_01_01_001-009": []}
+    path.write_bytes(pickle.dumps(content) if suffix == ".pkl" else json.dumps(content).encode())
+    read = read_volume_labels(path)
+    assert read.format == "harvester"
+    true = read.volumes[0].true_boxes
+    assert true is not None
+    np.testing.assert_array_equal(true[:, [2, 5]], [[108, 109], [103, 115], [108, 109]])
+    np.testing.assert_array_equal(true[0, [0, 1, 3, 4]], [224, 92, 240, 112])
+    content["000001_01_01_103-115"][0][5] = 13.5
+    path.write_bytes(pickle.dumps(content) if suffix == ".pkl" else json.dumps(content).encode())
+    with pytest.raises(ValueError, match="within slices 103 to 115"):
+        read_volume_labels(path, label_format="harvester")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x_103-115", "a/b_1-2", ".._1-2", "x_1-999999999999", "x_1-\u0663", "a\nb_1-2", "\\x_1-2"]
+)
+def test_names_of_sub_volumes_are_no_paths(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"000001_01_01_103-115": [], name: []}))
+    with pytest.raises(ValueError, match="Expected the name of a sub-volume like 000001_01_01_103-115, got") as error:
+        read_volume_labels(path)
+    assert str(error.value).isprintable()

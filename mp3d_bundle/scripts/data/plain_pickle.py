@@ -68,7 +68,8 @@ class _Array(np.ndarray):
         _, shape, kind, turned, data = state
         # Bytes of Python 2 come as text.
         data = data.encode("latin1") if isinstance(data, str) else data
-        super().__setstate__((1, _shape(shape, _number_type(kind), data), kind.dtype, bool(turned), data))
+        whole: Any = (1, _shape(shape, _number_type(kind), data), kind.dtype, bool(turned), data)
+        super().__setstate__(whole)
 
 
 def _number_type(kind: Any) -> np.dtype:

@@ -89,7 +89,7 @@ def in_a_child(work: Callable[[], object], seconds: float) -> int:
     return status
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_list_killed_at_random_ends_as_if_it_never_was(scans: Path, tmp_path: Path, kills: int) -> None:
     start = time.perf_counter()
     runner(scans, tmp_path / "whole").main()

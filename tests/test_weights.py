@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -124,15 +123,6 @@ class TestReading:
             weights.load_network(path)
         assert not (tmp_path / "broken into").exists()
 
-    def test_numpy_scalars_are_plain_values(self, tmp_path: Path) -> None:
-        facts = [np.float64(0.75), np.float32(0.5), np.int64(7), np.bool_(True)]
-        torch.save({"meta": facts}, tmp_path / "new.pt")
-        assert weights.read_tensors(tmp_path / "new.pt")["meta"] == facts
-
-    def test_numpy_scalars_of_either_numpy_are_known(self) -> None:
-        names = {entry[1] for entry in weights._NUMPY_SCALARS if isinstance(entry, tuple)}
-        assert names == {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"}
-
     @pytest.mark.parametrize("size", [0, 1, 40, 1000, -1])
     def test_a_truncated_file_is_refused(self, saved: Path, size: int) -> None:
         saved.write_bytes(saved.read_bytes()[:size])
@@ -186,6 +176,77 @@ class TestReading:
         with pytest.raises(ValueError, match=message) as caught:
             weights.load_network(tmp_path / "model.pt")
         assert "number of slices differ" in str(caught.value)
+
+
+class TestTypesAndValues:
+    def changed(self, path: Path, change: Any) -> Path:
+        content = weights.read_tensors(path)
+        content["model"] = {name: change(name, value) for name, value in content["model"].items()}
+        weights.write_atomically(content, path)
+        return path
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.float64, torch.bool, torch.complex64])
+    def test_cast_weights_are_refused(self, saved: Path, dtype: torch.dtype) -> None:
+        self.changed(saved, lambda name, value: value.to(dtype) if name.endswith("cls_score.weight") else value)
+        with pytest.raises(ValueError, match=rf"1 tensors are of another type \(.*expected torch.float32, got {dtype}"):
+            weights.load_network(saved)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_is_taken_and_told(
+        self, saved: Path, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.changed(saved, lambda name, value: value.to(dtype))
+        network, _ = weights.load_network(saved)
+        stored = weights.read_tensors(saved)["model"]
+        assert all(torch.equal(value, stored[name].float()) for name, value in network.state_dict().items())
+        assert str(dtype) in caplog.text
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite_are_refused(self, saved: Path, value: float) -> None:
+        def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(tensor, value) if name.endswith("cls_score.bias") else tensor
+
+        with pytest.raises(ValueError, match=r"finite weights.*1 tensors.*cls_score\.bias"):
+            weights.load_network(self.changed(saved, change))
+
+
+class TestBounds:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"body": {**DEFINITION["body"], "layers": [1_000_000, 1, 1, 1]}},
+            {"body": {**DEFINITION["body"], "layers": [1000, 1000, 1000, 1000]}},
+            {"body": {**DEFINITION["body"], "width": 10**9}},
+            {"num_slices": 10**30 + 1},
+            {"num_slices": -(10**9)},
+            {"fpn_channels": float("inf")},
+            {"num_classes": float("nan")},
+            {"body": [DEFINITION["body"]] * 300},
+            {"body": {"_desc_": [{"a": 1}] * 300}},
+        ],
+    )
+    def test_numbers_beyond_any_real_network_are_refused_before_anything_is_built(
+        self, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(weights, "ConfigParser", None)
+        with pytest.raises(ValueError, match=r"the file"):
+            weights.build_network({**DEFINITION, **changes}, "the file")
+
+    def test_memory_is_taken_only_where_the_tensors_fit(self, saved: Path) -> None:
+        content = weights.read_tensors(saved)
+        # 60 GB, were it built.
+        content["network"] = {**DEFINITION, "body": {**DEFINITION["body"], "width": 8192}}
+        weights.write_atomically(content, saved)
+        with pytest.raises(ValueError, match=r"of another shape \(backbone.body"):
+            weights.load_network(saved)
+
+    @pytest.mark.parametrize(
+        "changes", [{"num_slices": "three"}, {"body": 3}, {"head": [1]}, {"num_classes": None}, {"fpn_channels": 0}]
+    )
+    def test_values_of_the_wrong_kind_are_one_line(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"builds a network, got one that fails in the file: \S+") as caught:
+            weights.build_network({**DEFINITION, **changes}, "the file")
+        assert "\n" not in str(caught.value)
 
 
 class TestDefinitions:

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
+import reprlib
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from . import networks
 from .files import replacing, sha256
+from .torch_files import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,11 @@ _TARGETS = [f"scripts.networks.{name}" for name in networks.__all__]
 _MODES = ["default", "callable"]
 # Parts of a detector that a backbone file holds: the 3D body and its conversion to 2D.
 BACKBONE_PARTS = ("backbone.body.", "backbone.conversions.")
-# Training frameworks leave numpy scalars among a checkpoint's facts (a best score, a time). They are plain values; both
-# names of the module are in use, before and after numpy 2.
-_NUMPY_SCALARS: list[Any] = [
-    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    np.dtype,
-    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
-]
+# Far above any network of the paper and its successors, and low enough that a network on the meta device, which has
+# shapes and no memory, is made within seconds.
+_MOST_NUMBER, _MOST_BLOCKS, _MOST_ENTRIES, _MOST_LEVELS, _LONGEST_TEXT = 65_536, 1024, 256, 16, 200
+# Half precision becomes the network's own without a loss; anything else was cast, or is damaged.
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def save_weights(path: str | Path, network: nn.Module, definition: Mapping[str, Any], info: Mapping[str, Any]) -> Path:
@@ -93,79 +91,97 @@ def _canonical(content: Any) -> Any:
     return content
 
 
-def read_tensors(path: str | Path) -> Any:
-    """Read a PyTorch file as tensors and plain values, never as pickled code.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, is no PyTorch file, or holds anything but tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a weights file, found no file {path}. See models/README.md for how to get one."
-        )
-    try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file can make the reader fail in any way
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused:
-            reason = f"it holds an object of {refused[1]}, and making one would run code that the file chooses"
-        else:
-            # A text file's first bytes are taken for unknown instructions: the message is then their number alone.
-            first = (str(error).splitlines() or [""])[0]
-            reason = first if " " in first else "it is none, or it is damaged"
-        raise ValueError(
-            f"Expected a PyTorch file with tensors and plain values only, cannot read {path}: {reason}."
-        ) from error
-
-
 def check_definition(definition: Any, where: str) -> None:
     """Refuse a network definition that names anything but what ``scripts.networks`` offers, or holds an expression.
+
+    Also refused are numbers, lists and nesting beyond those of any real network: nothing is built that could not be.
 
     Raises:
         ValueError: Naming the offending entry and ``where`` it stands.
     """
-    if isinstance(definition, Mapping):
-        if "_target_" in definition and definition["_target_"] not in _TARGETS:
+    entries = sum(1 for _ in _entries(definition, where))
+    if entries > _MOST_ENTRIES:
+        raise ValueError(f"Expected a network definition of at most {_MOST_ENTRIES} entries, got {entries} in {where}.")
+
+
+def _entries(node: Any, where: str, level: int = 0) -> Iterator[Any]:
+    """Every entry below a node of a definition, each checked."""
+    wrong = ""
+    if level > _MOST_LEVELS:
+        raise ValueError(f"Expected a network definition at most {_MOST_LEVELS} levels deep, got more in {where}.")
+    if isinstance(node, Mapping):
+        _check_keys(node, where)
+    elif isinstance(node, (list, tuple)):
+        whole = sum(abs(value) for value in node if type(value) is int)
+        if len(node) > _MOST_ENTRIES or whole > _MOST_BLOCKS:
+            wrong = f"lists that add up to at most {_MOST_BLOCKS}"
+    elif isinstance(node, str):
+        if node[:1] in ("$", "@", "%") or len(node) > _LONGEST_TEXT:
+            wrong = "plain values"
+    elif isinstance(node, (int, float)):
+        if not -_MOST_NUMBER <= node <= _MOST_NUMBER:
+            wrong = f"numbers up to {_MOST_NUMBER}"
+    elif node is not None:
+        raise ValueError(f"Expected plain values in a network definition, got {type(node).__name__} in {where}.")
+    if wrong:
+        raise ValueError(f"Expected {wrong} in a network definition, got {shown(node)} in {where}.")
+    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ():
+        yield value
+        yield from _entries(value, where, level + 1)
+
+
+def _check_keys(node: Mapping[Any, Any], where: str) -> None:
+    if "_target_" in node and node["_target_"] not in _TARGETS:
+        raise ValueError(
+            f"Expected network definitions to name members of scripts.networks, got {shown(node['_target_'])} "
+            f"in {where}."
+        )
+    for key, value in node.items():
+        plain = key in ("_target_", "_desc_") or (key == "_mode_" and value in _MODES)
+        if not isinstance(key, str) or (key.startswith("_") and not plain):
             raise ValueError(
-                f"Expected network definitions to name members of scripts.networks, got {definition['_target_']!r} "
-                f"in {where}."
+                f"Expected plain arguments in a network definition, got {shown(key)}: {shown(value)} in {where}."
             )
-        for key, value in definition.items():
-            plain = key in ("_target_", "_desc_") or (key == "_mode_" and value in _MODES)
-            if not isinstance(key, str) or (key.startswith("_") and not plain):
-                raise ValueError(
-                    f"Expected plain arguments in a network definition, got {key!r}: {value!r} in {where}."
-                )
-            check_definition(value, where)
-    elif isinstance(definition, (list, tuple)):
-        for value in definition:
-            check_definition(value, where)
-    elif isinstance(definition, str) and definition[:1] in ("$", "@", "%"):
-        raise ValueError(f"Expected plain values in a network definition, got {definition!r} in {where}.")
-    elif not isinstance(definition, (str, int, float, bool, type(None))):
-        raise ValueError(f"Expected plain values in a network definition, got {type(definition).__name__} in {where}.")
 
 
-def build_network(definition: Mapping[str, Any], where: str = "the network definition") -> nn.Module:
+def shown(value: Any) -> str:
+    """A value from a file as it can stand in a message of one line."""
+    return reprlib.repr(value)
+
+
+def build_network(
+    definition: Mapping[str, Any],
+    where: str = "the network definition",
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    device: str = "cpu",
+) -> nn.Module:
     """Build the network of a definition.
 
+    Args:
+        definition: See :func:`check_definition`.
+        where: Source, for messages.
+        state: Tensors that must fit; compared by name, shape and type before any memory is taken.
+        device: ``"meta"`` for a network with shapes and without memory.
+
     Raises:
-        ValueError: If the definition names anything but members of ``scripts.networks``, or does not build.
+        ValueError: If the definition names anything but members of ``scripts.networks``, or does not build, or the
+            tensors do not fit.
     """
     if not isinstance(definition, Mapping):
         raise ValueError(f"Expected a network definition, got {type(definition).__name__} in {where}.")
     check_definition(definition, where)
+    if state is not None:
+        _check_state(build_network(definition, where, device="meta").state_dict(), state, where)
     try:
-        network = ConfigParser({"network": dict(definition)}).get_parsed_content("network")
-    except RuntimeError as error:  # MONAI's wrapper around whatever the constructor raised
-        cause = error.__cause__ or error
+        with torch.device(device):
+            network = ConfigParser({"network": dict(definition)}).get_parsed_content("network")
+    except (RuntimeError, ArithmeticError, TypeError, RecursionError, MemoryError) as error:
+        cause = error.__cause__ or error  # MONAI wraps whatever the constructor raised
+        reason = " ".join(str(cause).split())[:_LONGEST_TEXT]
         raise ValueError(
-            f"Expected a definition that builds a network, got one that fails in {where}: {cause}"
+            f"Expected a definition that builds a network, got one that fails in {where}: "
+            f"{reason or type(cause).__name__}"
         ) from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"Expected a definition that builds a network, got {type(network).__name__} from {where}.")
@@ -189,7 +205,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
     content = _read_weights(path)
     if content["info"].get("part") == "backbone":
         raise ValueError(f"Expected the weights of a whole detector, got those of a backbone alone in {path}.")
-    network = build_network(content["network"], str(path))
+    network = build_network(content["network"], str(path), state=content["model"])
     load_state(network, content["model"], str(path))
     return network.eval().to(device), {**content["info"], "path": str(path), "sha256": sha256(path)}
 
@@ -210,10 +226,25 @@ def _read_weights(path: str | Path) -> dict[str, Any]:
 def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Load a state dict strictly, with an error that a person can act on.
 
+    Tensors must have the network's own types; weights stored in half precision are taken too, with a line in the log.
+
     Raises:
-        ValueError: Listing the first missing, left-over and misshapen tensors, and ``where`` they come from.
+        ValueError: Listing the first missing, left-over and misshapen tensors, those of another type and those with
+            values that are not finite, and ``where`` they come from.
     """
-    _check_state(network.state_dict(), state, where)
+    own = network.state_dict()
+    _check_state(own, state, where)
+    broken = [name for name in own if state[name].is_floating_point() and not bool(state[name].isfinite().all())]
+    if broken:
+        raise ValueError(
+            f"Expected finite weights, but in {where} {len(broken)} tensors have NaN or infinity ({_few(broken)})."
+        )
+    halved = [name for name in own if state[name].dtype != own[name].dtype]
+    if halved:
+        logger.warning(
+            "%s: %d tensors are stored in half precision (%s): scores differ a little from those of the full weights.",
+            *(where, len(halved), state[halved[0]].dtype),
+        )
     network.load_state_dict(dict(state))
 
 
@@ -225,9 +256,19 @@ def _check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: 
         for name in own
         if name in state and own[name].shape != state[name].shape
     ]
+    mistyped = [
+        f"{name}: expected {own[name].dtype}, got {state[name].dtype}"
+        for name in own
+        if name in state and not _fits(own[name].dtype, state[name].dtype)
+    ]
+    if mistyped and not (missing or left_over or misshapen):
+        raise ValueError(
+            f"Expected weights of this network, but in {where} {len(mistyped)} tensors are of another type "
+            f"({_few(mistyped)}): they were cast, or are those of something else."
+        )
     if missing or left_over or misshapen:
         parts = [
-            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            f"{len(names)} {kind} ({_few(names)})"
             for kind, names in (("missing", missing), ("left over", left_over), ("of another shape", misshapen))
             if names
         ]
@@ -235,6 +276,15 @@ def _check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: 
             f"Expected weights of this network, but in {where} tensors are {'; '.join(parts)}. "
             "Architecture or number of slices differ."
         )
+
+
+def _fits(own: torch.dtype, stored: torch.dtype) -> bool:
+    return stored == own or (own == torch.float32 and stored in _HALF)
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first three of some names, which come from a file."""
+    return ", ".join([*(str(name)[:_LONGEST_TEXT] for name in names[:3]), *(["..."] if len(names) > 3 else [])])
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:

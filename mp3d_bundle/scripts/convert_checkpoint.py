@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import fire
 import torch
 from torch import Tensor, nn
 
+from .recipe import KEY, PAPER, PHOTOGRAPHS, Recipe, class_names, classes_of, slices_of
 from .weights import BACKBONE_PARTS, build_network, read_tensors, write_atomically
 
 # Our name -> the released code's name. Order matters only where patterns overlap.
@@ -52,6 +54,7 @@ _RULES = [
     (r"^roi_heads\.predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
     (r"^roi_heads\.predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
 ]
+COCO_CLASSES = 80
 _CLASSIFIER = "roi_head.bbox_head.fc_cls."
 
 
@@ -167,6 +170,23 @@ def infer_definition(state: Mapping[str, Tensor], where: str, *, isotropic: bool
     return definition
 
 
+def recipe_of(network: nn.Module, part: str) -> Recipe:
+    """What a network of the authors saw in training.
+
+    Their backbone and their 80 classes are of COCO's photographs; everything else is DeepLesion, read by the released
+    code's weights between slices.
+
+    Args:
+        network: On whichever device.
+        part: ``"detector"`` or ``"backbone"``.
+    """
+    count = classes_of(network)
+    if part == "backbone" or count == COCO_CLASSES:
+        slices = PHOTOGRAPHS.num_slices if part == "backbone" else slices_of(network)
+        return replace(PHOTOGRAPHS, num_slices=slices, classes=class_names(COCO_CLASSES))
+    return replace(PAPER, z_mode="released", num_slices=slices_of(network), classes=class_names(count))
+
+
 def released_state(content: Any, where: str) -> OrderedDict[str, Tensor]:
     """The tensors of a released file, without the ``module.`` that data-parallel training leaves.
 
@@ -211,11 +231,10 @@ def convert(source: str, target: str, to: str = "bundle", isotropic: bool = Fals
         return
     state = released_state(content, source)
     definition = infer_definition(state, source, isotropic=isotropic)
-    with torch.device("meta"):  # only names and shapes are needed
-        network = build_network(definition, source)
+    network = build_network(definition, source, device="meta")  # only names and shapes are needed
     model = from_released(state, network, source)
     part = "detector" if len(model) == len(network.state_dict()) else "backbone"
-    info = {"name": Path(source).stem, "part": part, "source": Path(source).name}
+    info = {"name": Path(source).stem, "part": part, "source": Path(source).name, KEY: recipe_of(network, part).plain()}
     write_atomically({"model": dict(model), "network": definition, "info": info}, Path(target))
     count = sum(tensor.numel() for tensor in model.values())
     print(f"Wrote {len(model)} tensors ({count:,} parameters, {part}) to {target}: none missing, none left over.")

@@ -125,11 +125,10 @@ def run(title: str, command: Sequence[str]) -> float:
 
 
 def settings_command(plan: Plan) -> list[str]:
-    """Command line that stores with the weights what inference needs to know: thresholds, calibration, pixel size."""
+    """Command line that stores with the weights what inference needs to know: thresholds and calibration."""
     words = [sys.executable, "-m", "scripts.operating_points", "--checkpoint", str(plan.weights)]
     words += ["--evaluation", str(plan.training / "validation"), "--default", str(SCAN_FPS_PER_IMAGE)]
-    words += ["--box_threshold", str(BOX_THRESHOLD)]
-    return [*words, "--pixel_spacing", str(resolve("small", {}).pixel_spacing[0])]
+    return [*words, "--box_threshold", str(BOX_THRESHOLD)]
 
 
 def overlay_paths() -> list[str]:
@@ -154,7 +153,7 @@ def train(plan: Plan) -> dict[str, float]:
 def _evaluation(plan: Plan, split: str) -> list[str]:
     folder = plan.output if split == "test" else plan.training / split
     options = {"dataset_dir": plan.data, "checkpoint": plan.weights, "split": split, "output_dir": folder}
-    more = {"test_scale": 96, "batch_size": 8, "num_slices": plan.num_slices}
+    more: dict[str, Any] = {"batch_size": 8}
     if split != "test":
         more |= {"gallery_images": 0, "bootstrap_resamples": 0}
     return bundle_command("evaluating", ["configs/evaluate.json"], {**options, **more})
@@ -230,7 +229,7 @@ def main(
         sys.exit(f"demo: {error}")
     seconds = {"data": time.monotonic() - start, **train(plan)}
     seconds["test"] = run("Scoring on the test split", _evaluation(plan, "test"))
-    options = {"input": plan.scan, "checkpoint": plan.weights, "output_dir": plan.output, "num_slices": plan.num_slices}
+    options = {"input": plan.scan, "checkpoint": plan.weights, "output_dir": plan.output}
     seconds["inference"] = run(
         "Marking lesions in a scan", bundle_command("inferring", ["configs/inference.json"], options)
     )

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from .networks.graph import DetectionGraph, Operations, suppress
 from .networks.two_stage import FasterRCNN
+from .recipe import KEY, stored_recipe
 from .weights import load_network
 
 # For development only, so not among what the bundle needs; where they are missing, their first use says so.
@@ -207,6 +208,7 @@ def _config(name: str) -> str:
 def _facts(network: FasterRCNN, info: Mapping[str, Any]) -> dict[str, str]:
     """What a user of the file must know, as text."""
     facts = {name: info[name] for name in ("name", "notice", "sha256") if info.get(name)}
+    facts[KEY] = json.dumps(stored_recipe(info, str(info.get("path")), network=network).plain())
     return {**facts, "num_slices": str(_slices(network)), "inference": json.dumps(info.get("inference", {}))}
 
 

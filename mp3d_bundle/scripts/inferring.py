@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .data.intensity import IntensityWindow
 from .data.scan import Scan
 from .data.scan_paths import ScanSource
 from .data.stored import shown
@@ -28,6 +29,7 @@ from .inference.writers import ResultWriter
 from .interrupts import Stopped, stopped_by_signals
 from .networks import mp3d_fpn
 from .output_folder import check_output_folder
+from .recipe import PAPER, Recipe, fit_for, stored_recipe, tell_deviations, window_values
 from .weights import load_network
 
 logger = logging.getLogger(__name__)
@@ -72,14 +74,17 @@ class Weights:
         self.device = device
 
     @cached_property
-    def _loaded(self) -> tuple[nn.Module, dict[str, Any]]:
+    def _loaded(self) -> tuple[nn.Module, dict[str, Any], Recipe]:
         if not self.path.is_file():
             hint = f"Train a model (`python -m monai.bundle run training ...`) or see {self.path.parent / 'README.md'}."
             demo = self.path.with_name(DEMO_WEIGHTS)
             if demo.is_file():
                 hint += f" Only to try things out: --checkpoint {demo} (from synthetic images, finds no real lesions)."
             raise FileNotFoundError(f"Expected trained weights, found no file {self.path}. {hint}")
-        return load_network(self.path, self.device)
+        network, info = load_network(self.path, self.device)
+        recipe = stored_recipe(info, str(self.path), network=network)
+        notice = " ".join(filter(None, [info.get("notice"), recipe.class_note()]))
+        return network, {**info, "notice": notice or None}, recipe
 
     def load(self) -> nn.Module:
         """The network of the file, in evaluation mode.
@@ -98,6 +103,32 @@ class Weights:
         Under ``inference`` it may hold the settings that these weights want, see `setting`.
         """
         return self._loaded[1] if self.path.is_file() else {}
+
+    @property
+    def recipe_of_file(self) -> Recipe:
+        """What the network saw in training; the paper's recipe where there is no file (yet)."""
+        return self._loaded[2] if self.path.is_file() else PAPER
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the network should see of a CT: `recipe_of_file`, or the paper's for a network of photographs."""
+        return fit_for(self.recipe_of_file, str(self.path), photographs=False)
+
+    def used(self, inferer: VolumeDetector) -> Recipe:
+        """What the network sees of a scan by ``inferer``, which always interpolates by the true positions."""
+        cutter, scale = inferer.cutter, inferer.cutter.scale
+        found: dict[str, Any] = {"num_slices": cutter.num_slices, "slice_spacing": cutter.slice_spacing}
+        if isinstance(inferer.intensity, IntensityWindow):
+            found |= window_values(inferer.intensity)
+        # Without a pixel size, the scale counts.
+        sizes = {} if scale.pixel_spacing is not None else {"test_scale": scale.image_size}
+        return replace(self.recipe, z_mode="corrected", pixel_spacing=scale.pixel_spacing, **sizes, **found)
+
+    def tell(self, inferer: VolumeDetector) -> dict[str, dict[str, Any]]:
+        """Log and give in what ``inferer`` deviates from the weights' recipe, and log that classes become one."""
+        if note := self.recipe_of_file.class_note():
+            logger.warning("%s: %s", self.path, note)
+        return tell_deviations(self.recipe_of_file, self.used(inferer), str(self.path))
 
     def setting(self, name: str, default: Any) -> Any:
         """The setting ``name`` (``pixel_spacing``, ``box_threshold``, ...) that the weights want, or ``default``."""
@@ -175,6 +206,7 @@ class ScanRunner:
         output = Path(self.writer.output_dir)
         check_output_folder(output)
         network = self.weights.load()
+        self.weights.tell(self.inferer)
         total = len(self.dataset)
         for number in range(total):
             source = self.dataset[number]

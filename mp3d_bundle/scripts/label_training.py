@@ -33,6 +33,7 @@ from .engines.stopping import Stopped
 from .files import replacing, sha256
 from .inference.slabs import PlaneScale
 from .output_folder import FolderLock
+from .recipe import KEY, Recipe, fit_for, stored_recipe
 from .weights import build_network, load_state, read_tensors, save_weights
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ ADDED = " Trained further on "
 # What still holds for weights that were trained further; thresholds by false positives and probabilities were
 # measured with the weights as they were before.
 KEPT = ("pixel_spacing", "image_size", "box_threshold", "score_threshold")
-SLICE_SPACING = 2.5
 WARMUP = 20
 
 
@@ -68,14 +68,22 @@ class Served:
         return self.info.get("inference", {})
 
     @cached_property
-    def num_slices(self) -> int:
-        """Slices that the network reads, which its definition need not say.
+    def recipe(self) -> Recipe:
+        """What the network sees, on CT.
 
         Raises:
-            ValueError: If the definition builds no network.
+            ValueError: If the definition builds no network, or the recipe cannot be used.
         """
-        network: Any = build_network(self.definition, str(self.path))
-        return int(network.backbone.num_slices)
+        network = build_network(self.definition, str(self.path), device="meta")
+        found = stored_recipe(self.info, str(self.path), network=network)
+        return fit_for(found, str(self.path), photographs=False)
+
+    @property
+    def plane(self) -> PlaneScale:
+        """How large a slice is shown to the network."""
+        spacing = self.settings.get("pixel_spacing", self.recipe.pixel_spacing)
+        size = self.settings.get("image_size", self.recipe.test_scale)
+        return PlaneScale(spacing, size, self.recipe.stored_size if size == self.recipe.test_scale else None)
 
 
 def read_served(path: str | Path) -> Served:
@@ -120,10 +128,10 @@ def train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     served = read_served(order["weights"])
-    plane = PlaneScale(served.settings.get("pixel_spacing"), served.settings.get("image_size", 512))
+    plane, recipe = served.plane, served.recipe
     scans = read_labelled(order["items"], plane.size)
     validation = choose_validation(len(scans), float(order["val_split"]))
-    reach = served.num_slices // 2 * SLICE_SPACING
+    reach = recipe.num_slices // 2 * (recipe.slice_spacing or 0.0)
     smooth = plane.pixel_spacing is not None
     side = write_labelled(folder / "data", scans, validation=validation, reach_mm=reach, smooth=smooth)
     if not validation:
@@ -134,10 +142,19 @@ def _train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _run(served: Served, order: Mapping[str, Any], folder: Path, side: int, *, validated: bool) -> None:
     """Train with the bundle's own config, from the served weights."""
-    epochs = int(order["max_epochs"])
+    epochs, recipe = int(order["max_epochs"]), served.recipe
     changes = {
         "network_def": dict(served.definition),
-        "num_slices": served.num_slices,
+        "num_slices": recipe.num_slices,
+        "z_mode": recipe.z_mode,
+        "slab_reader#spacing": recipe.slice_spacing,
+        "window": {
+            "_target_": "scripts.data.intensity.IntensityWindow",
+            "low": recipe.window[0],
+            "high": recipe.window[1],
+            "mean": recipe.mean,
+            "std": recipe.std,
+        },
         "dataset_dir": str(folder / "data"),
         "output_dir": str(folder / "run"),
         "device": str(order["device"]),
@@ -184,7 +201,9 @@ def _adopt(served: Served, new: Path, scans: Sequence[LabelledScan], validation:
     before = str(served.info.get("notice") or "").split(ADDED)[0]
     notice = f"{before}{ADDED}{counts['scans']} scan(s) with {counts['boxes']} box(es) in MONAI Label.".strip()
     inference = {name: served.settings[name] for name in KEPT if name in served.settings}
-    info = {**trained.info, "notice": notice, "inference": inference, "label_training": counts}
+    # Labels were drawn at the pixel size that the weights were made for, however few scans there are.
+    recipe = served.recipe.plain()
+    info = {**trained.info, KEY: recipe, "notice": notice, "inference": inference, "label_training": counts}
     with replacing(served.path.with_name(PREVIOUS)) as part:
         shutil.copy2(served.path, part)
     save_weights(served.path, network, trained.definition, info)

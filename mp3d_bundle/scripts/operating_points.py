@@ -152,7 +152,8 @@ def operating_points(
         evaluation: Folder of an evaluation of these weights on a validation split.
         target: Weights file to write; ``checkpoint`` itself if empty.
         default: Operating point that inference takes if none is named, or the next that can be reached.
-        **inference: Further settings that inference shall take from the weights: box_threshold, pixel_spacing.
+        **inference: Further settings that inference shall take from the weights: box_threshold, and pixel_spacing where
+            it shall be another one than the recipe's.
 
     Raises:
         FileNotFoundError: If a file is not there.
@@ -166,6 +167,10 @@ def operating_points(
     if not isinstance(content, dict) or not isinstance(content.get("info"), dict):
         raise ValueError(f"Expected a weights file with the key 'info', got another file in {checkpoint}.")
     boxes = read_boxes(evaluation)
+    for item, values in (boxes.metrics.get("deviations") or {}).items():
+        logger.warning(
+            "The evaluation was made with %s %s, the weights' recipe says %s.", item, values["used"], values["weights"]
+        )
     check_origin(boxes.metrics, content.get("model"), f"{checkpoint}, {Path(evaluation) / 'metrics.json'}")
     points = find_thresholds(boxes)
     reached = [name for name in points if default and float(name) >= float(default)]

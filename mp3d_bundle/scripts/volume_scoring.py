@@ -72,9 +72,10 @@ class VolumeScorer:
 
     def _run(self, folder: Path) -> dict[str, Any]:
         records = list(self.dataset)
-        notices = [self.notice]
+        notices, origin = [self.notice], {}
         if self.predictions is None:
             cases = self._detect(records)
+            origin = self._origin()
             notices.append(self.weights.info.get("notice"))
             write_json(official_predictions(cases), folder / "predictions.json")
         else:
@@ -87,12 +88,23 @@ class VolumeScorer:
             bootstrap=self.bootstrap,
             dataset_name=name,
             notice=" ".join(notice for notice in notices if notice) or None,
+            origin=origin,
         )
         logger.info("Results on %s:\n%s", name, format_volume_table(metrics))
         return metrics
 
+    def _origin(self) -> dict[str, Any]:
+        """Which weights, and how what they saw differs from their training."""
+        info = self.weights.info
+        return {
+            "weights": {name: info.get(name) for name in ("name", "path", "sha256")},
+            "recipe": self.weights.used(self.inferer).plain(),
+            "deviations": self.weights.recipe_of_file.deviations(self.weights.used(self.inferer)),
+        }
+
     def _detect(self, records: Sequence[VolumeRecord]) -> list[dict[str, Any]]:
         network = self.weights.load()
+        self.weights.tell(self.inferer)
         with tqdm(records, desc="sub-volumes", unit="volume", disable=not self.progress) as bar:
             return [{**record, **self._detect_one(record, network)} for record in bar]
 

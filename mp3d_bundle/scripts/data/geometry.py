@@ -28,8 +28,8 @@ def checked_axis(axis: str) -> str:
     return axis
 
 
-def resize_slab(sample: Sample, scale: int) -> Sample:
-    """Resize a sample so that its longer side has ``scale`` pixels, keeping the aspect ratio.
+def resize_slab(sample: Sample, scale: int, pixel_spacing: float | None = None) -> Sample:
+    """Resize a sample so that its longer side has ``scale`` pixels, keeping the aspect ratio, or to one pixel size.
 
     Sides are rounded to the nearest pixel and boxes follow the rounded sides, as in mmdetection. Bilinear,
     with half-pixel centres and without low-pass filter, slice by slice.
@@ -37,6 +37,7 @@ def resize_slab(sample: Sample, scale: int) -> Sample:
     Args:
         sample: ``image`` ``(D, H, W)`` of floats, ``instances`` and ``scale_factor`` are changed.
         scale: Longer side in pixels, at least 1.
+        pixel_spacing: mm of a pixel; ``scale`` has no effect then. The sample must have its ``spacing`` (x, y) in mm.
 
     Raises:
         ValueError: If the image is not ``(D, H, W)`` floats: integers must be windowed first.
@@ -45,8 +46,10 @@ def resize_slab(sample: Sample, scale: int) -> Sample:
     if image.ndim != 3 or not image.is_floating_point():
         raise ValueError(f"Expected a slab (D, H, W) of floats to resize, got {tuple(image.shape)} {image.dtype}.")
     height, width = image.shape[-2:]
-    factor = scale / max(height, width)
-    new_height, new_width = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
+    across = down = scale / max(height, width)
+    if pixel_spacing is not None:
+        across, down = (edge / pixel_spacing for edge in sample["spacing"])
+    new_height, new_width = max(int(height * down + 0.5), 1), max(int(width * across + 0.5), 1)
     factor_x, factor_y = new_width / width, new_height / height
     if (new_height, new_width) != (height, width):
         image = torch.nn.functional.interpolate(

@@ -11,6 +11,7 @@ new dict and leaves its argument alone.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -98,21 +99,25 @@ class IntensityWindowd(Transform):
 
 
 class ResizeSlabd(Transform):
-    """Resize every sample to one scale, see `resize_slab` (512 for testing in the paper).
+    """Resize every sample to one scale (512 for testing in the paper) or to one pixel size, see `resize_slab`.
 
     Args:
         scale: Longer side in pixels.
+        pixel_spacing: mm of a pixel, for networks that were trained at one pixel size; ``scale`` has no effect then.
 
     Raises:
-        ValueError: If the scale is not at least 1.
+        ValueError: If the scale is not at least 1, or the pixel size not above zero.
     """
 
-    def __init__(self, scale: int = 512) -> None:
+    def __init__(self, scale: int = 512, pixel_spacing: float | None = None) -> None:
         self.scale = checked_scale(scale)
+        if pixel_spacing is not None and not (math.isfinite(pixel_spacing) and pixel_spacing > 0):
+            raise ValueError(f"Expected a pixel size in mm above zero, or None, got {pixel_spacing!r}.")
+        self.pixel_spacing = pixel_spacing
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the resized sample."""
-        return resize_slab(sample, self.scale)
+        return resize_slab(sample, self.scale, self.pixel_spacing)
 
 
 class RandResizeSlabd(RandomizableTransform):

@@ -12,6 +12,7 @@ from .imagenet import start_from_imagenet
 from .panels import DetectionPanels
 from .precision import MixedPrecision
 from .pretrained import start_from
+from .recipes import recipe_in_use, training_recipe, weights_recipe
 from .record import RunRecord
 from .samples import SampleDataset, prepare_slabs, prepare_targets
 from .sampling import ResumableSampler
@@ -48,6 +49,7 @@ __all__ = [
     "plain_config",
     "prepare_slabs",
     "prepare_targets",
+    "recipe_in_use",
     "run_settings",
     "scalars",
     "scale_learning_rate",
@@ -57,6 +59,8 @@ __all__ = [
     "to_case",
     "to_coco_case",
     "total_loss",
+    "training_recipe",
     "warmup_step_factor",
     "warmup_step_schedule",
+    "weights_recipe",
 ]

@@ -342,6 +342,7 @@ class Checkpointer:
             **{name: item.state_dict() for name, item in self.objects.items()},
             "kinds": {name: type(item).__qualname__ for name, item in self.objects.items()},
             "definition": self.definition,
+            "info": self.info,
             "settings": self.settings,
             "epoch": self._epochs_done,
             "iteration": state.iteration,

@@ -110,6 +110,7 @@ class CocoReport:
             "images": len(cases),
             "boxes": int(sum((~case["truth"]["crowd"]).sum() for case in cases)),
             "weights": {**self.weights.info, "sha256": sha256(self.weights.path)} if self.weights is not None else None,
+            **(self.weights.recipe if self.weights is not None else {}),
             **{name: None if math.isnan(value) else value for name, value in figures.items()},
             "ap_by_category": {self.names[number]: value for number, value in by_category.items()},
         }

@@ -115,6 +115,8 @@ def _strays(config: dict[str, Any], known: list[dict[str, Any]], prefix: str = "
 def _mistyped(name: str, value: Any, bases: list[Any]) -> Iterator[str]:
     if isinstance(value, str) and value[:1] in ("$", "@"):
         return
+    # What one config computes, another one gives: the number of slices, for example.
+    bases = [base for base in bases if not (isinstance(base, str) and base[:1] in ("$", "@"))] or bases
     for kinds, words in (((bool,), "True or False"), ((int,), "a whole number"), ((int, float), "a number")):
         if all(type(base) in kinds for base in bases):
             if type(value) not in kinds:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.slab import read_slice
 from ..files import sha256
@@ -23,6 +23,7 @@ from ..metrics.handlers import DetectionMetrics
 from ..metrics.report import write_report
 from ..metrics.tables import format_table
 from ..output_folder import evaluation_lock
+from ..recipe import KEY, Recipe, read_recipe, tell_deviations
 from ..weights import build_network, load_state, read_tensors, tensors_sha256
 from .config import CONFIGS
 
@@ -54,7 +55,9 @@ def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapp
             f"Expected weights for {asked.get('num_slices')} slices, got weights for {slices} in {checkpoint}: the "
             f"number of slices differs. Give --num_slices {slices}."
         )
-    return build_network(definition, str(checkpoint))
+    state = content.get("model")
+    fits = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+    return build_network(definition, str(checkpoint), state=state if fits else None)
 
 
 def _asks_for_more(asked: Mapping[str, Any]) -> bool:
@@ -73,14 +76,18 @@ class WeightsLoader:
     Args:
         network: The network, on any device.
         path: File of :mod:`scripts.weights`, ``last.pt`` of a training run, or a bare state dict.
+        used: What the network is shown; in what that is another recipe than the weights' own is logged and reported.
 
     Attributes:
         info: What the file says about its weights; empty before they are loaded.
         origin: Which weights they are, for reports: ``name``, ``path``, ``sha256`` of the file and ``tensors_sha256``
             of the tensors alone, which stays as it is when thresholds are stored with them; empty before.
+        recipe: ``recipe``, what the network is shown, and ``deviations`` from the weights' own; empty before.
     """
 
-    def __init__(self, network: nn.Module, path: str | Path) -> None:
+    def __init__(self, network: nn.Module, path: str | Path, *, used: Recipe | None = None) -> None:
+        self.used = used
+        self.recipe: dict[str, Any] = {}
         self.network = network
         self.path = Path(path)
         self.info: dict[str, Any] = {}
@@ -111,6 +118,10 @@ class WeightsLoader:
         self.info = dict(content.get("info", {}))
         hashes = {"sha256": sha256(self.path), "tensors_sha256": tensors_sha256(state)}
         self.origin = {"name": self.info.get("name"), "path": str(self.path), **hashes}
+        if self.used is not None:
+            stored = self.info.get(KEY)
+            own = self.used if stored is None else read_recipe(stored, str(self.path))
+            self.recipe = {KEY: self.used.plain(), "deviations": tell_deviations(own, self.used, str(self.path))}
         notice = self.info.get("notice")
         logger.info("Loaded the weights of %s.%s", self.path, f" {notice}" if notice else "")
 
@@ -176,7 +187,12 @@ class EvaluationReport:
         cases = self.metric.cases
         if idist.get_rank() != 0:
             return
-        notices = [self.notice, self.weights.info.get("notice") if self.weights is not None else None]
+        notices = [self.notice]
+        if self.weights is not None:
+            classes = self.weights.used.class_note() if self.weights.used is not None else None
+            notices += [self.weights.info.get("notice"), classes]
+            if classes:
+                logger.warning("%s: %s", self.weights.path, classes)
         notice = " ".join(text for text in notices if text) or None
         metrics = write_report(
             cases,
@@ -185,7 +201,11 @@ class EvaluationReport:
             bootstrap=self.bootstrap,
             dataset_name=self.dataset_name,
             notice=notice,
-            origin={"weights": self.weights.origin if self.weights is not None else None, "split": self.split},
+            origin={
+                "weights": self.weights.origin if self.weights is not None else None,
+                **(self.weights.recipe if self.weights is not None else {}),
+                "split": self.split,
+            },
         )
         if self.gallery_images > 0:
             self._write_gallery(cases, metrics["thresholds"][self.gallery_fps], notice)

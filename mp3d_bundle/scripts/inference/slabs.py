@@ -36,13 +36,16 @@ class PlaneScale:
             size. None keeps the scan's own pixels, as the paper does.
         image_size: Without ``pixel_spacing``, reduce a slice whose longer side has more pixels to this many
             (512 is the paper's test scale). None never reduces.
+        stored_size: Longer side of the images that became ``image_size`` pixels in training, where that was not
+            ``image_size`` itself: slices that are no larger are then enlarged or reduced by the same factor.
     """
 
     pixel_spacing: float | None = None
     image_size: int | None = 512
+    stored_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("pixel_spacing", self.pixel_spacing), ("image_size", self.image_size)):
+        for name, value in vars(self).items():
             if value is not None and not value > 0:
                 raise ValueError(f"Expected {name} above zero or None, got {value!r}.")
 
@@ -51,8 +54,8 @@ class PlaneScale:
         height, width = shape
         if self.pixel_spacing is not None:
             factor_x, factor_y = spacing[0] / self.pixel_spacing, spacing[1] / self.pixel_spacing
-        elif self.image_size is not None and max(shape) > self.image_size:
-            factor_x = factor_y = self.image_size / max(shape)
+        elif self.image_size is not None and max(*shape, self.stored_size or 0) != self.image_size:
+            factor_x = factor_y = self.image_size / max(*shape, self.stored_size or self.image_size)
         else:
             return shape
         # Rounded half up, as mmdetection rounds the sizes of training images.

@@ -36,6 +36,7 @@ def write_volume_report(
     bootstrap: Bootstrap | None = None,
     dataset_name: str = "unnamed volumes",
     notice: str | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the detections of volumes and write the result.
 
@@ -49,10 +50,11 @@ def write_volume_report(
         bootstrap: How to resample patients; 1,000 resamples by default.
         dataset_name: What the volumes are, for titles.
         notice: What every reader of the figures must know, e.g. that the data are synthetic.
+        origin: What the detections come from, plain values: ``weights``, ``recipe``, ``deviations``.
 
     Returns:
-        The content of ``metrics.json``: what `evaluate_volumes` returns first, with ``dataset``, ``notice`` and
-        ``notes``.
+        The content of ``metrics.json``: what `evaluate_volumes` returns first, with ``dataset``, ``notice``, ``notes``
+        and ``origin``'s items.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient, or there are no labels.
@@ -61,7 +63,7 @@ def write_volume_report(
     folder = Path(output_dir)
     figures, matches = evaluate_volumes(cases, bootstrap=bootstrap)
     checked = check_volumes(cases)
-    metrics = {"dataset": dataset_name, "notice": notice, "notes": volume_notes(figures), **figures}
+    metrics = {"dataset": dataset_name, "notice": notice, "notes": volume_notes(figures), **(origin or {}), **figures}
     curves = {name: curve_from_matches(one) for name, one in matches.items()}
     write_csv(SENSITIVITY_HEADER, volume_sensitivity_rows(metrics), folder / "sensitivity.csv")
     corners = [row for name, curve in curves.items() for row in froc_rows(name, curve)]

@@ -26,6 +26,8 @@ FROM_WEIGHTS = {"evaluate_volumes", "inference"}
 # What the entry configs are for, so what they may differ in.
 OWN = {"_desc_", "imports", "initialize", "run", "finalize", "output_dir", "handlers", "evaluator", "dataset"} | {
     "dataloader", "preprocessing", "postprocessing", "inferer", "key_metric", "network", "slab_reader", "linking",
+    # Training gives the weights a recipe; the others take these from it.
+    "recipe", "num_slices", "slice_spacing", "z_mode", "test_scale", "pixel_spacing", "window",
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def test_weights_of_every_kind_of_file_go_in(tmp_path: Path, trained: Run, name:
     loader = WeightsLoader(network, tmp_path / name)
     loader.load()
     assert all(torch.equal(value, trained.weights()[key]) for key, value in network.state_dict().items())
-    assert loader.info.get("notice") == ("fake" if name == "model.pt" else None)
+    assert loader.info.get("notice") == (None if name == "bare.pt" else "fake")
 
 
 def test_weights_are_not_asked_for_before_an_engine_starts(tmp_path: Path) -> None:

@@ -99,6 +99,12 @@ def test_slices_without_a_body_are_known() -> None:
         (PlaneScale(pixel_spacing=1.6), (100, 300), (0.8, 1.6), (100, 150)),
         (PlaneScale(pixel_spacing=0.5), (400, 600), (1.0, 1.0), (800, 1200)),
         (PlaneScale(image_size=8), (512, 1), (1.0, 1.0), (8, 1)),
+        # Training brought 512 pixels to 800: so does inference, and a smaller slice is enlarged as much.
+        (PlaneScale(image_size=800, stored_size=512), (512, 512), (0.9, 0.9), (800, 800)),
+        (PlaneScale(image_size=800, stored_size=512), (256, 200), (0.9, 0.9), (400, 313)),
+        (PlaneScale(image_size=800, stored_size=512), (1024, 1024), (0.4, 0.4), (800, 800)),
+        (PlaneScale(image_size=96, stored_size=512), (256, 256), (0.9, 0.9), (48, 48)),
+        (PlaneScale(stored_size=512), (300, 200), (0.9, 0.9), (300, 200)),
     ],
 )
 def test_plane_size(

@@ -49,6 +49,8 @@ def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapp
     definition = content.get("network", content.get("definition")) if isinstance(content, Mapping) else None
     if not definition:
         return default
+    if not isinstance(definition, Mapping):
+        raise ValueError(f"Expected a network definition, got {type(definition).__name__} in {checkpoint}.")
     slices = definition.get("num_slices", asked.get("num_slices"))
     if slices != asked.get("num_slices"):
         raise ValueError(
@@ -115,7 +117,8 @@ class WeightsLoader:
             if definition is None:
                 raise
             raise ValueError(f"{error} They belong to the network {definition}.") from None
-        self.info = dict(content.get("info", {}))
+        info = content.get("info")
+        self.info = dict(info) if isinstance(info, Mapping) else {}
         hashes = {"sha256": sha256(self.path), "tensors_sha256": tensors_sha256(state)}
         self.origin = {"name": self.info.get("name"), "path": str(self.path), **hashes}
         if self.used is not None:

@@ -25,7 +25,8 @@ Network = Callable[[torch.Tensor], list[Instances[torch.Tensor]]]
 class VolumeDetector(Inferer):
     """Run a slab detector over every lattice slice of a scan; a MONAI inferer.
 
-    The result does not depend on ``batch_size``: each slab is seen alone by the network.
+    Each slab is seen alone by the network: ``batch_size`` changes results in their last digits only, because sums of
+    floats are taken in another order.
 
     Attributes:
         cutter: Puts a scan onto the lattice.

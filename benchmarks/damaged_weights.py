@@ -95,7 +95,7 @@ def _write(file: Any, place: int, byte: int) -> None:
 def checkpoint_of(path: Path, folder: Path) -> Path:
     """A ``last.pt`` as training writes it: the weights, their momentum and the state of the random numbers."""
     content = read_tensors(path)
-    momentum = {number: {"momentum_buffer": value} for number, value in enumerate(content["model"].values())}
+    momentum = {number: {"momentum_buffer": value.clone()} for number, value in enumerate(content["model"].values())}
     facts = {"optimizer": {"state": momentum}, "epoch": 1, "random": [{"torch": torch.get_rng_state()}]}
     torch.save({**content, **facts}, folder / "last.pt")
     return folder / "last.pt"

@@ -236,15 +236,26 @@ def disagreement(network: nn.Module, runner: Runner, slabs: Tensor) -> tuple[flo
     Returns:
         Largest difference of a coordinate in pixels, and of a score; infinite where the numbers of boxes differ.
     """
+    each = [
+        nearest_gaps((found["boxes"], found["scores"]), (boxes[labels > 0], scores[labels > 0]))
+        for found, boxes, scores, labels in zip(network(slabs), *runner(slabs), strict=True)
+    ]
+    return max((gap for gap, _ in each), default=0.0), max((change for _, change in each), default=0.0)
+
+
+def nearest_gaps(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """How far two results of one image are apart; see `disagreement`.
+
+    Args:
+        first: Boxes ``(M, 4)`` in pixels and scores ``(M,)``.
+        second: Those of the other result.
+    """
+    if len(first[1]) != len(second[1]):
+        return math.inf, math.inf
     worst = torch.zeros(2)
-    for found, boxes, scores, labels in zip(network(slabs), *runner(slabs), strict=True):
-        there = labels > 0
-        if int(there.sum()) != len(found["scores"]):
-            return math.inf, math.inf
-        if len(found["scores"]) == 0:
-            continue
-        gaps = (found["boxes"][:, None] - boxes[there]).abs().amax(dim=2)
-        changes = (found["scores"][:, None] - scores[there]).abs()
+    if len(first[1]):
+        gaps = (first[0][:, None] - second[0]).abs().amax(dim=2)
+        changes = (first[1][:, None] - second[1]).abs()
         both = torch.maximum(gaps, changes)
         for side in (0, 1):
             nearest = both.argmin(dim=side, keepdim=True)

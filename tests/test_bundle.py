@@ -56,7 +56,7 @@ def workflow(
         "device": "cpu",
         **changes,
     }
-    if "train" not in names[0]:
+    if "evaluate" in name:
         settings.pop("max_epochs")
     run_id = "evaluating" if "evaluate" in name else "training"
     return ConfigWorkflow(
@@ -272,7 +272,9 @@ def test_an_evaluation_that_cannot_be_ends_in_one_line(
         ({"num_slices": 4}, "odd number of slices.*4"),
         ({"num_slices": 0}, "odd number of slices.*0"),
         ({"dataset_dirr": "x"}, r"Unknown config key dataset_dirr \(did you mean dataset_dir\?\)"),
-        ({"max_epochs": "ten"}, "whole number for config key max_epochs, got 'ten'"),
+        ({"max_epochs": "ten"}, "whole number .* for config key max_epochs, got 'ten'"),
+        ({"checkpoint": "model.pt"}, "Config key checkpoint belongs to evaluate.json"),
+        ({"milestones": [-1]}, "a list, each entry a whole number of at least 1 for config key milestones"),
         ({"batch_size": 0}, "batch_size"),
         ({"amp": "maybe"}, "amp to be True or False, got 'maybe'"),
         ({"dataset_dir": "nowhere"}, "folder at nowhere"),

@@ -17,6 +17,7 @@ from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
 from scripts.engines import check_config
 from scripts.engines.errors import root_error
+from scripts.engines.reading import SHARED
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 VARIANTS = sorted(CONFIGS.glob("variants/*.yaml"))
@@ -48,6 +49,8 @@ def leaves(path: Path) -> dict[str, Any]:
     """What an overlay sets, key by key; "+KEY" sets each entry of its value under KEY."""
     found: dict[str, Any] = {}
     for key, value in load(path).items():
+        if key == f"+{SHARED}":
+            continue
         if key.startswith("+"):
             found |= {f"{key[1:]}#{name}": entry for name, entry in value.items()}
         else:
@@ -139,7 +142,7 @@ def test_overlays_are_short_and_say_what_they_are(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
     assert len(lines) <= 11
-    assert sum(not line.startswith("#") for line in lines) <= 7
+    assert sum(not line.startswith(("#", f"+{SHARED}")) for line in lines) <= 7
     for text in strings(load(path)):
         assert not re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", text), f"YAML reads {text} as text: write 1.0e-4"
 
@@ -262,6 +265,26 @@ def run_both_ways(parser: ConfigParser) -> None:
 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_an_overlay_lists_what_only_training_reads(path: Path) -> None:
+    files = [CONFIGS / "evaluate.json", path]
+    check_config(ConfigParser(ConfigParser.load_config_files(files)))
+    shared = load(path).get(f"+{SHARED}", {})
+    assert set(shared) <= set(leaves(path))
+    assert set(shared.values()) <= {"training"}
+    for key in shared:
+        assert key in entry("train")
+        config = ConfigParser.load_config_files(files)
+        del config[SHARED][key]
+        with pytest.raises(ValueError, match=key):
+            check_config(ConfigParser(config))
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda path: path.stem)
+def test_two_overlays_pass_the_check_together(first: Path, second: Path) -> None:
+    check_config(merged(first, second))
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
 def test_every_overlay_builds_and_runs_both_ways(path: Path) -> None:
     parser = narrow(path)
     check_config(parser)
@@ -346,7 +369,7 @@ def test_the_schedule_of_short_runs_fits_any_length(length: int, epochs: int) ->
     parser = merged(variant("optimizer_adamw"))
     parser["epoch_length"], parser["max_epochs"] = length, epochs
     parser["optimizer"] = {
-        "_target_": "torch.optim.SGD", "params": "$[torch.nn.Parameter(torch.zeros(1))]", "lr": 1.0,
+        "_target_": "torch.optim.SGD", "params": "$[torch.nn.Parameter(torch.zeros(1))]", "lr": 3.0e-3,
     }  # fmt: skip
     optimizer, schedule = parser.get_parsed_content("optimizer"), parser.get_parsed_content("lr_scheduler")
     rates = []

@@ -114,7 +114,7 @@ def test_every_key_of_the_overlay_exists_in_its_base_or_is_used_by_it(name: str,
     known = ConfigParser(ConfigParser.load_config_file(CONFIGS / f"{base}.json"))
     used = " ".join(strings(overlay))
     for key in overlay:
-        assert key in known or f"@{key}" in used or key == "network_def#num_classes", key
+        assert key in known or f"@{key}" in used or key in ("network_def#num_classes", "+_shared_"), key
 
 
 def test_the_numbers_of_the_pre_training() -> None:

@@ -57,7 +57,8 @@ def check(files, kind, **settings):
 
 
 check(["train"], "train", **override)
-override.pop("max_epochs")
+# What only training reads is rejected elsewhere.
+override.pop("max_epochs"), override.pop("train_scales")
 check(["train", "evaluate"], "train", **override, bootstrap_resamples=5, gallery_images=2)
 check(["inference"], "infer", bundle_root=root, input=scan, device="cpu", progress=False)
 """

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,30 @@ def test_overlays_that_do_not_go_together_are_told_in_one_line(capsys: pytest.Ca
     (line,) = shown(caught.value, capsys)
     assert "unexpected keyword argument 'conversion'" in line
     assert "rows.md" in line
+
+
+@pytest.mark.usefixtures("hook")
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (
+            {"_target_": "torch.optim.SGD", "params": [], "lr": 1},
+            "torch.optim.SGD: optimizer got an empty",
+        ),
+        ({"_target_": "torch.nn.Linear", "in_features": 3}, "missing 1 required positional argument: 'out_features'"),
+        ({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": "x"}, "torch.nn.Linear: "),
+        ({"_target_": "torch.nn.Linar"}, "Cannot locate class or function path: 'torch.nn.Linar'"),
+        ({"_target_": "scripts.data.slab.SlabReader", "mode": "x", "num": 3}, "unexpected keyword argument 'num'"),
+        ({"_target_": "scripts.engines.SeedEpoch"}, "missing 1 required positional argument: 'dataset'"),
+    ],
+)
+def test_arguments_that_a_part_does_not_take_are_told_in_one_line(
+    part: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((RuntimeError, ModuleNotFoundError)) as caught:
+        ConfigParser({"part": part}).get_parsed_content("part")
+    (told,) = shown(caught.value, capsys)
+    assert line in told
 
 
 @pytest.mark.usefixtures("hook")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import ignite.distributed as idist
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from fake_engines import Run
 from scripts.engines import ProgressBar, StopOnNonFinite, Throughput, scalars
+
+CONFIGS = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs"
 
 
 def spoil_at(run: Run, iteration: int, factor: float) -> None:
@@ -97,3 +103,47 @@ def test_an_error_closes_the_bar_and_goes_on() -> None:
         run.run()
     assert bar._bar is not None
     assert bar._bar.disable
+
+
+class OwnHandler:
+    """A handler of a user's, which may be attached to anything."""
+
+    def attach(self, engine: Any) -> None:
+        """Do nothing."""
+
+
+def test_an_appended_handler_is_there_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are several processes, handlers that report belong to the first one alone."""
+    own = [{"_target_": f"{__name__}.OwnHandler"}]
+    overlay = tmp_path / "overlay.json"
+    overlay.write_text(json.dumps({"+train#handlers": own, "+validate#handlers": own}))
+
+    def handlers(rank: int) -> list[list[str]]:
+        monkeypatch.setattr(idist, "get_rank", lambda: rank)
+        files = [CONFIGS / "train.json", CONFIGS / "multi_gpu_train.json", CONFIGS / "variants" / "size_narrow.yaml"]
+        parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in (*files, overlay)]))
+        changes = {"train#dataset": [1, 2], "validate#dataset": [1], "network": "@network_def", "device": "cpu"}
+        parser.update(
+            {
+                **changes,
+                "validate#dataloader#sampler": None,
+                "train#sampler": None,
+                "recipe": None,
+                "output_dir": str(tmp_path / "run"),
+            }
+        )
+        names = ("train#trainer#train_handlers", "validate#evaluator#val_handlers")
+        return [[type(handler).__name__ for handler in parser.get_parsed_content(name)] for name in names]
+
+    ((first, first_validation), (second, second_validation)) = handlers(0), handlers(1)
+    assert first == [*second, "ProgressBar", "StatsHandler", "TensorBoardStatsHandler"]
+    assert second[-1] == "OwnHandler"
+    assert {"Checkpointer", "StopOnNonFinite", "ValidationHandler"} < set(second)
+    assert second_validation == ["OwnHandler"]
+    assert first_validation == [
+        "OwnHandler",
+        "EventWriter",
+        "DetectionPanels",
+        "StatsHandler",
+        "TensorBoardStatsHandler",
+    ]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from scripts.engines import scale_learning_rate, warmup_step_factor, warmup_step_schedule
+
+CONFIGS = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs"
 
 
 def optimizer(rate: float = 0.02) -> torch.optim.SGD:
@@ -84,3 +88,43 @@ def test_linear_scaling(
 def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size to be at least 1, got 0"):
         scale_learning_rate(0.02, 16, batch_size=0)
+
+
+def train_config(*overlays: str) -> ConfigParser:
+    """The training config with overlays on top."""
+    return ConfigParser(ConfigParser.load_config_files([str(CONFIGS / name) for name in ("train.json", *overlays)]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [
+        ({}, 2),
+        ({"batch_size": 3}, 3),
+        ({"train#dataloader#batch_size": 4}, 4),
+        ({"accumulation_steps": 3}, 6),
+        ({"train#trainer#accumulation_steps": 3, "train#dataloader#batch_size": 5}, 15),
+    ],
+)
+def test_the_learning_rate_follows_the_images_of_a_step(changes: dict[str, Any], images: int) -> None:
+    parser = train_config()
+    parser["train#dataset"], parser["train#sampler"] = [1, 2, 3], None
+    parser.update(changes)
+    assert parser.get_parsed_content("learning_rate") == pytest.approx(0.02 * images / 16)
+    assert parser.get_parsed_content("lr_scheduler#warmup_iterations") == 500 * parser.get_parsed_content(
+        "train#trainer#accumulation_steps"
+    )
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.5])
+def test_one_option_sets_the_rate_of_short_runs(rate: float) -> None:
+    parser = train_config("variants/optimizer_adamw.yaml")
+    parser["epoch_length"], parser["train#trainer#max_epochs"], parser["optimizer#lr"] = 10, 2, rate
+    parser["optimizer#params"] = "$[torch.nn.Parameter(torch.zeros(1))]"
+    schedule = parser.get_parsed_content("lr_scheduler")
+    rates = []
+    for _ in range(schedule.total_steps):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.optimizer.step()
+        schedule.step() if len(rates) < schedule.total_steps else None
+    assert len(rates) == 20
+    assert max(rates) == pytest.approx(rate)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigExpression, ConfigParser
 
-from .given import take_as_typed
-from .options import TEXTS
+from .given import current_workflow, given_options, take_as_typed
+from .options import TEXTS, misfits
+from .reading import SEPARATOR, changes, item, normal, unread
+from .tracking import adopt_tracking
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -78,76 +80,78 @@ def _nested(config: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _elsewhere(config: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a complaint for each key of the command line that only configs know of which this one is not made.
-
-    ``training --checkpoint FILE`` would train from scratch without a word: the key belongs to the evaluation. Keys of
-    files are left alone: an overlay serves training and evaluation, and some of its keys only one of them.
-    """
-    given = {word.removeprefix("--").partition("=")[0] for word in sys.argv if word.startswith("--")}
-    used = {name for name, entry in entries.items() if set(entry) <= set(config)}
-    known = {key for name in used for key in entries[name]}
-    for key in sorted(given & set(config)):
-        owners = [name for name, entry in entries.items() if key in entry]
-        if used and owners and key not in known:
-            unread = f"nothing in {' or '.join(sorted(used))} reads it"
-            yield f"config key {key} belongs to {' and '.join(owners)}, and {unread}"
+def _expression_value(parser: ConfigParser, value: Any) -> Any:
+    """The value of an expression that refers to nothing; anything else as it is."""
+    if not isinstance(value, str) or not value.startswith("$") or "@" in value or not parser.ref_resolver.items:
+        return value
+    return ConfigExpression(value, globals=parser.globals).evaluate()
 
 
-def _strays(config: dict[str, Any], known: list[dict[str, Any]], prefix: str = "") -> Iterator[str]:
-    """Check one level against the bundle's own configs; yield a complaint for each key that fits nowhere."""
-    names = {name for base in known for name in base}
-    for name, value in config.items():
-        if name.startswith("_"):
-            continue
-        if name not in names:
-            similar = difflib.get_close_matches(name, names, n=1)
-            hint = f" (did you mean {prefix}{similar[0]}?)" if similar else ""
-            yield f"unknown config key {prefix}{name}{hint}"
-            continue
-        bases = [base[name] for base in known if name in base]
-        yield from _mistyped(f"{prefix}{name}", value, bases)
-        # What stands under a _target_ are arguments: Python itself refuses unknown ones.
-        if isinstance(value, dict) and "_target_" not in value:
-            yield from _strays(value, [base for base in bases if isinstance(base, dict)], f"{prefix}{name}#")
+def _complaints(parser: ConfigParser) -> Iterator[str]:
+    """Yield what is wrong with the keys and values of a config."""
+    config: dict[str, Any] = normal(parser.get())
+    entries: dict[str, dict[str, Any]] = normal(_entry_configs())
+    used = [name for name, entry in entries.items() if "run" in entry and set(entry) <= set(config)]
+    given = [name.replace("#", SEPARATOR) for name in given_options()]
+    # A config of one's own, which is made of none of ours, is not told what to read.
+    if used:
+        workflow = current_workflow()
+        own = [name for file in used for name in entries[file] if entries[file][name] == entries[file]["run"]]
+        roots = ("initialize", "finalize", *own)
+        if workflow is not None:
+            roots = (workflow.init_id, workflow.run_id, workflow.final_id)
+        yield from unread(config, entries, used=used, roots=roots, given=given)
+    for name in dict.fromkeys([*given, *changes(config, list(entries.values()))]):
+        bases = [base for entry in entries.values() if (base := item(entry, name)) is not None]
+        value = _expression_value(parser, item(config, name))
+        yield from misfits(name.replace(SEPARATOR, "#"), value, bases)
+    yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
 
 
-def _mistyped(name: str, value: Any, bases: list[Any]) -> Iterator[str]:
-    if isinstance(value, str) and value[:1] in ("$", "@"):
-        return
-    # What one config computes, another one gives: the number of slices, for example.
-    bases = [base for base in bases if not (isinstance(base, str) and base[:1] in ("$", "@"))] or bases
-    for kinds, words in (((bool,), "True or False"), ((int,), "a whole number"), ((int, float), "a number")):
-        if all(type(base) in kinds for base in bases):
-            if type(value) not in kinds:
-                yield f"expected {words} for config key {name}, got {value!r}"
-            return
+def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Collection[str]) -> Iterator[str]:
+    """Yield a complaint for each chosen option that only has an effect together with another one."""
+    if "pretrained_transfer" in chosen and config.get("pretrained") is None:
+        yield "config key pretrained_transfer has no effect without --pretrained FILE"
+    if "amp_dtype" in chosen and parser.ref_resolver.items and parser.get_parsed_content("amp") in (False, "false"):
+        yield "config key amp_dtype has no effect while amp is False, its default without a GPU: give --amp True"
 
 
 def check_config(parser: ConfigParser | None = None) -> None:
-    """Refuse config keys that the bundle does not know, and numbers and switches of the wrong type.
+    """Reject config keys that nothing reads, and values that an option cannot have.
 
-    Paths and other texts are put into the config as the user typed them, see `scripts.engines.given`.
-
-    MONAI takes a misspelt override (``--dataset_dirr``) or overlay key without a word. Every key of the
-    merged config must therefore exist in one of the bundle's own ``configs/*.json``, and one given on the command
-    line in those of which the config is made; keys that begin with an underscore are free for own use, and
-    arguments under a ``_target_`` are left to Python.
+    MONAI takes a misspelt override (``--dataset_dirr``), or one of another workflow (``training --checkpoint FILE``),
+    without a word. Every key that is set, wherever it comes from, must therefore be reached from what the run
+    evaluates, see `scripts.engines.reading`, and hold what `scripts.engines.options` says. Keys that begin with an
+    underscore are free for own use, keys that an overlay lists under ``_shared_`` are for another workflow, and
+    arguments under a ``_target_`` are left to Python. Paths and other texts are put into the config as the user typed
+    them, see `scripts.engines.given`.
 
     Args:
         parser: Parser of the config; by default the one that calls this function.
 
     Raises:
-        ValueError: Names the first unknown or mistyped key, or a device that is not there.
+        ValueError: Names the first key at fault, a device that is not there, or processes that would all do the same.
     """
     parser = parser or current_parser()
     if parser is None:
         raise ValueError("Expected to be called from a config, or with its parser.")
     take_as_typed(parser, TEXTS)
-    config, entries = dict(parser.get()), _entry_configs()
-    for complaint in (*_strays(config, list(entries.values())), *_elsewhere(config, entries)):
+    adopt_tracking(parser)
+    for complaint in _complaints(parser):
         raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")
     _check_device(parser.get("device"))
+    _check_processes(parser.get("initialize"))
+
+
+def _check_processes(initialize: Any) -> None:
+    """Reject several processes of a launcher that the config does not join: each would do all the work."""
+    joined = any(word in str(initialize) for word in ("init_process_group", "idist.initialize"))
+    processes = os.environ.get("WORLD_SIZE", "1") if "RANK" in os.environ else "1"
+    if processes != "1" and not joined:
+        raise ValueError(
+            f"Expected one process, got {processes} from torchrun, which would all do the same over one another. A "
+            "training shares its work after configs/multi_gpu_train.json in --config_file; anything else runs in one."
+        )
 
 
 def _check_device(device: Any) -> None:

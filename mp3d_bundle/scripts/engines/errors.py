@@ -14,7 +14,10 @@ SCRIPTS = Path(__file__).resolve().parents[1]
 # Set to anything, tracebacks are shown for every error.
 SHOW_TRACEBACK = "MP3D_TRACEBACK"
 # How MONAI begins the message of an error that it wraps around the real one.
-_WRAPPERS = ("Failed to instantiate component", "Failed to evaluate", "applying transform")
+_COMPONENT = "Failed to instantiate component"
+_WRAPPERS = (_COMPONENT, "Failed to evaluate", "applying transform")
+# How the path of a part of this bundle begins.
+_OURS = "scripts."
 # What a loader process puts before the text of its error.
 _FROM_LOADER = "Original Traceback"
 # PyTorch's words for a loader process that has ended without an error of its own.
@@ -29,6 +32,15 @@ def root_error(error: BaseException) -> BaseException:
     while isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _component(error: BaseException) -> str:
+    """Path of the class or function whose call failed at the root, "" where it was none of a config."""
+    path = ""
+    while isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
+        named = re.match(f"{_COMPONENT} '([^']*)'", str(error))
+        path, error = named[1] if named else "", error.__cause__
+    return path
 
 
 def end_errors_in_one_line() -> None:
@@ -49,11 +61,14 @@ def end_errors_in_one_line() -> None:
         if isinstance(error, KeyboardInterrupt) and not os.environ.get(SHOW_TRACEBACK):
             sys.stderr.write("Interrupted. A training resumes from its last checkpoint by the same command.\n")
             return
-        cause = root_error(error)
-        if os.environ.get(SHOW_TRACEBACK) or not _refused_by_us(cause):
+        cause, component = root_error(error), _component(error)
+        told_by_part = _refused_by_part(cause, component)
+        if os.environ.get(SHOW_TRACEBACK) or not (told_by_part or _refused_by_us(cause)):
             previous(kind, error, trace)
         if isinstance(cause, Exception):
             text = _told(cause)
+            if told_by_part and not _stray_argument(cause) and not component.startswith(_OURS):
+                text = f"{component}: {text}" if component else text
             if _stray_argument(cause):
                 text += ", which comes from the command line or from overlays that do not go together (docs/rows.md)."
             line = text.splitlines()[-1] if _FROM_LOADER in text else " ".join(text.split())
@@ -99,6 +114,19 @@ def _refused_by_us(error: BaseException) -> bool:
     else:
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     return bool(files) and Path(files[-1]).resolve().is_relative_to(SCRIPTS)
+
+
+def _refused_by_part(error: BaseException, component: str) -> bool:
+    """Whether a part of another library does not take what the config gives it, or is not there at all.
+
+    Inside of parts of our own other errors than about their arguments are mistakes of ours, and keep their traceback.
+    """
+    if isinstance(error, ModuleNotFoundError) and "Cannot locate class or function path" in str(error):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    if component and frames and isinstance(error, TypeError) and frames[-1].name == "instantiate":
+        return True
+    return bool(component) and not component.startswith(_OURS) and isinstance(error, (TypeError, ValueError))
 
 
 def _stray_argument(error: BaseException) -> bool:

@@ -38,7 +38,8 @@ def scale_learning_rate(
         "world_size": processes,
     }
     for name, count in counts.items():
-        if count < 1:
+        # A loader with batches of its own making has no batch size.
+        if not isinstance(count, int) or count < 1:
             raise ValueError(f"Expected {name} to be at least 1, got {count}.")
     total = batch_size * accumulation_steps * processes
     scaled = rate * total / reference_batch

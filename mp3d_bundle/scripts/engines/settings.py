@@ -20,12 +20,14 @@ _FREE = {
     *("device", "amp", "amp_dtype", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"),
     *("checkpoint_interval", "worker_init_fn", _SAMPLER),
     *("network_def", "network", "handlers", "train_handlers", "val_handlers", "validate#dataloader#sampler"),
-    *("_meta_", "_desc_", "imports", "initialize", "finalize", "training", "run"),
+    *("rank_zero_handlers", "_meta_", "_desc_", "_shared_", "imports", "initialize", "finalize", "training", "run"),
 }
 # Files that say what is learnt from; they may lie elsewhere when a run goes on.
 _FILES = ("pretrained", "train_annotations", "train_images", "val_annotations", "val_images")
 _BATCH = "batch_size x processes"
 _SHOWN = 4
+# References that lead to one another, at most.
+_DEPTH = 5
 
 
 def run_settings() -> dict[str, Any]:
@@ -53,11 +55,15 @@ def run_settings() -> dict[str, Any]:
     if "imagenet" in config:
         # Downloaded or from a file, they are the same weights.
         settings["imagenet"] = config["imagenet"] is not None
-    if "batch_size" in config:
-        settings[_BATCH] = parser.get_parsed_content("batch_size") * idist.get_world_size()
+    # What the loader takes counts, wherever it is set.
+    for name in ("train#dataloader#batch_size", "batch_size"):
+        if name in parser:
+            settings[_BATCH] = parser.get_parsed_content(name) * idist.get_world_size()
+            break
     texts = [str(value) for name, value in settings.items() if not name.endswith("#max_epochs")]
-    if any(re.search(r"@(\w+#)*max_epochs\b", text) for text in texts):
-        settings["max_epochs"] = parser.get_parsed_content("max_epochs")
+    if any(re.search(r"@(\w+(#|::))*max_epochs\b", text) for text in texts):
+        name = "train#trainer#max_epochs"
+        settings["max_epochs"] = parser.get_parsed_content(name if name in parser else "max_epochs")
     return settings
 
 
@@ -103,9 +109,26 @@ def differences(stored: Mapping[str, Any], own: Mapping[str, Any], epochs_done: 
         f"{name} {own.get(name, 'absent')!r} and not {stored.get(name, 'absent')!r}"
         for name in names
         if _behind(name, own.get(name, "absent"), epochs_done) != _behind(name, stored.get(name, "absent"), epochs_done)
+        and _written_out(own, name) != _written_out(stored, name)
     ]
     more = len(shown) - _SHOWN
     return ", ".join([*shown[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _written_out(settings: Mapping[str, Any], name: str) -> Any:
+    """A setting with values for references, so that the same one counts as such whichever key it is taken from."""
+    value = settings.get(name, "absent")
+    for _ in range(_DEPTH):
+        if not isinstance(value, str) or "@" not in value:
+            break
+        value = re.sub(r"@[\w#:]+", lambda found: str(_referred(settings, found[0])), value)
+    return str(value)
+
+
+def _referred(settings: Mapping[str, Any], reference: str) -> Any:
+    name = reference[1:].replace("::", "#")
+    # Settings of a name that is free are told by the last part alone: ``max_epochs`` of ``train#trainer#max_epochs``.
+    return settings.get(name, settings.get(name.rpartition("#")[2], f"<{name.rpartition('#')[2]}>"))
 
 
 def _at_one_depth(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,4 +88,32 @@ def write_ct(
             if value is not None:
                 setattr(dataset, name, value)
         dataset.save_as(path, enforce_file_format=True)
+    return folder
+
+
+def write_stack(
+    folder: Path,
+    heights: Sequence[float],
+    numbers: Sequence[int] | None = None,
+    *,
+    place: Callable[[float], Sequence[float]] = lambda height: (-12.0, 30.0, -100.0 + height),
+    **tags: object,
+) -> Path:
+    """Write slices of 10 x 12 at any heights, of a block that rises by 10 HU per mm from -500 at 0 mm, in air.
+
+    Args:
+        folder: Where to.
+        heights: mm of each slice.
+        numbers: Instance numbers, rising from 1 by default.
+        place: LPS mm of the first pixel by the height.
+        tags: As of `write_ct`.
+    """
+    for index, height in enumerate(heights):
+        plane = np.full((1, 10, 12), -1000, dtype=np.int16)
+        plane[:, 2:8, 2:9] = -500 + round(10 * height)
+        number = index + 1 if numbers is None else numbers[index]
+        changed = {"SOPInstanceUID": f"1.9.{index}", "InstanceNumber": number, "SliceThickness": 4.0, **tags}
+        write_ct(folder / "one", plane, origin=place(height), **changed)
+        (folder / "one" / "IM0001.dcm").rename(folder / f"{index:02d}.dcm")
+    (folder / "one").rmdir()
     return folder

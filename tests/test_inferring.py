@@ -175,7 +175,7 @@ def test_what_was_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCaptur
     assert caplog.text.count("Left out scout_IM0001.dcm: a localizer.") == 1
     for name in ("1.2.3.4", "5.6"):
         document = json.loads((tmp_path / "out" / name / "lesions.json").read_text())
-        assert "Left out scout_IM0001.dcm: a localizer." in document["input"]["notes"]
+        assert "Left out 1 file of series 5.7: a localizer." in document["input"]["notes"]
         assert len(document["lesions"]) == 1
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .data.intensity import IntensityWindow
+from .data.notes import log_text
 from .data.scan import Scan
 from .data.scan_paths import ScanSource
 from .data.stored import shown
@@ -260,7 +261,7 @@ class ScanRunner:
         start = time.perf_counter()
         with source.open() as scan:
             for note in scan.notes:
-                self._tell(shown(f"{source.path}: {note}"))
+                self._tell(shown(f"{source.path}: {log_text(note)}"))
             self._find(source, scan, network, start)
 
     def _tell(self, line: str) -> None:

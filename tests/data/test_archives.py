@@ -14,6 +14,7 @@ import pytest
 from fake_dicom import SERIES, write_ct
 from scripts.data import archives
 from scripts.data.archives import archive_files
+from scripts.data.notes import log_text
 from scripts.data.scan import read_scan
 from scripts.data.scan_paths import find_scans
 
@@ -69,7 +70,7 @@ def test_each_series_of_an_archive_is_a_scan(tmp_path: Path, scratch: Path) -> N
         ("a/b", "5.6"),
     ]
     with sources[1].open() as scan:
-        assert any(note.startswith("Series 5.8 (bone, 4 slices), one of 2") for note in scan.notes)
+        assert any(log_text(note).startswith("Series 5.8 (bone, 4 slices), one of 2") for note in scan.notes)
         assert scan.hu.shape == HU.shape
     (chosen,) = find_scans(path, series="5.6")
     with chosen.open() as scan:

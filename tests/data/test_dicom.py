@@ -20,6 +20,7 @@ from pydicom.uid import (
 )
 
 from scripts.data.dicom import read_series
+from scripts.data.notes import log_text
 from scripts.data.scan import read_scan
 from scripts.data.stored import LPS_FROM_RAS
 
@@ -157,7 +158,11 @@ def test_other_files_are_left_out_with_a_line_each(tmp_path: Path) -> None:
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, hounsfield())
     assert len(scan.notes) == 3
-    assert {"readme.txt", "scout.dcm", "report.dcm"} == {note.split()[2].strip(":") for note in scan.notes}
+    names = {"readme.txt", "scout.dcm", "report.dcm"}
+    assert names == {log_text(note).split()[2].strip(":") for note in scan.notes}
+    # Names of files go into the log alone.
+    assert not any(name in note for note in scan.notes for name in names)
+    assert "Left out 1 file of series 9: a localizer." in scan.notes
 
 
 def test_series_of_another_kind_are_left_out_with_one_line(tmp_path: Path) -> None:
@@ -166,7 +171,8 @@ def test_series_of_another_kind_are_left_out_with_one_line(tmp_path: Path) -> No
         tags = {"Modality": "MR", "SeriesInstanceUID": "7", "SeriesDescription": "T2"}
         write_slice(folder / f"mr{index}.dcm", hounsfield()[0], 0.0, **tags)
     (note,) = read_scan(folder).notes
-    assert note == "Left out 3 files of series 7 (T2), mr0.dcm the first: modality MR, not a CT slice."
+    assert note == "Left out 3 files of series 7: modality MR, not a CT slice."
+    assert log_text(note) == "Left out 3 files of series 7 (T2), mr0.dcm the first: modality MR, not a CT slice."
 
 
 def test_series_can_be_chosen(tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ def test_series_can_be_chosen(tmp_path: Path) -> None:
     write_slice(folder / "other.dcm", hounsfield()[0], 50.0, SeriesInstanceUID="5.6.7", SeriesDescription="lung")
     stored = read_series(folder, SERIES)
     assert stored.values.shape == (COLUMNS, ROWS, 4)
-    assert stored.notes == ("Left out series 5.6.7 (lung, 1 slices).",)
+    assert list(map(log_text, stored.notes)) == ["Left out series 5.6.7 (lung, 1 slices)."]
     with pytest.raises(ValueError, match=r"the series 9\.9 in .*, got 1\.2\.3\.4 \(abdomen, 4 slices\); 5\.6\.7"):
         read_series(folder, "9.9")
 
@@ -290,7 +296,8 @@ def test_copies_of_a_slice_are_left_out_by_name(tmp_path: Path) -> None:
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, hounsfield())
     (note,) = scan.notes
-    assert note.startswith("Left out copy.dcm: the same image as IM0003.dcm")
+    assert log_text(note).startswith("Left out copy.dcm: the same image as IM0003.dcm")
+    assert ".dcm" not in note
 
 
 def test_slices_pushed_aside_are_refused(tmp_path: Path) -> None:

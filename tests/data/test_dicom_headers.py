@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fake_dicom import write_ct
+from scripts.data.notes import log_text
 from scripts.data.scan import read_scan
 from scripts.data.scan_paths import find_scans
 
@@ -64,7 +65,7 @@ def test_what_cannot_be_read_or_waits_for_a_writer_is_left_out(
     (source,) = find_scans(folder)
     with source.open() as scan:
         np.testing.assert_array_equal(scan.hu, HU)
-        assert scan.notes == ("Left out A: it cannot be read (Permission denied).",)
+        assert list(map(log_text, scan.notes)) == ["Left out A: it cannot be read (Permission denied)."]
     assert f"{folder / 'A'}: left out, it cannot be read (Permission denied)." in caplog.text
 
 

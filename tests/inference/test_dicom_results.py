@@ -287,7 +287,7 @@ def test_other_scans_get_no_dicom(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     nifti.write_bytes(bytes(400))
     folder = series(tmp_path / "series")
     results = results_of(read_scan(folder), BOXES, SCORES)
-    scan = type(results.scan)(**{**vars(results.scan), "files": (nifti,)})
+    scan = type(results.scan)(**{**vars(results.scan), "files": (nifti,), "series": None})
     assert DicomWriter()(scan, results.found, results.lesions, results.document) == {}
     assert not caplog.records
 

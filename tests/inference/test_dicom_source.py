@@ -10,7 +10,7 @@ import pytest
 
 from fake_dicom import write_ct
 from scripts.data.scan import Scan, read_scan
-from scripts.inference.dicom_source import SourceSlice, cut, is_dicom_series, nearest, read_sources
+from scripts.inference.dicom_source import SourceSlice, cut, nearest, read_sources
 
 HU = np.full((6, 20, 30), -100, dtype=np.int16)
 
@@ -70,14 +70,6 @@ def test_point_belongs_to_the_image_it_is_nearest_to(scan: Scan) -> None:
     slices = read_sources(scan.files)
     assert nearest(slices, (0.0, 0.0, -100 + 2.5 * 3 + 1.2)) == 3
     assert nearest(slices, (0.0, 0.0, 500.0)) == 5
-
-
-def test_only_dicom_files_are_a_dicom_series(scan: Scan, tmp_path: Path) -> None:
-    other = tmp_path / "scan.nii"
-    other.write_bytes(b"\0" * 348)
-    assert is_dicom_series(scan.files)
-    assert not is_dicom_series([*scan.files, other])
-    assert not is_dicom_series([])
 
 
 def test_missing_attribute_is_named(tmp_path: Path) -> None:

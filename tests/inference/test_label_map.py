@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
+from fake_dicom import write_stack
 from fake_results import results_of
 from fake_scans import ball_scan, scan_of
 from scripts.data.scan import Scan, read_scan
@@ -125,3 +126,21 @@ def test_no_lesion_is_a_result_too(write) -> None:
         assert not np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj).any()
     else:
         assert json.loads(content)["prompts"] == []
+
+
+def test_uneven_slices_have_an_even_label_map_and_prompts_of_their_own_slices(tmp_path: Path) -> None:
+    heights = [0.0, 4.0, 8.0, 12.0, 19.0, 26.0, 33.0]
+    scan = read_scan(write_stack(tmp_path, heights))
+    # In canonical edges a place is a millimetre, the slice at 19 mm covers 19 to 20.
+    boxes = [(2.0, 2.0, 7.0, 6.0, 6.0, 20.0), (7.0, 3.0, 14.0, 9.0, 5.0, 17.0)]
+    arguments = results_of(scan, boxes, (0.9, 0.4)).arguments
+    assert box_voxels(scan, np.array(boxes))[:, [2, 5]].tolist() == [[2, 5], [3, 4]]
+    content = json.loads(prompts(*arguments)["prompts.json"])
+    assert [prompt["bbox_3d"][2] for prompt in content["prompts"]] == [[2, 5], [3, 4]]
+    assert content["image"]["slice_places"] == heights
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(label_map(*arguments)["lesion_boxes.nii.gz"]))
+    assert image.shape == (12, 10, 34)
+    found = np.argwhere(np.asarray(image.dataobj) == 1)
+    low, high = found.min(axis=0), found.max(axis=0)
+    np.testing.assert_allclose((image.affine @ [*low, 1])[:3], (12 - 2 * 0.7, -30 - 2 * 0.9, -100 + 7), atol=1e-4)
+    assert (low.tolist(), high.tolist()) == ([2, 2, 7], [5, 5, 19])

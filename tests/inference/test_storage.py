@@ -9,6 +9,7 @@ from pathlib import Path
 import itk
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from nibabel import orientations
 
@@ -191,3 +192,32 @@ def test_ball_in_a_turned_scan_lies_where_it_lies(tmp_path: Path, axis: int) -> 
     (lesion,) = lesions_of(tmp_path / "scan.nii")
     np.testing.assert_allclose(lesion["center_lps_mm"], ORIGIN + BALL_MM, atol=1.0)
     np.testing.assert_allclose(lesion["size_mm"], 12.0, atol=2.6)
+
+
+def test_ball_in_uneven_slices_lies_where_it_lies(tmp_path: Path) -> None:
+    straight = lesions_of(write_ct(tmp_path / "even", ball_scan(spacing=SPACING), origin=ORIGIN, spacing=SPACING))
+    # The same slices but for two above and below the ball, and one within it.
+    uneven = write_ct(tmp_path / "uneven", ball_scan(spacing=SPACING), origin=ORIGIN, spacing=SPACING)
+    for number in (2, 4, 9, 11):
+        (uneven / f"IM{number:04d}.dcm").unlink()
+    for number, path in enumerate(sorted(uneven.iterdir()), start=1):
+        one = pydicom.dcmread(path)
+        one.InstanceNumber = number
+        one.save_as(path)
+    (source,) = find_scans(uneven)
+    with source.open() as scan:
+        assert scan.places is not None
+        detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
+        found = detector(scan, BlobDetector())
+        (lesion,) = describe_lesions(scan, found, link_boxes(found))
+    np.testing.assert_allclose(lesion["box_lps_mm"], straight[0]["box_lps_mm"], atol=2.6)
+    np.testing.assert_allclose(lesion["center_lps_mm"], ORIGIN + BALL_MM, atol=2.0)
+    # The key slice is the file's own, nearest to the point.
+    nearest = min(
+        range(len(scan.files)), key=lambda index: abs(heights_of(scan.files)[index] - lesion["key_point_lps_mm"][2])
+    )
+    assert lesion["key_slice"] == nearest
+
+
+def heights_of(files: tuple[Path, ...]) -> list[float]:
+    return [float(pydicom.dcmread(path, stop_before_pixels=True).ImagePositionPatient[2]) for path in files]

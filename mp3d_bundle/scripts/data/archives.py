@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import stat
 import struct
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from .dicom import read_slices
-from .dicom_headers import Open
+from .dicom_files import Open
 from .rules import DEFAULT_RULES, ReadingRules
 from .scan import Scan, canonical
 
@@ -26,6 +27,8 @@ MAX_BYTES = 16 << 30
 MAX_RATIO = 200
 RATIO_FROM_BYTES = 1 << 30
 _BLOCK = 1 << 20
+# C:/x and C:x lead out of the archive where drives have letters; a colon elsewhere is part of a name.
+_DRIVE = re.compile(r"[A-Za-z]:")
 _ENCRYPTED = 0x1
 # zlib and struct raise errors of their own for damaged content, zipfile a RuntimeError for what it does not know.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError)
@@ -89,7 +92,7 @@ def _checked(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = PurePosixPath(info.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in info.filename:
+        if name.is_absolute() or ".." in name.parts or _DRIVE.match(info.filename):
             raise ValueError(f"Expected names inside the archive, got {info.filename!r} in {path}.")
         hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
         if info.is_dir() or hidden or stat.S_ISLNK(info.external_attr >> 16):

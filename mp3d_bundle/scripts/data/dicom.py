@@ -1,4 +1,4 @@
-"""A DICOM series from its folder: headers checked with pydicom, pixels decoded by ITK (GDCM).
+"""A DICOM series from its folder: headers checked, slices put in order, pixels read.
 
 What is wrong with a series is said before its pixels are read: several series in one folder, slices that
 are missing, doubled or of another size, a modality that has no Hounsfield units. Files that are no CT
@@ -16,9 +16,13 @@ import numpy as np
 import pydicom
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from .dicom_headers import Series, drop_doubles, files_on_disk, folder_files, read_contents
-from .dicom_values import read_number, read_vector
-from .stored import StoredImage, check_spacing, read_itk_pixels
+from .dicom_headers import Series, files_on_disk, folder_files, read_contents
+from .dicom_pixels import check_pixels, read_hounsfield
+from .dicom_stacks import SAME_PLACE_MM
+from .dicom_values import read_number, read_text, read_vector
+from .notes import Note
+from .stored import StoredImage, check_spacing
+from .uneven import even_places, spread
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # Neighbouring distances of one stack may differ by this fraction plus this many mm (headers are rounded).
@@ -26,8 +30,12 @@ _GAP_TOLERANCE = 0.1
 _GAP_ROUNDING_MM = 0.02
 # Unequal gaps are taken where all slices lie this near to evenly spaced places: positions rounded to 0.1 mm do.
 _PLACE_ROUNDING_MM = 0.06
-# Nearer than this two slices are at the same place.
-_SAME_PLACE_MM = 1e-3
+# A gap this many times as wide as those next to it is a hole, unless the numbers of the slices run on.
+_HOLE = 1.5
+# However slices are numbered, nothing is made up across a gap this many times as wide as most.
+_WIDEST = 3.0
+# Directions that are longer or shorter than 1 by more than rounding are made so long; shorter ones than this are none.
+_UNIT, _SHORTEST_DIRECTION = 1e-4, 0.1
 # The gantry's tilt and the slices' may differ by this much (one of them is rounded to whole degrees).
 _TILT_DEGREES = 1.5
 # Positions of one stack lie on a straight line up to this many mm.
@@ -75,7 +83,9 @@ def read_series(folder: Path, series: str | None = None) -> StoredImage:
     """
     contents = read_contents(folder_files(folder))
     chosen = contents.choose(series, folder)
-    others = (f"Left out series {one}." for one in contents.series if one is not chosen)
+    others = (
+        Note(f"Left out series {one.uid}.", f"Left out series {one}.") for one in contents.series if one is not chosen
+    )
     return _read(chosen, (*contents.notes, *others))
 
 
@@ -92,23 +102,39 @@ def read_slices(files: Sequence[Path], where: Path, notes: Sequence[str] = ()) -
 
 
 def _read(series: Series, notes: Sequence[str]) -> StoredImage:
-    kept, doubled = drop_doubles(series.headers)
-    slices = sorted((_parse(path, header) for path, header in kept), key=lambda one: one.height)
+    if series.problem is not None:
+        raise series.problem
+    slices = sorted((_parse(path, header) for path, header in series.headers), key=lambda one: one.height)
     _check_alike(slices)
-    _check_tilt(slices[0])
-    affine = _affine(slices)
-    told = (*notes, *doubled, *_check_numbers(slices))
-    planes = [_pixels(one) for one in slices]
-    return StoredImage(np.stack(planes, axis=-1), affine, tuple(one.path for one in slices), notes=told)
+    for one in slices:
+        _check_tilt(one)
+    affine, uneven = _affine(slices)
+    told = (*notes, *series.notes, *_check_numbers(slices), *([] if uneven is None else [uneven]))
+    planes = np.stack([read_hounsfield(one.path, one.header) for one in slices], axis=-1)
+    files = tuple(one.path for one in slices)
+    if uneven is None:
+        return StoredImage(planes, affine, files, notes=told, series=series.uid)
+    # The slices go onto even places right away, by where they are; the way back to them is kept.
+    places, _ = even_places(np.array([one.height for one in slices]))
+    affine[:3, 2] *= (len(slices) - 1) / places[-1]
+    return StoredImage(spread(planes, places), affine, files, notes=told, series=series.uid, places=places)
 
 
 def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
     """What the header of one slice says; ValueError where a tag is missing or senseless, OSError without pixels."""
+    try:
+        return _parse_header(path, header)
+    except ValueError:
+        # A header may lack tags because the file ends in it.
+        check_pixels(path)
+        raise
+
+
+def _parse_header(path: Path, header: pydicom.Dataset) -> _Slice:
     _check_picture(path, header)
-    _check_length(path, header)
     _check_rescale(path, header)
     position = read_vector(header, "ImagePositionPatient", 3, path)
-    along = np.array(read_vector(header, "ImageOrientationPatient", 6, path))
+    along_row, along_column = _directions(path, header)
     between_rows, between_columns = read_vector(header, "PixelSpacing", 2, path)
     check_spacing((between_columns, between_rows), path)
     instance = read_number(header, "InstanceNumber", path)
@@ -116,17 +142,28 @@ def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
         path=path,
         header=header,
         position=np.array(position),
-        along_row=along[:3],
-        along_column=along[3:],
+        along_row=along_row,
+        along_column=along_column,
         spacing=(between_columns, between_rows),
         thickness=read_number(header, "SliceThickness", path),
         number=None if instance is None else int(instance),
     )
 
 
+def _directions(path: Path, header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The directions of a row and of a column, of length 1 whatever the header rounds them to."""
+    along = np.array(read_vector(header, "ImageOrientationPatient", 6, path))
+    lengths = np.linalg.norm(along[:3]), np.linalg.norm(along[3:])
+    if min(lengths) < _SHORTEST_DIRECTION:
+        raise ValueError(f"Expected two directions in ImageOrientationPatient, got {along.tolist()} in {path}.")
+    along[:3] /= lengths[0] if abs(lengths[0] - 1) > _UNIT else 1.0
+    along[3:] /= lengths[1] if abs(lengths[1] - 1) > _UNIT else 1.0
+    return along[:3], along[3:]
+
+
 def _check_picture(path: Path, header: pydicom.Dataset) -> None:
     """Refuse what is not one plain grey slice."""
-    if (read_number(header, "NumberOfFrames", path) or 1) != 1 or header.get("SOPClassUID") in ENHANCED:
+    if (read_number(header, "NumberOfFrames", path) or 1) != 1 or read_text(header, "SOPClassUID") in ENHANCED:
         raise ValueError(
             f"Expected one slice per DICOM file, got {header.get('NumberOfFrames')} frames (enhanced CT) in {path}: "
             "convert it to one file per slice (such as dcm4che's emf2sf does) or to NIfTI first."
@@ -134,33 +171,14 @@ def _check_picture(path: Path, header: pydicom.Dataset) -> None:
     for tag in ("Rows", "Columns"):
         if read_vector(header, tag, 1, path)[0] < 1:
             raise ValueError(f"Expected a number above zero in the DICOM tag {tag}, got {header.get(tag)} in {path}.")
-    if (read_number(header, "SamplesPerPixel", path) or 1) != 1 or header.get(
-        "PhotometricInterpretation"
-    ) != "MONOCHROME2":
-        raise ValueError(
-            f"Expected grey values (MONOCHROME2), got {header.get('PhotometricInterpretation')} in {path}."
-        )
+    kind = read_text(header, "PhotometricInterpretation")
+    if (read_number(header, "SamplesPerPixel", path) or 1) != 1 or kind != "MONOCHROME2":
+        raise ValueError(f"Expected grey values (MONOCHROME2), got {kind or 'none'} in {path}.")
     if (read_number(header, "BitsAllocated", path) or 0) < 16:
         raise ValueError(f"Expected at least 16 bits per pixel, got {header.get('BitsAllocated')} in {path}.")
-    if "TransferSyntaxUID" not in header.file_meta:
+    # A file without preamble and meta group is coded as DICOM is by default.
+    if "TransferSyntaxUID" not in header.file_meta and header.preamble is not None:
         raise ValueError(f"Expected the DICOM tag TransferSyntaxUID (how pixels are coded), it is missing in {path}.")
-
-
-def _is_raw(header: pydicom.Dataset) -> bool:
-    """Whether pixels are stored as they are; a vendor's own coding counts as a compression."""
-    syntax = header.file_meta.TransferSyntaxUID
-    return syntax.is_transfer_syntax and not syntax.is_compressed
-
-
-def _check_length(path: Path, header: pydicom.Dataset) -> None:
-    """Refuse a file with fewer pixels than its header says: ITK gives whatever is in memory for those not there."""
-    if not _is_raw(header):
-        return
-    wanted = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
-    pixels = pydicom.dcmread(path, specific_tags=["PixelData"]).get("PixelData")
-    got = 0 if pixels is None else len(pixels)
-    if got < wanted:
-        raise OSError(f"Expected {wanted} bytes of pixels, got {got} in {path}: it is cut short.")
 
 
 def _check_rescale(path: Path, header: pydicom.Dataset) -> None:
@@ -171,7 +189,9 @@ def _check_rescale(path: Path, header: pydicom.Dataset) -> None:
                 f"Expected the DICOM tag {tag}, which every CT has to have for its Hounsfield units, it is missing in "
                 f"{path}."
             )
-    kind = str(header.get("RescaleType") or "HU").strip()
+    if read_number(header, "RescaleSlope", path) == 0:
+        raise ValueError(f"Expected a RescaleSlope other than 0, with which every value is the same, got 0 in {path}.")
+    kind = read_text(header, "RescaleType")
     if kind.upper() not in ("", "HU"):
         raise ValueError(f"Expected Hounsfield units (RescaleType HU), got {kind} in {path}.")
 
@@ -206,32 +226,39 @@ def _check_alike(slices: list[_Slice]) -> None:
             raise ValueError(f"Expected slices of one orientation, {first.path} and {one.path} are turned differently.")
 
 
-def _affine(slices: list[_Slice]) -> np.ndarray:
-    """Index (column, row, slice) to LPS mm, after a check that the slices are one regular stack."""
+def _affine(slices: list[_Slice]) -> tuple[np.ndarray, str | None]:
+    """Index (column, row, slice) to LPS mm, after a check that the slices are one stack; a note if it is uneven.
+
+    The last column of an uneven stack is the mean step.
+    """
     first, last = slices[0], slices[-1]
     affine = np.eye(4)
     affine[:3, 0] = first.along_row * first.spacing[0]
     affine[:3, 1] = first.along_column * first.spacing[1]
     affine[:3, 3] = first.position
     if len(slices) > 1:
-        _check_gaps(slices)
+        uneven = _check_gaps(slices)
         affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
-        _check_line(slices, affine)
-        return affine
+        _check_line(slices, affine, even=uneven is None)
+        return affine, uneven
     thickness = read_number(first.header, "SpacingBetweenSlices", first.path) or first.thickness
     if thickness is None:
         raise ValueError(f"Expected SliceThickness in the only slice of a series, it is missing in {first.path}.")
     check_spacing((thickness,), first.path)
     affine[:3, 2] = np.cross(first.along_row, first.along_column) * thickness
-    return affine
+    return affine, None
 
 
-def _check_gaps(slices: list[_Slice]) -> None:
-    """Refuse doubled and missing slices, naming the gap in mm and the files on either side."""
+def _check_gaps(slices: list[_Slice]) -> str | None:
+    """Refuse doubled and missing slices, naming the gap in mm and the files on either side.
+
+    Returns:
+        A note if the slices are unevenly spaced, but none is missing.
+    """
     heights = np.array([one.height for one in slices])
     gaps = np.diff(heights)
     narrow, wide = int(np.argmin(gaps)), int(np.argmax(gaps))
-    if gaps[narrow] < _SAME_PLACE_MM:
+    if gaps[narrow] < SAME_PLACE_MM:
         raise ValueError(
             f"Expected one slice per position, got two at the same place: {slices[narrow].path} and "
             f"{slices[narrow + 1].path}."
@@ -240,18 +267,47 @@ def _check_gaps(slices: list[_Slice]) -> None:
     places = np.arange(len(slices))
     line = np.polyval(np.polyfit(places, heights, 1), places)
     allowed = max(_GAP_TOLERANCE * (heights[-1] - heights[0]) / (len(slices) - 1), _PLACE_ROUNDING_MM)
-    uneven = gaps[wide] > gaps[narrow] * (1 + _GAP_TOLERANCE) + _GAP_ROUNDING_MM
-    if uneven and np.abs(heights - line).max() > allowed:
+    unequal = gaps[wide] > gaps[narrow] * (1 + _GAP_TOLERANCE) + _GAP_ROUNDING_MM
+    if not unequal or np.abs(heights - line).max() <= allowed:
+        return None
+    steps = _number_steps(slices)
+    if steps is not None and len(np.unique(np.sign(steps))) > 1:
         raise ValueError(
-            f"Expected evenly spaced slices, got a gap of {gaps[wide]:.2f} mm between {slices[wide].path} and "
-            f"{slices[wide + 1].path} where others are {gaps[narrow]:.2f} mm apart: a slice is missing."
+            f"Expected evenly spaced slices, got gaps of {gaps[narrow]:.2f} to {gaps[wide]:.2f} mm and instance "
+            f"numbers that run to and fro in the series of {slices[0].path}: two stacks in one?"
         )
+    for at in np.flatnonzero(_holes(gaps, steps)):
+        raise ValueError(
+            f"Expected evenly spaced slices, got a gap of {gaps[at]:.2f} mm between {slices[at].path} and "
+            f"{slices[at + 1].path} where others are {gaps[narrow]:.2f} mm apart: a slice is missing."
+        )
+    return (
+        f"The slices are unevenly spaced, {gaps[narrow]:.2f} to {gaps[wide]:.2f} mm apart: they were interpolated onto "
+        "even places by where they are."
+    )
 
 
-def _check_line(slices: list[_Slice], affine: np.ndarray) -> None:
+def _number_steps(slices: list[_Slice]) -> np.ndarray | None:
+    """Steps of the instance numbers from slice to slice; None where some slice has none."""
+    numbers = [one.number for one in slices if one.number is not None]
+    return np.diff(numbers) if len(numbers) == len(slices) else None
+
+
+def _holes(gaps: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
+    """Which gaps are missing slices: far wider than both neighbours where the numbers skip, or than most anywhere."""
+    around = np.concatenate([[0.0], gaps, [0.0]])
+    wider = gaps > _HOLE * np.maximum(around[:-2], around[2:])
+    usual = 1 if steps is None else np.min(np.abs(steps))
+    skipped = np.ones(len(gaps), dtype=bool) if steps is None else np.abs(steps) > usual
+    return (wider & skipped) | (gaps > _WIDEST * np.median(gaps))
+
+
+def _check_line(slices: list[_Slice], affine: np.ndarray, *, even: bool) -> None:
     """Refuse slices that are shifted sideways, each by another amount."""
+    rise = slices[-1].height - slices[0].height
     for index, one in enumerate(slices):
-        aside = one.position - affine[:3, 3] - index * affine[:3, 2]
+        place = index if even else (one.height - slices[0].height) / rise * (len(slices) - 1)
+        aside = one.position - affine[:3, 3] - place * affine[:3, 2]
         inside = np.array([aside @ one.along_row, aside @ one.along_column])
         if np.abs(inside).max() > _LINE_MM:
             raise ValueError(
@@ -293,21 +349,3 @@ def _check_numbers(slices: list[_Slice]) -> list[str]:
         f"The slices are evenly spaced, {gaps[at]:.2f} mm, but thinner than that, and their instance numbers skip some "
         f"({slices[at].number} to {slices[at + 1].number}): they were taken as they are."
     ]
-
-
-def _pixels(one: _Slice) -> np.ndarray:
-    """Hounsfield units of one slice as int16 ``(columns, rows)``."""
-    try:
-        _, values = read_itk_pixels(one.path)
-    except OSError as error:
-        if _is_raw(one.header):
-            raise
-        syntax = one.header.file_meta.TransferSyntaxUID
-        raise OSError(
-            f"Expected pixels that can be decoded, got {syntax.name} ({syntax}) in {one.path}: the file is damaged, or "
-            "there is no decoder for its compression; decompress it first (such as gdcmconv --raw does)."
-        ) from error
-    if values.shape != (one.header.Columns, one.header.Rows, 1):
-        raise OSError(f"Expected {one.header.Columns} x {one.header.Rows} pixels, got {values.shape} in {one.path}.")
-    limits = np.iinfo(np.int16)
-    return np.clip(np.rint(values[..., 0]), limits.min, limits.max).astype(np.int16)

@@ -1,4 +1,4 @@
-"""What DICOM files there are: the CT series among them, and why every other file is left out.
+"""What DICOM files there are: the CT stacks among them, and why every other file is left out.
 
 Only headers are read, from a folder or out of an archive. Nothing is left out silently: each file that is no CT
 slice, or each group of them in one series, has a line.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -22,64 +20,77 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-# Opens a file of its own to read its header.
-Open = Callable[[], IO[bytes]]
+from .dicom_files import OTHER_SUFFIXES, ForeignFileError, Open, is_dicom, read_dataset
+from .dicom_stacks import TAGS as STACK_TAGS
+from .dicom_stacks import split_series
+from .dicom_values import read_text
+from .notes import Note
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-# The table of contents of a medium, which is marked as DICOM and holds no image.
-_DIRECTORY = "dicomdir"
-# Not worth opening: a folder may hold very many of them.
-_OTHER_SUFFIXES = (".png", ".jpg", ".nii", ".nii.gz", ".nrrd", ".mha", ".csv", ".json", ".txt", ".xml", ".zip", ".pdf")
+__all__ = ["Contents", "Open", "Series", "files_on_disk", "folder_files", "is_dicom", "read_contents"]
+
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
-_TAGS = [
-    "BitsAllocated",
-    "Columns",
-    "GantryDetectorTilt",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "ImageType",
-    "InstanceNumber",
-    "Modality",
-    "NumberOfFrames",
-    "PhotometricInterpretation",
-    "PixelSpacing",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "RescaleType",
-    "Rows",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SamplesPerPixel",
-    "SeriesDescription",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-]
+_TAGS = sorted(
+    {
+        *STACK_TAGS,
+        "BitsAllocated",
+        "BitsStored",
+        "GantryDetectorTilt",
+        "HighBit",
+        "InstanceNumber",
+        "Modality",
+        "NumberOfFrames",
+        "PhotometricInterpretation",
+        "PixelPaddingRangeLimit",
+        "PixelPaddingValue",
+        "PixelRepresentation",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "RescaleType",
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "SamplesPerPixel",
+        "SeriesDescription",
+        "SeriesInstanceUID",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+    }
+)
+
+
+class DamagedHeaderError(OSError):
+    """A DICOM file whose header cannot be read to its end; ``uid`` is its series as far as that is known."""
+
+    uid: str | None = None
 
 
 @dataclass(frozen=True)
 class Series:
-    """The CT slices of one series.
+    """The CT slices of one series, or of one of several stacks that share its UID.
 
     Attributes:
         uid: SeriesInstanceUID, ``"none"`` where the files have none.
         headers: Path and header of each file, in the order in which they were found.
+        notes: What a user should know about how they were found.
+        problem: Why they cannot be read as one scan, None where nothing is known against it.
     """
 
     uid: str
     headers: tuple[tuple[Path, pydicom.Dataset], ...]
+    notes: tuple[str, ...] = ()
+    problem: Exception | None = None
 
     @property
     def description(self) -> str:
         """SeriesDescription."""
-        return str(self.headers[0][1].get("SeriesDescription") or "no description")
+        return self._text("SeriesDescription") or "no description"
 
     @property
     def number(self) -> str:
         """SeriesNumber as text, empty where there is none."""
-        number = self.headers[0][1].get("SeriesNumber")
-        return "" if number is None else str(number)
+        return self._text("SeriesNumber")
+
+    def _text(self, tag: str) -> str:
+        return read_text(self.headers[0][1], tag) if self.headers else ""
 
     def __str__(self) -> str:
         return f"{self.uid} ({self.description}, {len(self.headers)} slices)"
@@ -112,32 +123,12 @@ class Contents:
         known = "; ".join(str(one) for one in self.series)
         if uid is None and len(self.series) > 1:
             raise ValueError(f"Expected one CT series, got {len(self.series)} in {where}: {known}.")
-        for one in self.series:
-            if uid in (None, one.uid):
-                return one
+        named = [one for one in self.series if uid in (None, one.uid)]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise ValueError(f"Expected one stack of slices in series {uid}, got {len(named)} in {where}: {known}.")
         raise ValueError(f"Expected the series {uid} in {where}, got {known}.")
-
-
-def is_dicom(path: Path, open_file: Open | None = None) -> bool:
-    """Whether a file is named or marked (``DICM`` after 128 bytes) as DICOM; a ``DICOMDIR`` counts as none.
-
-    Args:
-        path: Its name.
-        open_file: How to open it, by default from disk, where a pipe or a link to nothing is none.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
-    name = path.name.lower()
-    if name.endswith(DICOM_SUFFIXES):
-        return True
-    if name == _DIRECTORY or name.endswith(_OTHER_SUFFIXES):
-        return False
-    # A pipe would keep the reader waiting for a writer.
-    if open_file is None and not path.is_file():
-        return False
-    with open_file() if open_file else path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def files_on_disk(paths: Iterable[Path]) -> dict[Path, Open]:
@@ -153,39 +144,77 @@ def folder_files(folder: Path) -> dict[Path, Open]:
     """
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in paths:
-        if not path.exists() and not path.name.lower().endswith(_OTHER_SUFFIXES):
+        if not path.exists() and not path.name.lower().endswith(OTHER_SUFFIXES):
             raise OSError(f"Expected a file, got a link to nothing at {path}: fetch what it stands for, or remove it.")
     return files_on_disk(path for path in paths if path.is_file())
 
 
 def read_contents(files: Mapping[Path, Open]) -> Contents:
-    """Read the headers of files and sort them into series.
+    """Read the headers of files and sort them into series and these into stacks.
 
     Raises:
-        OSError: If the header of a DICOM file cannot be read.
+        OSError: If the header of a DICOM file cannot be read, and no other is of a CT.
     """
     kept: dict[str, list[tuple[Path, pydicom.Dataset]]] = defaultdict(list)
     left: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
     others: Counter[str] = Counter()
+    damaged: list[DamagedHeaderError] = []
     for path, open_file in files.items():
         reason = _not_dicom(path, open_file)
         if reason is not None:
             left["", path.name, reason].append(path)
             continue
-        header = _read_header(path, open_file)
-        uid = str(header.get("SeriesInstanceUID", "none"))
+        try:
+            header = _read_header(path, open_file)
+        except ForeignFileError:
+            left["", path.name, "no DICOM image"].append(path)
+            continue
+        except DamagedHeaderError as error:
+            damaged.append(error)
+            continue
+        uid = read_text(header, "SeriesInstanceUID") or "none"
         other = _not_a_slice(header)
         if other is None:
             kept[uid].append((path, header))
             continue
         kind, text = other
         others[kind] += 1
-        left[uid, str(header.get("SeriesDescription") or "no description"), text].append(path)
-    return Contents(
-        series=tuple(Series(uid, tuple(headers)) for uid, headers in kept.items()),
-        notes=tuple(_notes(left)),
-        others=others,
-    )
+        left[uid, read_text(header, "SeriesDescription") or "no description", text].append(path)
+    series = []
+    for stack in (stack for uid, headers in kept.items() for stack in split_series(uid, headers)):
+        if stack.other is None:
+            series.append(Series(stack.uid, stack.headers, stack.notes, stack.problem))
+        else:
+            kind, text = stack.other
+            others[kind] += len(stack.headers)
+            paths = [path for path, _ in stack.headers]
+            left[stack.uid, Series(stack.uid, stack.headers).description, text].extend(paths)
+    found, told = _with_damaged(series, damaged)
+    return Contents(series=found, notes=(*_notes(left), *told), others=others)
+
+
+def _with_damaged(
+    series: list[Series], damaged: list[DamagedHeaderError]
+) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """Let a file whose header is damaged stop the series it is of, or the only one; otherwise note it.
+
+    Raises:
+        OSError: If there is no series.
+    """
+    if damaged and not series:
+        raise damaged[0]
+    by_uid: dict[str, DamagedHeaderError] = {}
+    notes = []
+    uids = {one.uid for one in series}
+    for error in damaged:
+        if error.uid is None and len(uids) > 1:
+            # Some series lacks a slice perhaps, but nothing says which.
+            notes.append(Note("Left out a file: its header is damaged, it may be a slice of this series.", str(error)))
+        else:
+            by_uid.setdefault(error.uid if error.uid is not None else min(uids), error)
+    known = [Series(one.uid, one.headers, one.notes, one.problem or by_uid.get(one.uid)) for one in series]
+    lost = [Series(uid, (), problem=error) for uid, error in by_uid.items() if uid not in uids]
+    return (*known, *lost), tuple(notes)
 
 
 def _not_dicom(path: Path, open_file: Open) -> str | None:
@@ -198,66 +227,50 @@ def _not_dicom(path: Path, open_file: Open) -> str | None:
 
 def _notes(left: Mapping[tuple[str, str, str], list[Path]]) -> Iterator[str]:
     """A sentence on each file that was left out, or on all those of a series that were left out alike."""
+    unnamed: Counter[str] = Counter()
     for (uid, description, reason), paths in left.items():
-        if len(paths) == 1:
-            yield f"Left out {paths[0].name}: {reason}."
+        if not uid or len(paths) == 1:
+            log = f"Left out {paths[0].name}: {reason}."
         else:
-            yield f"Left out {len(paths)} files of series {uid} ({description}), {paths[0].name} the first: {reason}."
+            log = f"Left out {len(paths)} files of series {uid} ({description}), {paths[0].name} the first: {reason}."
+        if uid:
+            yield Note(f"Left out {_files(len(paths))} of series {uid}: {reason}.", log)
+            continue
+        unnamed[reason] += 1
+        yield Note(f"Left out file {unnamed[reason]} that is no part of a CT: {reason}.", log)
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number} files"
 
 
 def _read_header(path: Path, open_file: Open) -> pydicom.Dataset:
     try:
-        with open_file() as file:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-    # pydicom's errors for what it does not expect; those of a damaged archive are told where it is opened.
-    except (InvalidDicomError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise OSError(f"Expected a complete DICOM file, could not read the header of {path}.") from error
+        header = read_dataset(path, open_file, tags=_TAGS)
+    except OSError as error:
+        raise DamagedHeaderError(str(error)) from error
+    uid = read_text(header, "SeriesInstanceUID") or None
     storage = header.file_meta.get("MediaStorageSOPClassUID")
     nothing = "Modality" not in header and "SOPClassUID" not in header and storage != MediaStorageDirectoryStorage
+    if nothing and "SOPInstanceUID" not in header and header.preamble is None:
+        raise ForeignFileError(f"Expected a DICOM file, got something else in {path}.")
     if nothing or (storage == CTImageStorage and "Rows" not in header):
-        raise OSError(f"Expected a complete DICOM file, the header of {path} is cut short.")
+        damaged = DamagedHeaderError(f"Expected a complete DICOM file, the header of {path} is cut short.")
+        damaged.uid = uid
+        raise damaged
     return header
 
 
 def _not_a_slice(header: pydicom.Dataset) -> tuple[str, str] | None:
     """Kind and reason of a file that is not part of a CT, None for a CT slice."""
-    modality = str(header.get("Modality", "none"))
-    words = [str(word).upper() for word in header.get("ImageType", None) or []]
+    modality = read_text(header, "Modality") or "none"
+    words = read_text(header, "ImageType").upper().split("\\")
     if modality != "CT" or "Rows" not in header:
         return modality, f"modality {modality}, not a CT slice"
     if "LOCALIZER" in words:
         return "CT localizer", "a localizer"
-    storage = header.get("SOPClassUID")
-    if storage is not None and storage not in _CT_CLASSES:
-        name = getattr(storage, "name", storage)
-        return str(name), f"{name}, not a CT slice"
+    storage = read_text(header, "SOPClassUID")
+    if storage and storage not in _CT_CLASSES:
+        name = pydicom.uid.UID(storage).name
+        return name, f"{name}, not a CT slice"
     return None
-
-
-def drop_doubles(headers: Iterable[tuple[Path, pydicom.Dataset]]) -> tuple[list[tuple[Path, pydicom.Dataset]], list]:
-    """Leave out copies of a file: the same SOPInstanceUID again, at the same place.
-
-    Returns:
-        The files without copies, and a note on each copy.
-
-    Raises:
-        ValueError: If images at different places have one SOPInstanceUID.
-    """
-    first: dict[str, tuple[Path, pydicom.Dataset]] = {}
-    kept, notes = [], []
-    for path, header in headers:
-        # Absent or blank where an anonymiser removed it, which makes no two files the same.
-        uid = str(header.get("SOPInstanceUID") or "").strip()
-        if uid not in first:
-            if uid:
-                first[uid] = (path, header)
-            kept.append((path, header))
-            continue
-        other, same = first[uid]
-        if header.get("ImagePositionPatient") != same.get("ImagePositionPatient"):
-            raise ValueError(
-                f"Expected a UID of its own for each image, got one SOPInstanceUID for different images: {other} and "
-                f"{path} ({uid})."
-            )
-        notes.append(f"Left out {path.name}: the same image as {other.name} (SOP instance UID {uid}).")
-    return kept, notes

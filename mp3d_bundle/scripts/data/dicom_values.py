@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from pathlib import Path
 
 import pydicom
@@ -24,9 +25,9 @@ def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
         value = header.get(tag)
         if value is None or value == "":
             return []
-        numbers = [float(one) for one in (value if isinstance(value, (MultiValue, list)) else [value])]
+        numbers = [_number(one) for one in (value if isinstance(value, (MultiValue, list)) else [value])]
     # pydicom converts a value when it is asked for, each kind with errors of its own.
-    except (ArithmeticError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"Expected numbers in the DICOM tag {tag}, got others in {path} ({reason}).") from error
     if not all(math.isfinite(number) for number in numbers):
@@ -54,3 +55,24 @@ def read_number(header: pydicom.Dataset, tag: str, path: Path) -> float | None:
         ValueError: If there are several, or it is no finite number.
     """
     return read_vector(header, tag, 1, path)[0] if read_numbers(header, tag, path) else None
+
+
+def _number(value: object) -> float:
+    """A number of pydicom's, or text that is one; bytes and sequences are none."""
+    if not isinstance(value, (int, float, str, Decimal)):
+        raise TypeError(f"got {type(value).__name__}")
+    return float(value)
+
+
+def read_text(header: pydicom.Dataset, tag: str) -> str:
+    """The text of a tag without blanks around it, several values with a backslash between them as DICOM stores them.
+
+    Returns:
+        The text; ``""`` where the tag is absent, empty, or no text can be made of it.
+    """
+    try:
+        value = header.get(tag)
+        values = value if isinstance(value, (MultiValue, list, tuple)) else [value]
+        return "\\".join("" if one is None else str(one).strip() for one in values).strip("\0 ")
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return ""

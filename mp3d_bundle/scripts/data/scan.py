@@ -15,7 +15,7 @@ Three frames meet here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel.orientations as orientations
@@ -29,6 +29,7 @@ from .nrrd import read_nrrd
 from .rules import DEFAULT_RULES, ReadingRules
 from .stored import StoredImage, check_geometry, check_spacing
 from .straight import measure_skew, shift_back
+from .uneven import to_places, to_slices
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NRRD_SUFFIXES, META_SUFFIXES = (".nrrd", ".nhdr"), (".mha", ".mhd")
@@ -60,6 +61,9 @@ class Scan:
         path: What was read: a file, or the folder of a DICOM series.
         files: The files it consists of, in stored order.
         notes: What a user should know about how the input was understood, one sentence each.
+        series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
+        places: ``(K,)`` float64 where slices are unevenly spaced: the place of each stored slice on the even ``k`` that
+            ``stored_from_canonical`` leads to. None where that is ``k`` itself.
     """
 
     hu: np.ndarray
@@ -69,6 +73,15 @@ class Scan:
     path: Path
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    series: str | None = None
+    places: np.ndarray | None = None
+
+    def evenly(self) -> Scan:
+        """The same scan as if its slices had been stored on even places: what a grid with one spacing can tell of."""
+        if self.places is None:
+            return self
+        i, j, _ = self.stored_shape
+        return replace(self, places=None, stored_shape=(i, j, round(self.places[-1]) + 1))
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -101,10 +114,16 @@ class Scan:
 
     def boxes_to_stored(self, boxes: np.ndarray) -> np.ndarray:
         """Convert ``(N, 6)`` canonical-edge boxes to ``i1, j1, k1, i2, j2, k2`` stored edges, float64."""
-        return _bounds(_transform(self.stored_from_canonical, _corners(boxes) - 0.5) + 0.5)
+        stored = _bounds(_transform(self.stored_from_canonical, _corners(boxes) - 0.5) + 0.5)
+        if self.places is not None:
+            stored[:, [2, 5]] = to_slices(stored[:, [2, 5]] - 0.5, self.places) + 0.5
+        return stored
 
     def boxes_from_stored(self, boxes: np.ndarray) -> np.ndarray:
         """Convert ``(N, 6)`` stored-edge boxes ``i1, j1, k1, i2, j2, k2`` to canonical edges, float64."""
+        boxes = np.array(boxes, dtype=np.float64).reshape(-1, 6)
+        if self.places is not None:
+            boxes[:, [2, 5]] = to_places(boxes[:, [2, 5]] - 0.5, self.places) + 0.5
         return _bounds(_transform(np.linalg.inv(self.stored_from_canonical), _corners(boxes) - 0.5) + 0.5)
 
 
@@ -194,8 +213,10 @@ def canonical(stored: StoredImage, path: Path, rules: ReadingRules = DEFAULT_RUL
         hu=hu,
         affine=stored.affine @ stored_from_canonical,
         stored_from_canonical=stored_from_canonical,
-        stored_shape=(i, j, k),
+        stored_shape=(i, j, k if stored.places is None else len(stored.places)),
         path=path,
         files=stored.files,
         notes=(*stored.notes, *told, *skew.notes),
+        series=stored.series,
+        places=stored.places,
     )

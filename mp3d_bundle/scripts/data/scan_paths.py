@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 
 from .archives import ZIP_SUFFIX, archive_files, open_zipped_series
 from .dicom import read_slices
-from .dicom_headers import Contents, Open, folder_files, is_dicom, read_contents
+from .dicom_files import DICOM_SUFFIXES, Open, is_dicom
+from .dicom_headers import Contents, folder_files, read_contents
+from .notes import Note, log_text
 from .png_slices import find_runs, read_run
 from .rules import DEFAULT_RULES, ReadingRules
 from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
@@ -141,7 +143,8 @@ def _tell_scattered(sources: Iterable[ScanSource]) -> None:
         if source.series is not None:
             places[source.series].append(shown(source.path))
     for series, paths in places.items():
-        if len(paths) > 1:
+        # Several stacks of one series in one place are told by themselves.
+        if len(set(paths)) > 1:
             logger.warning(
                 "Series %s lies in several places, each taken as a scan of its own: %s.", series, ", ".join(paths)
             )
@@ -193,7 +196,7 @@ class _Finder:
             # A study has folders of localizers and of other modalities beside those of its CT: no failures.
             for source in found:
                 for note in source.left_out:
-                    logger.warning("%s: %s", shown(source.path), note)
+                    logger.warning("%s: %s", shown(source.path), log_text(note))
             found = [source for source in found if not source.left_out]
         if not found:
             return [ScanSource(path, ".", opener=partial(_refuse_folder, path))]
@@ -232,7 +235,11 @@ class _Finder:
         def opener(files: Sequence[Path], notes: Sequence[str]) -> AbstractContextManager[Scan]:
             return nullcontext(canonical(read_slices(files, folder, notes), folder, self.rules))
 
-        return _sources(folder, place, contents, opener) or [ScanSource(folder, place, left_out=contents.notes)]
+        found = _sources(folder, place, contents, opener)
+        if found or contents.others or not any(name.name.lower().endswith(DICOM_SUFFIXES) for name in folder.iterdir()):
+            return found or [ScanSource(folder, place, left_out=contents.notes)]
+        # Named like slices, and not one of them is DICOM: somebody expects a scan here.
+        return [ScanSource(folder, place)]
 
     def _runs(self, folder: Path, place: str) -> list[ScanSource]:
         runs = find_runs(folder)
@@ -251,7 +258,7 @@ def _without(source: ScanSource, names: Sequence[str]) -> ScanSource:
     """What was left out of a folder of DICOM but for the files that count as scans, there being no CT series."""
     scans = (*_VOLUME_SUFFIXES, ZIP_SUFFIX, ".png")
     taken = tuple(f"Left out {name}:" for name in names if name.lower().endswith(scans))
-    return replace(source, left_out=tuple(note for note in source.left_out if not note.startswith(taken)))
+    return replace(source, left_out=tuple(note for note in source.left_out if not log_text(note).startswith(taken)))
 
 
 def _sources(path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
@@ -260,10 +267,15 @@ def _sources(path: Path, place: str, contents: Contents, opener: Callable[..., A
     sources = []
     for one in contents.series:
         label = _label(f"{one.number}_{one.description}") or _label(one.uid) or "series"
-        notes = [*contents.notes, *([f"Series {one}, one of {len(contents.series)}."] if several else [])]
-        files = [file for file, _ in one.headers]
+        notes = [*contents.notes, *one.notes]
+        if several:
+            of = f"one of {len(contents.series)}."
+            notes.append(Note(f"Series {one.uid}, {of}", f"Series {one}, {of}"))
         name = os.path.join(place, label) if several else place
-        sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, partial(opener, files, notes)))
+        read = partial(opener, [file for file, _ in one.headers], notes)
+        if one.problem is not None:
+            read = partial(_refuse, one.problem, path)
+        sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, read))
     return sources
 
 

@@ -53,6 +53,9 @@ def scan_tensor(scan: Scan) -> MetaTensor:
         "notes": list(scan.notes),
         "stored_shape": list(scan.stored_shape),
         _FRAME: scan.stored_from_canonical.tolist(),
+        # Only where there are such: batches are made of texts and numbers.
+        **({} if scan.series is None else {"series": scan.series}),
+        **({} if scan.places is None else {"places": scan.places.tolist()}),
     }
     image = torch.from_numpy(scan.hu).permute(2, 1, 0)[None]
     return MetaTensor(image, affine=torch.from_numpy(LPS_FROM_RAS @ scan.affine), meta=meta)
@@ -82,6 +85,7 @@ def scan_of(image: torch.Tensor) -> Scan:
     if _FRAME not in meta:
         return canonical(StoredImage(values, affine, files, notes=notes), path)
     i, j, k = meta["stored_shape"]
+    places = meta.get("places")
     return Scan(
         hu=np.ascontiguousarray(values.transpose(2, 1, 0)),
         affine=affine,
@@ -90,4 +94,6 @@ def scan_of(image: torch.Tensor) -> Scan:
         path=path,
         files=files,
         notes=notes,
+        series=meta.get("series"),
+        places=None if places is None else np.asarray(places, dtype=np.float64),
     )

@@ -34,6 +34,9 @@ class StoredImage:
         intercept: Hounsfield units at the stored value 0.
         files: The files that were read, in order.
         notes: What a user should know about how the file was understood, one sentence each.
+        series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
+        places: ``(N,)`` float64, where the file's own slices lie on axis ``k`` of ``values``; None where they are its
+            slices.
     """
 
     values: np.ndarray
@@ -42,6 +45,8 @@ class StoredImage:
     slope: float = 1.0
     intercept: float = 0.0
     notes: tuple[str, ...] = ()
+    series: str | None = None
+    places: np.ndarray | None = None
 
 
 def shown(path: object) -> str:

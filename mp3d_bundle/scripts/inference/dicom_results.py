@@ -22,7 +22,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from .detections import Lesion, SliceBoxes
 from .dicom_segmentation import segment_boxes
-from .dicom_source import Outlined, SourceSlice, cut, is_dicom_series, nearest, read_sources
+from .dicom_source import Outlined, SourceSlice, cut, nearest, read_sources
 from .outputs import bundle_version
 from .scan import ScanLike
 
@@ -67,12 +67,12 @@ class DicomWriter:
             ``lesions_sr.dcm``, and ``lesions_seg.dcm`` unless there is no lesion; nothing for a scan that was
             not read from DICOM or (with a warning) whose headers lack what a result must refer to.
         """
-        if not is_dicom_series(scan.files):
+        if scan.series is None:
             return {}
         try:
             return self._write(scan, lesions, document)
         # Headers of all kinds come from scanners and archives: no lesion shall be lost for one.
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             logger.warning("%s: no DICOM results are written. %s", scan.path, error)
             logger.debug("%s", scan.path, exc_info=True)
             return {}

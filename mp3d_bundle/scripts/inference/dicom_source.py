@@ -102,17 +102,6 @@ class Outlined:
         return f"Lesion {self.entry['lesion']}"
 
 
-def is_dicom_series(files: Sequence[Path]) -> bool:
-    """Whether all files begin as DICOM files do."""
-    if not files:
-        return False
-    for path in files:
-        with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
-                return False
-    return True
-
-
 def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
     """Read the headers of a series.
 
@@ -129,7 +118,8 @@ def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
     slices = []
     told: set[str] = set()
     for path in files:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        # What was read as a scan is DICOM, with a preamble or without.
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         missing = [name for name in _NEEDED if header.get(name) in (None, "")]
         if missing:
             raise ValueError(f"Expected the attribute {missing[0]}, without which no result can refer to {path}.")

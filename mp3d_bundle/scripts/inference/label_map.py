@@ -24,6 +24,7 @@ _PROMPTS_VERSION = "1.0"
 _EDGE = 1e-6
 # Two matrices agree if they put the far corner of the scan this near.
 _SAME_PLACE_MM = 0.1
+_IMAGE = ("name", "sha256", "shape", "slice_axis", "index_to_lps_mm", "slice_places")
 _FRAMES = {
     "bbox_3d": "[[i1, i2], [j1, j2], [k1, k2]] in voxels of the stored array, half-open: voxels i1 .. i2 - 1; i is "
     "the fastest axis of the file (reverse the three pairs for arrays in z, y, x order)",
@@ -57,7 +58,15 @@ def box_voxels(scan: ScanLike, boxes: np.ndarray) -> np.ndarray:
     first, end = np.where(thin, middle, first), np.where(thin, middle + 1, end)
     first = np.clip(first, 0, size - 1)
     whole = np.concatenate([first, np.clip(end, first + 1, size)], axis=1)
-    return np.rint(scan.boxes_to_stored(whole)).astype(np.int64)
+    if scan.places is None:
+        return np.rint(scan.boxes_to_stored(whole)).astype(np.int64)
+    # Uneven slices are not those of the canonical frame: which of them have their centres inside is asked again.
+    stored = np.rint(scan.evenly().boxes_to_stored(whole)).astype(np.int64)
+    for box in stored:
+        inside = np.flatnonzero((scan.places + 0.5 > box[2]) & (scan.places + 0.5 < box[5]))
+        nearest = int(np.argmin(np.abs(scan.places + 0.5 - (box[2] + box[5]) / 2)))
+        box[2], box[5] = (inside[0], inside[-1] + 1) if len(inside) else (nearest, nearest + 1)
+    return stored
 
 
 def label_map(
@@ -74,9 +83,11 @@ def label_map(
         document: The content of ``lesions.json``.
 
     Returns:
-        ``lesion_boxes.nii.gz``, int16. The grid of a tilted gantry is sheared, which the qform cannot say: it then
+        ``lesion_boxes.nii.gz``, int16. Of unevenly spaced slices, which NIfTI cannot tell of, the grid is the even one
+        that they were interpolated onto. The grid of a tilted gantry is sheared, which the qform cannot say: it then
         is marked as unknown, and the sform alone counts.
     """
+    scan = scan.evenly()
     labels = np.zeros(scan.stored_shape, dtype=np.int16, order="F")
     edges = box_voxels(scan, np.array([lesion.box for lesion in lesions]))
     for (i1, j1, k1, i2, j2, k2), entry in reversed(list(zip(edges, document["lesions"], strict=True))):
@@ -115,7 +126,7 @@ def prompts(
     content = {
         "schema_version": _PROMPTS_VERSION,
         "notices": document["notices"],
-        "image": {key: head[key] for key in ("name", "sha256", "shape", "slice_axis", "index_to_lps_mm")},
+        "image": {key: head[key] for key in _IMAGE if key in head},
         "frames": _FRAMES,
         "prompts": entries,
         "lesionlocator": {str(entry["lesion"]): _lesionlocator(entry) for entry in entries},

@@ -8,6 +8,7 @@ row, ``k`` the slice from its lowest position) and in LPS millimetres (low corne
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _FRAMES = {
     "estimate from the box, not a measurement of the lesion",
 }
 
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 # Pixels whose sides differ by more than this factor count as not square.
 _SQUARE = 1.25
 
@@ -43,7 +45,12 @@ def hash_files(files: Sequence[Path]) -> str:
 
 
 def shown_name(scan: ScanLike) -> str:
-    """The last part of a scan's path as it can be written."""
+    """What results call a scan: a DICOM series by its UID, because folders are named by patients, others by their file.
+
+    Of a path the last part is taken, as it can be written.
+    """
+    if scan.series is not None:
+        return scan.series if _UID.fullmatch(scan.series) else "DICOM series"
     return _writable(scan.path.resolve().name)
 
 
@@ -53,21 +60,27 @@ def _writable(text: str) -> str:
 
 
 def describe_input(scan: ScanLike, sha256: str | None = None) -> dict[str, Any]:
-    """Name, hash and geometry of a scan. Of its path only the last part is told: folders may name a patient.
+    """Name, hash and geometry of a scan, see `shown_name`.
 
     Args:
         scan: The scan.
         sha256: Hash of its files if it is known already.
     """
     stored_affine = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
+    spacing = np.linalg.norm(stored_affine[:3, :3], axis=0)
+    uneven = {}
+    if scan.places is not None:
+        spacing[2] *= (scan.places[-1] - scan.places[0]) / (len(scan.places) - 1)
+        uneven = {"slice_places": _numbers(scan.places)}
     return {
         "name": shown_name(scan),
         "sha256": sha256 or hash_files(scan.files),
         "files": len(scan.files),
         "shape": list(scan.stored_shape),
-        "spacing_mm": _numbers(np.linalg.norm(stored_affine[:3, :3], axis=0)),
+        "spacing_mm": _numbers(spacing),
         "slice_axis": scan.slice_axis,
         "index_to_lps_mm": [_numbers(row, digits=6) for row in stored_affine],
+        **uneven,
         "notes": [_writable(note) for note in scan.notes],
     }
 

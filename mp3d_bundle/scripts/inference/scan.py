@@ -56,6 +56,20 @@ class ScanLike(Protocol):
         """What a user should know about how the input was understood."""
         ...
 
+    @property
+    def series(self) -> str | None:
+        """SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files."""
+        ...
+
+    @property
+    def places(self) -> np.ndarray | None:
+        """``(K,)``, of unevenly spaced slices the place of each on the even axis ``k`` of ``stored_from_canonical``."""
+        ...
+
+    def evenly(self) -> ScanLike:
+        """The same scan as if its slices had been stored on even places."""
+        ...
+
     def points_to_lps(self, points: np.ndarray) -> np.ndarray:
         """Canonical edges ``(N, 3)`` to mm."""
         ...

@@ -231,10 +231,12 @@ def test_names_that_are_not_utf8_are_done_or_refused_in_a_line(tmp_path: Path) -
     odd = os.fsdecode(b"scan\xff")
     write_scan(tmp_path / "in" / f"{odd}.nii")
     write_ct(tmp_path / "in" / "dicom", ball_scan()[:2]).rename(tmp_path / "in" / f"dicom_{odd}")
+    (tmp_path / "in" / f"nrrd_{odd}.nrrd").write_bytes(b"NRRD0005\n")
     run = runner(tmp_path / "in", tmp_path / "out")
     run.writer = ResultWriter(tmp_path / "out", extra={"report": ReportWriter()})
     ((_, reason),) = run.run()
-    assert re.fullmatch(r"Expected a name in UTF-8, got .*dicom_scan\\udcff.*", reason), reason
+    assert re.fullmatch(r"Expected a name in UTF-8, got .*nrrd_scan\\udcff.*", reason), reason
+    assert (tmp_path / "out" / "1.2.3.4" / "lesions.json").is_file()
     assert json.loads((tmp_path / "out" / odd / "lesions.json").read_text())["input"]["name"] == "scan\\udcff.nii"
     assert (tmp_path / "out" / odd / "report.html").is_file()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
@@ -271,6 +272,6 @@ def _not_a_slice(header: pydicom.Dataset) -> tuple[str, str] | None:
         return "CT localizer", "a localizer"
     storage = read_text(header, "SOPClassUID")
     if storage and storage not in _CT_CLASSES:
-        name = pydicom.uid.UID(storage).name
+        name = UID(storage).name
         return name, f"{name}, not a CT slice"
     return None

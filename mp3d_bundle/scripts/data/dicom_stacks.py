@@ -173,7 +173,7 @@ def _agree(stack: Stack) -> list[Stack]:
             parts.pop("", None)
         if len(parts) > 1:
             # As the headers write it, which is compared in a simpler form.
-            written = {read_text(part[0][1], tag): part for part in parts.values()}
+            written: dict[Hashable, Headers] = {read_text(part[0][1], tag): part for part in parts.values()}
             return [replace(stack, problem=_disagreement(tag, written, "these are not the slices of one scan"))]
     return [stack]
 

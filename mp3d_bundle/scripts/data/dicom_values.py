@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from decimal import Decimal
 from pathlib import Path
 
 import pydicom
 from pydicom.multival import MultiValue
+
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
+
+
+def uid_name(uid: str) -> str:
+    """What stands as a UID in a header as a name of files: neither a path nor a person's name can come from it.
+
+    Returns:
+        The UID; ``series_`` and a hash of what is no UID.
+    """
+    return uid if _UID.fullmatch(uid) else f"series_{hashlib.sha256(uid.encode(errors='replace')).hexdigest()[:16]}"
 
 
 def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:

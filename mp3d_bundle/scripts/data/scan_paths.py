@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -18,6 +17,7 @@ from .archives import ZIP_SUFFIX, archive_files, open_zipped_series
 from .dicom import read_slices
 from .dicom_files import DICOM_SUFFIXES, Open, is_dicom
 from .dicom_headers import Contents, folder_files, read_contents
+from .dicom_values import uid_name
 from .notes import Note, log_text
 from .png_slices import find_runs, read_run
 from .rules import DEFAULT_RULES, ReadingRules
@@ -30,7 +30,6 @@ _VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 # What inference writes that could be taken for a scan, where results lie in the folder that is searched.
 RESULTS = ("lesions_sr.dcm", "lesions_seg.dcm", "lesion_boxes.nii.gz")
 _ODD = re.compile(r"[^A-Za-z0-9.-]+")
-_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 # What results of DICOM are named by: the SeriesInstanceUID, or the place, of which folders often name the patient.
 RESULT_NAMES = ("series", "place")
 
@@ -370,8 +369,7 @@ def _case_name(source: ScanSource) -> str:
     uid = source.series
     if uid is None or uid == "none":
         return source.name
-    # What stands there need not be a UID: neither a path nor a name may come from it.
-    return uid if _UID.fullmatch(uid) else f"series_{hashlib.sha256(uid.encode(errors='replace')).hexdigest()[:16]}"
+    return uid_name(uid)
 
 
 def _with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks._timing import compare
 from scripts.data.scan import Scan
-from scripts.inference.detections import SliceBoxes
+from scripts.inference.detections import ScanResult, SliceBoxes
 from scripts.inference.linking import link_boxes
 from scripts.inference.report import describe_lesions, describe_run
 from scripts.inference.viewer import ReportWriter
@@ -65,7 +65,7 @@ def main() -> None:
     sizes: dict[str, float] = {}
 
     def page() -> None:
-        sizes["report page"] = len(ReportWriter()(scan, found, lesions, document)["report.html"])
+        sizes["report page"] = len(ReportWriter()(ScanResult(scan, found, lesions, document))["report.html"])
 
     def lossless() -> None:
         def encode(plane: np.ndarray) -> int:

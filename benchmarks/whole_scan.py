@@ -24,6 +24,7 @@ from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scan import read_scan
 from scripts.data.slab import resample_z
+from scripts.inference.detections import ScanResult
 from scripts.inference.linking import link_boxes
 from scripts.inference.report import describe_lesions, describe_run
 from scripts.inference.slabs import SlabCutter
@@ -107,7 +108,7 @@ def detect(path: str) -> None:
     detected = time.perf_counter()
     lesions = link_boxes(found)[:10]
     document = {**describe_run(scan, found, {}, {}), "lesions": describe_lesions(scan, found, lesions)}
-    ReportWriter()(scan, found, lesions, document)
+    ReportWriter()(ScanResult(scan, found, lesions, document))
     seconds = {"detect": detected - start, "report": time.perf_counter() - detected}
     print(json.dumps({"bytes": peak_bytes() - before, "seen": int(found.examined.sum()), **seconds}))
 

@@ -1,33 +1,22 @@
-"""Lesions at chosen places of a scan, with what every writer of results is given."""
+"""Lesions at chosen places of a scan, as every maker of result files is given them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from scripts.data.scan import Scan
-from scripts.inference.detections import Lesion, SliceBoxes
+from scripts.inference.detections import Lesion, ScanResult, SliceBoxes
 from scripts.inference.report import calibration_of, describe_lesions, describe_run
 
 MODEL = {"name": "demo", "notice": "Synthetic weights.", "path": "/somewhere/demo.pt", "sha256": "ab" * 32}
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a writer is called with."""
-
-    scan: Scan
-    found: SliceBoxes
-    lesions: list[Lesion]
-    document: dict[str, Any]
-
-    @property
-    def arguments(self) -> tuple[Scan, SliceBoxes, list[Lesion], dict[str, Any]]:
-        """In the order of a writer's parameters."""
-        return self.scan, self.found, self.lesions, self.document
+def parts(result: ScanResult) -> tuple[Any, SliceBoxes, Sequence[Lesion]]:
+    """Scan, slice boxes and lesions, as a `ResultWriter` takes them."""
+    return result.scan, result.found, result.lesions
 
 
 def results_of(
@@ -37,7 +26,7 @@ def results_of(
     calibration: Mapping[str, Any] | None = None,
     *,
     model: Mapping[str, Any] = MODEL,
-) -> Results:
+) -> ScanResult:
     """Lesions with given boxes, best first; the lattice is the slices of the scan.
 
     Args:
@@ -76,4 +65,4 @@ def results_of(
     head = describe_run(scan, found, model, {"score_threshold": 0.3})
     entries = describe_lesions(scan, found, lesions, calibration=calibration_of(model))
     document = {**head, "timing_s": {"read": 0.1}, "lesions": entries}
-    return Results(scan, found, lesions, document)
+    return ScanResult(scan, found, lesions, document)

@@ -31,11 +31,12 @@ TESTS = REPOSITORY / "tests"
 MAY_IMPORT = {
     "boxes": set(),
     "files": set(),
+    "result_files": set(),
     "instances": {"boxes"},
     "networks": {"boxes", "instances"},
-    "data": {"boxes", "files", "instances"},
+    "data": {"boxes", "files", "instances", "result_files"},
     "metrics": {"boxes", "files", "instances"},
-    "inference": {"boxes", "files", "instances"},
+    "inference": {"boxes", "files", "instances", "result_files"},
 }
 FILE_LINES, MEDIAN_LINES = 400, 150
 FUNCTION_LINES, PARAMETERS = 60, 9

@@ -20,7 +20,7 @@ from torch import nn
 
 from .data.scan_tensors import scan_of
 from .engines.config import current_parser
-from .inference.detections import Lesion, SliceBoxes
+from .inference.detections import Lesion, ScanResult, SliceBoxes
 from .inference.report import calibration_of, describe_lesions, describe_run
 from .inference.slicer import slicer_markups
 from .inference.volume import VolumeDetector
@@ -156,7 +156,7 @@ class LesionDetector:
         }
         entries = describe_lesions(scan, found, lesions, calibration=calibration_of(info, settings))
         document = {**describe_run(scan, found, info, settings), "lesions": entries}
-        markups = json.loads(slicer_markups(scan, found, lesions, document)["lesions.mrk.json"])
+        markups = json.loads(slicer_markups(ScanResult(scan, found, lesions, document))["lesions.mrk.json"])
         boxes = scan.boxes_to_lps(np.array([lesion.box for lesion in lesions]).reshape(-1, 6))
         return [
             {

@@ -12,7 +12,7 @@ import pytest
 from fake_scans import ball_scan
 from scripts.data.markups import boxes_in_scan, read_markups
 from scripts.data.scan import Scan
-from scripts.inference.detections import Lesion, SliceBoxes
+from scripts.inference.detections import Lesion, ScanResult, SliceBoxes
 from scripts.inference.slicer import slicer_markups
 
 BOX = {"type": "ROI", "roiType": "Box", "coordinateSystem": "LPS", "center": [10.0, -20.0, 30.0], "size": [4, 6, 8]}
@@ -42,7 +42,7 @@ def test_our_own_markups_come_back(tmp_path: Path, degrees: float) -> None:
                        shape=scan.hu.shape, scale=(1.0, 1.0))  # fmt: skip
     lesions = [Lesion(box, 0.5, 0, box[[0, 1, 3, 4]], ()) for box in boxes]
     entries = [{"lesion": number, "score": 0.5, "num_slices": 1} for number in (1, 2)]
-    files = slicer_markups(scan, found, lesions, {"notices": [], "lesions": entries})
+    files = slicer_markups(ScanResult(scan, found, lesions, {"notices": [], "lesions": entries}))
     path = tmp_path / "lesions.mrk.json"
     path.write_bytes(files["lesions.mrk.json"])
     np.testing.assert_allclose(boxes_in_scan(scan, read_markups(path), "it"), boxes, atol=1e-3)

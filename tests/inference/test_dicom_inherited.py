@@ -73,7 +73,7 @@ def test_valid_values_stay_and_others_go() -> None:
 def test_results_of_odd_headers_are_valid(tmp_path: Path, name: str) -> None:
     folder = write_ct(tmp_path / "series", np.zeros((3, 9, 9), dtype=np.int16) - 5, **HEADERS[name])
     results = results_of(read_scan(folder), [(2.0, 2.0, 0.0, 5.0, 5.0, 2.0)], (0.9,))
-    files = DicomWriter(version="1")(*results.arguments)
+    files = DicomWriter(version="1")(results)
     assert set(files) == {"lesions_sr.dcm", "lesions_seg.dcm"}
     program = shutil.which("dciodvfy")
     for file, content in files.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 from pydicom.sr.codedict import codes
 
 from fake_dicom import FRAME, SERIES, STUDY, write_ct
-from fake_results import Results, results_of
+from fake_results import results_of
 from scripts.data.scan import read_scan
+from scripts.inference.detections import ScanResult
 from scripts.inference.label_map import box_voxels
 
 pytest.importorskip("highdicom")
@@ -34,10 +36,10 @@ def series(folder: Path, **changes: object) -> Path:
     return write_ct(folder, hu, **changes)
 
 
-def write(results: Results) -> dict[str, bytes]:
+def write(results: ScanResult) -> dict[str, bytes]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return DicomWriter(version="1.2.3")(*results.arguments)
+        return DicomWriter(version="1.2.3")(results)
 
 
 def read(content: bytes) -> pydicom.Dataset:
@@ -51,12 +53,12 @@ def read(content: bytes) -> pydicom.Dataset:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(tmp_path_factory: pytest.TempPathFactory) -> ScanResult:
     return results_of(read_scan(series(tmp_path_factory.mktemp("series"))), BOXES, SCORES)
 
 
 @pytest.fixture(scope="module")
-def files(results: Results) -> dict[str, bytes]:
+def files(results: ScanResult) -> dict[str, bytes]:
     return write(results)
 
 
@@ -91,7 +93,7 @@ def test_both_files_belong_to_the_patient_and_study(files: dict[str, bytes]) -> 
     assert len(uids) == 4
 
 
-def test_report_holds_each_lesion(results: Results, files: dict[str, bytes]) -> None:
+def test_report_holds_each_lesion(results: ScanResult, files: dict[str, bytes]) -> None:
     report = report_of(files["lesions_sr.dcm"])
     assert (report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag) == (
         "COMPLETE",
@@ -120,7 +122,7 @@ def test_report_holds_each_lesion(results: Results, files: dict[str, bytes]) -> 
         assert items["Algorithm Version"] == "1.2.3"
 
 
-def test_calibrated_score_is_a_certainty_in_percent(results: Results) -> None:
+def test_calibrated_score_is_a_certainty_in_percent(results: ScanResult) -> None:
     calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
     content = write(results_of(results.scan, BOXES, SCORES, calibration, model={}))["lesions_sr.dcm"]
     groups = report_of(content).content.get_volumetric_roi_measurement_groups()
@@ -131,7 +133,7 @@ def test_calibrated_score_is_a_certainty_in_percent(results: Results) -> None:
     assert len(groups) == 2
 
 
-def test_report_coordinates_are_the_boxes_in_millimetres(results: Results, files: dict[str, bytes]) -> None:
+def test_report_coordinates_are_the_boxes_in_millimetres(results: ScanResult, files: dict[str, bytes]) -> None:
     report = report_of(files["lesions_sr.dcm"])
     heights = height_of(results.scan.files)
     volumes = report.content.get_volumetric_roi_measurement_groups()
@@ -155,7 +157,7 @@ def test_report_coordinates_are_the_boxes_in_millimetres(results: Results, files
     np.testing.assert_allclose(region.max(axis=0), [*high[:2], -95.0], atol=1e-3)
 
 
-def test_report_names_every_image_as_evidence(results: Results, files: dict[str, bytes]) -> None:
+def test_report_names_every_image_as_evidence(results: ScanResult, files: dict[str, bytes]) -> None:
     (study,) = read(files["lesions_sr.dcm"]).CurrentRequestedProcedureEvidenceSequence
     (one,) = study.ReferencedSeriesSequence
     assert (study.StudyInstanceUID, one.SeriesInstanceUID) == (STUDY, SERIES)
@@ -163,7 +165,7 @@ def test_report_names_every_image_as_evidence(results: Results, files: dict[str,
     assert named == set(height_of(results.scan.files))
 
 
-def masks_of(segmentation: seg.Segmentation, results: Results) -> np.ndarray:
+def masks_of(segmentation: seg.Segmentation, results: ScanResult) -> np.ndarray:
     """``(Z, rows, columns, segments)`` on the images of the scan, each frame put where the image it names lies."""
     uids = [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in results.scan.files]
     with warnings.catch_warnings():
@@ -171,7 +173,7 @@ def masks_of(segmentation: seg.Segmentation, results: Results) -> np.ndarray:
         return segmentation.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
 
 
-def test_segments_cover_the_voxels_of_the_boxes(results: Results, files: dict[str, bytes]) -> None:
+def test_segments_cover_the_voxels_of_the_boxes(results: ScanResult, files: dict[str, bytes]) -> None:
     segmentation = boxes_of(files["lesions_seg.dcm"])
     masks = masks_of(segmentation, results)
     truth = np.zeros((*SHAPE, 3), dtype=np.uint8)
@@ -288,7 +290,7 @@ def test_other_scans_get_no_dicom(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     folder = series(tmp_path / "series")
     results = results_of(read_scan(folder), BOXES, SCORES)
     scan = type(results.scan)(**{**vars(results.scan), "files": (nifti,), "series": None})
-    assert DicomWriter()(scan, results.found, results.lesions, results.document) == {}
+    assert DicomWriter()(dataclasses.replace(results, scan=scan)) == {}
     assert not caplog.records
 
 
@@ -334,7 +336,7 @@ def test_names_in_other_scripts_stay(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def written(files: dict[str, bytes], results: Results, tmp_path: Path) -> Path:
+def written(files: dict[str, bytes], results: ScanResult, tmp_path: Path) -> Path:
     nothing = write(results_of(results.scan, [], []))
     for name, content in {**files, "none_sr.dcm": nothing["lesions_sr.dcm"]}.items():
         (tmp_path / name).write_bytes(content)
@@ -351,16 +353,16 @@ def test_independent_validator_finds_nothing(written: Path, name: str) -> None:
     assert said in (["Comprehensive3DSR"], ["Segmentation"]), said
 
 
-def test_uids_are_new_each_time(results: Results, files: dict[str, bytes]) -> None:
+def test_uids_are_new_each_time(results: ScanResult, files: dict[str, bytes]) -> None:
     again = write(results)
     for name, content in files.items():
         assert read(content).SOPInstanceUID != read(again[name]).SOPInstanceUID
 
 
-def test_large_segmentations_are_deflated_and_read_back_the_same(results: Results, files: dict[str, bytes]) -> None:
+def test_large_segmentations_are_deflated_and_read_back_the_same(results: ScanResult, files: dict[str, bytes]) -> None:
     plain = boxes_of(files["lesions_seg.dcm"])
     assert plain.file_meta.TransferSyntaxUID.name == "Explicit VR Little Endian"
-    content = DicomWriter(deflate_above_megabytes=0)(*results.arguments)["lesions_seg.dcm"]
+    content = DicomWriter(deflate_above_megabytes=0)(results)["lesions_seg.dcm"]
     deflated = boxes_of(content)
     assert deflated.file_meta.TransferSyntaxUID.name == "Deflated Explicit VR Little Endian"
     assert len(content) < len(files["lesions_seg.dcm"]) / 2

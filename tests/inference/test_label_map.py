@@ -45,7 +45,7 @@ def test_grid_that_a_qform_cannot_hold_is_left_to_the_sform(tmp_path: Path) -> N
     affine[1, 2] = 0.6
     nibabel.save(nibabel.Nifti1Image(ball_scan().transpose(2, 1, 0), LPS_FROM_RAS @ affine), tmp_path / "scan.nii")
     scan = read_scan(tmp_path / "scan.nii")
-    (content,) = label_map(*results_of(scan, BOXES, (0.9, 0.4)).arguments).values()
+    (content,) = label_map(results_of(scan, BOXES, (0.9, 0.4))).values()
     image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
     np.testing.assert_allclose(image.affine, LPS_FROM_RAS @ affine, atol=1e-5)
     assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (0, 1)
@@ -56,7 +56,7 @@ def test_label_map_lies_on_its_scan_in_every_orientation(tmp_path: Path) -> None
     for number, (x1, y1, z1, x2, y2, z2) in enumerate(np.array(BOXES, dtype=int), start=1):
         truth[x1:x2, y1:y2, z1:z2] = number
     for scan, path in stored_scans(tmp_path):
-        (name, content) = next(iter(label_map(*results_of(scan, BOXES, (0.9, 0.4)).arguments).items()))
+        (name, content) = next(iter(label_map(results_of(scan, BOXES, (0.9, 0.4))).items()))
         (tmp_path / name).write_bytes(content)
         image, source = nibabel.load(tmp_path / name), nibabel.load(path)
         assert name == "lesion_boxes.nii.gz"
@@ -73,7 +73,7 @@ def test_label_map_lies_on_its_scan_in_every_orientation(tmp_path: Path) -> None
 def test_better_score_stays_where_boxes_overlap() -> None:
     scan = scan_of(ball_scan())
     results = results_of(scan, [(10, 10, 3, 20, 20, 6), (15, 15, 4, 30, 30, 8)], (0.9, 0.4))
-    labels = nibabel.Nifti1Image.from_bytes(gzip.decompress(label_map(*results.arguments)["lesion_boxes.nii.gz"]))
+    labels = nibabel.Nifti1Image.from_bytes(gzip.decompress(label_map(results)["lesion_boxes.nii.gz"]))
     values = np.asarray(labels.dataobj)
     assert (values[10:20, 10:20, 3:6] == 1).all()
     assert (values == 2).sum() == 15 * 15 * 4 - 5 * 5 * 2
@@ -93,14 +93,14 @@ def test_voxels_are_those_whose_centres_lie_in_the_box() -> None:
 
 
 def test_same_bytes_for_the_same_result() -> None:
-    arguments = results_of(scan_of(ball_scan()), BOXES, (0.9, 0.4)).arguments
-    assert label_map(*arguments) == label_map(*arguments)
+    arguments = results_of(scan_of(ball_scan()), BOXES, (0.9, 0.4))
+    assert label_map(arguments) == label_map(arguments)
 
 
 def test_prompts_take_each_form(tmp_path: Path) -> None:
     for scan, path in stored_scans(tmp_path)[::7]:
         results = results_of(scan, BOXES, (0.9, 0.4))
-        content = json.loads(prompts(*results.arguments)["prompts.json"])
+        content = json.loads(prompts(results)["prompts.json"])
         assert content["notices"] == results.document["notices"]
         assert content["image"]["shape"] == list(nibabel.load(path).shape)
         assert set(content["prompts"][0]) - {"lesion", "score", "key_slice"} <= set(content["frames"])
@@ -120,8 +120,8 @@ def test_prompts_take_each_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [label_map, prompts])
 def test_no_lesion_is_a_result_too(write) -> None:
-    arguments = results_of(scan_of(ball_scan()), [], []).arguments
-    (content,) = write(*arguments).values()
+    arguments = results_of(scan_of(ball_scan()), [], [])
+    (content,) = write(arguments).values()
     if write is label_map:
         assert not np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj).any()
     else:
@@ -133,12 +133,12 @@ def test_uneven_slices_have_an_even_label_map_and_prompts_of_their_own_slices(tm
     scan = read_scan(write_stack(tmp_path, heights))
     # In canonical edges a place is a millimetre, the slice at 19 mm covers 19 to 20.
     boxes = [(2.0, 2.0, 7.0, 6.0, 6.0, 20.0), (7.0, 3.0, 14.0, 9.0, 5.0, 17.0)]
-    arguments = results_of(scan, boxes, (0.9, 0.4)).arguments
+    results = results_of(scan, boxes, (0.9, 0.4))
     assert box_voxels(scan, np.array(boxes))[:, [2, 5]].tolist() == [[2, 5], [3, 4]]
-    content = json.loads(prompts(*arguments)["prompts.json"])
+    content = json.loads(prompts(results)["prompts.json"])
     assert [prompt["bbox_3d"][2] for prompt in content["prompts"]] == [[2, 5], [3, 4]]
     assert content["image"]["slice_places"] == heights
-    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(label_map(*arguments)["lesion_boxes.nii.gz"]))
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(label_map(results)["lesion_boxes.nii.gz"]))
     assert image.shape == (12, 10, 34)
     found = np.argwhere(np.asarray(image.dataobj) == 1)
     low, high = found.min(axis=0), found.max(axis=0)

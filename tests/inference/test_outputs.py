@@ -12,12 +12,13 @@ import pytest
 from monai.bundle import ConfigParser
 
 from fake_dicom import write_ct
-from fake_results import results_of
+from fake_results import parts, results_of
 from fake_scans import ball_scan, scan_of
 from scripts.data.scan import read_scan
-from scripts.inference.outputs import FILES, OUTPUTS, bundle_version, choose_outputs
+from scripts.inference.outputs import bundle_version, choose_outputs
 from scripts.inference.storing import RECORD
 from scripts.inference.writers import ResultWriter
+from scripts.result_files import OUTPUTS, file_names
 
 CONFIG = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs" / "inference.json"
 OF = {
@@ -50,7 +51,7 @@ def files_in(folder: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> tuple:
     folder = write_ct(tmp_path_factory.mktemp("series"), ball_scan(), spacing=(1.0, 1.0, 2.5))
-    return results_of(read_scan(folder), BOXES, (0.9,)).arguments[:3]
+    return parts(results_of(read_scan(folder), BOXES, (0.9,)))
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -78,7 +79,7 @@ def test_default_is_everything_but_what_only_some_need(arguments: tuple, tmp_pat
 
 
 def test_other_scans_than_dicom_get_no_dicom(tmp_path: Path) -> None:
-    arguments = results_of(scan_of(ball_scan()), BOXES, (0.9,)).arguments[:3]
+    arguments = parts(results_of(scan_of(ball_scan()), BOXES, (0.9,)))
     writer(tmp_path, outputs=["json", "dicom"])(*arguments)
     assert files_in(tmp_path) == OF["json"]
 
@@ -89,7 +90,7 @@ def test_results_of_an_earlier_run_do_not_stay_beside_new_ones(arguments: tuple,
     (tmp_path / "mine.txt").write_text("not ours")
     writer(tmp_path, outputs=["csv"])(*arguments)
     assert files_in(tmp_path) == {"lesions.csv", "mine.txt"}
-    assert set(FILES) == set.union(*OF.values()) - OF["overlays"]
+    assert set(file_names()) == set.union(*OF.values()) - OF["overlays"]
 
 
 def test_output_that_fails_leaves_nothing(arguments: tuple, tmp_path: Path) -> None:

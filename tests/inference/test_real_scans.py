@@ -18,10 +18,10 @@ from scripts.data.slab import resample_z
 from scripts.inference.detections import SliceBoxes
 from scripts.inference.label_map import label_map
 from scripts.inference.linking import link_boxes
-from scripts.inference.outputs import OUTPUTS
 from scripts.inference.slabs import SlabCutter
 from scripts.inference.slicer import slicer_markups
 from scripts.inference.writers import ResultWriter
+from scripts.result_files import OUTPUTS
 from scripts.weights import build_network, save_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"

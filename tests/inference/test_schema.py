@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from fake_results import results_of
+from fake_results import parts, results_of
 from fake_scans import ball_scan, scan_of
 from scripts.data.scan import read_scan
 from scripts.inference import report
@@ -35,7 +35,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     results = results_of(scan, [(24, 10, 4, 37, 23, 9), (5, 6, 1, 9, 12, 2)], (0.9, 0.4))
     settings = {"score_threshold": 0.3, "precision": "float32", "pixel_spacing_mm": None}
     ResultWriter(folder, {**MODEL, "notice": None, "calibration": CALIBRATION}, settings)(
-        *results.arguments[:3], timing={"read": 0.1}
+        *parts(results), timing={"read": 0.1}
     )
     return json.loads((folder / "lesions.json").read_text())
 
@@ -55,7 +55,7 @@ def test_written_file_is_valid(written: dict[str, Any]) -> None:
 def test_file_without_probabilities_says_why_and_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     path.write_bytes(b"the scan")
-    arguments = results_of(scan_of(ball_scan(), path=path), [(24, 10, 4, 37, 23, 9)], (0.9,)).arguments[:3]
+    arguments = parts(results_of(scan_of(ball_scan(), path=path), [(24, 10, 4, 37, 23, 9)], (0.9,)))
     for model, reason in (({}, "no calibration"), ({**MODEL, "calibration": CALIBRATION}, "notice of their own")):
         ResultWriter(tmp_path, model)(*arguments)
         content = json.loads((tmp_path / "lesions.json").read_text())
@@ -67,7 +67,7 @@ def test_file_without_probabilities_says_why_and_is_valid(tmp_path: Path) -> Non
 def test_file_without_lesions_or_weights_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     path.write_bytes(b"the scan")
-    ResultWriter(tmp_path)(*results_of(scan_of(ball_scan(), path=path), [], []).arguments[:3])
+    ResultWriter(tmp_path)(*parts(results_of(scan_of(ball_scan(), path=path), [], [])))
     VALIDATOR.validate(json.loads((tmp_path / "lesions.json").read_text()))
 
 

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
-from fake_results import Results, results_of
+from fake_results import results_of
 from fake_scans import ball_scan, scan_of
 from scripts.data.scan import Scan, read_scan
 from scripts.data.stored import LPS_FROM_RAS
+from scripts.inference.detections import ScanResult
 from scripts.inference.slicer import box_axes, slicer_markups
 
 BOXES = [(31.25, 10.0, 3.0, 44.5, 21.75, 8.0), (5.0, 6.0, 1.0, 9.0, 12.0, 2.0)]
 
 
-def written(results: Results) -> dict:
-    (name, content), *rest = slicer_markups(*results.arguments).items()
+def written(results: ScanResult) -> dict:
+    (name, content), *rest = slicer_markups(results).items()
     assert name == "lesions.mrk.json"
     assert not rest
     return json.loads(content)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from scripts.inference.outputs import FILES
 from scripts.inference.storing import RECORD, read_record, settle, store
+from scripts.result_files import file_names
 
 OLD = {
     "lesions.json": b"old",
@@ -98,7 +98,7 @@ def test_record_names_every_file_with_its_hash(tmp_path: Path) -> None:
     assert record["notices"] == ["n"]
     # printf one | sha256sum
     assert record["files"] == {"lesions.csv": "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"}
-    assert RECORD not in FILES
+    assert RECORD not in file_names()
 
 
 def test_a_folder_in_the_way_of_a_file_changes_nothing(tmp_path: Path) -> None:

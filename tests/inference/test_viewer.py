@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from browser import Browser, chromium
-from fake_results import MODEL, Results, results_of
+from fake_results import MODEL, results_of
 from fake_scans import ball_scan, scan_of
+from scripts.inference.detections import ScanResult
 from scripts.inference.viewer import BLEND, COARSE, FINE, ReportWriter, encode_slices
 
 SPACING = (1.0, 1.0, 2.5)
@@ -32,13 +33,13 @@ def noisy_scan() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def results() -> Results:
+def results() -> ScanResult:
     return results_of(scan_of(noisy_scan(), SPACING, Path('CT & <b>"case".nii')), BOXES, SCORES)
 
 
 @pytest.fixture(scope="module")
-def page(results: Results) -> str:
-    (name, content), *rest = ReportWriter()(*results.arguments).items()
+def page(results: ScanResult) -> str:
+    (name, content), *rest = ReportWriter()(results).items()
     assert name == "report.html"
     assert not rest
     return content.decode()
@@ -89,7 +90,7 @@ def test_page_needs_nothing_else(page: str) -> None:
     assert str(policy).startswith("default-src 'none'; img-src data:;")
 
 
-def test_page_says_what_it_is(page: str, results: Results) -> None:
+def test_page_says_what_it_is(page: str, results: ScanResult) -> None:
     for notice in results.document["notices"]:
         assert f"<p>{notice}</p>" in page
     assert "<h1>Lesions in CT &amp; &lt;b&gt;&quot;case&quot;.nii</h1>" in page
@@ -97,7 +98,7 @@ def test_page_says_what_it_is(page: str, results: Results) -> None:
     assert not re.search(r"%[A-Z]+%", page)
 
 
-def test_slices_in_the_page_are_those_of_the_scan(page: str, results: Results) -> None:
+def test_slices_in_the_page_are_those_of_the_scan(page: str, results: ScanResult) -> None:
     found = Elements(page)
     data = json.loads(found.texts["data"])
     hu = results.scan.hu
@@ -111,7 +112,7 @@ def test_slices_in_the_page_are_those_of_the_scan(page: str, results: Results) -
         assert np.sqrt(np.mean(error**2)) < 25
 
 
-def test_numbers_in_the_page_are_those_of_the_results(page: str, results: Results) -> None:
+def test_numbers_in_the_page_are_those_of_the_results(page: str, results: ScanResult) -> None:
     data = json.loads(Elements(page).texts["data"])
     assert [one["number"] for one in data["lesions"]] == [1, 2, 3]
     assert data["threshold"] == 0.3
@@ -157,8 +158,8 @@ def test_extreme_values_are_shown_as_the_nearest_grey() -> None:
 
 
 def test_no_lesion_is_a_page_too() -> None:
-    arguments = results_of(scan_of(ball_scan()), [], []).arguments
-    page = ReportWriter()(*arguments)["report.html"].decode()
+    arguments = results_of(scan_of(ball_scan()), [], [])
+    page = ReportWriter()(arguments)["report.html"].decode()
     assert json.loads(Elements(page).texts["data"])["lesions"] == []
 
 
@@ -329,11 +330,11 @@ def test_list_and_overview_jump(opened: Browser) -> None:
     assert shown(opened, 11)
 
 
-def test_operating_points_and_probabilities(browser: Browser, results: Results, tmp_path: Path) -> None:
+def test_operating_points_and_probabilities(browser: Browser, results: ScanResult, tmp_path: Path) -> None:
     calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
     model = {**MODEL, "notice": None}
-    arguments = results_of(results.scan, BOXES, SCORES, calibration, model=model).arguments
-    page = ReportWriter(operating_points={"4": 0.1, "0.5": 0.7})(*arguments)["report.html"]
+    arguments = results_of(results.scan, BOXES, SCORES, calibration, model=model)
+    page = ReportWriter(operating_points={"4": 0.1, "0.5": 0.7})(arguments)["report.html"]
     (tmp_path / "points.html").write_bytes(page)
     browser.open(tmp_path / "points.html")
     assert shown(browser, 6)
@@ -346,10 +347,10 @@ def test_operating_points_and_probabilities(browser: Browser, results: Results, 
     assert text(browser, "#thresholdvalue") == "0.70"
 
 
-def test_weights_with_a_notice_of_their_own_show_no_probability(results: Results) -> None:
+def test_weights_with_a_notice_of_their_own_show_no_probability(results: ScanResult) -> None:
     calibration = {"scores": [0.0, 1.0], "probabilities": [0.0, 0.5]}
-    arguments = results_of(results.scan, BOXES, SCORES, calibration).arguments
-    data = json.loads(Elements(ReportWriter()(*arguments)["report.html"].decode()).texts["data"])
+    arguments = results_of(results.scan, BOXES, SCORES, calibration)
+    data = json.loads(Elements(ReportWriter()(arguments)["report.html"].decode()).texts["data"])
     assert [lesion["probability"] for lesion in data["lesions"]] == [None] * len(BOXES)
 
 
@@ -363,8 +364,8 @@ def test_everything_is_reached_by_the_tab_key(opened: Browser) -> None:
 
 
 def test_page_without_lesions_opens_in_the_middle(browser: Browser, tmp_path: Path) -> None:
-    arguments = results_of(scan_of(ball_scan()), [], []).arguments
-    (tmp_path / "none.html").write_bytes(ReportWriter()(*arguments)["report.html"])
+    arguments = results_of(scan_of(ball_scan()), [], [])
+    (tmp_path / "none.html").write_bytes(ReportWriter()(arguments)["report.html"])
     browser.open(tmp_path / "none.html")
     assert shown(browser, 6)
     assert not browser.evaluate("document.getElementById('none').hidden")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scripts.networks import FasterRCNN, ResNet3d, TwoStageHead, mp3d_fpn
 from scripts.networks.anchors import PyramidAnchors
@@ -124,3 +124,10 @@ def test_boxes_get_the_row_of_their_slab() -> None:
     rows = with_row(boxes)
     assert rows[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
     assert torch.equal(rows[:, 1:], boxes.reshape(6, 4))
+
+
+def test_a_detector_with_further_heads_is_refused() -> None:
+    changed = narrow()
+    changed.roi_heads.fields["tags"] = nn.Linear(4, 1)
+    with pytest.raises(ValueError, match="further heads tags, which a graph does not give"):
+        DetectionGraph(changed)

@@ -293,3 +293,8 @@ class TestThreeSlicesAsColours:
     def test_more_slices_are_refused(self) -> None:
         with pytest.raises(ValueError, match="3 slices"):
             retinanet_2d(9)
+
+
+def test_further_heads_are_refused_where_no_second_stage_reads_them() -> None:
+    with pytest.raises(ValueError, match="no further heads for a one-stage detector, got tags"):
+        OneStageHead.like(TwoStageHead(fields={"tags": lambda channels, pyramid: nn.Linear(channels, 1)}))  # type: ignore[dict-item]

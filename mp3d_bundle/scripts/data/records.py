@@ -71,6 +71,7 @@ class Sample(TypedDict):
         instances: Those of the record as tensors, boxes in pixels of ``image``.
         scale_factor: float32 ``(2,)``, pixels of ``image`` / original pixels in x and y.
         file_name: As in the record.
+        spacing: Likewise; photographs have none.
         record: The record itself, untouched.
     """
 
@@ -78,6 +79,7 @@ class Sample(TypedDict):
     instances: Instances[torch.Tensor]
     scale_factor: torch.Tensor
     file_name: str
+    spacing: tuple[float, float]
     record: ImageRecord
 
 

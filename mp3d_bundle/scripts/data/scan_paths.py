@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..result_files import file_names
 from .archives import ZIP_SUFFIX, archive_files, open_zipped_series
 from .dicom import read_slices
 from .dicom_files import DICOM_SUFFIXES, Open, is_dicom
@@ -27,8 +28,6 @@ from .stored import shown
 logger = logging.getLogger(__name__)
 
 _VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
-# What inference writes that could be taken for a scan, where results lie in the folder that is searched.
-RESULTS = ("lesions_sr.dcm", "lesions_seg.dcm", "lesion_boxes.nii.gz")
 _ODD = re.compile(r"[^A-Za-z0-9.-]+")
 # What results of DICOM are named by: the SeriesInstanceUID, or the place, of which folders often name the patient.
 RESULT_NAMES = ("series", "place")
@@ -330,6 +329,7 @@ def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
         logger.warning("%s: not searched, it cannot be listed (%s).", shown(error.filename), error.strerror or error)
 
     places, seen = [], set()
+    results = set(file_names())
     for place, folders, files in os.walk(folder, onerror=tell, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
@@ -341,7 +341,7 @@ def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
             (name for name in folders if not name.startswith(".")),
             key=lambda name, place=place: (os.path.islink(os.path.join(place, name)), name),
         )
-        places.append((Path(place), sorted(name for name in files if not name.startswith(".") and name not in RESULTS)))
+        places.append((Path(place), sorted(name for name in set(files) - results if not name.startswith("."))))
     return sorted(places)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..instances import Instances
+from .scan import ScanLike
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,30 @@ class Lesion:
     key_box: np.ndarray
     members: tuple[int, ...]
     fields: Instances[np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """All that is known about a scan when its results are written: the one thing that makers of files are given.
+
+    Attributes:
+        scan: The scan.
+        found: Its slice boxes.
+        lesions: Its lesions, best first.
+        document: The content of ``lesions.json``: facts of the run, and under ``lesions`` an entry for each lesion.
+    """
+
+    scan: ScanLike
+    found: SliceBoxes
+    lesions: Sequence[Lesion]
+    document: Mapping[str, Any]
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The entries of the lesions, in their order."""
+        return self.document["lesions"]
+
+    @property
+    def notices(self) -> list[str]:
+        """What every output must say."""
+        return self.document["notices"]

@@ -20,7 +20,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from .detections import Lesion, SliceBoxes
+from .detections import Lesion, ScanResult
 from .dicom_segmentation import segment_boxes
 from .dicom_source import Outlined, SourceSlice, cut, nearest, read_sources
 from .outputs import bundle_version
@@ -52,25 +52,21 @@ class DicomWriter:
     version: str = field(default_factory=bundle_version)
     deflate_above_megabytes: float = 8.0
 
-    def __call__(
-        self, scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any]
-    ) -> dict[str, bytes]:
+    def __call__(self, result: ScanResult) -> dict[str, bytes]:
         """Write the results of one scan.
 
         Args:
-            scan: The scan.
-            found: Its slice boxes.
-            lesions: Its lesions.
-            document: The content of ``lesions.json``.
+            result: What is known about the scan.
 
         Returns:
             ``lesions_sr.dcm``, and ``lesions_seg.dcm`` unless there is no lesion; nothing for a scan that was
             not read from DICOM or (with a warning) whose headers lack what a result must refer to.
         """
+        scan = result.scan
         if scan.series is None:
             return {}
         try:
-            return self._write(scan, lesions, document)
+            return self._write(scan, result.lesions, result.document)
         # Headers of all kinds come from scanners and archives: no lesion shall be lost for one.
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             logger.warning("%s: no DICOM results are written. %s", scan.path, error)

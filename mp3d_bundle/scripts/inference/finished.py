@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .outputs import FILES, bundle_version
+from ..result_files import file_names
+from .outputs import bundle_version
 from .report import hash_files
 from .scan import ScanLike
 from .storing import RECORD, read_record, settle
@@ -82,7 +83,7 @@ def are_finished(folder: Path, made: Mapping[str, Any]) -> bool:
     record = read_record(folder)
     advice = "Use --overwrite to replace them, or another --output_dir."
     if record is None:
-        for name in (RECORD, *FILES):
+        for name in (RECORD, *file_names()):
             if (folder / name).exists():
                 raise ValueError(
                     f"Expected a folder without results of other runs, got {name} without a readable {RECORD} next to "

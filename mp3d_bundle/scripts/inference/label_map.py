@@ -7,13 +7,13 @@ all; it takes the one its middle lies in.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import nibabel
 import numpy as np
 
-from .detections import Lesion, SliceBoxes
+from .detections import Lesion, ScanResult, SliceBoxes
 from .outputs import strict_json
 from .scan import ScanLike
 
@@ -69,28 +69,23 @@ def box_voxels(scan: ScanLike, boxes: np.ndarray) -> np.ndarray:
     return stored
 
 
-def label_map(
-    scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any]
-) -> dict[str, bytes]:
+def label_map(result: ScanResult) -> dict[str, bytes]:
     """Write the 3D boxes as a NIfTI label map in the grid of the scan's own file.
 
     Voxels hold the number of the lesion, 0 outside all boxes; where boxes overlap, the better score stays.
 
     Args:
-        scan: The scan.
-        found: Its slice boxes (not shown; the 3D boxes are).
-        lesions: Its lesions, best first.
-        document: The content of ``lesions.json``.
+        result: What is known about the scan.
 
     Returns:
         ``lesion_boxes.nii.gz``, int16. Of unevenly spaced slices, which NIfTI cannot tell of, the grid is the even one
         that they were interpolated onto. The grid of a tilted gantry is sheared, which the qform cannot say: it then
         is marked as unknown, and the sform alone counts.
     """
-    scan = scan.evenly()
+    scan = result.scan.evenly()
     labels = np.zeros(scan.stored_shape, dtype=np.int16, order="F")
-    edges = box_voxels(scan, np.array([lesion.box for lesion in lesions]))
-    for (i1, j1, k1, i2, j2, k2), entry in reversed(list(zip(edges, document["lesions"], strict=True))):
+    edges = box_voxels(scan, np.array([lesion.box for lesion in result.lesions]))
+    for (i1, j1, k1, i2, j2, k2), entry in reversed(list(zip(edges, result.entries, strict=True))):
         labels[i1:i2, j1:j2, k1:k2] = entry["lesion"]
     affine = _RAS_FROM_LPS @ scan.affine @ np.linalg.inv(scan.stored_from_canonical)
     image = nibabel.Nifti1Image(labels, affine)
@@ -107,25 +102,20 @@ def label_map(
     return {"lesion_boxes.nii.gz": gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)}
 
 
-def prompts(
-    scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any]
-) -> dict[str, bytes]:
+def prompts(result: ScanResult) -> dict[str, bytes]:
     """Write a box per lesion in the forms that promptable segmenters take.
 
     Args:
-        scan: The scan.
-        found: Its slice boxes.
-        lesions: Its lesions.
-        document: The content of ``lesions.json``.
+        result: What is known about the scan.
 
     Returns:
         ``prompts.json``; its ``frames`` say what each form is.
     """
-    head = document["input"]
-    entries = [_prompt(scan, found, lesion, entry) for lesion, entry in zip(lesions, document["lesions"], strict=True)]
+    head, pairs = result.document["input"], zip(result.lesions, result.entries, strict=True)
+    entries = [_prompt(result.scan, result.found, lesion, entry) for lesion, entry in pairs]
     content = {
         "schema_version": _PROMPTS_VERSION,
-        "notices": document["notices"],
+        "notices": result.notices,
         "image": {key: head[key] for key in _IMAGE if key in head},
         "frames": _FRAMES,
         "prompts": entries,

@@ -1,21 +1,8 @@
-"""Which results to write, by name.
-
-========== =====================================================
-name       files
-========== =====================================================
-json       ``lesions.json``, ``detections.json``
-csv        ``lesions.csv``
-slicer     ``lesions.mrk.json``
-report     ``report.html``
-overlays   ``overlays/*.png``
-dicom      ``lesions_sr.dcm``, ``lesions_seg.dcm`` (DICOM input only)
-labelmap   ``lesion_boxes.nii.gz``
-prompts    ``prompts.json``
-========== =====================================================
-"""
+"""Which results to write, and what makes them; `scripts.result_files` holds the table."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -24,36 +11,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from .detections import Lesion, SliceBoxes
-from .scan import ScanLike
+from ..result_files import OUTPUTS
+from .detections import ScanResult
 
 logger = logging.getLogger(__name__)
 
-OUTPUTS = ("json", "csv", "slicer", "report", "overlays", "dicom", "labelmap", "prompts")
-# Every file by which results are known, overlays apart: one of an earlier run must not stay beside new ones.
-FILES = (
-    "lesions.json",
-    "detections.json",
-    "lesions.csv",
-    "lesions.mrk.json",
-    "report.html",
-    "lesions_sr.dcm",
-    "lesions_seg.dcm",
-    "lesion_boxes.nii.gz",
-    "prompts.json",
-)
 _NUMBERS = re.compile(r"\[\s+((?:-?[0-9][0-9.eE+-]*,?\s+)+)\]")
 _METADATA = Path(__file__).resolve().parents[2] / "configs" / "metadata.json"
 
 
-class Output(Protocol):
+class Maker(Protocol):
     """Makes result files of a scan."""
 
-    def __call__(
-        self, scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any], /
-    ) -> dict[str, bytes]:
-        """The content of each file by its name; ``document`` is the content of ``lesions.json``."""
+    def __call__(self, result: ScanResult, /) -> dict[str, bytes]:
+        """The content of each file by its name."""
         ...
+
+
+def maker_of(name: str) -> Maker:
+    """What makes the files of an output, as the table has it.
+
+    To be called while a config is being built, as targets are: a later import may find the modules of another bundle.
+
+    Raises:
+        ValueError: If there is no output of this name.
+    """
+    module, attribute = OUTPUTS[_known(name)].maker.split(".")
+    made = getattr(importlib.import_module(f".{module}", __package__), attribute)
+    return made() if isinstance(made, type) else made
+
+
+def _known(name: str) -> str:
+    if name not in OUTPUTS:
+        raise ValueError(f"Expected outputs among {', '.join(OUTPUTS)}, got {name or 'none'!r}.")
+    return name
 
 
 def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -70,8 +61,7 @@ def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
     """
     chosen = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     for name in chosen or [""]:
-        if name not in OUTPUTS:
-            raise ValueError(f"Expected outputs among {', '.join(OUTPUTS)}, got {name or 'none'!r}.")
+        _known(name)
     if "dicom" in chosen and importlib.util.find_spec("highdicom") is None:
         logger.warning("No DICOM results are written: they need the package highdicom, which is not installed.")
         chosen.remove("dicom")

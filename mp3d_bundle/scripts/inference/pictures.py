@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from .detections import Lesion, SliceBoxes
+from .detections import Lesion, ScanResult, SliceBoxes
 from .overlays import DETECTION, add_caption, draw_boxes, mark_sides
+from .report import shown_name, stored_slice
 
 SOFT_TISSUE = (-160.0, 240.0)
 LUNG = (-1350.0, 150.0)
@@ -74,3 +77,38 @@ def slice_picture(
         window=display_window(plane, found.boxes[best]),
     )
     return add_caption(mark_sides(drawn), title, legend=[DETECTION], notice="\n".join(notices))
+
+
+@dataclass(frozen=True)
+class OverlayWriter:
+    """Write ``overlays/lesion_001.png`` ...: the key slice of each of the best lesions.
+
+    Attributes:
+        limit: Pictures of at most this many lesions, best first.
+        slices: Also a picture of every slice with a box, in ``overlays/slices/``.
+    """
+
+    limit: int = 10
+    slices: bool = False
+
+    def __call__(self, result: ScanResult) -> dict[str, bytes]:
+        """The pictures of one scan."""
+        scan, found, name, files = result.scan, result.found, shown_name(result.scan), {}
+        for lesion, entry in list(zip(result.lesions, result.entries, strict=True))[: self.limit]:
+            size = " x ".join(f"{edge:.0f}" for edge in entry["size_mm"])
+            title = f"{name}: lesion {entry['lesion']}, slice {entry['key_slice']}, {size} mm"
+            picture = lesion_picture(scan.hu, found, lesion, title=title, notices=result.notices)
+            files[f"overlays/lesion_{entry['lesion']:03d}.png"] = _png(picture)
+        for number in np.unique(found.slices).tolist() if self.slices else []:
+            title = f"{name}: slice {stored_slice(scan, found, number)}"
+            picture = slice_picture(scan.hu, found, number, title=title, notices=result.notices)
+            files[f"overlays/slices/slice_{number:04d}.png"] = _png(picture)
+        return files
+
+
+def _png(picture: np.ndarray) -> bytes:
+    """An RGB picture as PNG."""
+    done, content = cv2.imencode(".png", picture[..., ::-1])
+    if not done:
+        raise OSError(f"Could not encode a picture of shape {picture.shape} as PNG.")
+    return content.tobytes()

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..instances import select
-from .detections import Lesion, SliceBoxes
+from .detections import Lesion, ScanResult, SliceBoxes
+from .outputs import strict_json
 from .scan import ScanLike
 
 SCHEMA_VERSION = "1.1"
@@ -99,6 +100,16 @@ def cautions(scan: ScanLike, found: SliceBoxes) -> list[str]:
             "square pixels."
         )
     return notes
+
+
+def json_files(result: ScanResult) -> dict[str, bytes]:
+    """Write ``lesions.json``, the lesions in 3D, and ``detections.json``, every slice box."""
+    head = {name: value for name, value in result.document.items() if name != "lesions"}
+    detections = describe_detections(result.scan, result.found, result.lesions)
+    return {
+        "lesions.json": strict_json(result.document),
+        "detections.json": strict_json({**head, "detections": detections}),
+    }
 
 
 def describe_detections(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion]) -> list[dict[str, Any]]:

@@ -6,12 +6,12 @@ the order of the scores. The file follows Slicer's markups schema 1.0.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from .detections import Lesion, SliceBoxes
+from .detections import Lesion, ScanResult
 from .outputs import strict_json
 from .scan import ScanLike
 
@@ -24,26 +24,20 @@ _COLOUR = [1.0, 0.84, 0.16]
 _SELECTED = [1.0, 0.6, 0.1]
 
 
-def slicer_markups(
-    scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any]
-) -> dict[str, bytes]:
+def slicer_markups(result: ScanResult) -> dict[str, bytes]:
     """Write the lesions of a scan as ROI nodes in LPS millimetres.
 
     Args:
-        scan: The scan.
-        found: Its slice boxes (not shown; the 3D boxes are).
-        lesions: Its lesions.
-        document: The content of ``lesions.json``.
+        result: What is known about the scan.
 
     Returns:
         ``lesions.mrk.json``.
     """
-    axes = box_axes(scan)
-    notice = " ".join(document["notices"])
-    nodes = [
-        _roi(scan, axes, lesion, entry, notice) for lesion, entry in zip(lesions, document["lesions"], strict=True)
-    ]
-    content = {"@schema": SCHEMA, "notices": document["notices"], "markups": nodes}
+    axes = box_axes(result.scan)
+    notice = " ".join(result.notices)
+    pairs = zip(result.lesions, result.entries, strict=True)
+    nodes = [_roi(result.scan, axes, lesion, entry, notice) for lesion, entry in pairs]
+    content = {"@schema": SCHEMA, "notices": result.notices, "markups": nodes}
     return {"lesions.mrk.json": strict_json(content)}
 
 

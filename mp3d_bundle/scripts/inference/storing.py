@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .outputs import FILES, strict_json
+from ..result_files import file_names
+from .outputs import strict_json
 
 RECORD = "finished.json"
 MAIN = "lesions.json"
@@ -99,7 +100,7 @@ def _settle(folder: Path) -> None:
         names = record["files"]
         # From here to the end the folder must not look finished.
         (folder / RECORD).unlink(missing_ok=True)
-        for name in (MAIN, *FILES):
+        for name in (MAIN, *file_names()):
             # What is named and not waiting was moved before the process was killed.
             if name not in names or (name == MAIN and (part / name).exists()):
                 (folder / name).unlink(missing_ok=True)

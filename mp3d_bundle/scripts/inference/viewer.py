@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,10 +24,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .detections import Lesion, SliceBoxes
+from .detections import Lesion, ScanResult, SliceBoxes
 from .pictures import LUNG, display_window
 from .report import cautions
-from .scan import ScanLike
 
 # Soft tissue in 8 bits, and the knots (HU, grey) between which the picture of the whole range is linear.
 FINE = (-200.0, 300.0)
@@ -80,16 +79,11 @@ class ReportWriter:
     threads: int | None = None
     operating_points: Mapping[str, float] = field(default_factory=dict)
 
-    def __call__(
-        self, scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], document: Mapping[str, Any]
-    ) -> dict[str, bytes]:
+    def __call__(self, result: ScanResult) -> dict[str, bytes]:
         """Write the page of one scan.
 
         Args:
-            scan: The scan.
-            found: Its slice boxes.
-            lesions: Its lesions.
-            document: The content of ``lesions.json``.
+            result: What is known about the scan.
 
         Returns:
             ``report.html``.
@@ -98,9 +92,10 @@ class ReportWriter:
             OSError: If a part of the template is missing.
             ValueError: If the slices do not fit into ``max_megabytes`` even at the smallest size.
         """
+        scan, document = result.scan, result.document
         pictures = encode_slices(scan.hu, max_bytes=self.max_megabytes * 1e6, threads=self.threads)
         data = {
-            **_page_data(scan, found, lesions, document, pictures),
+            **_page_data(result, pictures),
             "points": sorted(self.operating_points.items(), key=lambda point: float(point[0])),
         }
         parts = {
@@ -190,14 +185,9 @@ def _overview(projection: np.ndarray) -> str:
     return base64.b64encode(_jpeg(grey.round().astype(np.uint8), 85)).decode()
 
 
-def _page_data(
-    scan: ScanLike,
-    found: SliceBoxes,
-    lesions: Sequence[Lesion],
-    document: Mapping[str, Any],
-    pictures: SlicePictures,
-) -> dict[str, Any]:
+def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
     """What the script of the page needs: geometry in canonical edges, and the lesions."""
+    scan, found = result.scan, result.found
     depth, height, width = scan.hu.shape
     middles = np.column_stack([np.full(depth, width / 2), np.full(depth, height / 2), np.arange(depth) + 0.5])
     stored = scan.boxes_to_stored(np.concatenate([middles, middles], axis=1))[:, scan.slice_axis]
@@ -211,13 +201,13 @@ def _page_data(
         "coarse": COARSE,
         "blend": BLEND,
         "thickness": found.thickness,
-        "threshold": document["settings"].get("score_threshold"),
+        "threshold": result.document["settings"].get("score_threshold"),
         "lesions": [
             _lesion_data(scan.hu, found, lesion, entry)
-            for lesion, entry in zip(lesions, document["lesions"], strict=True)
+            for lesion, entry in zip(result.lesions, result.entries, strict=True)
         ],
         "caution": " ".join(cautions(scan, found)),
-        "about": _about(document, pictures),
+        "about": _about(result.document, pictures),
     }
 
 

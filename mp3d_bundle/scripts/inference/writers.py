@@ -1,43 +1,28 @@
-"""Results of a scan as files: JSON, CSV and pictures, all of them or none."""
+"""Results of a scan as files, all of them or none."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from .detections import Lesion, SliceBoxes
+from .detections import Lesion, ScanResult, SliceBoxes
 from .finished import describe_part, describe_source
-from .outputs import Output, strict_json
-from .pictures import lesion_picture, slice_picture
-from .report import (
-    calibration_of,
-    describe_detections,
-    describe_lesions,
-    describe_run,
-    notices_of,
-    shown_name,
-    stored_slice,
-)
+from .outputs import Maker, maker_of
+from .pictures import OverlayWriter
+from .report import calibration_of, describe_lesions, describe_run, notices_of
 from .scan import ScanLike
 from .storing import store
-
-_CORNERS = ("1", "2")
 
 
 @dataclass(frozen=True)
 class ResultWriter:
     """Write the results of scans.
 
-    Into the folder of each scan go ``lesions.json`` (lesions in 3D), ``detections.json`` (every slice box),
-    ``lesions.csv`` and, in ``overlays/``, a picture of the key slice of each of the best lesions, as far as
-    ``outputs`` names them, what ``extra`` makes, and the record of all these, ``finished.json``.
+    Into the folder of each scan go the files of the ``outputs``, what ``extra`` makes, and the record of all these,
+    ``finished.json``.
 
     Attributes:
         output_dir: Folder for the results; made when needed.
@@ -45,8 +30,8 @@ class ResultWriter:
         settings: How the detector was set, plain values, written as they are.
         overlays: Pictures of at most this many lesions, best first.
         slice_overlays: Also a picture of every slice with a box, in ``overlays/slices/``.
-        outputs: Which of ``json``, ``csv`` and ``overlays`` to write; other names are passed over.
-        extra: Makers of further files, by name.
+        outputs: Names of `scripts.result_files.OUTPUTS`.
+        extra: Makers set up otherwise than by the table, or of further files, by name.
     """
 
     output_dir: str | Path
@@ -55,7 +40,18 @@ class ResultWriter:
     overlays: int = 10
     slice_overlays: bool = False
     outputs: Sequence[str] = ("json", "csv", "overlays")
-    extra: Mapping[str, Output] = field(default_factory=dict)
+    extra: Mapping[str, Maker] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _ = self.makers  # now, while a config is being built: see `maker_of`
+
+    @cached_property
+    def makers(self) -> dict[str, Maker]:
+        """What makes the files, by the name of the output; those of ``extra`` in place of the table's own."""
+        makers = {name: maker_of(name) for name in self.outputs if name not in self.extra}
+        if "overlays" in makers:
+            makers["overlays"] = OverlayWriter(self.overlays, self.slice_overlays)
+        return {**makers, **self.extra}
 
     def folder(self, name: str) -> Path:
         """The folder for the results of a scan.
@@ -81,14 +77,7 @@ class ResultWriter:
             "source": describe_source(scan),
             "weights_sha256": self.model.get("sha256"),
             "settings": describe_part(self.settings),
-            "results": describe_part(
-                {
-                    "outputs": sorted(self.outputs),
-                    "overlays": self.overlays,
-                    "slice_overlays": self.slice_overlays,
-                    "extra": self.extra,
-                }
-            ),
+            "results": describe_part({"outputs": sorted(self.outputs), "makers": self.makers}),
             **{name: describe_part(part) for name, part in parts.items()},
         }
 
@@ -123,84 +112,10 @@ class ResultWriter:
         made = self.made(scan) if made is None else made
         head = describe_run(scan, found, self.model, self.settings, made["source"]["sha256"])
         head["timing_s"] = dict(timing or {})
-        calibration = calibration_of(self.model, self.settings)
-        entries = describe_lesions(scan, found, lesions, calibration=calibration)
-        document = {**head, "lesions": entries}
+        entries = describe_lesions(scan, found, lesions, calibration=calibration_of(self.model, self.settings))
+        result = ScanResult(scan, found, lesions, {**head, "lesions": entries})
         files: dict[str, bytes] = {}
-        if "json" in self.outputs:
-            files["lesions.json"] = strict_json(document)
-            files["detections.json"] = strict_json({**head, "detections": describe_detections(scan, found, lesions)})
-        if "csv" in self.outputs:
-            files["lesions.csv"] = _csv(
-                entries,
-                " ".join(notices_of(self.model)),
-                calibrated=calibration is not None,
-                fields=[name for name, values in found.fields.items() if values.ndim == 1],
-            )
-        if "overlays" in self.outputs:
-            files.update(self._pictures(scan, found, lesions, entries))
-        for make in self.extra.values():
-            files.update(make(scan, found, lesions, document))
+        for make in self.makers.values():
+            files.update(make(result))
         store(folder, files, {"notices": notices_of(self.model), "made": made})
         return folder
-
-    def _pictures(
-        self, scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], entries: Sequence[Mapping[str, Any]]
-    ) -> dict[str, bytes]:
-        notices = notices_of(self.model)
-        files = {}
-        for lesion, entry in list(zip(lesions, entries, strict=True))[: self.overlays]:
-            size = " x ".join(f"{edge:.0f}" for edge in entry["size_mm"])
-            title = f"{shown_name(scan)}: lesion {entry['lesion']}, slice {entry['key_slice']}, {size} mm"
-            picture = lesion_picture(scan.hu, found, lesion, title=title, notices=notices)
-            files[f"overlays/lesion_{entry['lesion']:03d}.png"] = _png(picture)
-        if self.slice_overlays:
-            for number in np.unique(found.slices).tolist():
-                at = stored_slice(scan, found, number)
-                picture = slice_picture(
-                    scan.hu, found, number, title=f"{shown_name(scan)}: slice {at}", notices=notices
-                )
-                files[f"overlays/slices/slice_{number:04d}.png"] = _png(picture)
-        return files
-
-
-def _csv(entries: Sequence[Mapping[str, Any]], notice: str, *, calibrated: bool, fields: Sequence[str]) -> bytes:
-    """One row per lesion; the notice stands in a column of its own, so that every reader can read the rest.
-
-    Fields of one number a lesion are columns behind it.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    voxel = [f"{axis}{end}" for end in _CORNERS for axis in "ijk"]
-    lps = [f"{axis}{end}_mm" for end in _CORNERS for axis in "xyz"]
-    size = [f"size_{axis}_mm" for axis in "xyz"]
-    # Weights without a calibration give no probabilities; the header depends on the weights, not on what was found.
-    probability = ["probability"] if calibrated else []
-    axes = ["long_axis_estimate_mm", "short_axis_estimate_mm"]
-    last = ["key_slice", "num_slices", "notice", *fields]
-    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *axes, *last])
-    for entry in entries:
-        writer.writerow(
-            [
-                entry["lesion"],
-                entry["score"],
-                *(entry[name] for name in probability),
-                *entry["box_voxel"],
-                *entry["box_lps_mm"],
-                *entry["size_mm"],
-                *(entry[name] for name in axes),
-                entry["key_slice"],
-                entry["num_slices"],
-                notice,
-                *(entry["fields"][name] for name in fields),
-            ]
-        )
-    return text.getvalue().encode()
-
-
-def _png(picture: np.ndarray) -> bytes:
-    """An RGB picture as PNG."""
-    done, content = cv2.imencode(".png", picture[..., ::-1])
-    if not done:
-        raise OSError(f"Could not encode a picture of shape {picture.shape} as PNG.")
-    return content.tobytes()

@@ -12,9 +12,11 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from pydicom.uid import RLELossless
 
 from fake_dicom import write_ct
 from fake_scans import BlobDetector, ball_scan
@@ -231,11 +233,15 @@ def test_names_that_are_not_utf8_are_done_or_refused_in_a_line(tmp_path: Path) -
     odd = os.fsdecode(b"scan\xff")
     write_scan(tmp_path / "in" / f"{odd}.nii")
     write_ct(tmp_path / "in" / "dicom", ball_scan()[:2]).rename(tmp_path / "in" / f"dicom_{odd}")
-    (tmp_path / "in" / f"nrrd_{odd}.nrrd").write_bytes(b"NRRD0005\n")
+    packed = write_ct(tmp_path / "in" / "packed", ball_scan()[:1], SeriesInstanceUID="5.6")
+    one = pydicom.dcmread(packed / "IM0001.dcm")
+    one.compress(RLELossless)
+    one.save_as(packed / "IM0001.dcm")
+    packed.rename(tmp_path / "in" / f"packed_{odd}")
     run = runner(tmp_path / "in", tmp_path / "out")
     run.writer = ResultWriter(tmp_path / "out", extra={"report": ReportWriter()})
     ((_, reason),) = run.run()
-    assert re.fullmatch(r"Expected a name in UTF-8, got .*nrrd_scan\\udcff.*", reason), reason
+    assert re.fullmatch(r"Expected a name in UTF-8, got .*packed_scan\\udcff.*", reason), reason
     assert (tmp_path / "out" / "1.2.3.4" / "lesions.json").is_file()
     assert json.loads((tmp_path / "out" / odd / "lesions.json").read_text())["input"]["name"] == "scan\\udcff.nii"
     assert (tmp_path / "out" / odd / "report.html").is_file()

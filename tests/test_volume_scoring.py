@@ -334,10 +334,12 @@ def test_settings_that_cannot_be_end_in_one_line(
 def test_config_agrees_with_the_other_entry_configs() -> None:
     own = json.loads(CONFIG.read_text())
     differ = {"_desc_", "imports", "dataset", "inferer", "linking", "evaluator", "initialize", "run"}
+    # All take these from the recipe of the weights, which an evaluation has under another id.
+    recipe = {"num_slices", "slice_spacing", "pixel_spacing", "window"}
     for name in ("evaluate", "inference"):
         other = json.loads((CONFIG.parent / f"{name}.json").read_text())
         # Like inference it takes the network from the weights file.
-        for key in set(own) & set(other) - differ - ({"network_def"} if name == "evaluate" else set()):
+        for key in set(own) & set(other) - differ - ({"network_def", *recipe} if name == "evaluate" else set()):
             assert own[key] == other[key], f"{key} in {name}"
     inference = json.loads((CONFIG.parent / "inference.json").read_text())
     assert own["inferer"]["cutter"] == inference["inferer"]["cutter"]

@@ -75,17 +75,14 @@ class Weights:
         self.device = device
 
     @cached_property
-    def _loaded(self) -> tuple[nn.Module, dict[str, Any], Recipe]:
+    def _loaded(self) -> tuple[nn.Module, dict[str, Any]]:
         if not self.path.is_file():
             hint = f"Train a model (`python -m monai.bundle run training ...`) or see {self.path.parent / 'README.md'}."
             demo = self.path.with_name(DEMO_WEIGHTS)
             if demo.is_file():
                 hint += f" Only to try things out: --checkpoint {demo} (from synthetic images, finds no real lesions)."
             raise FileNotFoundError(f"Expected trained weights, found no file {self.path}. {hint}")
-        network, info = load_network(self.path, self.device)
-        recipe = stored_recipe(info, str(self.path), network=network)
-        notice = " ".join(filter(None, [info.get("notice"), recipe.class_note()]))
-        return network, {**info, "notice": notice or None}, recipe
+        return load_network(self.path, self.device)
 
     def load(self) -> nn.Module:
         """The network of the file, in evaluation mode.
@@ -103,17 +100,29 @@ class Weights:
 
         Under ``inference`` it may hold the settings that these weights want, see `setting`.
         """
-        return self._loaded[1] if self.path.is_file() else {}
+        if not self.path.is_file():
+            return {}
+        info, note = self._loaded[1], self.recipe_of_file.class_note()
+        return {**info, "notice": " ".join(filter(None, [info.get("notice"), note]))} if note else info
+
+    @cached_property
+    def _stored(self) -> Recipe:
+        network, info = self._loaded
+        return stored_recipe(info, str(self.path), network=network)
+
+    @cached_property
+    def _fitted(self) -> Recipe:
+        return fit_for(self._stored, str(self.path), photographs=False)
 
     @property
     def recipe_of_file(self) -> Recipe:
         """What the network saw in training; the paper's recipe where there is no file (yet)."""
-        return self._loaded[2] if self.path.is_file() else PAPER
+        return self._stored if self.path.is_file() else PAPER
 
-    @cached_property
+    @property
     def recipe(self) -> Recipe:
         """What the network should see of a CT: `recipe_of_file`, or the paper's for a network of photographs."""
-        return fit_for(self.recipe_of_file, str(self.path), photographs=False)
+        return self._fitted if self.path.is_file() else PAPER
 
     def used(self, inferer: VolumeDetector) -> Recipe:
         """What the network sees of a scan by ``inferer``, which always interpolates by the true positions."""

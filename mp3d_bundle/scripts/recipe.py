@@ -157,7 +157,8 @@ def stored_recipe(
         return read_recipe(info[KEY], where)
     inference = info.get("inference", {})
     found = replace(assumed, pixel_spacing=inference.get("pixel_spacing") if isinstance(inference, Mapping) else None)
-    if network is not None:
+    # Networks of another make need not tell.
+    if hasattr(network, "backbone") and (hasattr(network, "roi_heads") or hasattr(network, "num_classes")):
         found = replace(found, num_slices=slices_of(network), classes=class_names(classes_of(network)))
     known = ("num_slices", "classes", *(["pixel_spacing"] if found.pixel_spacing is not None else []))
     values = [f"{name} {value}" for name, value in found.plain().items() if name not in known and value is not None]

@@ -143,12 +143,13 @@ def test_an_evaluation_lists_the_number_of_every_detection(folder: Path) -> None
 
 def test_results_hold_what_the_network_says_of_each_box(folder: Path) -> None:
     network, _ = load_network(folder / "models" / "model.pt")
-    cutter = SlabCutter(resample_z, 3, scale=PlaneScale(None, 64))
+    document = json.loads((folder / "out" / "lesions.json").read_text())
+    cutter = SlabCutter(resample_z, 3, scale=PlaneScale(document["settings"]["pixel_spacing_mm"], 64))
     found = VolumeDetector(cutter, IntensityWindow(), progress=False)(read_scan(folder / "scan.nii.gz"), network)
     listed = json.loads((folder / "out" / "detections.json").read_text())["detections"]
     np.testing.assert_allclose([entry["fields"]["roundness"] for entry in listed], found.fields["roundness"], atol=1e-5)
     assert np.ptp(found.fields["roundness"]) > 0
-    lesions = json.loads((folder / "out" / "lesions.json").read_text())["lesions"]
+    lesions = document["lesions"]
     assert lesions
     for lesion in lesions:
         own = [entry for entry in listed if entry["lesion"] == lesion["lesion"]]

@@ -133,15 +133,15 @@ run.run()
 """
 
 
-def test_ctrl_c_to_the_whole_process_group_ends_in_a_checkpoint_too(tmp_path: Path, bundle_root: Path) -> None:
-    """As terminals send it: the loader's processes have it as well."""
+def test_a_signal_to_the_whole_process_group_ends_in_a_checkpoint_too(tmp_path: Path, bundle_root: Path) -> None:
+    """As batch systems and terminals send it: the loader's processes have it as well."""
     words = [sys.executable, "-c", TRAIN, str(tmp_path), str(bundle_root), str(Path(__file__).parents[1])]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     while process.stdout.readline().strip() != "4":
         pass
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == 143, err
     last = int(out.split()[-1]) if out.split() else 4
     assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == last

@@ -65,13 +65,18 @@ class StopSignals:
 
 
 def start_worker(worker_id: int) -> None:
-    """Seed a loader's worker as MONAI does, and leave Ctrl-C to the main process.
+    """Seed a loader's worker as MONAI does, and leave Ctrl-C and the first SIGTERM to the main process.
 
-    A terminal sends it to all processes of a job: a worker that ended first would end the training in the middle of an
-    iteration. SIGTERM stays as PyTorch has it, since the main process ends its workers with it.
+    Terminals and batch systems signal all processes of a job: a worker that ended first would end the training in the
+    middle of an iteration.
 
     Args:
         worker_id: Number of the worker.
     """
     worker_init_fn(worker_id)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+
+
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

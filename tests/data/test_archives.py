@@ -113,6 +113,18 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.rglob("evil*"))
 
 
+@pytest.mark.parametrize("folder", ["CT 12:30", "a:b", "Doe: Jane"])
+def test_colon_in_a_name_is_part_of_it(tmp_path: Path, folder: str) -> None:
+    path = tmp_path / "scan.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in write_ct(tmp_path / "in", HU).iterdir():
+            archive.write(file, f"{folder}/{file.name}")
+    (source,) = find_scans(path)
+    with source.open() as scan:
+        np.testing.assert_array_equal(scan.hu, HU)
+        assert not any(folder in note for note in scan.notes)
+
+
 def test_links_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "scan.zip"
     write_member("link.dcm", link=True)(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import stat
@@ -27,8 +28,8 @@ MAX_BYTES = 16 << 30
 MAX_RATIO = 200
 RATIO_FROM_BYTES = 1 << 30
 _BLOCK = 1 << 20
-# C:/x and C:x lead out of the archive where drives have letters; a colon elsewhere is part of a name.
-_DRIVE = re.compile(r"[A-Za-z]:")
+# C:/x leads out of the archive, and C:x does where drives have letters; any other colon is part of a name.
+_DRIVE = re.compile(r"[A-Za-z]:" if os.name == "nt" else r"[A-Za-z]:[/\\]")
 _ENCRYPTED = 0x1
 # zlib and struct raise errors of their own for damaged content, zipfile a RuntimeError for what it does not know.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError)

@@ -232,7 +232,8 @@ def _check_volume(case: Mapping[str, Any], columns: int) -> dict[str, Any]:
     where = shown_id(str(case["id"]))
     checked = {**case, "id": str(case["id"]), "scores": _numbers(case["scores"], "scores", where).reshape(-1)}
     for key in ("boxes", "true_boxes", "key_boxes"):
-        if case.get(key) is not None:
+        # Labels may be None, where there are none of the kind; detections may not.
+        if key == "boxes" or case.get(key) is not None:
             checked[key] = check_volume_boxes(case[key], f"{key} of {where}", columns=columns)
     if case.get("tracks") is not None:
         tracks = _numbers(case["tracks"], "tracks", where)

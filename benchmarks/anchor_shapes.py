@@ -12,7 +12,7 @@ import os
 import numpy as np
 from scipy.optimize import differential_evolution
 
-from scripts.data.deeplesion import load_records
+from scripts.data.deeplesion.splits import load_records
 
 SIDES = np.array([32.0, 64.0, 128.0, 256.0, 512.0])
 USUAL = ([1.0, 2 ** (1 / 3), 2 ** (2 / 3)], [0.5, 1.0, 2.0])

@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from scripts.data.synthetic import generate
-from scripts.export import nearest_gaps
+from scripts.tools.export_detector import nearest_gaps
 
 BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
 IMAGES, SIZES = 24, (1, 2, 4, 8)

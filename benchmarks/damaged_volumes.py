@@ -21,7 +21,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from scripts.data.scan import Scan, read_scan
+from scripts.data.scans.scan import Scan, read_scan
 
 SHAPE = (16, 64, 64)
 MUTATIONS = 10_000

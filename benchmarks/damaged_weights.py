@@ -21,7 +21,7 @@ sys.path.insert(0, str(BUNDLE))
 
 import torch  # noqa: E402
 
-from scripts.torch_files import read_tensors  # noqa: E402
+from scripts.storage.torch_files import read_tensors  # noqa: E402
 
 # The first tensor's record.
 BODY = "/data/0"

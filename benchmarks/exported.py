@@ -14,8 +14,8 @@ import onnxruntime
 import torch
 
 from benchmarks._timing import compare
-from scripts.export import FORMATS, Runner, disagreement, without_noise
 from scripts.networks import FasterRCNN, mp3d_fpn
+from scripts.tools.export_detector import FORMATS, Runner, disagreement, without_noise
 
 SLICES, SIDES, THREADS = 9, (448, 512, 576), 2
 

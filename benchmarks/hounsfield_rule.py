@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.data.hounsfield import check_distribution
-from scripts.data.scan_paths import find_scans
+from scripts.data.scans.find_scans import find_scans
+from scripts.data.scans.hounsfield_check import check_distribution
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 FOLDERS = ("volumes", "real", "deeplesion/Images_png")

@@ -18,14 +18,14 @@ import torch
 
 from scripts.boxes import pairwise_iou
 from scripts.data.intensity import IntensityWindow
-from scripts.data.scan import read_scan
-from scripts.data.slab import resample_z
-from scripts.data.synthetic.scans import make_scan
-from scripts.data.synthetic.settings import resolve
+from scripts.data.scans.scan import read_scan
+from scripts.data.slabs.slab_reader import resample_z
+from scripts.data.synthetic.presets import resolve
+from scripts.data.synthetic.whole_scans import make_scan
 from scripts.inference.detections import Lesion, SliceBoxes
 from scripts.inference.linking import link_boxes
-from scripts.inference.slabs import PlaneScale, SlabCutter
-from scripts.inference.volume import VolumeDetector
+from scripts.inference.slab_cutter import PlaneScale, SlabCutter
+from scripts.inference.volume_detector import VolumeDetector
 from scripts.metrics.froc import curve_from_matches, sensitivity_at
 from scripts.metrics.matching import FrocRule, match_overlaps
 from scripts.weights import load_network

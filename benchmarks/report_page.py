@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 
 from benchmarks._timing import compare
-from scripts.data.scan import Scan
+from scripts.data.scans.scan import Scan
 from scripts.inference.detections import ScanResult, SliceBoxes
 from scripts.inference.linking import link_boxes
-from scripts.inference.report import describe_lesions, describe_run
-from scripts.inference.viewer import ReportWriter
+from scripts.inference.outputs.html.report_page import ReportWriter
+from scripts.inference.outputs.lesions_document import describe_lesions, describe_run
 
 SHAPE, SPACING = (600, 512, 512), (0.75, 0.75, 1.0)
 # Noise of a thin slice: it is what costs room.

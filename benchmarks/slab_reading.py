@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, ScaleIntensityRange, Spacing
 
 from benchmarks._timing import compare
-from scripts.data.slab import IntensityWindow, SlabReader
+from scripts.data.slabs.slab_reader import IntensityWindow, SlabReader
 
 SIDE, SLICES, SPACING = 512, 9, 2.5
 LOW, HIGH = -1024.0, 1050.0

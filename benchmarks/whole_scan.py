@@ -22,14 +22,14 @@ import torch
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation, Spacing
 
 from scripts.data.intensity import IntensityWindow
-from scripts.data.scan import read_scan
-from scripts.data.slab import resample_z
+from scripts.data.scans.scan import read_scan
+from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.detections import ScanResult
 from scripts.inference.linking import link_boxes
-from scripts.inference.report import describe_lesions, describe_run
-from scripts.inference.slabs import SlabCutter
-from scripts.inference.viewer import ReportWriter
-from scripts.inference.volume import VolumeDetector
+from scripts.inference.outputs.html.report_page import ReportWriter
+from scripts.inference.outputs.lesions_document import describe_lesions, describe_run
+from scripts.inference.slab_cutter import SlabCutter
+from scripts.inference.volume_detector import VolumeDetector
 from scripts.networks import mp3d_fpn
 
 SLICES, SIDE, PIXEL_MM, LATTICE_MM, REACH = 600, 512, 0.8, 2.5, 4

@@ -20,7 +20,7 @@ from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.data.synthetic import generate
-from scripts.engines.errors import root_error
+from scripts.error_lines import root_error
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "mp3d_bundle" / "configs"

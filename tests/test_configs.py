@@ -15,9 +15,9 @@ import pytest
 import torch
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
-from scripts.engines import check_config
-from scripts.engines.errors import root_error
-from scripts.engines.reading import SHARED
+from scripts.configuration.read_keys import SHARED
+from scripts.configuration.running_config import check_config
+from scripts.error_lines import root_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 VARIANTS = sorted(CONFIGS.glob("variants/*.yaml"))

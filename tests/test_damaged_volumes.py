@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks.damaged_volumes import count_flips, count_mutations, make_files
 
 

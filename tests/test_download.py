@@ -22,11 +22,11 @@ from monai.apps.utils import HashCheckError
 from monai.bundle import download, download_large_files
 from monai.bundle import scripts as monai_scripts
 
-from fake_scans import ball_scan
-from packed import DEMO, REPOSITORY, load_tool
 from scripts.data.synthetic import generate
-from scripts.files import sha256
+from scripts.storage.atomic_files import sha256
 from scripts.weights import load_network
+from support.fake_scans import ball_scan
+from support.packed import DEMO, REPOSITORY, load_tool
 
 tool = load_tool()
 VERSION = tool.checked_version(REPOSITORY)

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.data.coco import load_instances
-from scripts.data.deeplesion_coco import read_coco
-from scripts.data.deeplesion_csv import COLUMNS, read_csv
-from scripts.data.markups import read_markups
-from scripts.data.volume_labels import read_volume_labels
+from scripts.data.coco.coco_instances import load_instances
+from scripts.data.deeplesion.coco_labels import read_coco
+from scripts.data.deeplesion.dl_info import COLUMNS, read_csv
+from scripts.data.deeplesion.subvolume_labels import read_volume_labels
+from scripts.data.scans.markup_boxes import read_markups
 from scripts.metrics.cases import check_cases
-from scripts.metrics.volumes import check_volumes
-from scripts.volume_predictions import read_predictions
+from scripts.metrics.volume.volume_matching import check_volumes
+from scripts.workflows.volume_predictions import read_predictions
 
 CASES = int(os.environ.get("MP3D_FUZZ", "1400"))
 NAME = "000001_01_01_103-115"

@@ -23,8 +23,8 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fake_engines import Run
 from scripts.data.synthetic import generate
+from support.fake_engines import Run
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 FORK = multiprocessing.get_context("fork")

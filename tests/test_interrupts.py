@@ -22,19 +22,19 @@ import nibabel
 import numpy as np
 import pytest
 
-from fake_scans import BlobDetector, Seen, ball_scan
 from scripts.data.intensity import IntensityWindow
-from scripts.data.scan_paths import find_scans
-from scripts.data.slab import resample_z
-from scripts.inference.label_map import label_map
-from scripts.inference.slabs import SlabCutter
-from scripts.inference.slicer import slicer_markups
-from scripts.inference.storing import RECORD
-from scripts.inference.viewer import ReportWriter
-from scripts.inference.volume import VolumeDetector
-from scripts.inference.writers import ResultWriter
-from scripts.inferring import ScanRunner, Weights
+from scripts.data.scans.find_scans import find_scans
+from scripts.data.slabs.slab_reader import resample_z
+from scripts.inference.outputs.html.report_page import ReportWriter
+from scripts.inference.outputs.label_map import label_map
+from scripts.inference.outputs.result_storage import RECORD
+from scripts.inference.outputs.result_writer import ResultWriter
+from scripts.inference.outputs.slicer_nodes import slicer_markups
+from scripts.inference.slab_cutter import SlabCutter
+from scripts.inference.volume_detector import VolumeDetector
 from scripts.interrupts import Stopped, stopped_by_signals
+from scripts.workflows.infer_scans import ScanRunner, Weights
+from support.fake_scans import BlobDetector, Seen, ball_scan
 
 BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from packed import DEMO, REPOSITORY, load_tool, unpack
+from support.packed import DEMO, REPOSITORY, load_tool, unpack
 
 tool = load_tool()
 

@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from scripts.data.synthetic import generate
-from scripts.engines.errors import root_error
+from scripts.error_lines import root_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 # Gaps in the ids, as in COCO.

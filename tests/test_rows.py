@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from scripts.engines import check_config
-from scripts.studies.plan import load_study
+from research.study_plan import load_study
+from scripts.configuration.running_config import check_config
 
 BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
 ROWS = [

@@ -19,17 +19,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fake_scans import ball_scan
 from scripts import networks, weights
-from scripts.data.deeplesion import load_records
+from scripts.data.deeplesion.splits import load_records
 from scripts.data.intensity import IntensityWindow
 from scripts.data.records import Record
-from scripts.data.scan import read_scan
-from scripts.data.slab import resample_z
+from scripts.data.scans.scan import read_scan
+from scripts.data.slabs.slab_reader import resample_z
 from scripts.data.synthetic import generate
-from scripts.inference.slabs import PlaneScale, SlabCutter
-from scripts.inference.volume import VolumeDetector
+from scripts.inference.slab_cutter import PlaneScale, SlabCutter
+from scripts.inference.volume_detector import VolumeDetector
 from scripts.weights import load_network
+from support.fake_scans import ball_scan
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 

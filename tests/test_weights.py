@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from scripts import weights
-from scripts.files import sha256
+from scripts.storage.atomic_files import sha256
 
 DEFINITION: dict[str, Any] = {
     "_target_": "scripts.networks.mp3d_fpn",
@@ -257,8 +257,8 @@ class TestDefinitions:
             "torch.load",
             "scripts.data.read_slab",
             "scripts.networks.",
-            "scripts.networks.backbone.nn.Linear",
-            "scripts.networks.resnet3d.torch.hub.load",
+            "scripts.networks.backbones.slab_backbone.nn.Linear",
+            "scripts.networks.backbones.resnet3d.torch.hub.load",
             "scripts.networks.mp3d_fpn.__globals__",
             "scripts.networksmp3d_fpn",
             ["scripts.networks.mp3d_fpn"],

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from monai.bundle import download_large_files
 
-from fake_scans import ball_scan
-from packed import DEMO, REPOSITORY, load_tool, unpack
 from scripts.data.synthetic import generate
+from support.fake_scans import ball_scan
+from support.packed import DEMO, REPOSITORY, load_tool, unpack
 
 if sys.version_info >= (3, 11):
     import tomllib

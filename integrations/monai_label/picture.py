@@ -22,8 +22,8 @@ import json
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-from scripts.data.markups import boxes_in_scan, read_markups
-from scripts.data.scan import read_scan
+from scripts.data.scans.markup_boxes import boxes_in_scan, read_markups
+from scripts.data.scans.scan import read_scan
 
 
 def ask(server: str, image: str, threshold: float) -> bytes:

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import nn
 
-from .data.coco_images import COLOURS
+from .data.coco.colour_slabs import COLOURS
 from .data.intensity import IntensityWindow
-from .data.lattice import LATTICES
+from .data.slabs.z_lattice import LATTICES
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Recipe:
     Attributes:
         num_slices: Slices of a slab.
         slice_spacing: mm between the slices of a slab; None for photographs.
-        z_mode: How slices between the stored ones are made, see `scripts.data.lattice`; None for photographs.
+        z_mode: How slices between the stored ones are made, see `scripts.data.slabs.z_lattice`; None for photographs.
         test_scale: Longer side in pixels to which images are brought.
         stored_size: Longer side in pixels of the images in training, as they are stored (the median).
         pixel_spacing: mm of a pixel as the network sees it, if that was the same for all images in training.

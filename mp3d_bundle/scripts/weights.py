@@ -22,12 +22,12 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from . import networks
-from .files import replacing, sha256
-from .torch_files import read_tensors
+from .storage.atomic_files import replacing, sha256
+from .storage.torch_files import read_tensors
 
 logger = logging.getLogger(__name__)
 
-# Exact names: MONAI would also follow "scripts.networks.backbone.nn.…" to any module that a file of ours imports.
+# Exact names: MONAI would also follow "scripts.networks.two_stage.nn.…" to any module that a file imports.
 _TARGETS = [f"scripts.networks.{name}" for name in networks.__all__]
 _MODES = ["default", "callable"]
 # Parts of a detector that a backbone file holds: the 3D body and its conversion to 2D.

@@ -15,8 +15,8 @@ from monai.data.utils import no_collation
 from monai.transforms import Compose, Transform
 from monai.utils import set_determinism
 
-from scripts.data.deeplesion import load_records
-from scripts.data.slab import SlabReader
+from scripts.data.deeplesion.splits import load_records
+from scripts.data.slabs.slab_reader import SlabReader
 from scripts.data.transforms import (
     ClipBoxesd,
     FlipSlabd,

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from scripts.data.intensity import IntensityWindow
-from scripts.data.scan_paths import find_scans
-from scripts.data.slab import resample_z
+from scripts.data.scans.find_scans import find_scans
+from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.linking import link_boxes
-from scripts.inference.slabs import PlaneScale, SlabCutter
-from scripts.inference.slicer import slicer_markups
-from scripts.inference.volume import VolumeDetector
-from scripts.inference.writers import ResultWriter
-from scripts.inferring import ScanRunner, Weights
+from scripts.inference.outputs.result_writer import ResultWriter
+from scripts.inference.outputs.slicer_nodes import slicer_markups
+from scripts.inference.slab_cutter import PlaneScale, SlabCutter
+from scripts.inference.volume_detector import VolumeDetector
+from scripts.workflows.infer_scans import ScanRunner, Weights
 
 GOLDEN = Path(__file__).with_name("golden")
 WEIGHTS = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "models" / "demo.pt"

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.data.scan import read_scan
-from scripts.data.slab import resample_z
+from scripts.data.scans.scan import read_scan
+from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.detections import SliceBoxes
-from scripts.inference.label_map import label_map
 from scripts.inference.linking import link_boxes
-from scripts.inference.slabs import SlabCutter
-from scripts.inference.slicer import slicer_markups
-from scripts.inference.writers import ResultWriter
-from scripts.result_files import OUTPUTS
+from scripts.inference.outputs.label_map import label_map
+from scripts.inference.outputs.result_writer import ResultWriter
+from scripts.inference.outputs.slicer_nodes import slicer_markups
+from scripts.inference.slab_cutter import SlabCutter
+from scripts.storage.result_files import OUTPUTS
 from scripts.weights import build_network, save_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from fake_labels import write_ball, write_scan, write_weights
-from label_server import Server
+from support.fake_labels import write_ball, write_scan, write_weights
+from support.label_server import Server
 
 pytestmark = pytest.mark.skipif("MP3D_LABEL_SERVER" not in os.environ, reason="`make test-label` starts servers")
 

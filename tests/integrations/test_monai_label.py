@@ -141,7 +141,7 @@ def test_what_is_served_is_a_copy_that_keeps_its_weights(tmp_path: Path) -> None
     bundle = tmp_path / "mp3d" / "model" / "mp3d_bundle"
     models = bundle / "models"
     assert (tmp_path / "mp3d" / "main.py").is_file()
-    assert (bundle / "scripts" / "labelling.py").is_file()
+    assert (bundle / "scripts" / "workflows" / "monai_label.py").is_file()
     # Trained further in the meantime, and the code has moved on.
     (models / "model.pt").write_bytes(b"trained")
     (bundle / "scripts" / "gone.py").write_text("")

@@ -15,9 +15,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from fake_bundles import write_decoy
-from fake_labels import write_ball, write_scan
-from label_server import PYTHON, REPOSITORY, Server
+from support.fake_bundles import write_decoy
+from support.fake_labels import write_ball, write_scan
+from support.label_server import PYTHON, REPOSITORY, Server
 
 pytestmark = pytest.mark.skipif("MP3D_LABEL_SERVER" not in os.environ, reason="`make test-label` starts servers")
 

@@ -8,12 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from scripts.metrics.calibration import (
-    fit_isotonic,
-    held_out_probabilities,
-    reliability,
-    write_reliability_figure,
-)
+from scripts.metrics.calibration import fit_isotonic, held_out_probabilities, reliability, write_reliability_figure
 
 
 def drawn(count: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,14 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.metrics.froc import (
-    FPS_PER_IMAGE,
-    FrocCurve,
-    froc_curve,
-    released_points,
-    sensitivity_at,
-    threshold_at,
-)
+from scripts.metrics.froc import FPS_PER_IMAGE, FrocCurve, froc_curve, released_points, sensitivity_at, threshold_at
 from scripts.metrics.matching import MULAN, RELEASED, STRICT, FrocRule
 
 LESION = [100.0, 100.0, 140.0, 130.0]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-import released
-from scripts.convert_checkpoint import from_released, infer_definition
 from scripts.networks import FasterRCNN
-from scripts.networks.anchors import BoxCoder, PyramidAnchors, Sampling
+from scripts.networks.heads.anchors import BoxCoder, PyramidAnchors, Sampling
+from scripts.tools.convert_weights import from_released, infer_definition
 from scripts.weights import build_network
+from support import released
 
 ALL = Sampling(10**9, 0.5)
 

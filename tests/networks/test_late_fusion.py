@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts.complexity import REST, complexity
 from scripts.data.intensity import IntensityWindow
 from scripts.networks import LateFusionRCNN, ResNet2d, TripletBackbone, TwoStageHead, fpn_3dce
-from scripts.networks.graph import DetectionGraph
+from scripts.networks.export_graph import DetectionGraph
 from scripts.networks.late_fusion import RGB_DEVIATION, RGB_MEAN
+from scripts.tools.count_operations import REST, complexity
 
 
 def body() -> ResNet2d:

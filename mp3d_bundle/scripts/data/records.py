@@ -16,8 +16,8 @@ import torch
 
 from ..boxes import check_boxes
 from ..instances import Instances
-from .contained import check_contained
-from .shown import shown
+from ..storage.contained_paths import check_contained
+from ..storage.printable import shown
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from monai.transforms import RandomizableTransform, Transform
 
 from ..boxes import area
 from ..instances import clip, select, to
-from .geometry import checked_axis, checked_scale, flip_slab, resize_slab
 from .intensity import IntensityWindow
 from .records import ImageRecord, Sample
+from .sample_geometry import checked_axis, checked_scale, flip_slab, resize_slab
 
 __all__ = [
     "ClipBoxesd",
@@ -44,7 +44,7 @@ class LoadSlabd(Transform):
 
     Args:
         reader: Reads ``(D, H, W)`` float32 HU (or grey levels of a photograph) for a record: a `SlabReader`, or
-            a `scripts.data.coco_images.ColourSlabReader`.
+            a `scripts.data.coco.colour_slabs.ColourSlabReader`.
         dtype: ``"float32"`` for exact interpolation, or ``"int16"`` to round to whole HU, which halves the
             memory and disk of a cache.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..instances import Instances
-from .scan import ScanLike
+from .scan_protocol import ScanLike
 
 
 @dataclass(frozen=True)

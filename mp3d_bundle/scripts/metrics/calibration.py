@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import GroupKFold
 
-from ..files import replacing
+from ..storage.atomic_files import replacing
 
 _FOLDS = 5
 

@@ -1,13 +1,13 @@
 """Networks: 3D body, conversion to 2D, pyramid, detection heads; and the factories that configs name."""
 
-from .backbone import SlabBackbone
-from .conversion import CenterCrop, FullTransform, GroupTransform
-from .factories import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
+from .backbones.group_transform import CenterCrop, FullTransform, GroupTransform
+from .backbones.resnet2d import FixedBatchNorm2d, ResNet2d, Stem2d
+from .backbones.resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
+from .backbones.slab_backbone import SlabBackbone
+from .detectors import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
+from .heads.roi_heads import FieldHead, RoIs
 from .late_fusion import LateFusionRCNN, TripletBackbone
-from .resnet2d import FixedBatchNorm2d, ResNet2d, Stem2d
-from .resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
-from .retinanet import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
-from .roi_heads import FieldHead, RoIs
+from .one_stage import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
 from .two_stage import FasterRCNN
 
 __all__ = [

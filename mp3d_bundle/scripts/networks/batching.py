@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from ..boxes import check_boxes
 from ..instances import Instances, check_rows
-from .backbone import SIZE_DIVISIBLE
+from .backbones.slab_backbone import SIZE_DIVISIBLE
 
 Targets = Sequence[Instances[Tensor]]
 Detections = list[Instances[Tensor]]

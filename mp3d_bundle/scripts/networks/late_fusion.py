@@ -15,10 +15,10 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from .backbone import check_slabs, initialise_pyramid
-from .resnet2d import ResNet2d
-from .roi_heads import RoIHeads
-from .rpn import RegionProposalNetwork
+from .backbones.resnet2d import ResNet2d
+from .backbones.slab_backbone import check_slabs, initialise_pyramid
+from .heads.roi_heads import RoIHeads
+from .heads.rpn import RegionProposalNetwork
 from .two_stage import FasterRCNN
 
 # Slabs arrive with one mean and deviation for all slices, those of ImageNet's red channel; in units of 0 to 255.

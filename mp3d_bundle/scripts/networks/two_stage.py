@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from .batching import Detections, Targets, check_targets, detect_by_size, pad_slabs
-from .roi_heads import RoIHeads
-from .rpn import RegionProposalNetwork
+from .heads.roi_heads import RoIHeads
+from .heads.rpn import RegionProposalNetwork
 
 
 class FasterRCNN(nn.Module):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scripts.data.synthetic import resolve
+from scripts.data.synthetic.annotations import recist
 from scripts.data.synthetic.foci import close, draw_profile
-from scripts.data.synthetic.records import recist
 from scripts.data.synthetic.series import draw_interval, draw_series, draw_slices, draw_spacing, merge_blocks
 
 OFFICIAL = resolve("deeplesion")

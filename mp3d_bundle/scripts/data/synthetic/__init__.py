@@ -1,6 +1,6 @@
 """A synthetic data set in DeepLesion's format on which 3D context pays."""
 
 from .generator import GENERATOR_VERSION, description, generate
-from .settings import PRESETS, Settings, resolve
+from .presets import PRESETS, Settings, resolve
 
 __all__ = ["GENERATOR_VERSION", "PRESETS", "Settings", "description", "generate", "resolve"]

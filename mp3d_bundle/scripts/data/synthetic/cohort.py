@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .annotations import TEST, TRAIN, VALIDATION, Identity
 from .irregularities import CASES
-from .records import TEST, TRAIN, VALIDATION, Identity
-from .settings import Settings
+from .presets import Settings
 
 
 @dataclass(frozen=True)

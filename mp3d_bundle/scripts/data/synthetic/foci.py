@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from .anatomy import Body, draw_outline
-from .settings import Settings
+from .presets import Settings
 from .shapes import Shape, Wave
 
 # A lesion's middle lies within this share of its half height from the key slice.

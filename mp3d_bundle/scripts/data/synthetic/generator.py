@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from .annotations import key_rows, lesion_labels
 from .cohort import Patient, draw_cohort
 from .irregularities import Piece, irregular_pieces
-from .records import key_rows, lesion_labels
+from .presets import Settings, resolve
 from .rendering import render
-from .scans import make_scan
 from .series import draw_series
-from .settings import Settings, resolve
+from .whole_scans import make_scan
 from .writing import MARKER, new_folder, write_json, write_slices, write_table
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .anatomy import FIRST_HEIGHT
-from .records import Identity
+from .annotations import Identity
+from .presets import Settings
 from .series import Grid, Series, draw_interval, draw_spacing, fill_series
-from .settings import Settings
 from .shapes import Shape
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from .presets import Settings
 from .series import Series
-from .settings import Settings
 from .shapes import paint
 
 HU_RANGE = (-1024, 3071)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .anatomy import FIRST_HEIGHT, LAST_HEIGHT, Body, draw_body
 from .foci import Focus, Level, add_level
-from .settings import Settings
+from .presets import Settings
 
 # Slices over which key slices may spread; keeps slice numbers at three digits.
 _MOST_SLICES = 450

@@ -1,0 +1,98 @@
+"""Recipes of a running config: the one that its transforms make, and the one of a weights file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..data.coco.colour_slabs import ColourSlabReader
+from ..data.slabs.slab_reader import SlabReader
+from ..data.transforms import IntensityWindowd, LoadSlabd, ResizeSlabd
+from ..recipe import (
+    PAPER,
+    PHOTOGRAPHS,
+    Recipe,
+    class_names,
+    classes_of,
+    fit_for,
+    pixels_of,
+    stored_recipe,
+    window_values,
+)
+from ..weights import build_network, read_tensors
+
+logger = logging.getLogger(__name__)
+
+
+def training_recipe(preprocessing: Any, network: Any, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The recipe of a training, from what its config built: it goes into the weights file.
+
+    Args:
+        preprocessing: What the validation does to a record.
+        network: The network.
+        records: What is trained on.
+
+    Returns:
+        Plain values of a `Recipe`.
+    """
+    used = recipe_in_use(preprocessing, PAPER)
+    categories = records[0].get("categories") if len(records) else None
+    names = class_names(classes_of(network), getattr(categories, "names", None))
+    return replace(used, classes=names, **pixels_of(records, used.test_scale)).plain()
+
+
+def recipe_in_use(preprocessing: Any, recipe: Recipe) -> Recipe:
+    """What transforms really make of a record, in the words of a recipe.
+
+    Args:
+        preprocessing: A composition of `scripts.data.transforms`; others are told in the log, as a recipe cannot.
+        recipe: For what no transform decides.
+    """
+    found: dict[str, Any] = {}
+    for transform in preprocessing.transforms:
+        if isinstance(transform, LoadSlabd) and isinstance(transform.reader, SlabReader):
+            reader = transform.reader
+            found |= {"num_slices": reader.num_slices, "slice_spacing": reader.spacing, "z_mode": reader.mode}
+            found["colour_order"] = None
+        elif isinstance(transform, LoadSlabd) and isinstance(transform.reader, ColourSlabReader):
+            found |= {"num_slices": transform.reader.num_slices, "colour_order": transform.reader.order}
+            found |= {"slice_spacing": None, "z_mode": None}
+        elif isinstance(transform, IntensityWindowd):
+            found |= window_values(transform.window)
+        elif isinstance(transform, ResizeSlabd):
+            found |= {"test_scale": transform.scale, "pixel_spacing": transform.pixel_spacing}
+        else:
+            logger.warning("The weights' recipe says nothing of %s, which changes the input.", type(transform).__name__)
+    return replace(recipe, **found)
+
+
+def weights_recipe(checkpoint: str | Path, *, photographs: bool = False) -> Recipe:
+    """The recipe of a weights file, for a config that is built around it.
+
+    Args:
+        checkpoint: File of :mod:`scripts.weights`, ``last.pt`` of a training run, or a bare state dict.
+        photographs: Whether it shall be used on photographs and not on CT.
+
+    Returns:
+        The file's recipe; what `scripts.recipe.stored_recipe` assumes where it has none, and the paper's where there
+        is no such file (yet).
+
+    Raises:
+        ValueError: If the file is damaged, or its recipe cannot be used.
+    """
+    assumed = PHOTOGRAPHS if photographs else PAPER
+    if not Path(checkpoint).is_file():
+        return assumed
+    return fit_for(file_recipe(checkpoint, assumed), str(checkpoint), photographs=photographs)
+
+
+def file_recipe(checkpoint: str | Path, assumed: Recipe = PAPER) -> Recipe:
+    """The recipe that a weights file gives, whatever it shall be used on; see `weights_recipe`."""
+    content = read_tensors(checkpoint)
+    content = content if isinstance(content, Mapping) else {}
+    definition, info = content.get("network", content.get("definition")), content.get("info")
+    network = build_network(definition, str(checkpoint), device="meta") if isinstance(definition, Mapping) else None
+    return stored_recipe(info if isinstance(info, Mapping) else {}, str(checkpoint), network=network, assumed=assumed)

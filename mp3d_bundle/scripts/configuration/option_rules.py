@@ -1,0 +1,181 @@
+"""The options of all workflows: what each of them may be, stated once and checked before data are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from .typed_options import MARKS
+
+# Top-level keys that hold a path, a list of paths or another text, and are taken as the user typed them.
+TEXTS = (
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "pretrained", "imagenet", "input"),
+    *("annotations", "labels", "predictions", "images", "train_annotations", "train_images", "val_annotations"),
+    *("val_images", "series", "model_name", "notice"),
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an option may be.
+
+    Attributes:
+        words: That in words, after "Expected".
+        fits: Whether a value is so.
+    """
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+def whole(low: int, high: int | None = None) -> Rule:
+    """A whole number within bounds, both included; True is none."""
+    words = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    return Rule(words, lambda value: type(value) is int and low <= value and (high is None or value <= high))
+
+
+def number(low: float, high: float = math.inf, *, above: bool = False) -> Rule:
+    """A finite number within bounds, both included; with ``above`` the lower one is not."""
+    first = f"above {low:g}" if above else f"of at least {low:g}"
+    words = f"a number {first}" + ("" if math.isinf(high) else f" and at most {high:g}")
+
+    def fits(value: Any) -> bool:
+        real = type(value) in (int, float) and abs(value) < 1e300
+        return real and (low < value if above else low <= value) and value <= high
+
+    return Rule(words, fits)
+
+
+def several(rule: Rule, *, least: int = 0, most: int | None = None) -> Rule:
+    """A list whose entries all follow a rule."""
+    count = "" if not least else f" ({least} of them)" if most == least else f" (at least {least})"
+
+    def fits(value: Any) -> bool:
+        sized = isinstance(value, (list, tuple)) and least <= len(value) <= (len(value) if most is None else most)
+        return sized and all(rule.fits(entry) for entry in value)
+
+    return Rule(f"a list{count}, each entry {rule.words}", fits)
+
+
+def one_of(*names: str) -> Rule:
+    """One of some words."""
+    return Rule(f"one of {', '.join(names)}", lambda value: value in names)
+
+
+def optional(rule: Rule) -> Rule:
+    """What a rule says, or None."""
+    return Rule(f"{rule.words}, or None", lambda value: value is None or rule.fits(value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, (str, PathLike)) and bool(str(value).strip())
+
+
+SWITCH = Rule("True or False", lambda value: type(value) is bool)
+PATH = Rule("a path", _is_text)
+PATHS = Rule(
+    "a path or a list of paths",
+    lambda value: all(map(_is_text, value)) if isinstance(value, (list, tuple)) else value == "" or _is_text(value),
+)
+TEXT = Rule("a text", lambda value: isinstance(value, str))
+SHARE = number(0, 1)
+LENGTH = number(0, 1000, above=True)
+PIXELS = whole(1, 16384)
+ODD = Rule("an odd number of slices, at least 1", lambda value: type(value) is int and value > 0 and value % 2 == 1)
+SEED = whole(0, 2**32 - 1)
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "labels"), PATH),
+    **dict.fromkeys(("images", "train_annotations", "train_images", "val_annotations", "val_images"), PATH),
+    **dict.fromkeys(("pretrained", "imagenet", "predictions", "annotations"), optional(PATH)),
+    "input": PATHS,
+    "series": optional(TEXT),
+    "model_name": optional(TEXT),
+    "notice": optional(TEXT),
+    "pretrained_transfer": one_of("fresh", "centre", "interpolated"),
+    **dict.fromkeys(("seed", "subset_seed"), SEED),
+    "num_slices": ODD,
+    "num_classes": whole(1),
+    "z_mode": one_of("corrected", "released"),
+    **dict.fromkeys(("keep_noisy", "progress", "slice_overlays", "any_geometry", "overwrite"), SWITCH),
+    "amp": Rule(
+        "amp to be True or False", lambda value: type(value) is bool or str(value).lower() in ("true", "false")
+    ),
+    "amp_dtype": one_of("float16", "bfloat16"),
+    "missing_images": one_of("raise", "drop", "ignore"),
+    "split": one_of("train", "validation", "test"),
+    "train_fraction": number(0, 1, above=True),
+    "train_scales": several(PIXELS, least=1),
+    **dict.fromkeys(("test_scale", "image_size"), PIXELS),
+    **dict.fromkeys(("flips#horizontal", "flips#vertical", "flips#z"), SHARE),
+    **dict.fromkeys(
+        ("batch_size", "accumulation_steps", "max_epochs", "val_interval", "log_interval", "sw_batch_size"), whole(1)
+    ),
+    **dict.fromkeys(("num_workers", "bootstrap_resamples", "gallery_images", "overlays"), whole(0)),
+    "checkpoint_interval": optional(whole(0)),
+    "milestones": several(whole(1)),
+    "epoch_length": Rule(
+        "an expression, as an epoch is one pass over the training images (--train_fraction takes fewer of them),",
+        lambda value: False,
+    ),
+    "base_learning_rate": number(0, above=True),
+    "max_gradient_norm": optional(number(0, above=True)),
+    "slice_spacing": LENGTH,
+    "pixel_spacing": optional(LENGTH),
+    "spacing": optional(several(LENGTH, least=3, most=3)),
+    "result_names": one_of("series", "place"),
+    "hu_offset": optional(number(-100000, 100000)),
+    "max_gigabytes": number(0, above=True),
+    **dict.fromkeys(("box_threshold", "score_threshold"), SHARE),
+    "linking#min_iou": SHARE,
+    "linking#max_gap": whole(0),
+}
+
+
+def rule_of(name: str, bases: list[Any]) -> Rule | None:
+    """The rule of an option, or of the one that it stands for.
+
+    Args:
+        name: Its id, with ``#``.
+        bases: Its values in the bundle's own configs: ``train#dataloader#batch_size`` is ``@batch_size`` there.
+    """
+    names = [name, *(base[1:].replace("::", "#") for base in bases if isinstance(base, str) and base[:1] == "@")]
+    return next((RULES[known] for known in names if known in RULES), None)
+
+
+def misfits(name: str, value: Any, bases: list[Any]) -> Iterator[str]:
+    """Yield a complaint if a value is not what its key holds.
+
+    Args:
+        name: Id of the key, with ``#``.
+        value: Its value; references and expressions pass.
+        bases: Its values in the bundle's own configs.
+    """
+    if isinstance(value, str) and value.startswith(MARKS):
+        return
+    rule = rule_of(name, bases) or _plain_rule(bases)
+    if rule is not None and not rule.fits(value):
+        got = "no value" if isinstance(value, bool) and rule in (PATH, PATHS, RULES["pretrained"]) else repr(value)
+        yield f"expected {rule.words} for config key {name}, got {got}"
+
+
+def _plain_rule(bases: list[Any]) -> Rule | None:
+    """The rule that the kind of the bundle's own values makes, None if they are of several kinds."""
+    # What one config computes, another one gives: the number of slices, for example.
+    bases = [base for base in bases if not (isinstance(base, str) and base.startswith(MARKS))]
+    finite = number(-math.inf)
+    for kinds, rule in (
+        ((bool,), SWITCH),
+        ((int,), Rule("a whole number", lambda value: type(value) is int)),
+        ((int, float), Rule("a number", finite.fits)),
+    ):
+        if bases and all(type(base) in kinds for base in bases):
+            return rule
+    groups = [base for base in bases if isinstance(base, Mapping) and "_target_" not in base]
+    if groups and len(groups) == len(bases):
+        names = ", ".join(sorted({str(name) for group in groups for name in group}))
+        return Rule(f"the keys {names}", lambda value: isinstance(value, Mapping))
+    return None

@@ -1,0 +1,170 @@
+"""The running config seen from inside: unknown keys and plain copies."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigExpression, ConfigParser
+
+from .option_rules import TEXTS, misfits
+from .read_keys import SEPARATOR, changes, item, normal, unread
+from .tracking import adopt_tracking
+from .typed_options import current_workflow, given_options, take_as_typed
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def current_parser() -> ConfigParser | None:
+    """The config parser that is building the caller, or None outside of a config.
+
+    MONAI gives a config no way to refer to itself as a whole, neither to the files it came from nor to
+    the overrides of the command line; but whatever is built from a config is built by its parser, which
+    is therefore on the call stack.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigParser):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def plain_config(parser: ConfigParser, key: str) -> Any:
+    """One item of a config with every reference and expression replaced by its value.
+
+    Args:
+        parser: Parser of the config.
+        key: Id of the item, for example "network_def".
+
+    Returns:
+        Plain data (JSON types); objects that are described by ``_target_`` stay descriptions.
+
+    Raises:
+        ValueError: If a value is no plain data.
+    """
+    node = parser[key]
+    if isinstance(node, dict):
+        return {name: plain_config(parser, f"{key}::{name}") for name in node}
+    if isinstance(node, list):
+        return [plain_config(parser, f"{key}::{index}") for index in range(len(node))]
+    if isinstance(node, str) and node.startswith("@"):
+        return plain_config(parser, node[1:])
+    value = parser.get_parsed_content(key) if isinstance(node, str) else node
+    if value is not None and not isinstance(value, (str, int, float, bool)):
+        raise ValueError(f"Expected plain data in {key}, got {type(value).__name__} from {node!r}.")
+    return value
+
+
+def _entry_configs() -> dict[str, dict[str, Any]]:
+    """The bundle's own configs by file name."""
+    files = sorted(CONFIGS.glob("*.json"))
+    return {file.name: _nested(json.loads(file.read_text())) for file in files if file.name != "metadata.json"}
+
+
+def _nested(config: dict[str, Any]) -> dict[str, Any]:
+    """An overlay's keys such as ``train#dataset#data`` as the nested keys that they stand for."""
+    nested: dict[str, Any] = {}
+    for name, value in config.items():
+        *path, last = name.split("#")
+        node = nested
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return nested
+
+
+def _expression_value(parser: ConfigParser, value: Any) -> Any:
+    """The value of an expression that refers to nothing; anything else as it is."""
+    if not isinstance(value, str) or not value.startswith("$") or "@" in value or not parser.ref_resolver.items:
+        return value
+    return ConfigExpression(value, globals=parser.globals).evaluate()
+
+
+def _complaints(parser: ConfigParser) -> Iterator[str]:
+    """Yield what is wrong with the keys and values of a config."""
+    config: dict[str, Any] = normal(parser.get())
+    entries: dict[str, dict[str, Any]] = normal(_entry_configs())
+    used = [name for name, entry in entries.items() if "run" in entry and set(entry) <= set(config)]
+    given = [name.replace("#", SEPARATOR) for name in given_options()]
+    # A config of one's own, which is made of none of ours, is not told what to read.
+    if used:
+        workflow = current_workflow()
+        own = [name for file in used for name in entries[file] if entries[file][name] == entries[file]["run"]]
+        roots = ("initialize", "finalize", *own)
+        if workflow is not None:
+            roots = (workflow.init_id, workflow.run_id, workflow.final_id)
+        yield from unread(config, entries, used=used, roots=roots, given=given)
+    for name in dict.fromkeys([*given, *changes(config, list(entries.values()))]):
+        bases = [base for entry in entries.values() if (base := item(entry, name)) is not None]
+        value = _expression_value(parser, item(config, name))
+        yield from misfits(name.replace(SEPARATOR, "#"), value, bases)
+    yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
+
+
+def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Collection[str]) -> Iterator[str]:
+    """Yield a complaint for each chosen option that only has an effect together with another one."""
+    if "pretrained_transfer" in chosen and config.get("pretrained") is None:
+        yield "config key pretrained_transfer has no effect without --pretrained FILE"
+    if "amp_dtype" in chosen and parser.ref_resolver.items and parser.get_parsed_content("amp") in (False, "false"):
+        yield "config key amp_dtype has no effect while amp is False, its default without a GPU: give --amp True"
+
+
+def check_config(parser: ConfigParser | None = None) -> None:
+    """Reject config keys that nothing reads, and values that an option cannot have.
+
+    MONAI takes a misspelt override (``--dataset_dirr``), or one of another workflow (``training --checkpoint FILE``),
+    without a word. Every key that is set, wherever it comes from, must therefore be reached from what the run
+    evaluates, see `.read_keys`, and hold what `.option_rules` says. Keys that begin with an
+    underscore are free for own use, keys that an overlay lists under ``_shared_`` are for another workflow, and
+    arguments under a ``_target_`` are left to Python. Paths and other texts are put into the config as the user typed
+    them, see `scripts.configuration.typed_options`.
+
+    Args:
+        parser: Parser of the config; by default the one that calls this function.
+
+    Raises:
+        ValueError: Names the first key at fault, a device that is not there, or processes that would all do the same.
+    """
+    parser = parser or current_parser()
+    if parser is None:
+        raise ValueError("Expected to be called from a config, or with its parser.")
+    take_as_typed(parser, TEXTS)
+    adopt_tracking(parser)
+    for complaint in _complaints(parser):
+        raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")
+    _check_device(parser.get("device"))
+    _check_processes(parser.get("initialize"))
+
+
+def _check_processes(initialize: Any) -> None:
+    """Reject several processes of a launcher that the config does not join: each would do all the work."""
+    joined = any(word in str(initialize) for word in ("init_process_group", "idist.initialize"))
+    processes = os.environ.get("WORLD_SIZE", "1") if "RANK" in os.environ else "1"
+    if processes != "1" and not joined:
+        raise ValueError(
+            f"Expected one process, got {processes} from torchrun, which would all do the same over one another. A "
+            "training shares its work after configs/multi_gpu_train.json in --config_file; anything else runs in one."
+        )
+
+
+def _check_device(device: Any) -> None:
+    """Refuse a device that PyTorch does not know or this machine lacks; PyTorch's own message is about drivers."""
+    if not isinstance(device, str) or device.startswith(("$", "@")):
+        return
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"Expected a device such as cpu, cuda or cuda:1, got {device!r}.") from error
+    known = torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= known:
+        raise ValueError(
+            f"Expected a device of this machine, got {device} where PyTorch finds {known} CUDA GPUs; "
+            "without --device the best one is taken."
+        )

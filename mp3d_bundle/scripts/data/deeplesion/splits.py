@@ -1,0 +1,91 @@
+"""DeepLesion: the one call by which configs load a split.
+
+The labels come from ``DL_info.csv`` or from the COCO-style JSON of the same labels; both give the same boxes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..records import Record, check_images
+from ..training_fraction import Subset
+from .coco_labels import read_coco
+from .dl_info import COLUMNS, SPLITS, read_csv
+
+__all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
+
+_COCO_NAMES = {"train": "deeplesion_train.json", "validation": "deeplesion_val.json", "test": "deeplesion_test.json"}
+
+
+def load_records(
+    dataset_dir: str | Path,
+    split: str,
+    *,
+    annotations: str | Path | None = None,
+    images: str | Path | None = None,
+    keep_noisy: bool = True,
+    missing_images: str = "raise",
+    subset: Subset | None = None,
+) -> list[Record]:
+    """Load one split of DeepLesion, or of a data set in its format.
+
+    Args:
+        dataset_dir: Folder with ``DL_info.csv`` (or ``deeplesion_train.json``, ``_val.json``,
+            ``_test.json``) and ``Images_png``.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+        annotations: Label file elsewhere, ``.csv`` or ``.json``; relative paths start at ``dataset_dir``. A
+            ``.json`` is one split, and is read whole whatever ``split`` is.
+        images: Folder of the series folders elsewhere; relative paths start at ``dataset_dir``.
+        keep_noisy: Whether boxes marked as noisy are kept, as the released code does.
+        missing_images: What to do about absent PNGs: ``"raise"``, ``"drop"`` or ``"ignore"``.
+        subset: Draws a share of the images that are there; all of them if left out.
+
+    Returns:
+        One record per key slice, see `scripts.data.records`.
+
+    Raises:
+        FileNotFoundError: If the folder, the labels or images are not there.
+        ValueError: If the labels are not as expected; file, row and file name are named.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Expected one of the splits {', '.join(SPLITS)}, got {split!r}.")
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Expected a data set folder at {folder}, but there is no such folder.")
+    labels = _find_labels(folder, split) if annotations is None else folder / annotations
+    images_dir = folder / ("Images_png" if images is None else images)
+    if missing_images != "ignore" and not images_dir.is_dir():
+        raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but there is no such folder.")
+    if labels.suffix.lower() == ".json":
+        records = read_coco(labels, images_dir, keep_noisy=keep_noisy)
+    else:
+        records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy)
+    records = check_images(records, missing_images)
+    return records if subset is None else subset(records)
+
+
+def dataset_notice(dataset_dir: str | Path) -> str | None:
+    """What every result on a data set must say about it: that it is synthetic, for one; None for no notice.
+
+    Args:
+        dataset_dir: Folder of the data set; ``synthetic.json`` in it marks the generator's work.
+
+    Raises:
+        ValueError: If that file is not as the generator writes it.
+    """
+    marker = Path(dataset_dir) / "synthetic.json"
+    if not marker.is_file():
+        return None
+    try:
+        return str(json.loads(marker.read_text())["about"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"Expected a description with the key 'about', cannot read {marker}: {error}") from error
+
+
+def _find_labels(folder: Path, split: str) -> Path:
+    candidates = [folder / "DL_info.csv", folder / _COCO_NAMES[split]]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"Expected labels at {' or '.join(map(str, candidates))}, but neither is there.")

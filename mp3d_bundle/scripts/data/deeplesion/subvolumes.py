@@ -1,0 +1,286 @@
+"""DeepLesion's sub-volumes as scans: their labels, spacings and slices.
+
+A *volume record* is a dict for one sub-volume, without pixels:
+
+- ``id`` (``000001_01_01_103-115``), ``series``, ``patient``, ``slice_range`` (first and last slice number,
+  inclusive), ``folder`` (path of the series' PNGs), ``source`` (the place of the labels, for messages), ``part`` (of
+  the label file, or None for all of it);
+- ``spacing``: ``(x, y, z)`` mm, or None where neither known nor needed; ``slice_interval``: z of it, or None;
+- ``true_boxes`` and ``key_boxes``: float64 ``(N, 6)`` in the volume frame (see `volume_frames`), or None where the
+  labels are not of that kind.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..records import MISSING_IMAGES, Record
+from ..scans.scan import Scan
+from ..slabs.slab_reader import read_slice
+from .coco_labels import read_coco
+from .dl_info import SPLITS, read_csv
+from .subvolume_frames import from_slab
+from .subvolume_labels import ALL, VolumeLabel, read_volume_labels
+
+logger = logging.getLogger(__name__)
+
+VolumeRecord = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """DeepLesion's own labels, for what the 3D labels do not say: spacings and key slices.
+
+    Attributes:
+        path: ``DL_info.csv`` or a COCO-style JSON of the same labels, or None where there are none.
+        images_dir: Folder of the series folders.
+    """
+
+    path: Path | None
+    images_dir: Path
+
+    def by_series(self) -> dict[str, list[Record]]:
+        """Key slices of each series."""
+        if self.path is None:
+            return {}
+        read = read_coco if self.path.suffix.lower() == ".json" else read_csv
+        records = read(self.path, self.images_dir)
+        series = defaultdict(list)
+        for record in records:
+            series[record["series"]].append(record)
+        return series
+
+    def patients(self, split: str) -> set[str]:
+        """The patients of a split.
+
+        Raises:
+            ValueError: If the labels do not know it.
+        """
+        if self.path is None or self.path.suffix.lower() == ".json" or split not in SPLITS:
+            raise ValueError(
+                f"Expected a DL_info.csv and one of {', '.join(SPLITS)} to choose a split of synthetic volumes, got "
+                f"{self.path} and {split!r} ({ALL!r} takes them all)."
+            )
+        return {record["patient"] for record in read_csv(self.path, self.images_dir, split=split)}
+
+
+def load_volumes(
+    labels: str | Path,
+    dataset_dir: str | Path,
+    *,
+    split: str = "test",
+    label_format: str = "auto",
+    annotations: str | Path | None = None,
+    spacing: Sequence[float] | None = None,
+    missing_images: str = "raise",
+) -> list[VolumeRecord]:
+    """Load the sub-volumes of a label file, with what the data set knows of them.
+
+    The spacing of a sub-volume is the label file's own (synthetic), else that of a key slice in it, else
+    ``spacing``. Where the file labels lesions in 3D, the data set's key-slice boxes in the sub-volume become its
+    ``key_boxes``.
+
+    Args:
+        labels: Label file, see `volume_labels`.
+        dataset_dir: Folder with ``Images_png`` and, if there are any, the data set's own labels.
+        split: Part of a label file in parts; of a synthetic one, the split by ``DL_info.csv``; ``"all"`` for all.
+            A file without parts is read whole.
+        label_format: ``"auto"``, ``"manual"``, ``"harvester"`` or ``"synthetic"``.
+        annotations: The data set's own labels, ``DL_info.csv`` or COCO-style JSON; relative paths start at
+            ``dataset_dir``. By default ``DL_info.csv`` if it is there.
+        spacing: ``(x, y, z)`` mm of sub-volumes of which nothing else tells it.
+        missing_images: What to do about sub-volumes whose slices are not all there: ``"raise"``, ``"drop"`` them
+            with a warning, or ``"ignore"`` (nothing is checked: use of the labels alone).
+
+    Returns:
+        The records, in the file's order.
+
+    Raises:
+        FileNotFoundError: If the labels or slices are not there.
+        ValueError: If labels are not as expected, no sub-volume is left, or a spacing is not known.
+    """
+    if missing_images not in MISSING_IMAGES:
+        raise ValueError(f"Expected missing images to be one of {MISSING_IMAGES}, got {missing_images!r}.")
+    folder = Path(dataset_dir)
+    images_dir = folder / "Images_png"
+    own = folder / (annotations or "DL_info.csv")
+    if annotations is not None and not own.is_file():
+        raise FileNotFoundError(f"Expected the data set's labels at {own}, but there is no such file.")
+    known = Annotations(own if own.is_file() else None, images_dir)
+    read = read_volume_labels(labels, split, label_format=label_format)
+    volumes, part = read.volumes, read.part
+    if read.format == "synthetic" and split != ALL:
+        part = split
+        patients = known.patients(split)
+        volumes = [volume for volume in volumes if volume.patient in patients]
+    if not volumes:
+        raise ValueError(f"Expected at least one sub-volume of {split}, got none in {labels}.")
+    series = known.by_series()
+    given = checked_spacing(spacing)
+    records = [
+        {**_record(volume, images_dir, series.get(volume.series, []), given), "part": part} for volume in volumes
+    ]
+    present = check_slices(records, missing_images)
+    if missing_images != "ignore":
+        _need_spacing(present)
+    logger.info("%s: %d sub-volumes (%s labels).", labels, len(present), read.format)
+    return _complete_keys(present)
+
+
+def _complete_keys(records: list[VolumeRecord]) -> list[VolumeRecord]:
+    """Key-slice boxes of all sub-volumes or of none: one without a key slice is not one without a lesion."""
+    without = [record for record in records if record["key_boxes"] is None]
+    if not without or len(without) == len(records):
+        return records
+    logger.warning(
+        "%d of %d sub-volumes, %s the first, hold no key slice of the data set's labels: nothing is scored against "
+        "key slices.",
+        len(without),
+        len(records),
+        without[0]["id"],
+    )
+    return [{**record, "key_boxes": None} for record in records]
+
+
+def checked_spacing(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:
+    """A spacing that was given, as three floats.
+
+    Args:
+        spacing: ``(x, y, z)`` mm, or None.
+
+    Raises:
+        ValueError: If it is not three lengths above zero.
+    """
+    if spacing is None:
+        return None
+    values = list(spacing) if isinstance(spacing, Sequence) and not isinstance(spacing, str) else [spacing]
+    if len(values) != 3 or not all(isinstance(value, (int, float)) and 0 < value < math.inf for value in values):
+        raise ValueError(f"Expected a spacing of three lengths in mm above zero (x, y, z), got {spacing!r}.")
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _record(
+    label: VolumeLabel, images_dir: Path, keys: Iterable[Record], given: tuple[float, float, float] | None
+) -> VolumeRecord:
+    inside = [key for key in keys if label.first <= key["key_slice"] <= label.last]
+    spacings = {(*key["spacing"], key["slice_interval"]) for key in inside}
+    if label.spacing is None and len(spacings) > 1:
+        raise ValueError(f"Expected one spacing of {label.source}, its key slices have {sorted(spacings)}.")
+    spacing = label.spacing or next(iter(spacings), None) or given
+    key_boxes = label.key_boxes
+    if key_boxes is None and inside:
+        # Noisy boxes are left out, as in the Lesion Harvester's files.
+        boxes = [key["instances"]["boxes"][~key["instances"]["noisy"]] for key in inside]
+        slices = np.repeat([key["key_slice"] for key in inside], [len(of_slice) for of_slice in boxes])
+        key_boxes = from_slab(np.concatenate(boxes), slices, slices)
+    return {
+        "id": label.name,
+        "series": label.series,
+        "patient": label.patient,
+        "slice_range": (label.first, label.last),
+        "folder": str(images_dir / label.series),
+        "source": label.source,
+        "spacing": spacing,
+        "slice_interval": None if spacing is None else spacing[2],
+        "true_boxes": label.true_boxes,
+        "key_boxes": key_boxes,
+    }
+
+
+def _need_spacing(records: Sequence[VolumeRecord]) -> None:
+    for record in records:
+        if record["spacing"] is None:
+            raise ValueError(
+                f"Expected the spacing of {record['source']} from a key slice of it in DL_info.csv, found none: name "
+                'the labels by --annotations FILE, or give --spacing "[x, y, z]" in mm.'
+            )
+
+
+def slice_paths(record: Mapping[str, Any]) -> list[Path]:
+    """The PNGs of a sub-volume, in the order of their numbers."""
+    first, last = record["slice_range"]
+    return [Path(record["folder"]) / f"{number:03d}.png" for number in range(first, last + 1)]
+
+
+def check_slices(records: Sequence[VolumeRecord], missing: str = "raise") -> list[VolumeRecord]:
+    """Check that every slice of every sub-volume is there, with one listing per series.
+
+    Args:
+        records: Volume records.
+        missing: ``"raise"``, ``"drop"`` or ``"ignore"``, see `load_volumes`.
+
+    Returns:
+        The records whose slices are all there, or all of them for ``"ignore"``.
+
+    Raises:
+        FileNotFoundError: If slices are absent, or no sub-volume is whole.
+    """
+    if missing == "ignore":
+        return list(records)
+    listings: dict[str, set[str]] = {}
+    present, absent = [], []
+    for record in records:
+        folder = record["folder"]
+        if folder not in listings:
+            listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        gap = next((path for path in slice_paths(record) if path.name not in listings[folder]), None)
+        if gap is None:
+            present.append(record)
+        else:
+            absent.append((record, gap))
+    if absent and (missing == "raise" or not present):
+        record, gap = absent[0]
+        raise FileNotFoundError(
+            f"Expected the slices of {record['source']}, but {gap} is not there; {len(absent)} of {len(records)} "
+            "sub-volumes lack slices (missing_images='drop' goes on with the others)."
+        )
+    if absent:
+        logger.warning(
+            "Sub-volumes dropped because their slices are not all there: %d of %d, the first of them %s.",
+            len(absent),
+            len(records),
+            absent[0][0]["id"],
+        )
+    return present
+
+
+def read_subvolume(record: Mapping[str, Any]) -> Scan:
+    """Read the slices of a sub-volume.
+
+    Slices stay in the order of their numbers, as slabs are read in training; where in the body they lie is not
+    stored, so the millimetres of the result start at the first pixel of the first slice.
+
+    Args:
+        record: A volume record with a spacing.
+
+    Returns:
+        The scan; slice ``k`` of it has the number ``first + k``.
+
+    Raises:
+        FileNotFoundError: If a slice does not exist.
+        ValueError: If a slice is not a 16-bit grey PNG, or the slices differ in size.
+    """
+    paths = slice_paths(record)
+    with ThreadPoolExecutor(max(1, min(torch.get_num_threads(), len(paths)))) as pool:
+        slices = list(pool.map(read_slice, paths))
+    for path, pixels in zip(paths, slices, strict=True):
+        if pixels.shape != slices[0].shape:
+            raise ValueError(
+                f"Expected slices of {slices[0].shape} pixels like the first one of the sub-volume, got "
+                f"{pixels.shape} in {path}."
+            )
+    hu = np.stack(slices)
+    height, width = slices[0].shape
+    affine = np.diag([*record["spacing"], 1.0])
+    return Scan(hu, affine, np.eye(4), (width, height, len(hu)), Path(record["folder"]), tuple(paths))

@@ -1,0 +1,277 @@
+"""What DICOM files there are: the CT stacks among them, and why every other file is left out.
+
+Only headers are read, from a folder or out of an archive. Nothing is left out silently: each file that is no CT
+slice, or each group of them in one series, has a line.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    MediaStorageDirectoryStorage,
+)
+
+from ..reading_notes import Note
+from .dicom_files import OTHER_SUFFIXES, ForeignFileError, Open, is_dicom, read_dataset
+from .dicom_numbers import read_text
+from .dicom_stacks import TAGS as STACK_TAGS
+from .dicom_stacks import split_series
+
+__all__ = ["Contents", "Open", "Series", "files_on_disk", "folder_files", "is_dicom", "read_contents"]
+
+_CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_TAGS = sorted(
+    {
+        *STACK_TAGS,
+        "BitsAllocated",
+        "BitsStored",
+        "GantryDetectorTilt",
+        "HighBit",
+        "InstanceNumber",
+        "Modality",
+        "NumberOfFrames",
+        "PhotometricInterpretation",
+        "PixelPaddingRangeLimit",
+        "PixelPaddingValue",
+        "PixelRepresentation",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "RescaleType",
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "SamplesPerPixel",
+        "SeriesDescription",
+        "SeriesInstanceUID",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+    }
+)
+
+
+class DamagedHeaderError(OSError):
+    """A DICOM file whose header cannot be read to its end; ``uid`` is its series as far as that is known."""
+
+    uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """The CT slices of one series, or of one of several stacks that share its UID.
+
+    Attributes:
+        uid: SeriesInstanceUID, ``"none"`` where the files have none.
+        headers: Path and header of each file, in the order in which they were found.
+        notes: What a user should know about how they were found.
+        problem: Why they cannot be read as one scan, None where nothing is known against it.
+    """
+
+    uid: str
+    headers: tuple[tuple[Path, pydicom.Dataset], ...]
+    notes: tuple[str, ...] = ()
+    problem: Exception | None = None
+
+    @property
+    def description(self) -> str:
+        """SeriesDescription."""
+        return self._text("SeriesDescription") or "no description"
+
+    @property
+    def number(self) -> str:
+        """SeriesNumber as text, empty where there is none."""
+        return self._text("SeriesNumber")
+
+    def _text(self, tag: str) -> str:
+        return read_text(self.headers[0][1], tag) if self.headers else ""
+
+    def __str__(self) -> str:
+        return f"{self.uid} ({self.description}, {len(self.headers)} slices)"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What some DICOM files are.
+
+    Attributes:
+        series: The CT series, by UID.
+        notes: A sentence on everything that was left out.
+        others: How many files of which other kind there were.
+    """
+
+    series: tuple[Series, ...]
+    notes: tuple[str, ...]
+    others: Mapping[str, int]
+
+    def choose(self, uid: str | None, where: Path) -> Series:
+        """The series called ``uid``, or the only one.
+
+        Raises:
+            ValueError: If there is no CT series, not this one, or several and none is named.
+        """
+        if not self.series:
+            counts = (f"{number} {name}" for name, number in sorted(self.others.items()))
+            found = ", ".join(counts) or "no DICOM file at all"
+            raise ValueError(f"Expected a DICOM series of modality CT, got {found} in {where}.")
+        known = "; ".join(str(one) for one in self.series)
+        if uid is None and len(self.series) > 1:
+            raise ValueError(f"Expected one CT series, got {len(self.series)} in {where}: {known}.")
+        named = [one for one in self.series if uid in (None, one.uid)]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise ValueError(f"Expected one stack of slices in series {uid}, got {len(named)} in {where}: {known}.")
+        raise ValueError(f"Expected the series {uid} in {where}, got {known}.")
+
+
+def files_on_disk(paths: Iterable[Path]) -> dict[Path, Open]:
+    """Files on disk, each with a way to open it."""
+    return {path: functools.partial(path.open, "rb") for path in paths}
+
+
+def folder_files(folder: Path) -> dict[Path, Open]:
+    """The files of a folder (not of its sub-folders), in the order of their names; hidden ones are passed over.
+
+    Raises:
+        OSError: If one is a link to nothing: a slice that was not fetched.
+    """
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        if not path.exists() and not path.name.lower().endswith(OTHER_SUFFIXES):
+            raise OSError(f"Expected a file, got a link to nothing at {path}: fetch what it stands for, or remove it.")
+    return files_on_disk(path for path in paths if path.is_file())
+
+
+def read_contents(files: Mapping[Path, Open]) -> Contents:
+    """Read the headers of files and sort them into series and these into stacks.
+
+    Raises:
+        OSError: If the header of a DICOM file cannot be read, and no other is of a CT.
+    """
+    kept: dict[str, list[tuple[Path, pydicom.Dataset]]] = defaultdict(list)
+    left: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
+    others: Counter[str] = Counter()
+    damaged: list[DamagedHeaderError] = []
+    for path, open_file in files.items():
+        reason = _not_dicom(path, open_file)
+        if reason is not None:
+            left["", path.name, reason].append(path)
+            continue
+        try:
+            header = _read_header(path, open_file)
+        except ForeignFileError:
+            left["", path.name, "no DICOM image"].append(path)
+            continue
+        except DamagedHeaderError as error:
+            damaged.append(error)
+            continue
+        uid = read_text(header, "SeriesInstanceUID") or "none"
+        other = _not_a_slice(header)
+        if other is None:
+            kept[uid].append((path, header))
+            continue
+        kind, text = other
+        others[kind] += 1
+        left[uid, read_text(header, "SeriesDescription") or "no description", text].append(path)
+    series = []
+    for stack in (stack for uid, headers in kept.items() for stack in split_series(uid, headers)):
+        if stack.other is None:
+            series.append(Series(stack.uid, stack.headers, stack.notes, stack.problem))
+        else:
+            kind, text = stack.other
+            others[kind] += len(stack.headers)
+            paths = [path for path, _ in stack.headers]
+            left[stack.uid, Series(stack.uid, stack.headers).description, text].extend(paths)
+    found, told = _with_damaged(series, damaged)
+    return Contents(series=found, notes=(*_notes(left), *told), others=others)
+
+
+def _with_damaged(
+    series: list[Series], damaged: list[DamagedHeaderError]
+) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """Let a file whose header is damaged stop the series it is of, or the only one; otherwise note it.
+
+    Raises:
+        OSError: If there is no series.
+    """
+    if damaged and not series:
+        raise damaged[0]
+    by_uid: dict[str, DamagedHeaderError] = {}
+    notes = []
+    uids = {one.uid for one in series}
+    for error in damaged:
+        if error.uid is None and len(uids) > 1:
+            # Some series lacks a slice perhaps, but nothing says which.
+            notes.append(Note("Left out a file: its header is damaged, it may be a slice of this series.", str(error)))
+        else:
+            by_uid.setdefault(error.uid if error.uid is not None else min(uids), error)
+    known = [Series(one.uid, one.headers, one.notes, one.problem or by_uid.get(one.uid)) for one in series]
+    lost = [Series(uid, (), problem=error) for uid, error in by_uid.items() if uid not in uids]
+    return (*known, *lost), tuple(notes)
+
+
+def _not_dicom(path: Path, open_file: Open) -> str | None:
+    """Why a file is left out unread, None for a DICOM file."""
+    try:
+        return None if is_dicom(path, open_file) else "no DICOM image"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror or error})"
+
+
+def _notes(left: Mapping[tuple[str, str, str], list[Path]]) -> Iterator[str]:
+    """A sentence on each file that was left out, or on all those of a series that were left out alike."""
+    unnamed: Counter[str] = Counter()
+    for (uid, description, reason), paths in left.items():
+        if not uid or len(paths) == 1:
+            log = f"Left out {paths[0].name}: {reason}."
+        else:
+            log = f"Left out {len(paths)} files of series {uid} ({description}), {paths[0].name} the first: {reason}."
+        if uid:
+            yield Note(f"Left out {_files(len(paths))} of series {uid}: {reason}.", log)
+            continue
+        unnamed[reason] += 1
+        yield Note(f"Left out file {unnamed[reason]} that is no part of a CT: {reason}.", log)
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number} files"
+
+
+def _read_header(path: Path, open_file: Open) -> pydicom.Dataset:
+    try:
+        header = read_dataset(path, open_file, tags=_TAGS)
+    except OSError as error:
+        raise DamagedHeaderError(str(error)) from error
+    uid = read_text(header, "SeriesInstanceUID") or None
+    storage = header.file_meta.get("MediaStorageSOPClassUID")
+    nothing = "Modality" not in header and "SOPClassUID" not in header and storage != MediaStorageDirectoryStorage
+    if nothing and "SOPInstanceUID" not in header and header.preamble is None:
+        raise ForeignFileError(f"Expected a DICOM file, got something else in {path}.")
+    if nothing or (storage == CTImageStorage and "Rows" not in header):
+        damaged = DamagedHeaderError(f"Expected a complete DICOM file, the header of {path} is cut short.")
+        damaged.uid = uid
+        raise damaged
+    return header
+
+
+def _not_a_slice(header: pydicom.Dataset) -> tuple[str, str] | None:
+    """Kind and reason of a file that is not part of a CT, None for a CT slice."""
+    modality = read_text(header, "Modality") or "none"
+    words = read_text(header, "ImageType").upper().split("\\")
+    if modality != "CT" or "Rows" not in header:
+        return modality, f"modality {modality}, not a CT slice"
+    if "LOCALIZER" in words:
+        return "CT localizer", "a localizer"
+    storage = read_text(header, "SOPClassUID")
+    if storage and storage not in _CT_CLASSES:
+        name = UID(storage).name
+        return name, f"{name}, not a CT slice"
+    return None

@@ -1,0 +1,189 @@
+"""From the pixels of a DICOM slice to Hounsfield units: bits, padding and rescale, each as its header says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+
+from ..volume_files.stored_image import read_itk_pixels
+from .dicom_files import read_dataset
+from .dicom_numbers import read_number
+
+_INT16 = np.iinfo(np.int16)
+# The most that 12 bits hold with the usual intercept: padding above it is a bright frame, and taken for air.
+_BRIGHTEST_HU = 3071.0
+_AIR_HU = -1024.0
+_DEPTHS = (16, 32)
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """How a stored value lies in its word."""
+
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+
+    @property
+    def shift(self) -> int:
+        """Bits below the value."""
+        return self.high + 1 - self.stored
+
+
+def is_raw(header: pydicom.Dataset) -> bool:
+    """Whether pixels are stored as they are; a vendor's own coding counts as a compression."""
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    # Without a meta group nothing can be compressed: the coding is DICOM's default.
+    return syntax is None or (syntax.is_transfer_syntax and not syntax.is_compressed)
+
+
+def check_pixels(path: Path) -> None:
+    """Check that a file has pixels, whatever they are.
+
+    Raises:
+        OSError: If there are none: the file ends in its header.
+    """
+    if read_dataset(path, tags=["PixelData"]).get_item("PixelData") is None:
+        raise OSError(f"Expected a complete DICOM file, there are no pixels in {path}: it is cut short.")
+
+
+def read_hounsfield(path: Path, header: pydicom.Dataset) -> np.ndarray:
+    """Read the pixels of a slice.
+
+    Args:
+        path: The file.
+        header: Its header, already found to be one of a grey slice with a rescale.
+
+    Returns:
+        ``(columns, rows)`` int16 HU. Pixels that the header calls padding are -1024 where they would be brighter than
+        12 bits allow; padding that is dark stays what it is.
+
+    Raises:
+        ValueError: If bits, padding or rescale are senseless, or values too bright for HU.
+        OSError: If there are fewer or more pixels than the header says, or they cannot be decoded.
+    """
+    bits = _bits(path, header)
+    slope, intercept = (read_number(header, tag, path) for tag in ("RescaleSlope", "RescaleIntercept"))
+    if slope is None or intercept is None:
+        raise ValueError(f"Expected the DICOM tags RescaleSlope and RescaleIntercept, one is missing in {path}.")
+    padding = _padding(path, header, bits)
+    if is_raw(header):
+        words = _words(path, header, bits)
+        # Padding may lie outside of the bits that hold values: it is looked for before they are cut out.
+        whole = _signed(words, bits.allocated) if bits.signed else words.astype(np.int64)
+        padded = None if padding is None else (whole >= padding[0]) & (whole <= padding[1])
+        hu = _rescale(_stored(words, bits, padded, path), slope, intercept)
+    else:
+        hu = _decoded(path, header)
+        padded = None
+        if padding is not None:
+            low, high = sorted(edge * slope + intercept for edge in padding)
+            padded = (hu >= low) & (hu <= high)
+    if padded is not None and padding is not None:
+        hu = np.where(padded, _padding_hu(padding, slope, intercept), hu)
+    brightest = float(hu.max())
+    if not np.isfinite(hu).all() or brightest > _INT16.max:
+        raise ValueError(
+            f"Expected Hounsfield units of at most {_INT16.max}, got {brightest:g} in {path}: padding that its header "
+            "does not name, or a senseless rescale?"
+        )
+    return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16)
+
+
+def _bits(path: Path, header: pydicom.Dataset) -> _Bits:
+    allocated, stored, high, signed = (
+        read_number(header, tag, path) for tag in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    )
+    allocated = int(allocated or 0)
+    stored = allocated if stored is None else int(stored)
+    bits = _Bits(allocated, stored, stored - 1 if high is None else int(high), bool(signed))
+    if allocated not in _DEPTHS or not 1 <= stored <= allocated or not stored <= bits.high + 1 <= allocated:
+        raise ValueError(
+            f"Expected values within words of 16 or 32 bits, got BitsAllocated {allocated}, BitsStored {stored} and "
+            f"HighBit {bits.high} in {path}."
+        )
+    if signed not in (None, 0, 1):
+        raise ValueError(f"Expected PixelRepresentation 0 or 1, got {signed:g} in {path}.")
+    if bits.shift and not is_raw(header):
+        raise ValueError(f"Expected HighBit {stored - 1} in a compressed file, got {bits.high} in {path}.")
+    return bits
+
+
+def _padding(path: Path, header: pydicom.Dataset, bits: _Bits) -> tuple[int, int] | None:
+    """The lowest and the highest word that is padding, None where the header names none."""
+    value = read_number(header, "PixelPaddingValue", path)
+    if value is None:
+        return None
+    limit = read_number(header, "PixelPaddingRangeLimit", path)
+    edges = []
+    for edge in (value, value if limit is None else limit):
+        # The tag may be signed or not, whatever the pixels are.
+        word = int(edge) % (1 << bits.allocated)
+        edges.append(word - (1 << bits.allocated) if bits.signed and word >> (bits.allocated - 1) else word)
+    return min(edges), max(edges)
+
+
+def _padding_hu(padding: tuple[int, int], slope: float, intercept: float) -> float:
+    """What stands for padding: its own value, or air where that would be bright."""
+    hu = padding[0] * slope + intercept
+    return _AIR_HU if max(hu, padding[1] * slope + intercept) > _BRIGHTEST_HU else hu
+
+
+def _words(path: Path, header: pydicom.Dataset, bits: _Bits) -> np.ndarray:
+    """The words of a raw slice, ``(columns, rows)`` unsigned."""
+    rows, columns = int(header.Rows), int(header.Columns)
+    dataset = read_dataset(path, tags=["PixelData"])
+    # As they are in the file: what kind of words they are, pydicom would look for in tags that were not read.
+    element = dataset.get_item("PixelData")
+    content = None if element is None else element.value
+    size = rows * columns * bits.allocated // 8
+    got = len(content) if isinstance(content, bytes) else 0
+    if not isinstance(content, bytes) or got < size:
+        raise OSError(f"Expected {size} bytes of pixels, got {got} in {path}: it is cut short.")
+    if content[size:].strip(b"\0"):
+        raise OSError(f"Expected {size} bytes of pixels, got {got} in {path}: its size is not what the header says.")
+    order = "<" if dataset.original_encoding[1] is not False else ">"
+    return np.frombuffer(content, f"{order}u{bits.allocated // 8}", rows * columns).reshape(rows, columns).T
+
+
+def _signed(words: np.ndarray, width: int) -> np.ndarray:
+    """Unsigned numbers of ``width`` bits read as two's complement."""
+    wide = words.astype(np.int64)
+    return wide - ((wide >> (width - 1)) << width)
+
+
+def _stored(words: np.ndarray, bits: _Bits, padded: np.ndarray | None, path: Path) -> np.ndarray:
+    """The values in words, int64."""
+    if bits.shift:
+        below = words & words.dtype.type((1 << bits.shift) - 1)
+        if (below if padded is None else below[~padded]).any():
+            raise ValueError(
+                f"Expected nothing below the lowest of {bits.stored} bits with HighBit {bits.high}, got values there "
+                f"in {path}: its header does not say which bits hold the pixels."
+            )
+    values = (words.astype(np.int64) >> bits.shift) & ((1 << bits.stored) - 1)
+    return _signed(values, bits.stored) if bits.signed else values
+
+
+def _rescale(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    # Through float32, as ITK gives the values of compressed files.
+    return (stored * slope + intercept).astype(np.float32)
+
+
+def _decoded(path: Path, header: pydicom.Dataset) -> np.ndarray:
+    """HU of a compressed slice ``(columns, rows)`` float32, decoded and rescaled by ITK (GDCM)."""
+    try:
+        _, values = read_itk_pixels(path)
+    except OSError as error:
+        syntax = header.file_meta.TransferSyntaxUID
+        raise OSError(
+            f"Expected pixels that can be decoded, got {syntax.name} ({syntax}) in {path}: the file is damaged, or "
+            "there is no decoder for its compression; decompress it first (such as gdcmconv --raw does)."
+        ) from error
+    if values.shape != (header.Columns, header.Rows, 1):
+        raise OSError(f"Expected {header.Columns} x {header.Rows} pixels, got {values.shape} in {path}.")
+    return values[..., 0]

@@ -1,0 +1,324 @@
+"""Which slices of one SeriesInstanceUID belong together.
+
+DICOM (PS3.3 C.7.1 to C.7.4) gives one patient, one study, one series number, one device and one frame of reference to
+all images of a series. Files whose UIDs were wiped to one value, or that a program exported wrongly, break that. So
+slices are sorted by what has to agree, and where a tag does not tell the sides apart for certain, the series has a
+problem that names both values.
+
+What is allowed to differ within a scan (AcquisitionNumber does in a scan of several stacks, one above the other) tells
+slices apart only where they lie at the same places or between each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+
+from ..reading_notes import Note
+from .dicom_numbers import read_text, read_vector
+
+Headers = tuple[tuple[Path, pydicom.Dataset], ...]
+
+# Other values of these are another scan.
+_SPLIT = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber")
+# These have to agree as well, but one of two values may be a slip: nobody can tell whose images they are.
+_PERSON = ("PatientName", "PatientBirthDate")
+_REFUSE = (
+    *_PERSON,
+    "PatientSex",
+    "IssuerOfPatientID",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "Manufacturer",
+    "DeviceSerialNumber",
+)
+# These tell reconstructions, phases and energies apart, the last one also stacks of one scan.
+_KINDS = (
+    "ImageType",
+    "ConvolutionKernel",
+    "KVP",
+    "TemporalPositionIdentifier",
+    "NominalPercentageOfCardiacPhase",
+    "TriggerTime",
+    "EchoNumbers",
+    "ContrastBolusAgent",
+    "FilterType",
+    "ReconstructionDiameter",
+    "SliceThickness",
+    "PatientPosition",
+    "SeriesDescription",
+    "AcquisitionNumber",
+)
+_ACQUISITION = "AcquisitionNumber"
+TAGS = (
+    *_SPLIT,
+    *_REFUSE,
+    *_KINDS,
+    "Columns",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "PixelSpacing",
+    "Rows",
+    "SOPInstanceUID",
+)
+# Nearer than this two slices are at the same place.
+SAME_PLACE_MM = 1e-3
+# Images of so few places, each taken so often, watch the contrast agent arrive.
+_TIMING_PLACES, _TIMING_TIMES = 4, 3
+_TIMING = ("CT images of one place over time", "images of the same place over time (bolus tracking)")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices that are one scan.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        headers: Path and header of each file.
+        notes: How they were told from others.
+        problem: Why they are no scan, if so.
+        other: Kind and description, if they are something else than a scan.
+    """
+
+    uid: str
+    headers: Headers
+    notes: tuple[str, ...] = ()
+    problem: Exception | None = None
+    other: tuple[str, str] | None = None
+
+
+def split_series(uid: str, headers: Sequence[tuple[Path, pydicom.Dataset]]) -> list[Stack]:
+    """Sort the slices of a series into stacks.
+
+    Args:
+        uid: Its SeriesInstanceUID.
+        headers: Path and header of each file, with `TAGS` as far as the file has them.
+
+    Returns:
+        One stack in most cases; several in the order of their first files. A header without a usable place is left
+        to the reader to refuse.
+    """
+    stacks = [Stack(uid, tuple(headers))]
+    for split in _SPLITS:
+        stacks = [part for stack in stacks for part in (split(stack) if _open(stack) else [stack])]
+    return stacks
+
+
+def _open(stack: Stack) -> bool:
+    return stack.problem is None and stack.other is None
+
+
+def _value(header: pydicom.Dataset, tag: str) -> str:
+    text = read_text(header, tag)
+    if tag == "PatientName":
+        # Only the alphabetic form, in which programs write the components with or without carets at the end.
+        return " ".join(text.split("=")[0].replace("^", " ").split()).casefold()
+    try:
+        return f"{float(text):g}" if tag in _NUMBERS else text
+    except ValueError:
+        return text
+
+
+_NUMBERS = ("KVP", "SliceThickness", "ReconstructionDiameter", "NominalPercentageOfCardiacPhase", "TriggerTime")
+
+
+def _parts(headers: Headers, key: Callable[[pydicom.Dataset], Hashable]) -> dict[Hashable, Headers]:
+    parts: dict[Hashable, list[tuple[Path, pydicom.Dataset]]] = defaultdict(list)
+    for path, header in headers:
+        parts[key(header)].append((path, header))
+    return {value: tuple(part) for value, part in parts.items()}
+
+
+def _disagreement(tag: str, parts: dict[Hashable, Headers], why: str) -> ValueError:
+    (first, one), (second, other) = list(parts.items())[:2]
+    shown = [f"{value!r} in {part[0][0]}" for value, part in ((first or "none", one), (second or "none", other))]
+    return ValueError(f"Expected one {tag} in a scan, got {shown[0]} and {shown[1]}: {why}.")
+
+
+def _by_tag(tag: str) -> Callable[[Stack], list[Stack]]:
+    """Split by a tag whose other values are other scans."""
+
+    def split(stack: Stack) -> list[Stack]:
+        parts = _parts(stack.headers, lambda header: _value(header, tag))
+        if len(parts) == 1:
+            return [stack]
+        if "" in parts:
+            return [replace(stack, problem=_disagreement(tag, parts, "it cannot be told which scan the others are of"))]
+        if min(len(part) for part in parts.values()) == 1:
+            return [replace(stack, problem=_disagreement(tag, parts, "a single slice of its own is no scan"))]
+        return _divide(stack, tag, parts)
+
+    return split
+
+
+def _divide(stack: Stack, tag: str, parts: dict[Hashable, Headers]) -> list[Stack]:
+    values = ", ".join(repr(value) for value in parts)
+    text = f"Series {stack.uid} holds {len(parts)} scans that differ in {tag}: each is taken by itself"
+    note = Note(f"{text}.", f"{text} ({values}).")
+    return [replace(stack, headers=part, notes=(*stack.notes, note)) for part in parts.values()]
+
+
+def _agree(stack: Stack) -> list[Stack]:
+    """Refuse slices that differ in what has to agree, but that does not say for certain whose they are."""
+    for tag in _REFUSE:
+        parts = _parts(stack.headers, lambda header, tag=tag: _value(header, tag))
+        if tag not in _PERSON:
+            parts.pop("", None)
+        if len(parts) > 1:
+            # As the headers write it, which is compared in a simpler form.
+            written: dict[Hashable, Headers] = {read_text(part[0][1], tag): part for part in parts.values()}
+            return [replace(stack, problem=_disagreement(tag, written, "these are not the slices of one scan"))]
+    return [stack]
+
+
+def _drop_doubles(stack: Stack) -> list[Stack]:
+    """Leave out copies of a file: the same SOPInstanceUID again, at the same place."""
+    first: dict[str, tuple[Path, pydicom.Dataset]] = {}
+    kept, notes = [], []
+    for path, header in stack.headers:
+        # Absent or blank where an anonymiser removed it, which makes no two files the same.
+        uid = read_text(header, "SOPInstanceUID")
+        if uid not in first:
+            if uid:
+                first[uid] = (path, header)
+            kept.append((path, header))
+            continue
+        other, same = first[uid]
+        if read_text(header, "ImagePositionPatient") != read_text(same, "ImagePositionPatient"):
+            problem = ValueError(
+                f"Expected a UID of its own for each image, got one SOPInstanceUID for different images: {other} and "
+                f"{path} ({uid})."
+            )
+            return [replace(stack, problem=problem)]
+        text = f"SOP instance UID {uid}"
+        notes.append(
+            Note(
+                f"Left out a copy of an image ({text}).",
+                f"Left out {path.name}: the same image as {other.name} ({text}).",
+            )
+        )
+    return [replace(stack, headers=tuple(kept), notes=(*stack.notes, *notes))]
+
+
+def _by_geometry(stack: Stack) -> list[Stack]:
+    """Split slices of several sizes, pixel spacings and directions, unless one of them is a single slice."""
+    shapes = _shapes(stack.headers)
+    if shapes is None:
+        return [stack]
+    seen: list[np.ndarray] = []
+    of: list[int] = []
+    for shape in shapes:
+        match = next((index for index, other in enumerate(seen) if _alike(shape, other)), None)
+        of.append(len(seen) if match is None else match)
+        if match is None:
+            seen.append(shape)
+    parts = _parts_of(stack.headers, of)
+    # One odd slice among others is an error of theirs, which the reader tells.
+    if len(parts) == 1 or min(len(part) for part in parts.values()) == 1:
+        return [stack]
+    return _divide(stack, "size, pixel spacing or orientation", parts)
+
+
+def _parts_of(headers: Headers, keys: Sequence[Hashable]) -> dict[Hashable, Headers]:
+    parts: dict[Hashable, list[tuple[Path, pydicom.Dataset]]] = defaultdict(list)
+    for key, entry in zip(keys, headers, strict=True):
+        parts[key].append(entry)
+    return {key: tuple(part) for key, part in parts.items()}
+
+
+def _shapes(headers: Headers) -> list[np.ndarray] | None:
+    """Rows, columns, pixel spacing and directions of each slice ``(10,)``; None where one lacks them."""
+    try:
+        return [
+            np.concatenate([read_vector(header, tag, length, path) for tag, length in _SHAPE])
+            for path, header in headers
+        ]
+    except ValueError:
+        return None
+
+
+_SHAPE = (("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    same = np.allclose(one[:4], other[:4], rtol=1e-3, atol=0)
+    return bool(same and (one[:2] == other[:2]).all() and np.allclose(one[4:], other[4:], rtol=0, atol=1e-3))
+
+
+def _heights(headers: Headers) -> np.ndarray | None:
+    """Position of each slice along the normal of the first in mm; None where one lacks it."""
+    shapes = _shapes(headers)
+    if shapes is None:
+        return None
+    try:
+        positions = [read_vector(header, "ImagePositionPatient", 3, path) for path, header in headers]
+    except ValueError:
+        return None
+    return np.array(positions) @ np.cross(shapes[0][4:7], shapes[0][7:])
+
+
+def _timing(stack: Stack) -> list[Stack]:
+    """Tell images that watch one place over time from a scan."""
+    heights = _heights(stack.headers)
+    if heights is None or len(heights) < 2:
+        return [stack]
+    places = 1 + np.count_nonzero(np.diff(np.sort(heights)) >= SAME_PLACE_MM)
+    if places == 1 or (places <= _TIMING_PLACES and len(heights) >= places * _TIMING_TIMES):
+        return [replace(stack, other=_TIMING)]
+    return [stack]
+
+
+def _by_kind(tag: str) -> Callable[[Stack], list[Stack]]:
+    """Split by a tag that may differ within a scan, where slices of its values lie at or between each other."""
+
+    def split(stack: Stack) -> list[Stack]:
+        parts = _parts(stack.headers, lambda header: _value(header, tag))
+        heights = _heights(stack.headers) if len(parts) > 1 else None
+        if heights is None:
+            return [stack]
+        values = [_value(header, tag) for _, header in stack.headers]
+        doubled, between = _crossed(heights, values)
+        if not doubled and not between:
+            return [stack] if tag == _ACQUISITION else [_noted(stack, tag, parts)]
+        if min(len(part) for part in parts.values()) > 1:
+            return _divide(stack, tag, parts)
+        # A slice that was taken again is one more acquisition, and a header's slip is one more of any other.
+        if tag == _ACQUISITION or doubled:
+            return [stack]
+        return [replace(stack, problem=_disagreement(tag, parts, "a slice of another kind lies between the others"))]
+
+    return split
+
+
+def _noted(stack: Stack, tag: str, parts: dict[Hashable, Headers]) -> Stack:
+    if len(parts) > _TIMING_PLACES:
+        return stack
+    text = f"The slices differ in {tag}, but lie one after the other: they were taken as one scan"
+    values = ", ".join(repr(value) for value in parts)
+    return replace(stack, notes=(*stack.notes, Note(f"{text}.", f"{text} ({values}).")))
+
+
+def _crossed(heights: np.ndarray, values: Sequence[str]) -> tuple[bool, bool]:
+    """Whether slices of different values are at the same place, and whether some lie between those of another."""
+    order = np.argsort(heights, kind="stable")
+    sorted_values = [values[index] for index in order]
+    changes = [one != other for one, other in itertools.pairwise(sorted_values)]
+    same = np.diff(heights[order]) < SAME_PLACE_MM
+    return bool((same & changes).any()), 1 + sum(changes) > len(set(values))
+
+
+_SPLITS: tuple[Callable[[Stack], list[Stack]], ...] = (
+    *map(_by_tag, _SPLIT),
+    _agree,
+    _drop_doubles,
+    _by_geometry,
+    _timing,
+    *map(_by_kind, _KINDS),
+)

@@ -1,0 +1,133 @@
+"""DICOM series in zip archives: looked through without unpacking, unpacked one series at a time, removed again."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from ..reading_rules import DEFAULT_RULES, ReadingRules
+from ..scan import Scan, canonical
+from .dicom_files import Open
+from .dicom_series import read_slices
+
+ZIP_SUFFIX = ".zip"
+# What is larger is no scan for one run. The share of zeros in a scan seldom packs better than this ratio, and small
+# archives may: an empty scan of a phantom does.
+MAX_FILES = 100_000
+MAX_BYTES = 16 << 30
+MAX_RATIO = 200
+RATIO_FROM_BYTES = 1 << 30
+_BLOCK = 1 << 20
+# C:/x leads out of the archive, and C:x does where drives have letters; any other colon is part of a name.
+_DRIVE = re.compile(r"[A-Za-z]:" if os.name == "nt" else r"[A-Za-z]:[/\\]")
+_ENCRYPTED = 0x1
+# zlib and struct raise errors of their own for damaged content, zipfile a RuntimeError for what it does not know.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError)
+
+
+@contextmanager
+def archive_files(path: Path) -> Iterator[dict[Path, Open]]:
+    """The files in an archive, each with a way to open it while the context lasts.
+
+    Raises:
+        ValueError: If a name leads out of the archive or comes twice, it is encrypted, or it would unpack to more
+            than a scan can be.
+        OSError: If it is no zip archive, or damaged.
+    """
+    with _opened(path) as archive:
+        members = _checked(archive, path)
+        yield {Path(name): functools.partial(archive.open, members[name]) for name in sorted(members)}
+
+
+@contextmanager
+def open_zipped_series(
+    path: Path, members: Sequence[Path], notes: Sequence[str] = (), *, rules: ReadingRules = DEFAULT_RULES
+) -> Iterator[Scan]:
+    """Unpack a series into a temporary folder, which goes when the context ends, and read it.
+
+    Args:
+        path: The archive.
+        members: The files of the series, as `archive_files` names them.
+        notes: What is known already about the archive.
+        rules: How strictly the series is read.
+
+    Raises:
+        ValueError: As `scripts.data.scans.dicom.dicom_series.read_slices` and `archive_files` do.
+        OSError: Likewise, and if there is no room to unpack.
+    """
+    with tempfile.TemporaryDirectory(prefix="mp3d-") as temporary:
+        folder = Path(temporary)
+        try:
+            _unpack(path, members, folder)
+            stored = read_slices([folder / member for member in members], path, notes)
+            scan = canonical(stored, path, rules)
+        except (OSError, ValueError) as error:
+            # Who sees the message knows the archive, not the temporary folder.
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(str(error).replace(str(folder), str(path))) from error
+        yield scan
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"Expected a complete zip archive, could not read {path} ({reason}).") from error
+
+
+def _checked(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The regular files of an archive by name; hidden ones are passed over."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = PurePosixPath(info.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or _DRIVE.match(info.filename):
+            raise ValueError(f"Expected names inside the archive, got {info.filename!r} in {path}.")
+        hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
+        if info.is_dir() or hidden or stat.S_ISLNK(info.external_attr >> 16):
+            continue
+        if info.flag_bits & _ENCRYPTED:
+            raise ValueError(f"Expected an archive without a password, {info.filename!r} is encrypted in {path}.")
+        if str(name) in members:
+            raise ValueError(f"Expected each name once, got {info.filename!r} twice in {path}.")
+        members[str(name)] = info
+    size = sum(info.file_size for info in members.values())
+    packed = max(1, path.stat().st_size)
+    if len(members) > MAX_FILES or size > MAX_BYTES:
+        raise ValueError(
+            f"Expected at most {MAX_FILES} files and {MAX_BYTES >> 30} GiB in an archive, got {len(members)} files of "
+            f"{size / (1 << 30):.1f} GiB in {path}."
+        )
+    if size > RATIO_FROM_BYTES and size > MAX_RATIO * packed:
+        raise ValueError(
+            f"Expected an archive of scans, got {size / (1 << 30):.1f} GiB packed into {packed / (1 << 20):.1f} MiB in "
+            f"{path}: unpack it by hand if that is right."
+        )
+    return members
+
+
+def _unpack(path: Path, members: Sequence[Path], folder: Path) -> None:
+    """Write some files of an archive below a folder, a block at a time."""
+    with _opened(path) as archive:
+        known = _checked(archive, path)
+        due = [(member, known[member.as_posix()]) for member in members]
+        size, free = sum(info.file_size for _, info in due), shutil.disk_usage(folder).free
+        if size > free:
+            raise OSError(f"Expected {size >> 20} MiB of room to unpack {path} in {folder.parent}, got {free >> 20}.")
+        for member, info in due:
+            target = folder / member
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(info) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, _BLOCK)

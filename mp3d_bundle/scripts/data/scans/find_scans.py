@@ -1,0 +1,400 @@
+"""Which scans a path, a folder or a list of both stands for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ...storage.result_files import file_names
+from .dicom.dicom_files import DICOM_SUFFIXES, Open, is_dicom
+from .dicom.dicom_headers import Contents, folder_files, read_contents
+from .dicom.dicom_numbers import uid_name
+from .dicom.dicom_series import read_slices
+from .dicom.dicom_zip import ZIP_SUFFIX, archive_files, open_zipped_series
+from .png_folders import find_runs, read_run
+from .reading_notes import Note, log_text
+from .reading_rules import DEFAULT_RULES, ReadingRules
+from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
+from .volume_files.stored_image import shown
+
+logger = logging.getLogger(__name__)
+
+_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+_ODD = re.compile(r"[^A-Za-z0-9.-]+")
+# What results of DICOM are named by: the SeriesInstanceUID, or the place, of which folders often name the patient.
+RESULT_NAMES = ("series", "place")
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """Where one scan lies and what its results are called.
+
+    Attributes:
+        path: A file, an archive, or the folder of a series; it need not exist (reading it then says so).
+        name: Relative folder for the results, of its own for each source of one call of `find_scans`; ``""`` where the
+            input was a single scan.
+        series: SeriesInstanceUID, where the scan is one of DICOM.
+        opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
+        left_out: A sentence on each file of a folder that holds DICOM but no CT slice.
+        rules: How strictly the scan is read, where there is no opener.
+    """
+
+    path: Path
+    name: str = ""
+    series: str | None = None
+    opener: Callable[[], AbstractContextManager[Scan]] | None = None
+    left_out: tuple[str, ...] = ()
+    rules: ReadingRules = DEFAULT_RULES
+
+    def open(self) -> AbstractContextManager[Scan]:
+        """Read the scan; its files are there as long as the context lasts.
+
+        Raises:
+            ValueError: If it is no CT that can be used.
+            OSError: If it is not there, damaged or cut short.
+        """
+        return self.opener() if self.opener else nullcontext(read_scan(self.path, self.rules))
+
+
+def find_scans(
+    inputs: str | Path | int | Sequence[str | Path | int],
+    *,
+    series: str | None = None,
+    annotations: str | Path | None = None,
+    spacing: Sequence[float] | None = None,
+    result_names: str = "series",
+    rules: ReadingRules = DEFAULT_RULES,
+) -> list[ScanSource]:
+    """List the scans that an input stands for; of DICOM files the headers are read, of others nothing.
+
+    A file is one scan; a zip archive is one for each CT series in it. A folder is searched with its sub-folders,
+    hidden ones and results of this bundle apart, for CT series (one scan each), for runs of PNG slices (likewise), for
+    NIfTI, NRRD and MetaImage files and zip archives; beside a CT series other files are not looked at. Each result is
+    named by its place below the folder, without the extension unless another file of the place is named alike; PNG
+    runs of one place by their slice numbers. In a list each entry counts so, named by its own name, or by its place
+    below the folder of them all where a name comes twice. Results of a DICOM series are named by its UID alone.
+    ``_2``, ``_3``, ... follow where that does not suffice.
+
+    Args:
+        inputs: A path, or a list of paths; a number is the path of these digits. An empty string or list stands for
+            no scan.
+        series: Only the DICOM series with this SeriesInstanceUID.
+        annotations: DeepLesion's labels, for PNG slices; see `scripts.data.scans.png_folders`.
+        spacing: ``(x, y, z)`` mm of PNG slices of which no labels tell it.
+        result_names: ``"series"``; or ``"place"`` to name results of DICOM like all others (several series in one place
+            by number and description), which may tell the patient's name.
+        rules: How strictly scans are read.
+
+    Returns:
+        The sources, a folder's in sorted order. What cannot be read, a folder without any scan and a series that
+        is not there are returned as well, so that reading them says what is the matter.
+
+    Raises:
+        ValueError: If an input is no path, or ``result_names`` is another word.
+    """
+    if result_names not in RESULT_NAMES:
+        raise ValueError(f"Expected result_names {' or '.join(RESULT_NAMES)}, got {result_names!r}.")
+    single = not isinstance(inputs, (list, tuple))
+    paths = [_path(entry) for entry in ([inputs] if single else inputs)]
+    if not paths or not str(inputs):
+        return []
+    finder = _Finder(annotations, spacing, rules)
+    if single:
+        found = finder.find(paths[0])
+    else:
+        found = [
+            replace(source, name=os.path.join(name, source.name).rstrip(os.sep))
+            for path, name in zip(paths, _entry_names(paths), strict=True)
+            for source in finder.find(path)
+        ]
+    if series is not None:
+        found = [source for source in found if source.series == series] or [_absent(series, paths, found)]
+        if len(found) == 1 and single:
+            found = [replace(found[0], name="")]
+    _tell_scattered(found)
+    if result_names == "series":
+        found = [replace(source, name=source.name and _case_name(source)) for source in found]
+    return _unique(_with_extensions(found))
+
+
+def _path(entry: object) -> Path:
+    """A path as the command line gives it, where a folder named by a date comes as a number."""
+    if isinstance(entry, int) and not isinstance(entry, bool):
+        entry = str(entry)
+    if not isinstance(entry, (str, Path)):
+        raise ValueError(f"Expected a path or a list of paths as input, got {entry!r}.")
+    return Path(entry)
+
+
+def _tell_scattered(sources: Iterable[ScanSource]) -> None:
+    """Warn of a series of which parts or copies lie in several places."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        if source.series is not None:
+            places[source.series].append(shown(source.path))
+    for series, paths in places.items():
+        # Several stacks of one series in one place are told by themselves.
+        if len(set(paths)) > 1:
+            logger.warning(
+                "Series %s lies in several places, each taken as a scan of its own: %s.", series, ", ".join(paths)
+            )
+
+
+def _entry_names(paths: Sequence[Path]) -> list[str]:
+    # ``..`` and ``.`` have names as well, once they are spelt out.
+    paths = [Path(os.path.abspath(path)) for path in paths]
+    names = [_stem(Path(path.name)) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    # patient_1/ct.nii and patient_2/ct.nii: the folders tell them apart.
+    parents = os.path.commonpath([path.parent for path in paths])
+    return [_stem(path.relative_to(parents)) for path in paths]
+
+
+def _absent(series: str, paths: Sequence[Path], found: Sequence[ScanSource]) -> ScanSource:
+    """A source whose reading says which series there are instead."""
+    known = ", ".join(source.series for source in found if source.series) or "no DICOM series"
+
+    def refuse() -> NoReturn:
+        raise ValueError(f"Expected the series {series}, got {known} in {', '.join(map(str, paths))}.")
+
+    return ScanSource(paths[0], opener=refuse)
+
+
+def _refuse_folder(path: Path) -> NoReturn:
+    files = sum(1 for _, names in _walk(path) for _ in names)
+    raise ValueError(
+        f"Expected a CT in the folder {path} (a DICOM series, NIfTI, NRRD or MetaImage files, a zip of DICOM, 16-bit "
+        f"PNG slices 001.png, 002.png, ...), got none among {files} files."
+    )
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Looks for scans, each named by its place below where it looks."""
+
+    annotations: str | Path | None
+    spacing: Sequence[float] | None
+    rules: ReadingRules
+
+    def find(self, path: Path) -> list[ScanSource]:
+        """The scans at a path; a single one that lies there itself has no name."""
+        if not path.is_dir():
+            return self._file(path, "")
+        found = [source for place, files in _walk(path) for source in self._place(path, place, files)]
+        if any(not source.left_out for source in found):
+            # A study has folders of localizers and of other modalities beside those of its CT: no failures.
+            for source in found:
+                for note in source.left_out:
+                    logger.warning("%s: %s", shown(source.path), log_text(note))
+            found = [source for source in found if not source.left_out]
+        if not found:
+            return [ScanSource(path, ".", opener=partial(_refuse_folder, path))]
+        if len(found) == 1 and found[0].path == path:
+            return [replace(found[0], name="")]
+        return found
+
+    def _place(self, root: Path, folder: Path, names: Sequence[str]) -> list[ScanSource]:
+        """The scans that lie in one folder, not below it."""
+        place = folder.relative_to(root).as_posix()
+        series = self._series(folder, place) if _holds_dicom(folder, names) else []
+        if any(not source.left_out for source in series):
+            return series
+        sources = self._runs(folder, place if place != "." else folder.name)
+        for name in names:
+            path = folder / name
+            if name.lower().endswith((*_VOLUME_SUFFIXES, ZIP_SUFFIX)):
+                sources.extend(self._file(path, _stem(path.relative_to(root))))
+        if sources:
+            told = [_without(source, names) for source in series]
+            series = [source for source in told if source.left_out]
+        return sorted([*series, *sources], key=lambda source: source.path)
+
+    def _file(self, path: Path, name: str) -> list[ScanSource]:
+        if path.name.lower().endswith(ZIP_SUFFIX) and path.is_file():
+            return _zipped(path, name, self.rules)
+        return [ScanSource(path, name, rules=self.rules)]
+
+    def _series(self, folder: Path, place: str) -> list[ScanSource]:
+        try:
+            contents = read_contents(folder_files(folder))
+        except Exception:
+            # Whatever is wrong with a header: reading it says so, and no other scan goes missing for it.
+            return [ScanSource(folder, place, rules=self.rules)]
+
+        def opener(files: Sequence[Path], notes: Sequence[str]) -> AbstractContextManager[Scan]:
+            return nullcontext(canonical(read_slices(files, folder, notes), folder, self.rules))
+
+        found = _sources(folder, place, contents, opener)
+        if found or contents.others or not any(name.name.lower().endswith(DICOM_SUFFIXES) for name in folder.iterdir()):
+            return found or [ScanSource(folder, place, left_out=contents.notes)]
+        # Named like slices, and not one of them is DICOM: somebody expects a scan here.
+        return [ScanSource(folder, place)]
+
+    def _runs(self, folder: Path, place: str) -> list[ScanSource]:
+        runs = find_runs(folder)
+        read = partial(read_run, folder, annotations=self.annotations, spacing=self.spacing)
+
+        def opener(run: tuple[int, int]) -> AbstractContextManager[Scan]:
+            return nullcontext(read(run))
+
+        if len(runs) == 1:
+            return [ScanSource(folder, place, opener=partial(opener, runs[0]))]
+        # The form of DeepLesion's own sub-volumes.
+        return [ScanSource(folder, f"{place}_{run[0]:03d}-{run[1]:03d}", opener=partial(opener, run)) for run in runs]
+
+
+def _without(source: ScanSource, names: Sequence[str]) -> ScanSource:
+    """What was left out of a folder of DICOM but for the files that count as scans, there being no CT series."""
+    scans = (*_VOLUME_SUFFIXES, ZIP_SUFFIX, ".png")
+    taken = tuple(f"Left out {name}:" for name in names if name.lower().endswith(scans))
+    return replace(source, left_out=tuple(note for note in source.left_out if not log_text(note).startswith(taken)))
+
+
+def _sources(path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
+    """A source for each series of some files; ``opener(files, notes)`` reads one."""
+    several = len(contents.series) > 1
+    sources = []
+    for one in contents.series:
+        label = _label(f"{one.number}_{one.description}") or _label(one.uid) or "series"
+        notes = [*contents.notes, *one.notes]
+        if several:
+            of = f"one of {len(contents.series)}."
+            notes.append(Note(f"Series {one.uid}, {of}", f"Series {one}, {of}"))
+        name = os.path.join(place, label) if several else place
+        read = partial(opener, [file for file, _ in one.headers], notes)
+        if one.problem is not None:
+            read = partial(_refuse, one.problem, path)
+        sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, read))
+    return sources
+
+
+def _label(text: str) -> str:
+    """A header's words as the name of a folder: no path, and neither hidden nor the folder above."""
+    return _ODD.sub("_", text).strip("_.")
+
+
+def _zipped(path: Path, name: str, rules: ReadingRules) -> list[ScanSource]:
+    """The series in an archive, folder by folder; one that cannot be read is a source that says so."""
+    opener = partial(open_zipped_series, path, rules=rules)
+    try:
+        with archive_files(path) as files:
+            folders: dict[Path, dict[Path, Open]] = defaultdict(dict)
+            for member, open_file in files.items():
+                folders[member.parent][member] = open_file
+            contents = {place: read_contents(inside) for place, inside in folders.items()}
+    except Exception as error:
+        return [ScanSource(path, name, opener=partial(_refuse, error, path))]
+    filled = [place for place, inside in contents.items() if inside.series]
+    if not filled:
+        return [ScanSource(path, name, opener=partial(_refuse_empty, contents.values(), path))]
+    return [
+        source
+        for place in filled
+        for source in _sources(path, os.path.join(name, place) if len(filled) > 1 else name, contents[place], opener)
+    ]
+
+
+def _refuse(error: Exception, path: Path) -> NoReturn:
+    if not isinstance(error, (OSError, ValueError)):
+        raise error
+    kind = OSError if isinstance(error, OSError) else ValueError
+    raise kind(str(error) if str(path) in str(error) else f"{error} (in {path})") from error
+
+
+def _refuse_empty(contents: Iterable[Contents], path: Path) -> NoReturn:
+    others: dict[str, int] = defaultdict(int)
+    for inside in contents:
+        for kind, number in inside.others.items():
+            others[kind] += number
+    Contents((), (), others).choose(None, path)
+    raise ValueError(f"Expected a DICOM series in {path}.")
+
+
+def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
+    """Folders from ``folder`` down with the names of their files, sorted; hidden ones and results are left out.
+
+    Links to folders are followed, each folder being visited once; one that cannot be listed is told of.
+    """
+
+    def tell(error: OSError) -> None:
+        logger.warning("%s: not searched, it cannot be listed (%s).", shown(error.filename), error.strerror or error)
+
+    places, seen = [], set()
+    results = set(file_names())
+    for place, folders, files in os.walk(folder, onerror=tell, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Of a folder and a link to it the folder itself comes first, whose name counts.
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")),
+            key=lambda name, place=place: (os.path.islink(os.path.join(place, name)), name),
+        )
+        places.append((Path(place), sorted(name for name in set(files) - results if not name.startswith("."))))
+    return sorted(places)
+
+
+def _holds_dicom(folder: Path, names: Sequence[str]) -> bool:
+    for name in names:
+        try:
+            if is_dicom(folder / name):
+                return True
+        except OSError as error:
+            logger.warning("%s: left out, it cannot be read (%s).", shown(folder / name), error.strerror or error)
+    return False
+
+
+def _stem(path: Path) -> str:
+    """A relative path without the suffix of a volume file or archive."""
+    text = path.as_posix()
+    for suffix in sorted((*_VOLUME_SUFFIXES, ZIP_SUFFIX), key=len, reverse=True):
+        if text.lower().endswith(suffix):
+            return text[: -len(suffix)]
+    return text
+
+
+def _case_name(source: ScanSource) -> str:
+    """The name of a source's results that tells nothing of a patient, where there is a UID; its own one otherwise."""
+    uid = source.series
+    if uid is None or uid == "none":
+        return source.name
+    return uid_name(uid)
+
+
+def _with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:
+    """The same sources; files that would be named alike (``x.nrrd`` and ``x.mha``) keep their extensions."""
+    paths: dict[str, set[Path]] = defaultdict(set)
+    for source in sources:
+        paths[source.name].add(source.path)
+    extensions = [source.path.name[len(_stem(Path(source.path.name))) :] for source in sources]
+    return [
+        replace(source, name=source.name + extension)
+        if source.series is None and source.name and len(paths[source.name]) > 1
+        else source
+        for source, extension in zip(sources, extensions, strict=True)
+    ]
+
+
+def _unique(sources: Sequence[ScanSource]) -> list[ScanSource]:
+    """The same sources with ``_2``, ``_3``, ... after a name that was given already."""
+    taken: set[str] = set()
+    result = []
+    for source in sources:
+        name, number = source.name, 1
+        while name in taken:
+            number += 1
+            name = f"{source.name}_{number}"
+        taken.add(name)
+        result.append(replace(source, name=name))
+    return result

@@ -1,0 +1,107 @@
+"""Boxes that people drew: 3D Slicer's ROI markups, as Slicer, MONAI Label and `run inferring` write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...storage.printable import shown, shown_name
+from ...storage.safe_json import parse_json
+from .scan import Scan
+
+# A Slicer ROI that was never turned: its axes point to the right, to the back and up, or to the left, back and up.
+_UNTURNED = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+# A box takes 1 kB or less.
+MAX_BYTES = 1 << 26
+# Nothing in a scanner is farther away in mm.
+_FARTHEST = 1e5
+_SIGNS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+
+
+def read_markups(path: str | Path) -> np.ndarray:
+    """Read the box ROIs of a markups file.
+
+    Args:
+        path: JSON with ``markups``, each of type ``ROI`` with ``center`` and ``size`` in mm and, if it was turned,
+            ``orientation`` (its axes as the columns of a 3 x 3 matrix, row by row); LPS or RAS as it says.
+
+    Returns:
+        ``(N, 8, 3)`` float64, the corners of each box in LPS mm.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not such a file; the markup is named.
+    """
+    path = Path(path)
+    # The folder is left out of messages: on a server its place is nobody's business.
+    if path.exists() and not path.is_file():
+        raise ValueError(f"Expected boxes as Slicer markups (JSON), got no regular file: {path.name}.")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
+        content = parse_json(path.read_bytes())
+    except ValueError as error:  # no JSON, or no text
+        raise ValueError(
+            f"Expected boxes as Slicer markups (JSON), got something else in {path.name}: {error}."
+        ) from error
+    markups = content.get("markups") if isinstance(content, dict) else None
+    if not isinstance(markups, list):
+        raise ValueError(f"Expected boxes as Slicer markups, got no list 'markups' in {path.name}.")
+    corners = [_corners(markup, f"markup {number} of {path.name}") for number, markup in enumerate(markups, start=1)]
+    return np.array(corners, dtype=np.float64).reshape(-1, 8, 3)
+
+
+def _corners(markup: Any, where: str) -> np.ndarray:
+    if not isinstance(markup, Mapping) or markup.get("type", "ROI") != "ROI" or markup.get("roiType", "Box") != "Box":
+        kind = markup.get("type") if isinstance(markup, Mapping) else type(markup).__name__
+        raise ValueError(f"Expected a box ROI, got {shown_name(kind)} as {where}.")
+    centre = _numbers(markup, "center", 3, where)
+    size = _numbers(markup, "size", 3, where)
+    if (size <= 0).any():
+        raise ValueError(f"Expected a size above zero, got {size.tolist()} as {where}.")
+    axes = _numbers({"orientation": _UNTURNED, **markup}, "orientation", 9, where).reshape(3, 3)
+    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
+        raise ValueError(f"Expected an orientation with axes at right angles, got {axes.ravel().tolist()} as {where}.")
+    system = markup.get("coordinateSystem", "LPS")
+    if system not in ("LPS", "RAS"):
+        raise ValueError(f"Expected the coordinate system LPS or RAS, got {shown(system)} as {where}.")
+    return (centre + (_SIGNS * size) @ axes.T) * (1.0 if system == "LPS" else np.array([-1.0, -1.0, 1.0]))
+
+
+def _numbers(markup: Mapping[str, Any], key: str, count: int, where: str) -> np.ndarray:
+    try:
+        values = np.array(markup.get(key), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        values = np.empty(0)
+    if values.shape != (count,) or not (np.abs(values) <= _FARTHEST).all():
+        raise ValueError(
+            f"Expected {count} numbers as {key}, got {shown(markup.get(key))} as {where} (none beyond {_FARTHEST:g})."
+        )
+    return values
+
+
+def boxes_in_scan(scan: Scan, corners: np.ndarray, where: str) -> np.ndarray:
+    """The bounds of boxes along the axes of a scan.
+
+    Args:
+        scan: The scan.
+        corners: ``(N, 8, 3)`` LPS mm.
+        where: What the boxes belong to, for messages.
+
+    Returns:
+        ``(N, 6)`` float64 canonical edges ``x1, y1, z1, x2, y2, z2``, clipped to the scan.
+
+    Raises:
+        ValueError: If a box lies outside of the scan.
+    """
+    inverse = np.linalg.inv(scan.affine)
+    points = corners @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
+    extent = np.array(scan.hu.shape[::-1], dtype=np.float64)
+    low, high = points.min(axis=1).clip(0, extent), points.max(axis=1).clip(0, extent)
+    outside = np.flatnonzero((high <= low).any(axis=1))
+    if len(outside):
+        raise ValueError(f"Expected boxes inside the scan, but box {outside[0] + 1} of {where} lies outside.")
+    return np.concatenate([low, high], axis=1)

@@ -1,0 +1,169 @@
+"""MetaImage files (``.mha``, ``.mhd``): headers read strictly, voxels with every check there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..reading_rules import ReadingRules
+from .header_text import Fields, data_file, data_names, integers, millimetres, numbers, read_lines, shortened
+from .stored_image import StoredImage, check_shape, check_spacing, itk_values
+from .voxel_data import RAW, ZLIB, Part, read_voxels
+
+_TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+_DATA = "elementdatafile"
+# Lengths of directions: up to what they count as rounded, and from what to what they are directions at all.
+_ROUNDING, _SHORTEST, _LONGEST = 1e-3, 0.5, 2.0
+
+
+def read_metaimage(path: Path, rules: ReadingRules) -> StoredImage:
+    """Read a MetaImage file, with its voxels in it or in files next to it.
+
+    Raises:
+        ValueError: If the header is not as the format has it, the file is not three-dimensional, has several values
+            per voxel, or names files elsewhere.
+        OSError: If a file is not there, damaged, cut short or longer than its header says.
+    """
+    fields = _read_fields(path)
+    (dimensions,) = integers(fields.need("ndims"), "NDims", path, count=1)
+    if not 2 <= dimensions <= 4:
+        raise ValueError(f"Expected a volume of 3 dimensions, got {dimensions} in {path}.")
+    sizes = integers(fields.need("dimsize"), "DimSize", path, count=dimensions)
+    shape = check_shape(tuple(sizes), path)
+    channels = integers(fields.get("elementnumberofchannels") or "1", "ElementNumberOfChannels", path, count=1)[0]
+    if channels != 1:
+        raise ValueError(f"Expected one number per voxel, got {channels} (a colour image?) in {path}.")
+    kind = fields.need("elementtype")
+    if kind not in _TYPES:
+        raise ValueError(f"Expected a type of number as 'ElementType', got {shortened(kind)} in {path}.")
+    if not _flag(fields, "binarydata", default=True):
+        raise ValueError(f"Expected binary voxels, got 'BinaryData = False' in {path}: convert the file first.")
+    big = _flag(fields, "binarydatabyteordermsb", "elementbyteordermsb")
+    dtype = np.dtype((">" if big else "<") + _TYPES[kind])
+    affine, notes = _affine(fields, dimensions)
+    parts = _parts(fields, int(np.prod(sizes, dtype=object)) * dtype.itemsize)
+    encoding = ZLIB if _flag(fields, "compresseddata") else RAW
+    _check_compressed_size(fields, parts, encoding)
+    values = itk_values(read_voxels(parts, shape, dtype, encoding, rules))
+    files = (path, *(part.path for part in parts if part.path != path))
+    return StoredImage(values, affine, files, notes=notes)
+
+
+def _read_fields(path: Path) -> Fields:
+    values: dict[str, str] = {}
+    fields = Fields(path, values, (), 0)
+    with path.open("rb") as file:
+        lines = iter(read_lines(file, path))
+        for line, end in lines:
+            match = re.match(r"\s*([^=:\s]+)\s*[=:]\s*(.*?)\s*$", line)
+            if match is None:
+                if line.strip():
+                    raise OSError(f"Expected lines 'Key = value' of a MetaImage, got {shortened(line)} in {path}.")
+                continue
+            fields.add(match[1].lower(), match[2])
+            if match[1].lower() == _DATA:
+                names = () if match[2].lower() == "local" else tuple(text.strip() for text, _ in lines)
+                return Fields(path, values, tuple(name for name in names if name), end)
+    raise OSError(f"Expected a complete MetaImage header, got none that ends with ElementDataFile in {path}.")
+
+
+def _flag(fields: Fields, *keys: str, default: bool = False) -> bool:
+    text = fields.get(*keys)
+    if text is None or not text:
+        return default
+    if text[0].lower() not in "tf10":
+        raise ValueError(f"Expected True or False as '{keys[0]}', got {shortened(text)} in {fields.path}.")
+    return text[0].lower() in "t1"
+
+
+def _affine(fields: Fields, dimensions: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The affine, index to LPS mm, and notes on how it was found."""
+    path, notes = fields.path, []
+
+    def vector(*keys: str) -> list[float] | None:
+        text = fields.get(*keys)
+        return None if text is None else numbers(text, keys[0], path, count=dimensions)
+
+    spacing, origin = vector("elementspacing", "elementsize"), vector("offset", "position", "origin")
+    if spacing is None:
+        notes.append("The header gives no voxel spacing: 1 mm was taken.")
+    check_spacing(tuple(spacing or ())[:3], path)
+    directions = np.eye(3)
+    turned = fields.get("transformmatrix", "rotation", "orientation")
+    if turned is None:
+        notes.append("The header gives no orientation: its axes were taken to point left, to the back and up.")
+    else:
+        matrix = numbers(turned, "TransformMatrix", path, count=dimensions**2)
+        directions = np.array(matrix).reshape(dimensions, dimensions).T[:3, :3]
+    if origin is None:
+        notes.append("The header gives no origin: the first voxel was taken to lie at 0.")
+    factors, unit = millimetres([fields.get("distanceunits") or "mm"], path)
+    if unit is not None:
+        notes.append(unit)
+    for key, neutral in (("elementtointensityfunctionslope", 1.0), ("elementtointensityfunctionoffset", 0.0)):
+        text = fields.get(key)
+        if text is not None and numbers(text, key, path, count=1) != [neutral]:
+            notes.append(f"The header gives a scale of intensities ({key} {text}), which was not applied, as in ITK.")
+    affine = np.eye(4)
+    directions, note = _of_unit_length(directions, path)
+    affine[:3, :3] = directions * np.array(spacing or [1.0] * dimensions)[:3] * factors[0]
+    affine[:3, 3] = np.array(origin or [0.0] * dimensions)[:3] * factors[0]
+    return affine, (*notes, *note)
+
+
+def _of_unit_length(directions: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Directions ``(3, 3)`` of axes in their columns, made as long as directions are where they differ by more than
+    rounding, and a note of it.
+
+    Raises:
+        ValueError: If one is so long or short that it is none.
+    """
+    lengths = np.linalg.norm(directions, axis=0)
+    shown = " x ".join(f"{length:.4g}" for length in lengths)
+    if not np.all((lengths >= _SHORTEST) & (lengths <= _LONGEST)):
+        raise ValueError(f"Expected directions of length 1 as 'TransformMatrix', got {shown} in {path}.")
+    if np.all(np.abs(lengths - 1) <= _ROUNDING):
+        return directions, ()
+    note = f"The directions in the header are not of length 1 ({shown}): they were made so, the spacings hold."
+    return directions / lengths, (note,)
+
+
+def _parts(fields: Fields, size: int) -> list[Part]:
+    """The places of the voxels: behind the header, in a file, or in a list or pattern of files."""
+    path, value = fields.path, fields.need(_DATA)
+    (header,) = integers(fields.get("headersize") or "0", "HeaderSize", path, count=1)
+    if header < -1:
+        raise ValueError(f"Expected a number of bytes as 'HeaderSize', got {header} in {path}.")
+    if value.lower() == "local":
+        if header > 0:
+            raise ValueError(f"Expected no 'HeaderSize' where voxels follow the header, got {header} in {path}.")
+        return [Part(path, -size if header else fields.end)]
+    names = data_names(value, fields.names, path)
+    return [Part(data_file(name, path), -(size // len(names)) if header else header) for name in names]
+
+
+def _check_compressed_size(fields: Fields, parts: list[Part], encoding: str) -> None:
+    """Hold the size of the compressed data against the file, where the header gives it in whole bytes."""
+    text = fields.get("compresseddatasize") or ""
+    if encoding == RAW or len(parts) > 1 or not text.isdecimal() or len(text) > 18 or int(text) == 0:
+        return
+    held = parts[0].path.stat().st_size - parts[0].start
+    if int(text) != held:
+        raise OSError(
+            f"Expected {text} bytes of compressed voxels, which the header promises, got {held} in {parts[0].path}."
+        )

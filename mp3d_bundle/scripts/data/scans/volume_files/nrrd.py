@@ -1,0 +1,255 @@
+"""NRRD files (``.nrrd``, ``.nhdr``): headers read strictly, voxels with every check there is."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..reading_rules import ReadingRules
+from .header_text import Fields, data_file, data_names, integers, millimetres, numbers, read_lines, shortened
+from .stored_image import StoredImage, check_shape, check_spacing, itk_values
+from .voxel_data import BZIP2, GZIP, HEX, RAW, TEXT, Part, read_voxels
+
+_TYPES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long"), "i8"),
+    **dict.fromkeys(("signed long long int", "int64", "int64_t"), "i8"),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"),
+    "float": "f4",
+    "double": "f8",
+}
+_ENCODINGS = {
+    "raw": RAW,
+    **dict.fromkeys(("gz", "gzip"), GZIP),
+    **dict.fromkeys(("bz2", "bzip2"), BZIP2),
+    **dict.fromkeys(("txt", "text", "ascii"), TEXT),
+    "hex": HEX,
+}
+# Signs that lead from each space to LPS; of the others only the scanner knows how they lie to the patient.
+_TO_LPS = {
+    **dict.fromkeys(("left-posterior-superior", "lps"), (1.0, 1.0, 1.0)),
+    **dict.fromkeys(("right-anterior-superior", "ras"), (-1.0, -1.0, 1.0)),
+    **dict.fromkeys(("left-anterior-superior", "las"), (1.0, -1.0, 1.0)),
+}
+_OTHER_SPACES = ("scanner-xyz", "3d-right-handed", "3d-left-handed")
+# Kinds of axes that hold the values of one place; any other is an axis of places.
+_KINDS_OF_VALUES = re.compile(
+    r"(list|point|vector|covariant-vector|normal|stub|scalar|complex|quaternion"
+    r"|\d-(vector|color|gradient|normal)|(rgb|hsv|xyz|rgba)-color|(2d|3d)-.*matrix)"
+)
+_KNOWN = re.compile(
+    r"content|number|type|blocksize|dimension|space|spacedimension|sizes|spacings|thicknesses|axismins|axismaxs"
+    r"|spacedirections|centers|centerings|kinds|labels|units|min|max|oldmin|oldmax|endian|encoding|lineskip|byteskip"
+    r"|sampleunits|spaceunits|spaceorigin|measurementframe|datafile"
+)
+_VECTOR = re.compile(r"\(([^()]*)\)|none", re.IGNORECASE)
+_WORD_IN_QUOTES = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+def read_nrrd(path: Path, rules: ReadingRules) -> StoredImage:
+    """Read an NRRD file, with its voxels in it or in files next to it.
+
+    Raises:
+        ValueError: If the header is not as the format has it, the file is not three-dimensional, has several values
+            per voxel, or names files elsewhere.
+        OSError: If a file is not there, damaged, cut short or longer than its header says.
+    """
+    fields = _read_fields(path)
+    (dimensions,) = integers(fields.need("dimension"), "dimension", path, count=1)
+    if not 1 <= dimensions <= 16:
+        raise ValueError(f"Expected a volume of 3 dimensions, got {dimensions} in {path}.")
+    sizes = integers(fields.need("sizes"), "sizes", path, count=dimensions)
+    axes = _places(fields, sizes)
+    shape = check_shape(tuple(sizes[axis] for axis in axes), path)
+    axes = axes[:3]
+    if math.prod(sizes) != math.prod(shape):
+        raise ValueError(f"Expected one number per voxel, got sizes {sizes} (a colour image?) in {path}.")
+    dtype = _dtype(fields)
+    affine, notes = _affine(fields, dimensions, axes)
+    encoding = _ENCODINGS.get(fields.need("encoding").lower())
+    if encoding is None:
+        known = ", ".join(_ENCODINGS)
+        raise ValueError(f"Expected an encoding of {known}, got {shortened(fields.need('encoding'))} in {path}.")
+    parts = _parts(fields, math.prod(sizes) * dtype.itemsize, encoding)
+    values = itk_values(read_voxels(parts, shape, dtype, encoding, rules))
+    files = (path, *(part.path for part in parts if part.path != path))
+    return StoredImage(values, affine, files, notes=notes)
+
+
+def _read_fields(path: Path) -> Fields:
+    values: dict[str, str] = {}
+    fields = Fields(path, values, (), 0)
+    with path.open("rb") as file:
+        lines = iter(read_lines(file, path))
+        magic, end = next(lines, ("", 0))
+        if not re.fullmatch(r"NRRD(000[1-5]|00\.01)", magic):
+            raise OSError(f"Expected an NRRD file, got one that begins with {shortened(magic)} at {path}.")
+        names: list[str] = []
+        for line, end in lines:
+            if not line.strip():
+                return Fields(path, values, tuple(names), end)
+            if line.startswith("#"):
+                continue
+            if re.match(r"LIST\b", values.get("datafile", "")):
+                names.append(line.strip())
+                continue
+            key, mark, value = line.partition(":")
+            if mark and value.startswith("="):
+                continue
+            key = key.strip().lower().replace(" ", "")
+            if not mark or not _KNOWN.fullmatch(key):
+                raise OSError(f"Expected lines 'field: value' of an NRRD header, got {shortened(line)} in {path}.")
+            fields.add("centers" if key == "centerings" else key, value.strip())
+    if "datafile" not in values:
+        raise OSError(f"Expected a complete NRRD header with an empty line after it, got none in {path}.")
+    return Fields(path, values, tuple(names), end)
+
+
+def _dtype(fields: Fields) -> np.dtype:
+    kind = " ".join(fields.need("type").lower().split())
+    if kind not in _TYPES:
+        raise ValueError(f"Expected a type of number as 'type', got {shortened(kind)} in {fields.path}.")
+    endian = (fields.get("endian") or "").lower()
+    if _TYPES[kind][1] == "1" or fields.need("encoding").lower() in ("txt", "text", "ascii"):
+        endian = endian or "little"
+    if endian not in ("little", "big"):
+        raise ValueError(f"Expected little or big as 'endian', got {shortened(endian)} in {fields.path}.")
+    return np.dtype(("<" if endian == "little" else ">") + _TYPES[kind])
+
+
+def _places(fields: Fields, sizes: list[int]) -> list[int]:
+    """The axes along which voxels lie."""
+    kinds = (fields.get("kinds") or "").lower().split()
+    directions = _VECTOR.findall(fields.get("spacedirections") or "")
+    if directions and len(directions) == len(sizes):
+        found = [match[0].lower() != "none" for match in _VECTOR.finditer(fields.values["spacedirections"])]
+        return [axis for axis, place in enumerate(found) if place]
+    if len(kinds) == len(sizes):
+        return [axis for axis, kind in enumerate(kinds) if not _KINDS_OF_VALUES.fullmatch(kind)]
+    return list(range(len(sizes)))
+
+
+def _affine(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The affine, index to LPS mm, and notes on how it was found."""
+    space, given = fields.get("space"), fields.get("spacedirections")
+    if space is None and fields.get("spacedimension") is None:
+        if given is not None or fields.get("spaceorigin") is not None:
+            raise ValueError(f"Expected a line 'space' before directions in space, got none in {fields.path}.")
+        return _affine_without_space(fields, dimensions, axes)
+    path, notes = fields.path, []
+    name = (space or "").lower()
+    if name not in _TO_LPS:
+        if space is not None and name not in _OTHER_SPACES:
+            raise ValueError(f"Expected a space of three dimensions, got {shortened(space)} in {path}.")
+        notes.append(
+            f"The header does not say how its space ({space or 'without a name'}) lies to the patient: its axes were "
+            "taken to point left, to the back and up."
+        )
+    if space is None:
+        integers(fields.need("spacedimension"), "space dimension", path, count=1)
+    factors, unit = millimetres(_units(fields, "spaceunits", 3), path)
+    signs = np.array(_TO_LPS.get(name, (1.0, 1.0, 1.0))) * factors
+    affine = np.eye(4)
+    if given is None:
+        notes.append("The header gives no voxel spacing: 1 mm was taken.")
+        notes.append("The header gives no orientation: its axes were taken to point left, to the back and up.")
+    else:
+        vectors = [match[1] for match in _VECTOR.finditer(given) if match[1] is not None]
+        if _VECTOR.sub("", given).strip() or len(vectors) != len(axes) or len(axes) != 3:
+            raise ValueError(f"Expected three vectors as 'space directions', got {shortened(given)} in {path}.")
+        columns = [numbers(text.replace(",", " "), "space directions", path, count=3) for text in vectors]
+        affine[:3, :3] = np.array(columns).T * signs[:, None]
+    origin = fields.get("spaceorigin")
+    if origin is None:
+        notes.append("The header gives no origin: the first voxel was taken to lie at 0.")
+    else:
+        match = re.fullmatch(r"\(([^()]*)\)", origin)
+        text = match[1] if match else origin
+        affine[:3, 3] = np.array(numbers(text.replace(",", " "), "space origin", path, count=3)) * signs
+    return affine, (*notes, *([unit] if unit else []))
+
+
+def _affine_without_space(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The affine of a header that knows the spacings of its axes at most."""
+    path, notes = fields.path, []
+    factors, unit = millimetres(_units(fields, "units", dimensions), path)
+    spacing, text = [1.0] * 3, fields.get("spacings")
+    if text is None:
+        notes.append("The header gives no voxel spacing: 1 mm was taken.")
+    else:
+        spacing = _of_axes(text, "spacings", dimensions, axes, path)
+        check_spacing(tuple(spacing), path)
+    notes.append("The header gives no orientation: its axes were taken to point left, to the back and up.")
+    text = fields.get("axismins")
+    origin = [0.0] * 3
+    if text is None or set(text.lower().split()) == {"nan"}:
+        notes.append("The header gives no origin: the first voxel was taken to lie at 0.")
+    else:
+        # The edge of the first voxel, where voxels are cells: so ITK reads it.
+        centers = (fields.get("centers") or "").lower().split()
+        half = [0.0 if len(centers) == dimensions and centers[axis] == "node" else 0.5 for axis in axes]
+        mins = _of_axes(text, "axis mins", dimensions, axes, path)
+        origin = [low + part * edge for low, part, edge in zip(mins, half, spacing, strict=True)]
+    affine = np.eye(4)
+    scale = np.array([factors[axis] for axis in axes])
+    affine[:3, :3] = np.diag(np.array(spacing) * scale)
+    affine[:3, 3] = np.array(origin) * scale
+    return affine, (*notes, *([unit] if unit else []))
+
+
+def _of_axes(text: str, key: str, dimensions: int, axes: list[int], path: Path) -> list[float]:
+    """The numbers of the axes of places; those of others may be unknown (nan)."""
+    words = text.split()
+    if len(words) != dimensions:
+        raise ValueError(f"Expected {dimensions} numbers as '{key}', got {shortened(text)} in {path}.")
+    return numbers(" ".join(words[axis] for axis in axes), key, path, count=3)
+
+
+def _units(fields: Fields, key: str, count: int) -> list[str]:
+    text = fields.get(key)
+    if text is None:
+        return ["mm"] * count
+    found = _WORD_IN_QUOTES.findall(text)
+    if len(found) != count or _WORD_IN_QUOTES.sub("", text).strip():
+        raise ValueError(f"Expected {count} units in quotes as '{key}', got {shortened(text)} in {fields.path}.")
+    return found
+
+
+def _parts(fields: Fields, size: int, encoding: str) -> list[Part]:
+    """The places of the voxels: behind the header, in a file, or in a list or pattern of files."""
+    path = fields.path
+    (lines,) = integers(fields.get("lineskip") or "0", "line skip", path, count=1)
+    (skip,) = integers(fields.get("byteskip") or "0", "byte skip", path, count=1)
+    if lines < 0 or skip < (-1 if encoding == RAW else 0):
+        raise ValueError(f"Expected lines and bytes to skip, got {lines} and {skip} in {path}.")
+    value = fields.get("datafile")
+    if value is None:
+        found = [(path, fields.end)]
+    else:
+        names = data_names(value, fields.names, path)
+        found = [(data_file(name, path), 0) for name in names]
+    parts = []
+    for file, start in found:
+        start += _lines_end(file, start, lines)
+        parts.append(Part(file, -(size // len(found))) if skip < 0 else Part(file, start, skip))
+    return parts
+
+
+def _lines_end(path: Path, start: int, lines: int) -> int:
+    """Bytes that a number of lines take."""
+    if lines == 0:
+        return 0
+    with path.open("rb") as file:
+        file.seek(start)
+        length = 0
+        for (_, end), _number in zip(read_lines(file, path), range(lines), strict=False):
+            length = end
+        return length

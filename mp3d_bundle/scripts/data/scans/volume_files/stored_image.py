@@ -1,0 +1,140 @@
+"""Volumes as a file stores them, before anything is turned or rounded, and what their readers have in common.
+
+A reader gives a `StoredImage`: the values in the file's own axis order, and one affine from that order's voxel
+indices to millimetres. There is one for each format: `nifti`, `nrrd`, `metaimage`, and `dicom` for a folder of
+slices. What makes a CT of it (orientation, Hounsfield units) is `scripts.data.scans.scan`.
+"""
+
+# itk makes its names when they are first used: no checker can see them.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import itk
+import numpy as np
+
+# NIfTI's world is RAS; ours, like DICOM's and ITK's, is LPS.
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Edges of voxels, lengths of volumes and distances from the origin that CTs of people have, in mm.
+SMALLEST_EDGE, LARGEST_EDGE, LARGEST_EXTENT, FARTHEST = 0.01, 50.0, 10_000.0, 20_000.0
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A volume in the axis order of its file.
+
+    Attributes:
+        values: ``(I, J, K)`` array, any real dtype, index ``i`` being the fastest in the file (NIfTI's first
+            axis, ITK's x, a DICOM column).
+        affine: ``(4, 4)`` float64, voxel-centre index ``(i, j, k)`` to LPS millimetres.
+        slope: Hounsfield units per stored value.
+        intercept: Hounsfield units at the stored value 0.
+        files: The files that were read, in order.
+        notes: What a user should know about how the file was understood, one sentence each.
+        series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
+        places: ``(N,)`` float64, where the file's own slices lie on axis ``k`` of ``values``; None where they are its
+            slices.
+    """
+
+    values: np.ndarray
+    affine: np.ndarray
+    files: tuple[Path, ...]
+    slope: float = 1.0
+    intercept: float = 0.0
+    notes: tuple[str, ...] = ()
+    series: str | None = None
+    places: np.ndarray | None = None
+
+
+def shown(path: object) -> str:
+    """A path or a text with one as it can be printed: names need not be UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _check_encoding(path: Path) -> None:
+    """Refuse a name that ITK cannot be given."""
+    if shown(path) != str(path):
+        raise ValueError(f"Expected a name in UTF-8, got {shown(path)}: rename the file or its folder.")
+
+
+def check_spacing(spacing: tuple[float, ...], where: Path) -> None:
+    """Check that every voxel edge is a positive number of millimetres.
+
+    Raises:
+        ValueError: If one is zero, negative, NaN or infinite.
+    """
+    if not all(np.isfinite(edge) and edge > 0 for edge in spacing):
+        shown = " x ".join(f"{edge:g}" for edge in spacing)
+        raise ValueError(f"Expected three positive voxel spacings in mm, got {shown} in {where}.")
+
+
+def check_geometry(affine: np.ndarray, shape: tuple[int, int, int], where: Path) -> None:
+    """Check that a volume is as large, and lies where, a CT of a person can.
+
+    Args:
+        affine: ``(4, 4)``, voxel-centre index to mm.
+        shape: Voxels along each axis of the index.
+        where: What messages call it.
+
+    Raises:
+        ValueError: If edges of voxels are not from 0.01 to 50 mm, an axis is longer than 10 m, or a corner lies
+            further than 20 m from the origin.
+    """
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    override = f"in {where} (--any_geometry True takes it)."
+    if not all(SMALLEST_EDGE <= edge <= LARGEST_EDGE for edge in edges):
+        shown = " x ".join(f"{edge:g}" for edge in edges)
+        raise ValueError(f"Expected voxels of {SMALLEST_EDGE:g} to {LARGEST_EDGE:g} mm, got {shown} mm {override}")
+    extent = max(edges * shape)
+    if extent > LARGEST_EXTENT:
+        raise ValueError(f"Expected a volume of at most {LARGEST_EXTENT:g} mm, got one of {extent:g} mm {override}")
+    last = affine[:3, :3] @ (np.array(shape) - 1) + affine[:3, 3]
+    far = float(np.abs([affine[:3, 3], last]).max())
+    if not far <= FARTHEST:
+        raise ValueError(f"Expected a place within {FARTHEST:g} mm of the origin, got {far:g} mm {override}")
+
+
+def check_shape(shape: tuple[int, ...], where: Path) -> tuple[int, int, int]:
+    """``shape`` without trailing axes of length 1.
+
+    Raises:
+        ValueError: Unless three axes with voxels are left.
+    """
+    kept = shape
+    while len(kept) > 3 and kept[-1] == 1:
+        kept = kept[:-1]
+    if len(kept) != 3 or min(kept) < 1:
+        raise ValueError(f"Expected a volume of 3 dimensions, got {len(kept)} (shape {shape}) in {where}.")
+    return kept[0], kept[1], kept[2]
+
+
+def itk_values(values: np.ndarray) -> np.ndarray:
+    """Values as ITK hands them over: numbers of 64 bits with a fraction lose what HU do not need."""
+    if values.dtype != np.float64:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def read_itk_pixels(path: Path) -> tuple[itk.Image, np.ndarray]:
+    """Read one image file with ITK as float32 (exact for every HU value).
+
+    Returns:
+        The ITK image, and its values ``(I, J, K)`` with ITK's x first; ``K`` is 1 for a single slice. ITK
+        has applied the rescale slope and intercept of a DICOM file.
+
+    Raises:
+        ValueError: If the name is not UTF-8.
+        OSError: If ITK cannot read the file.
+    """
+    _check_encoding(path)
+    try:
+        reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path))
+        reader.Update()
+    except RuntimeError as error:
+        raise OSError(f"Expected a complete image file, ITK cannot read {path} (cut short or damaged?).") from error
+    image = reader.GetOutput()
+    return image, itk.array_from_image(image).T

@@ -1,0 +1,4 @@
+"""DICOM results: structured report and segmentation next to the source images.
+
+Imports `inference`.
+"""

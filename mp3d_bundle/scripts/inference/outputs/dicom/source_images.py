@@ -1,0 +1,210 @@
+"""The DICOM images that a scan was read from, and where a box lies on each of them.
+
+Boxes come in the frame of the scan that the network saw. They go to the images through the patient's
+millimetres, so it does not matter whether the scan was turned or resampled on the way in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+
+from ...scan_protocol import ScanLike
+from .inherited_attributes import keep_valid
+
+logger = logging.getLogger(__name__)
+
+# What every image must have to be referred to, and what a result inherits; the latter may be empty.
+_NEEDED = (
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "FrameOfReferenceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+)
+_MAY_BE_EMPTY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+_SEXES = ("M", "F", "O")
+# Planes and edges that were rounded on the way meet within this many mm.
+_TOUCH = 1e-3
+_EDGES = tuple((first, first | 1 << axis) for first in range(8) for axis in range(3) if not first >> axis & 1)
+
+
+@dataclass(frozen=True)
+class SourceSlice:
+    """One image of the series.
+
+    Attributes:
+        header: Its attributes without pixels.
+        matrix: ``(4, 4)``, centre of a pixel (column, row) and distance from the plane in mm to LPS mm.
+    """
+
+    header: Dataset
+    matrix: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """Where a box cuts an image.
+
+    Attributes:
+        index: Which image.
+        edges: ``(4,)`` float64, column and row edges ``c1, r1, c2, r2``; pixel ``c`` covers ``[c, c + 1)``.
+        corners: ``(5, 3)`` float64, the rectangle in LPS mm, closed (the last corner is the first).
+    """
+
+    index: int
+    edges: np.ndarray
+    corners: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """A lesion on the images of its scan.
+
+    Attributes:
+        entry: Its entry in ``lesions.json``.
+        rectangles: Where its box cuts the images.
+        tracking: The UID that both files know it by.
+        key: Index of the image nearest to its best slice.
+    """
+
+    entry: Mapping[str, Any]
+    rectangles: Sequence[Rectangle]
+    tracking: str
+    key: int
+
+    @property
+    def name(self) -> str:
+        """What a reader sees."""
+        return f"Lesion {self.entry['lesion']}"
+
+
+def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
+    """Read the headers of a series.
+
+    Args:
+        files: One file per slice.
+
+    Returns:
+        The slices in the same order.
+
+    Raises:
+        ValueError: If an attribute is missing without which nothing can refer to an image.
+        OSError: If a file cannot be read.
+    """
+    slices = []
+    told: set[str] = set()
+    for path in files:
+        # What was read as a scan is DICOM, with a preamble or without.
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        missing = [name for name in _NEEDED if header.get(name) in (None, "")]
+        if missing:
+            raise ValueError(f"Expected the attribute {missing[0]}, without which no result can refer to {path}.")
+        for name in _MAY_BE_EMPTY:
+            if header.get(name) is None:
+                setattr(header, name, "")
+        if header.PatientSex not in _SEXES:
+            header.PatientSex = ""
+        for line in keep_valid(header):
+            if line not in told:
+                told.add(line)
+                logger.warning("%s: the DICOM results leave out %s.", path, line)
+        if slices:
+            # Equal up to rounding (the reader saw to that), and a result has one orientation only.
+            header.ImageOrientationPatient = slices[0].header.ImageOrientationPatient
+        slices.append(SourceSlice(header, _matrix(header)))
+    return slices
+
+
+def _matrix(header: Dataset) -> np.ndarray:
+    along = np.array(_floats(header.ImageOrientationPatient)).reshape(2, 3)
+    between_rows, between_columns = _floats(header.PixelSpacing)
+    matrix = np.eye(4)
+    matrix[:3, 0] = along[0] * between_columns
+    matrix[:3, 1] = along[1] * between_rows
+    matrix[:3, 2] = np.cross(along[0], along[1])
+    matrix[:3, 3] = _floats(header.ImagePositionPatient)
+    return matrix
+
+
+def _floats(values: MultiValue) -> list[float]:
+    return [float(value) for value in values]
+
+
+def cut(scan: ScanLike, box: np.ndarray, slices: Sequence[SourceSlice]) -> list[Rectangle]:
+    """Where a box lies on the images of its scan.
+
+    Args:
+        scan: The scan.
+        box: ``(6,)`` canonical edges.
+        slices: The images.
+
+    Returns:
+        One rectangle for each image whose plane the box meets (the face at the low end of the scan's axis that
+        the images are stacked along belongs to it, the other does not); where it lies between two planes, one on
+        the nearest image.
+    """
+    picks = np.array([[box[3 * (corner >> axis & 1) + axis] for axis in range(3)] for corner in range(8)])
+    lps = np.column_stack([scan.points_to_lps(picks), np.ones(8)])
+    axes = scan.affine[:3, :3] / np.linalg.norm(scan.affine[:3, :3], axis=0)
+    found, distances, local = [], [], []
+    for index, one in enumerate(slices):
+        corners = (lps @ np.linalg.inv(one.matrix).T)[:, :3]
+        # Images may be stacked along any axis of the scan: coronal ones along y, sagittal ones along x.
+        along = one.matrix[:3, 2] @ axes
+        heights = corners[:, 2] * np.sign(along[np.argmax(np.abs(along))])
+        local.append(corners)
+        distances.append(abs(heights.mean()))
+        if heights.min() - _TOUCH <= 0 < heights.max() - _TOUCH:
+            found.append(_rectangle(index, one, _crossings(corners)))
+    if not found:
+        nearest = int(np.argmin(distances))
+        found.append(_rectangle(nearest, slices[nearest], local[nearest][:, :2]))
+    return found
+
+
+def _crossings(corners: np.ndarray) -> np.ndarray:
+    """Columns and rows ``(N, 2)`` at which the edges of a box go through the plane at height 0."""
+    points = [corners[np.abs(corners[:, 2]) <= _TOUCH, :2]]
+    for first, second in _EDGES:
+        low, high = corners[first], corners[second]
+        if (low[2] < 0) != (high[2] < 0):
+            points.append((low + (high - low) * (low[2] / (low[2] - high[2])))[None, :2])
+    return np.concatenate(points)
+
+
+def _rectangle(index: int, one: SourceSlice, points: np.ndarray) -> Rectangle:
+    low, high = points.min(axis=0), points.max(axis=0)
+    outline = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]], [low[0], low[1]]])
+    corners = np.column_stack([outline, np.zeros(5), np.ones(5)]) @ one.matrix.T
+    # Pixel centres lie at whole numbers in the matrix, edges half a pixel before.
+    return Rectangle(index, np.concatenate([low, high]) + 0.5, corners[:, :3])
+
+
+def nearest(slices: Sequence[SourceSlice], point: Sequence[float]) -> int:
+    """Index of the image whose plane is nearest to a point in LPS mm."""
+    distances = [abs((np.linalg.inv(one.matrix) @ [*point, 1.0])[2]) for one in slices]
+    return int(np.argmin(distances))

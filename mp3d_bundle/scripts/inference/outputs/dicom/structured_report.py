@@ -1,0 +1,203 @@
+"""Lesions as DICOM: a structured report (TID 1500) and a segmentation of the boxes, beside the source images.
+
+Only for scans that were read from DICOM, whose patient, study and frame of reference they share. The report
+holds the numbers; the segmentation shows the boxes in viewers that do not draw 3D coordinates of reports.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import highdicom as hd
+from highdicom import sr
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from ...detections import Lesion, ScanResult
+from ...scan_protocol import ScanLike
+from ..output_table import bundle_version
+from .box_segmentation import segment_boxes
+from .source_images import Outlined, SourceSlice, cut, nearest, read_sources
+
+logger = logging.getLogger(__name__)
+# It tells of every module of attributes that it copies.
+logging.getLogger("highdicom").setLevel(logging.WARNING)
+
+MANUFACTURER = "MP3D bundle"
+SCORE = CodedConcept("246262008", "SCT", "Score")
+_NUMBER = CodedConcept("246206008", "SCT", "Number of lesions")
+_LESIONS = CodedConcept("{lesions}", "UCUM", "lesions")
+# Texts of this kind end after 64 characters.
+_SERIES = "Lesion boxes. Not a medical device; research use only"
+_REPORT_SERIES, _BOXES_SERIES = 9001, 9002
+
+
+@dataclass(frozen=True)
+class DicomWriter:
+    """Write ``lesions_sr.dcm`` and ``lesions_seg.dcm``.
+
+    Attributes:
+        version: Of the software, as it stands in the files.
+        deflate_above_megabytes: A segmentation with more millions of bytes of pixels is written deflated. The masks of
+            hundreds of boxes are nearly all zeros; but not every viewer reads deflated files, so small ones stay plain.
+    """
+
+    version: str = field(default_factory=bundle_version)
+    deflate_above_megabytes: float = 8.0
+
+    def __call__(self, result: ScanResult) -> dict[str, bytes]:
+        """Write the results of one scan.
+
+        Args:
+            result: What is known about the scan.
+
+        Returns:
+            ``lesions_sr.dcm``, and ``lesions_seg.dcm`` unless there is no lesion; nothing for a scan that was
+            not read from DICOM or (with a warning) whose headers lack what a result must refer to.
+        """
+        scan = result.scan
+        if scan.series is None:
+            return {}
+        try:
+            return self._write(scan, result.lesions, result.document)
+        # Headers of all kinds come from scanners and archives: no lesion shall be lost for one.
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            logger.warning("%s: no DICOM results are written. %s", scan.path, error)
+            logger.debug("%s", scan.path, exc_info=True)
+            return {}
+
+    def _write(self, scan: ScanLike, lesions: Sequence[Lesion], document: Mapping[str, Any]) -> dict[str, bytes]:
+        slices = read_sources(scan.files)
+        outlined = [
+            Outlined(entry, cut(scan, lesion.box, slices), hd.UID(), nearest(slices, entry["key_point_lps_mm"]))
+            for lesion, entry in zip(lesions, document["lesions"], strict=True)
+        ]
+        with warnings.catch_warnings():
+            # Names go on as the images have them, also where highdicom would write them otherwise.
+            warnings.filterwarnings("ignore", message=".*person name")
+            files = {"lesions_sr.dcm": _bytes(self._report(slices, outlined, document))}
+            if outlined:
+                boxes = segment_boxes(
+                    slices, outlined, _algorithm(document, self.version), self._equipment(_BOXES_SERIES)
+                )
+                # Neither RLE nor JPEG-LS takes pixels of one bit.
+                if len(boxes.PixelData) > self.deflate_above_megabytes * 1e6:
+                    boxes.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+                files["lesions_seg.dcm"] = _bytes(boxes)
+        return files
+
+    def _equipment(self, number: int) -> dict[str, Any]:
+        """What both files say about themselves."""
+        return {
+            "series_instance_uid": hd.UID(),
+            "series_number": number,
+            "sop_instance_uid": hd.UID(),
+            "instance_number": 1,
+            "manufacturer": MANUFACTURER,
+            "manufacturer_model_name": "MP3D FPN",
+            "software_versions": self.version,
+            "device_serial_number": "0",
+            "series_description": _SERIES,
+            "content_qualification": hd.ContentQualificationValues.RESEARCH,
+            "specific_character_set": "ISO_IR 192",
+        }
+
+    def _report(
+        self, slices: Sequence[SourceSlice], outlined: Sequence[Outlined], document: Mapping[str, Any]
+    ) -> sr.Comprehensive3DSR:
+        """The structured report."""
+        algorithm = sr.AlgorithmIdentification(
+            _algorithm_name(document), self.version, parameters=_parameters(document)
+        )
+        frame = str(slices[0].header.FrameOfReferenceUID)
+        # Who observed is what every reader of a report shows: the notices go with the name.
+        name = " ".join(["MP3D lesion detector.", *document["notices"]])
+        device = sr.DeviceObserverIdentifyingAttributes(
+            uid=hd.UID(), name=name, manufacturer_name=MANUFACTURER, model_name="MP3D FPN"
+        )
+        observer = sr.ObserverContext(codes.DCM.Device, device)
+        content = sr.MeasurementReport(
+            observation_context=sr.ObservationContext(observer_device_context=observer),
+            procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+            imaging_measurements=[_group(one, slices, frame, algorithm) for one in outlined] or [_nothing(algorithm)],
+            title=codes.DCM.ImagingMeasurementReport,
+        )
+        return sr.Comprehensive3DSR(
+            evidence=[one.header for one in slices],
+            content=content,
+            is_complete=True,
+            **self._equipment(_REPORT_SERIES),
+        )
+
+
+def _algorithm_name(document: Mapping[str, Any]) -> str:
+    return f"MP3D FPN, weights {document['model']['name'] or 'unnamed'}"[:64]
+
+
+def _algorithm(document: Mapping[str, Any], version: str) -> hd.AlgorithmIdentificationSequence:
+    return hd.AlgorithmIdentificationSequence(
+        _algorithm_name(document), codes.cid7162.ArtificialIntelligence, version, source=MANUFACTURER
+    )
+
+
+def _parameters(document: Mapping[str, Any]) -> list[str]:
+    """The settings of the run and the hash of the weights, one text each."""
+    settings = {**document["settings"], "weights_sha256": document["model"]["sha256"]}
+    return [f"{name}={value}" for name, value in settings.items() if value is not None]
+
+
+def _group(
+    one: Outlined, slices: Sequence[SourceSlice], frame: str, algorithm: sr.AlgorithmIdentification
+) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """One lesion of the report: its rectangles on the images, and its score.
+
+    Several rectangles are a volume's surface; a single one has to be a planar region.
+    """
+    key = slices[one.key].header
+    common: dict[str, Any] = {
+        "tracking_identifier": sr.TrackingIdentifier(one.tracking, one.name),
+        "finding_type": codes.SCT.Lesion,
+        "algorithm_id": algorithm,
+        "measurements": _measurements(one.entry, sr.SourceImageForMeasurement(key.SOPClassUID, key.SOPInstanceUID)),
+    }
+    polygon = sr.GraphicTypeValues3D.POLYGON
+    corners = [rectangle.corners for rectangle in one.rectangles]
+    if len(corners) == 1:
+        region = sr.ImageRegion3D(polygon, corners[0], frame)
+        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **common)
+    headers = [slices[rectangle.index].header for rectangle in one.rectangles]
+    images = [sr.SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID) for header in headers]
+    surface = sr.VolumeSurface(polygon, corners, frame, source_images=images)
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_volume_surface=surface, **common)
+
+
+def _measurements(entry: Mapping[str, Any], image: sr.SourceImageForMeasurement) -> list[sr.Measurement]:
+    """The score and, where the weights have a calibration, the probability that follows from it."""
+    found = [sr.Measurement(SCORE, entry["score"], codes.UCUM.NoUnits, referenced_images=[image])]
+    if "probability" in entry:
+        percent = round(100 * entry["probability"], 2)
+        found.append(sr.Measurement(codes.DCM.CertaintyOfFinding, percent, codes.UCUM.Percent))
+    return found
+
+
+def _nothing(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
+    """The only group of a report on a scan without lesions: their number is zero."""
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(hd.UID(), "Whole scan"),
+        finding_type=codes.SCT.Lesion,
+        algorithm_id=algorithm,
+        measurements=[sr.Measurement(_NUMBER, 0, _LESIONS)],
+    )
+
+
+def _bytes(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

@@ -1,0 +1,272 @@
+"""What is written about a scan, as plain data: schema, frames and units in one place.
+
+Boxes are given twice: in the voxels of the stored file (``i1, j1, k1, i2, j2, k2``, half-open edges: voxel
+``i`` covers ``[i, i + 1)``, ``i`` being the fastest axis of the file; for a DICOM series the column, ``j`` the
+row, ``k`` the slice from its lowest position) and in LPS millimetres (low corner, high corner).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...instances import select
+from ..detections import Lesion, ScanResult, SliceBoxes
+from ..scan_protocol import ScanLike
+from .output_table import strict_json
+
+SCHEMA_VERSION = "1.1"
+NOTICE = "Not a medical device. For research use only."
+_FRAMES = {
+    "box_voxel": "i1, j1, k1, i2, j2, k2 in the stored array, i the fastest axis; voxel i covers [i, i + 1)",
+    "box_lps_mm": "x1, y1, z1, x2, y2, z2 in mm towards the patient's left, back and head",
+    "key_slice": "0-based index along stored axis slice_axis",
+    "long_axis_estimate_mm": "longer side of the box in the key slice (short_axis_estimate_mm: the shorter one); an "
+    "estimate from the box, not a measurement of the lesion",
+}
+
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
+# Pixels whose sides differ by more than this factor count as not square.
+_SQUARE = 1.25
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """SHA-256 of the files' bytes one after the other (``cat FILES | sha256sum``), in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def shown_name(scan: ScanLike) -> str:
+    """What results call a scan: a DICOM series by its UID, because folders are named by patients, others by their file.
+
+    Of a path the last part is taken, as it can be written.
+    """
+    if scan.series is not None:
+        return scan.series if _UID.fullmatch(scan.series) else "DICOM series"
+    return _writable(scan.path.resolve().name)
+
+
+def _writable(text: str) -> str:
+    """A text in which the names of files may stand, which need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def describe_input(scan: ScanLike, sha256: str | None = None) -> dict[str, Any]:
+    """Name, hash and geometry of a scan, see `shown_name`.
+
+    Args:
+        scan: The scan.
+        sha256: Hash of its files if it is known already.
+    """
+    stored_affine = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
+    spacing = np.linalg.norm(stored_affine[:3, :3], axis=0)
+    uneven = {}
+    if scan.places is not None:
+        spacing[2] *= (scan.places[-1] - scan.places[0]) / (len(scan.places) - 1)
+        uneven = {"slice_places": _numbers(scan.places)}
+    return {
+        "name": shown_name(scan),
+        "sha256": sha256 or hash_files(scan.files),
+        "files": len(scan.files),
+        "shape": list(scan.stored_shape),
+        "spacing_mm": _numbers(spacing),
+        "slice_axis": scan.slice_axis,
+        "index_to_lps_mm": [_numbers(row, digits=6) for row in stored_affine],
+        **uneven,
+        "notes": [_writable(note) for note in scan.notes],
+    }
+
+
+def cautions(scan: ScanLike, found: SliceBoxes) -> list[str]:
+    """What makes a result say less than it seems to, one sentence each."""
+    notes = []
+    if not found.examined.any():
+        notes.append("No slice shows a body: nothing was examined, and no lesion means nothing here.")
+    if len(scan.hu) == 1:
+        notes.append("One slice only: the network saw repeats of it in place of its neighbours.")
+    across, down = (edge / scale for edge, scale in zip(scan.spacing, found.scale, strict=False))
+    if not 1 / _SQUARE <= across / down <= _SQUARE:
+        notes.append(
+            f"The network saw pixels of {across:.2f} x {down:.2f} mm, that is squeezed slices, while it was trained on "
+            "square pixels."
+        )
+    return notes
+
+
+def json_files(result: ScanResult) -> dict[str, bytes]:
+    """Write ``lesions.json``, the lesions in 3D, and ``detections.json``, every slice box."""
+    head = {name: value for name, value in result.document.items() if name != "lesions"}
+    detections = describe_detections(result.scan, result.found, result.lesions)
+    return {
+        "lesions.json": strict_json(result.document),
+        "detections.json": strict_json({**head, "detections": detections}),
+    }
+
+
+def describe_detections(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
+    """One entry per slice box, slice by slice, with the number of its lesion."""
+    lesion_of = {row: number for number, lesion in enumerate(lesions, start=1) for row in lesion.members}
+    solid = found.solid()
+    stored, lps = scan.boxes_to_stored(solid), scan.boxes_to_lps(solid)
+    return [
+        {
+            "slice": stored_slice(scan, found, int(found.slices[row])),
+            "score": round(float(found.scores[row]), 6),
+            "lesion": lesion_of.get(row),
+            "box_voxel": _numbers(stored[row]),
+            "box_lps_mm": _numbers(lps[row]),
+            **_fields(select(found.fields, row)),
+        }
+        for row in range(len(solid))
+    ]
+
+
+def describe_lesions(
+    scan: ScanLike,
+    found: SliceBoxes,
+    lesions: Sequence[Lesion],
+    *,
+    calibration: Mapping[str, Sequence[float]] | None = None,
+) -> list[dict[str, Any]]:
+    """One entry per lesion, best score first, numbered from 1.
+
+    Args:
+        scan: The scan.
+        found: Its slice boxes.
+        lesions: Its lesions.
+        calibration: Knots ``scores`` and ``probabilities`` of a piecewise linear function; every entry then has a
+            ``probability``, that of a box of its score to be right on the images that the function was fitted on.
+    """
+    entries = []
+    for number, lesion in enumerate(lesions, start=1):
+        box = lesion.box[None]
+        x1, y1, x2, y2 = lesion.key_box
+        key = scan.points_to_lps(np.array([[(x1 + x2) / 2, (y1 + y2) / 2, found.positions[lesion.key] + 0.5]]))
+        centre = scan.points_to_lps((box[:, :3] + box[:, 3:]) / 2)
+        entries.append(
+            {
+                "lesion": number,
+                "score": round(lesion.score, 6),
+                **_probability(lesion.score, calibration),
+                "box_voxel": _numbers(scan.boxes_to_stored(box)[0]),
+                "box_lps_mm": _numbers(scan.boxes_to_lps(box)[0]),
+                "center_lps_mm": _numbers(centre[0]),
+                "size_mm": _numbers((lesion.box[3:] - lesion.box[:3]) * scan.spacing),
+                **_axes((x2 - x1) * scan.spacing[0], (y2 - y1) * scan.spacing[1]),
+                "key_slice": stored_slice(scan, found, lesion.key),
+                "key_point_lps_mm": _numbers(key[0]),
+                "num_slices": len({int(found.slices[row]) for row in lesion.members}),
+                **_fields(lesion.fields),
+            }
+        )
+    return entries
+
+
+def _axes(width: float, height: float) -> dict[str, float]:
+    """Long and short axis as far as a box tells them: its longer and its shorter side in the key slice, in mm."""
+    short, long = _numbers(sorted((width, height)))
+    return {"long_axis_estimate_mm": long, "short_axis_estimate_mm": short}
+
+
+def _fields(fields: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """What else a network says of a box: numbers, and lists of them; no entry at all where it says no more."""
+    arrays = {name: np.asarray(values) for name, values in fields.items()}
+    plain = {name: (np.round(v, 6) + 0.0 if v.dtype.kind == "f" else v).tolist() for name, v in arrays.items()}
+    return {"fields": plain} if plain else {}
+
+
+def _probability(score: float, calibration: Mapping[str, Sequence[float]] | None) -> dict[str, float]:
+    if not calibration:
+        return {}
+    return {"probability": round(float(np.interp(score, calibration["scores"], calibration["probabilities"])), 4)}
+
+
+def no_probability(model: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> str | None:
+    """Why lesions carry no probability, in one sentence; None where they carry one.
+
+    A calibration holds for images like those it was measured on, shown to the network at the same scale. Weights with
+    a notice of their own say that this is not so: a number near 100 % next to "finds no real lesions" would be believed
+    before the notice. Every output asks here.
+
+    Args:
+        model: ``calibration``, ``notice`` and ``inference`` of the weights.
+        settings: How the detector was set; ``pixel_spacing_mm`` counts if it is there.
+    """
+    if not model.get("calibration"):
+        return "The weights have no calibration."
+    if model.get("notice"):
+        return "The weights have a notice of their own: their calibration does not hold for other images."
+    wanted = (model.get("inference") or {}).get("pixel_spacing")
+    used = (settings or {}).get("pixel_spacing_mm", wanted)
+    if used != wanted:
+        return f"The calibration was measured at pixel_spacing {wanted}, this run used {used}."
+    return None
+
+
+def calibration_of(
+    model: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> Mapping[str, Sequence[float]] | None:
+    """The calibration of the weights where it holds, else None; see `no_probability`."""
+    return None if no_probability(model, settings) else model["calibration"]
+
+
+def notices_of(model: Mapping[str, Any]) -> list[str]:
+    """What every output must say: that it is no medical device, and what the weights' file has to say."""
+    return [NOTICE, *([str(model["notice"])] if model.get("notice") else [])]
+
+
+def describe_run(
+    scan: ScanLike,
+    found: SliceBoxes,
+    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    sha256: str | None = None,
+) -> dict[str, Any]:
+    """The part that every file of results begins with.
+
+    Args:
+        scan: The scan.
+        found: Its slice boxes.
+        model: ``name``, ``notice``, ``path``, ``sha256`` and ``calibration`` of the weights.
+        settings: How the detector was set, plain values.
+        sha256: Hash of the scan's files if it is known already.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "notices": notices_of(model),
+        "model": {
+            "name": model.get("name"),
+            "weights": Path(model["path"]).name if model.get("path") else None,
+            "sha256": model.get("sha256"),
+            "no_probability": no_probability(model, settings),
+        },
+        "input": {**describe_input(scan, sha256), "notes": [*scan.notes, *cautions(scan, found)]},
+        "settings": {
+            **settings,
+            "pixel_scale": _numbers(found.scale, digits=6),
+            "lattice_slices": len(found.positions),
+            "examined_slices": int(found.examined.sum()),
+        },
+        "frames": _FRAMES,
+    }
+
+
+def stored_slice(scan: ScanLike, found: SliceBoxes, lattice_slice: int) -> int:
+    """The stored slice nearest to a lattice slice, 0-based along ``scan.slice_axis``."""
+    middle = found.nearest_slice(lattice_slice) + 0.5
+    edge = scan.boxes_to_stored(np.array([[0, 0, middle, 0, 0, middle]]))[0, scan.slice_axis]
+    return int(np.clip(np.floor(edge), 0, scan.stored_shape[scan.slice_axis] - 1))
+
+
+def _numbers(values: Any, digits: int = 4) -> list[float]:
+    """Plain floats, rounded; adding zero turns -0.0 into 0.0."""
+    return [round(float(value), digits) + 0.0 for value in values]

@@ -1,0 +1,4 @@
+"""Boxes drawn on slices and photographs.
+
+Imports `inference`.
+"""

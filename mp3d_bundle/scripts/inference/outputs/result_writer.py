@@ -1,0 +1,121 @@
+"""Results of a scan as files, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..detections import Lesion, ScanResult, SliceBoxes
+from ..scan_protocol import ScanLike
+from .finished_results import describe_part, describe_source
+from .lesions_document import calibration_of, describe_lesions, describe_run, notices_of
+from .output_table import Maker, maker_of
+from .pictures.finding_pictures import OverlayWriter
+from .result_storage import store
+
+
+@dataclass(frozen=True)
+class ResultWriter:
+    """Write the results of scans.
+
+    Into the folder of each scan go the files of the ``outputs``, what ``extra`` makes, and the record of all these,
+    ``finished.json``.
+
+    Attributes:
+        output_dir: Folder for the results; made when needed.
+        model: What the weights are: ``name``, ``notice``, ``path``, ``sha256``.
+        settings: How the detector was set, plain values, written as they are.
+        overlays: Pictures of at most this many lesions, best first.
+        slice_overlays: Also a picture of every slice with a box, in ``overlays/slices/``.
+        outputs: Names of `scripts.storage.result_files.OUTPUTS`.
+        extra: Makers set up otherwise than by the table, or of further files, by name.
+    """
+
+    output_dir: str | Path
+    model: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    overlays: int = 10
+    slice_overlays: bool = False
+    outputs: Sequence[str] = ("json", "csv", "overlays")
+    extra: Mapping[str, Maker] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _ = self.makers  # now, while a config is being built: see `maker_of`
+
+    @cached_property
+    def makers(self) -> dict[str, Maker]:
+        """What makes the files, by the name of the output; those of ``extra`` in place of the table's own."""
+        makers = {name: maker_of(name) for name in self.outputs if name not in self.extra}
+        if "overlays" in makers:
+            makers["overlays"] = OverlayWriter(self.overlays, self.slice_overlays)
+        return {**makers, **self.extra}
+
+    def folder(self, name: str) -> Path:
+        """The folder for the results of a scan.
+
+        Args:
+            name: Folder below ``output_dir``; empty for ``output_dir`` itself.
+
+        Raises:
+            ValueError: If ``name`` leads out of ``output_dir``.
+        """
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"Expected a folder inside {self.output_dir} for results, got {name!r}.")
+        return Path(self.output_dir) / name
+
+    def made(self, scan: ScanLike, **parts: Any) -> dict[str, Any]:
+        """What the results of a scan are made from and with, plain values, for the record.
+
+        Args:
+            scan: The scan; its files and voxels are hashed.
+            parts: What takes part in the making besides, such as the detector.
+        """
+        return {
+            "source": describe_source(scan),
+            "weights_sha256": self.model.get("sha256"),
+            "settings": describe_part(self.settings),
+            "results": describe_part({"outputs": sorted(self.outputs), "makers": self.makers}),
+            **{name: describe_part(part) for name, part in parts.items()},
+        }
+
+    def __call__(
+        self,
+        scan: ScanLike,
+        found: SliceBoxes,
+        lesions: Sequence[Lesion],
+        *,
+        name: str = "",
+        timing: Mapping[str, float] | None = None,
+        made: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the results of one scan; files of an earlier run in the same place are replaced.
+
+        Args:
+            scan: The scan.
+            found: Its slice boxes.
+            lesions: Its lesions, best first.
+            name: Folder below ``output_dir``; empty for ``output_dir`` itself.
+            timing: Seconds by stage; writing comes after.
+            made: For the record, see `made`; without it the detector is not described.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: If ``name`` leads out of ``output_dir``.
+            OSError: If a file cannot be written; nothing of the new results is left then.
+        """
+        folder = self.folder(name)
+        made = self.made(scan) if made is None else made
+        head = describe_run(scan, found, self.model, self.settings, made["source"]["sha256"])
+        head["timing_s"] = dict(timing or {})
+        entries = describe_lesions(scan, found, lesions, calibration=calibration_of(self.model, self.settings))
+        result = ScanResult(scan, found, lesions, {**head, "lesions": entries})
+        files: dict[str, bytes] = {}
+        for make in self.makers.values():
+            files.update(make(result))
+        store(folder, files, {"notices": notices_of(self.model), "made": made})
+        return folder

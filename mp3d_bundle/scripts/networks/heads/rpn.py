@@ -1,0 +1,164 @@
+"""Region proposal network: which anchors hold a lesion, and where (paper Figure 1; numbers by the released code).
+
+torchvision's head and NMS with the rules of the released code, which differ from torchvision's own class
+in the floor under low-quality matches, the anchors at the border, the loss and its normaliser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import batched_nms, box_iou
+
+from ...boxes import clip
+from ..batching import check_finite
+from .anchors import BoxCoder, Matching, PyramidAnchors, Sampling, per_anchor
+
+
+@dataclass(frozen=True)
+class ProposalLimits:
+    """How proposals are thinned out.
+
+    Attributes:
+        per_level: Best anchors of each pyramid level that enter NMS.
+        per_image: Best boxes of all levels kept after it.
+        nms_iou: A box is suppressed by a better one of the same level above this IoU.
+    """
+
+    per_level: int
+    per_image: int = 1000
+    nms_iou: float = 0.7
+
+
+class RegionProposalNetwork(nn.Module):
+    """Shared 3x3 convolution with an objectness and a box branch on every pyramid level.
+
+    Args:
+        head: Gives objectness ``(B, A, h, w)`` and offsets ``(B, 4 A, h, w)`` per level.
+        anchors: Makes the anchors of the levels.
+        matching: Anchor-to-lesion rule of training.
+        sampling: Anchors per image that enter the loss.
+        train_limits: Thinning of the proposals handed to the second stage in training.
+        test_limits: The same in evaluation.
+    """
+
+    smooth_l1_beta = 1.0 / 9.0
+
+    def __init__(
+        self,
+        head: RPNHead,
+        anchors: PyramidAnchors,
+        *,
+        matching: Matching = Matching(0.7, 0.3, low_quality_floor=0.3),
+        sampling: Sampling = Sampling(256, 0.5),
+        train_limits: ProposalLimits = ProposalLimits(per_level=2000),
+        test_limits: ProposalLimits = ProposalLimits(per_level=1000),
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.anchors = anchors
+        self.coder = BoxCoder()
+        self.matching = matching
+        self.sampling = sampling
+        self.train_limits = train_limits
+        self.test_limits = test_limits
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        truths: Sequence[Tensor] | None = None,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Proposals and, in training, the losses.
+
+        Args:
+            features: One ``(B, C, h, w)`` map per level.
+            image_sizes: Height and width in pixels of every slab before padding.
+            truths: Lesion boxes ``(N, 4)`` of every slab; needed in training.
+
+        Returns:
+            For every slab proposals ``(P, 4)`` in slab pixels, best first and without gradient; and a dict with
+            ``loss_objectness`` and ``loss_rpn_box_reg`` in training, empty otherwise.
+
+        Raises:
+            ValueError: If objectness or offsets are NaN or infinite in evaluation.
+        """
+        logits_by_level, offsets_by_level = self.head(list(features))
+        logits = [per_anchor(level, 1).squeeze(-1) for level in logits_by_level]
+        offsets = [per_anchor(level, 4) for level in offsets_by_level]
+        if not self.training:
+            check_finite(torch.cat(logits, 1), "objectness of the anchors")
+            check_finite(torch.cat(offsets, 1), "offsets of the anchors")
+        anchors = self.anchors(features)
+        limits = self.train_limits if self.training else self.test_limits
+        proposals = [
+            self._propose([level[row] for level in logits], [level[row] for level in offsets], anchors, size, limits)
+            for row, size in enumerate(image_sizes)
+        ]
+        if not self.training or truths is None:
+            return proposals, {}
+        return proposals, self._losses(
+            torch.cat(logits, 1), torch.cat(offsets, 1), torch.cat(anchors), image_sizes, truths
+        )
+
+    @torch.no_grad()
+    def _propose(
+        self,
+        logits: list[Tensor],
+        offsets: list[Tensor],
+        anchors: list[Tensor],
+        size: tuple[int, int],
+        limits: ProposalLimits,
+    ) -> Tensor:
+        boxes, scores, levels = [], [], []
+        for level, (logit, offset, anchor) in enumerate(zip(logits, offsets, anchors, strict=True)):
+            score = logit.sigmoid()
+            if score.numel() > limits.per_level:
+                order = score.sort(descending=True, stable=True).indices[: limits.per_level]
+                score, offset, anchor = score[order], offset[order], anchor[order]
+            boxes.append(self.coder.decode(offset, anchor))
+            scores.append(score)
+            levels.append(torch.full_like(score, level, dtype=torch.int64))
+        candidates = clip(torch.cat(boxes), *size)
+        score, level = torch.cat(scores), torch.cat(levels)
+        solid = ((candidates[:, 2:] - candidates[:, :2]) > 0).all(dim=1)
+        candidates, score, level = candidates[solid], score[solid], level[solid]
+        return candidates[batched_nms(candidates, score, level, limits.nms_iou)[: limits.per_image]]
+
+    @torch.no_grad()
+    def _assign(self, anchors: Tensor, size: tuple[int, int], truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sampled positive anchors, sampled negative anchors (indices) and the offsets of the positives."""
+        height, width = size
+        inside = torch.nonzero(
+            (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
+        ).flatten()
+        matches = self.matching(box_iou(truth.to(anchors), anchors[inside]))
+        positives, negatives = self.sampling(matches)
+        chosen = inside[positives]
+        offsets = self.coder.encode(truth.to(anchors)[matches[positives]], anchors[chosen])
+        return chosen, inside[negatives], offsets
+
+    def _losses(
+        self,
+        logits: Tensor,
+        offsets: Tensor,
+        anchors: Tensor,
+        image_sizes: Sequence[tuple[int, int]],
+        truths: Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        objectness, box, normaliser = logits.sum() * 0, offsets.sum() * 0, 0
+        for row, (size, truth) in enumerate(zip(image_sizes, truths, strict=True)):
+            positives, negatives, wanted = self._assign(anchors, size, truth)
+            sampled = torch.cat([positives, negatives])
+            labels = torch.zeros_like(logits[row, sampled])
+            labels[: positives.numel()] = 1.0
+            objectness = objectness + F.binary_cross_entropy_with_logits(logits[row, sampled], labels, reduction="sum")
+            box = box + F.smooth_l1_loss(offsets[row, positives], wanted, beta=self.smooth_l1_beta, reduction="sum")
+            # The released code counts an image without positives (or negatives) as having one.
+            normaliser += max(positives.numel(), 1) + max(negatives.numel(), 1)
+        return {"loss_objectness": objectness / normaliser, "loss_rpn_box_reg": box / normaliser}

@@ -1,0 +1,239 @@
+"""Translate checkpoints between the released mmdetection code and this bundle, tensor by tensor.
+
+    python -m scripts.convert_checkpoint --source mp3d63-d720bda1.pth --target models/coco_mp3d63.pt
+    python -m scripts.convert_checkpoint --source models/model.pt --target out.pth --to mmdet
+
+Run from the bundle's folder. Reads backbone files and whole detectors; refuses a file in which a tensor is
+missing or left over. Loads tensors only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..recipe import KEY, PAPER, PHOTOGRAPHS, Recipe, class_names, classes_of, slices_of
+from ..weights import BACKBONE_PARTS, build_network, read_tensors, write_atomically
+
+# Our name -> the released code's name. Order matters only where patterns overlap.
+_RULES = [
+    (r"^backbone\.body\.stem\.conv\.0\.", "backbone.conv1_custom."),
+    (r"^backbone\.body\.stem\.conv\.1\.", "backbone.norm1."),
+    (r"\.reduce\.0\.", ".conv1."),
+    (r"\.reduce\.1\.", ".norm_1."),
+    (r"\.pair\.in_plane\.0\.", ".conv2."),
+    (r"\.pair\.in_plane\.1\.", ".norm_2."),
+    (r"\.pair\.inter_slice\.0\.", ".conv3."),
+    (r"\.pair\.inter_slice\.1\.", ".norm_3."),
+    (r"\.expand\.0\.", ".conv4."),
+    (r"\.expand\.1\.", ".norm_4."),
+    (r"\.pair1\.in_plane\.0\.", ".conv1."),
+    (r"\.pair1\.in_plane\.1\.", ".norm_1."),
+    (r"\.pair1\.inter_slice\.0\.", ".conv2."),
+    (r"\.pair1\.inter_slice\.1\.", ".norm_2."),
+    (r"\.pair2\.in_plane\.0\.", ".conv3."),
+    (r"\.pair2\.in_plane\.1\.", ".norm_3."),
+    (r"\.pair2\.inter_slice\.0\.", ".conv4."),
+    (r"\.pair2\.inter_slice\.1\.", ".norm_4."),
+    (r"\.shortcut\.", ".downsample."),
+    (r"^backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral_convs.\1.conv."),
+    (r"^backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.fpn_convs.\1.conv."),
+    (r"^rpn\.head\.conv\.0\.0\.", "rpn_head.rpn_conv."),
+    (r"^rpn\.head\.cls_logits\.", "rpn_head.rpn_cls."),
+    (r"^rpn\.head\.bbox_pred\.", "rpn_head.rpn_reg."),
+    (r"^roi_heads\.box_head\.fc6\.", "roi_head.bbox_head.shared_fcs.0."),
+    (r"^roi_heads\.box_head\.fc7\.", "roi_head.bbox_head.shared_fcs.1."),
+    (r"^roi_heads\.predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
+    (r"^roi_heads\.predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
+]
+COCO_CLASSES = 80
+_CLASSIFIER = "roi_head.bbox_head.fc_cls."
+
+
+def released_name(name: str, shape: torch.Size) -> str:
+    """The released code's name of one of our tensors (``shape`` tells the two kinds of conversion apart).
+
+    Raises:
+        ValueError: If the released code has no such tensor.
+    """
+    conversion = re.match(r"^backbone\.conversions\.(\d)\.conv\.weight$", name)
+    if conversion:
+        kind = "groupconv_" if len(shape) == 4 else "conv3d_all_"
+        return f"backbone.{kind}{int(conversion[1]) + 1}.weight"
+    stage = re.match(r"^backbone\.body\.stages\.(\d)\.", name)
+    renamed = f"backbone.layer{int(stage[1]) + 1}.{name[stage.end() :]}" if stage else name
+    for pattern, replacement in _RULES:
+        renamed, count = re.subn(pattern, replacement, renamed)
+        if count:
+            return renamed
+    raise ValueError(f"Expected a network that the released code has too, got a tensor {name}, which it has not.")
+
+
+def to_released(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Our state dict under the released code's names, background class last.
+
+    Raises:
+        ValueError: If the released code has no such network.
+    """
+    renamed = OrderedDict()
+    for name, tensor in state.items():
+        released = released_name(name, tensor.shape)
+        renamed[released] = tensor.roll(-1, 0) if released.startswith(_CLASSIFIER) else tensor
+    return renamed
+
+
+def from_released(state: Mapping[str, Tensor], network: nn.Module, where: str) -> OrderedDict[str, Tensor]:
+    """The released code's state dict under our names, background class first.
+
+    Args:
+        state: Released names without a leading ``module.``.
+        network: Network that the tensors belong to; its whole detector, or (for a backbone file) its backbone
+            must be covered exactly.
+        where: Source, for errors.
+
+    Raises:
+        ValueError: Naming the tensors that are missing, left over or misshapen.
+    """
+    own = network.state_dict()
+    if not any(name.startswith(("neck.", "rpn_head.", "roi_head.")) for name in state):
+        own = {name: tensor for name, tensor in own.items() if name.startswith(BACKBONE_PARTS)}
+    names = {released_name(name, tensor.shape): name for name, tensor in own.items()}
+    problems = [f"missing: {name}" for name in names if name not in state]
+    problems += [f"left over: {name}" for name in state if name not in names]
+    problems += [
+        f"{name}: expected shape {tuple(own[names[name]].shape)}, got {tuple(tensor.shape)}"
+        for name, tensor in state.items()
+        if name in names and own[names[name]].shape != tensor.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ValueError(
+            f"Expected a checkpoint of the released code in which every tensor has its place, {where}: {shown}."
+        )
+    return OrderedDict(
+        (ours, state[released].roll(1, 0) if released.startswith(_CLASSIFIER) else state[released])
+        for released, ours in names.items()
+    )
+
+
+def infer_definition(state: Mapping[str, Tensor], where: str, *, isotropic: bool = False) -> dict[str, Any]:
+    """Network definition that fits a released state dict, read from its names and shapes.
+
+    Args:
+        state: Released names without a leading ``module.``.
+        where: Source, for errors.
+        isotropic: Whether it is the network with inter-slice pooling, which has the same tensors as one with CTM.
+
+    Raises:
+        ValueError: If there is no backbone of the released code in it.
+    """
+    layers = []
+    for stage in range(1, 5):
+        found = {int(match[1]) for name in state if (match := re.match(rf"^backbone\.layer{stage}\.(\d+)\.", name))}
+        layers.append(len(found))
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    first, second = (shapes.get(f"backbone.{name}.weight", ()) for name in ("conv1_custom", "layer1.0.conv1"))
+    if min(layers) == 0 or len(first) != 5 or len(second) != 5:
+        raise ValueError(
+            f"Expected a checkpoint of the released code, with 'backbone.conv1_custom' and the stages "
+            f"'backbone.layer1' to 'backbone.layer4', got {list(state)[:3]} in {where}."
+        )
+    body: dict[str, Any] = {"_target_": "scripts.networks.ResNet3d", "layers": layers, "width": first[0]}
+    if second[2:] != (1, 1, 1):
+        body["block"] = {"_target_": "scripts.networks.PseudoBasicBlock", "_mode_": "callable"}
+    if isotropic:
+        body["stem"] = {"_target_": "scripts.networks.Stem", "_mode_": "callable", "pool_depth": 1}
+        body["stage_pools"] = {"_target_": "scripts.networks.isotropic_pools"}
+    definition: dict[str, Any] = {"_target_": "scripts.networks.mp3d_fpn", "num_slices": 9, "body": body}
+    grouped, dense = (shapes.get(f"backbone.{name}_1.weight", ()) for name in ("groupconv", "conv3d_all"))
+    if len(grouped) == 4:
+        definition["num_slices"] = grouped[1]
+    elif len(dense) == 5:
+        definition["num_slices"] = dense[2]
+        definition["conversion"] = {"_target_": "scripts.networks.FullTransform", "_mode_": "callable"}
+    else:
+        definition["conversion"] = {"_target_": "scripts.networks.CenterCrop", "_mode_": "callable"}
+    if len(classifier := shapes.get(_CLASSIFIER + "weight", ())) == 2:
+        definition["num_classes"] = classifier[0] - 1
+        if classifier[1] != 1024:
+            definition["head"] = {"_target_": "scripts.networks.TwoStageHead", "fc_channels": classifier[1]}
+    if (pyramid := shapes.get("neck.fpn_convs.0.conv.bias", (256,))) != (256,):
+        definition["fpn_channels"] = pyramid[0]
+    return definition
+
+
+def recipe_of(network: nn.Module, part: str) -> Recipe:
+    """What a network of the authors saw in training.
+
+    Their backbone and their 80 classes are of COCO's photographs; everything else is DeepLesion, read by the released
+    code's weights between slices.
+
+    Args:
+        network: On whichever device.
+        part: ``"detector"`` or ``"backbone"``.
+    """
+    count = classes_of(network)
+    if part == "backbone" or count == COCO_CLASSES:
+        slices = PHOTOGRAPHS.num_slices if part == "backbone" else slices_of(network)
+        return replace(PHOTOGRAPHS, num_slices=slices, classes=class_names(COCO_CLASSES))
+    return replace(PAPER, z_mode="released", num_slices=slices_of(network), classes=class_names(count))
+
+
+def released_state(content: Any, where: str) -> OrderedDict[str, Tensor]:
+    """The tensors of a released file, without the ``module.`` that data-parallel training leaves.
+
+    Raises:
+        ValueError: If the file holds no state dict.
+    """
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"Expected a dict of tensors under 'state_dict', got {type(state).__name__} in {where}.")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"Expected a dict of tensors, got {type(value).__name__} as {name!r} in {where}.")
+    return OrderedDict((name.removeprefix("module."), tensor) for name, tensor in state.items())
+
+
+def convert(source: str, target: str, to: str = "bundle", isotropic: bool = False) -> None:
+    """Convert a checkpoint.
+
+    Args:
+        source: File to read: one of the released code (``--to bundle``) or a weights file (``--to mmdet``).
+        target: File to write; atomically.
+        to: ``bundle`` or ``mmdet``.
+        isotropic: The source is the released network with inter-slice pooling (its tensors alone do not tell).
+
+    Raises:
+        ValueError: If the source is no such file, or a tensor in it is missing, left over or misshapen.
+        FileNotFoundError: If there is no source file.
+        OSError: If the target cannot be written.
+    """
+    if to not in ("bundle", "mmdet"):
+        raise ValueError(f"Expected --to bundle or --to mmdet, got {to!r}.")
+    content = read_tensors(source)
+    if to == "mmdet":
+        model = content.get("model") if isinstance(content, dict) else None
+        if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
+            raise ValueError(
+                f"Expected a weights file of this bundle with tensors under 'model', got none in {source}."
+            )
+        state = to_released(model)
+        write_atomically({"state_dict": state, "meta": {"source": Path(source).name}}, Path(target))
+        print(f"Wrote {len(state)} tensors under the released code's names to {target}.")
+        return
+    state = released_state(content, source)
+    definition = infer_definition(state, source, isotropic=isotropic)
+    network = build_network(definition, source, device="meta")  # only names and shapes are needed
+    model = from_released(state, network, source)
+    part = "detector" if len(model) == len(network.state_dict()) else "backbone"
+    info = {"name": Path(source).stem, "part": part, "source": Path(source).name, KEY: recipe_of(network, part).plain()}
+    write_atomically({"model": dict(model), "network": definition, "info": info}, Path(target))
+    count = sum(tensor.numel() for tensor in model.values())
+    print(f"Wrote {len(model)} tensors ({count:,} parameters, {part}) to {target}: none missing, none left over.")

@@ -1,0 +1,193 @@
+"""Find thresholds and a calibration on a validation split and store them with the weights.
+
+    python -m scripts.operating_points --checkpoint models/model.pt --evaluation ../runs/validation
+
+Run from the bundle's folder. ``--evaluation`` is the folder that ``run evaluating --split validation`` wrote with
+these weights. Afterwards inference takes ``--operating_point 1`` and gives a probability with every lesion.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..metrics.calibration import fit_isotonic, held_out_probabilities, reliability, write_reliability_figure
+from ..metrics.froc import FrocCurve, threshold_at
+from ..metrics.matching import FrocRule
+from ..storage.atomic_files import write_json
+from ..storage.safe_json import read_json
+from ..weights import read_tensors, tensors_sha256, write_atomically
+
+logger = logging.getLogger(__name__)
+
+# The first is for whole scans, where dozens of slices add up; it is as strict as 250 images can tell.
+FPS_PER_IMAGE = (0.004, 0.05, 0.125, 0.5, 1.0, 2.0, 4.0)
+VALIDATION = "validation"
+RULE = "isotonic regression of whether a box overlaps a lesion enough on its score"
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of an evaluation, best score first.
+
+    Attributes:
+        scores: ``(M,)`` float64, descending.
+        hits: ``(M,)`` bool, whether a box overlaps a lesion enough.
+        false: ``(M,)`` bool, whether it counts as a false positive.
+        patients: Patient of each.
+        metrics: Content of ``metrics.json``.
+    """
+
+    scores: np.ndarray
+    hits: np.ndarray
+    false: np.ndarray
+    patients: list[str]
+    metrics: dict[str, Any]
+
+
+def read_boxes(folder: str | Path) -> Boxes:
+    """Read ``detections.csv`` and ``metrics.json`` of an evaluation.
+
+    Raises:
+        FileNotFoundError: If one of them is not there.
+        ValueError: If one of them is not as an evaluation writes it, or no box was found.
+    """
+    folder = Path(folder)
+    for name in ("metrics.json", "detections.csv"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"Expected the folder of an evaluation, found no {name} in {folder}.")
+    try:
+        metrics = read_json(folder / "metrics.json")
+        with (folder / "detections.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        scores = np.array([float(row["score"]) for row in rows])
+        outcomes = np.array([row["outcome"] for row in rows])
+        patients = [row["patient"] for row in rows]
+        if int(metrics["counts"]["images"]) < 1 or not np.isin(outcomes, ["hit", "duplicate", "false positive"]).all():
+            raise ValueError("no images, or an unknown outcome")
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
+        raise ValueError(f"Expected the files of an evaluation in {folder}, cannot read them: {error!r}.") from error
+    if not rows:
+        raise ValueError(f"Expected detections to find thresholds on, got none in {folder / 'detections.csv'}.")
+    order = np.argsort(-scores, kind="stable")
+    false = outcomes == "false positive"
+    return Boxes(scores[order], ~false[order], false[order], [patients[row] for row in order], metrics)
+
+
+def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
+    """Refuse an evaluation of other weights, and warn where it is none of a validation split or does not say.
+
+    Args:
+        metrics: Content of ``metrics.json``.
+        model: Tensors of the weights file.
+        where: Weights file and evaluation, for messages.
+
+    Raises:
+        ValueError: If the evaluation is of other weights, or the file holds no tensors by name.
+    """
+    weights = metrics.get("weights")
+    if not isinstance(weights, Mapping) or "tensors_sha256" not in weights:
+        logger.warning("The evaluation does not say which weights it is of, and is taken on trust: %s.", where)
+        return
+    if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
+        raise ValueError(f"Expected a dict of tensors under 'model', got {type(model).__name__}: {where}.")
+    found, scored = tensors_sha256(model), str(weights["tensors_sha256"])
+    if found != scored:
+        raise ValueError(
+            f"Expected an evaluation of these weights (tensors {found[:12]}), got one of {weights.get('path')} "
+            f"(tensors {scored[:12]}): {where}."
+        )
+    if metrics.get("split") != VALIDATION:
+        logger.warning(
+            "Expected an evaluation of the %s split, got one of %s: %s. Figures on a split that thresholds were chosen "
+            "on flatter.",
+            *(VALIDATION, metrics.get("split"), where),
+        )
+
+
+def find_thresholds(boxes: Boxes, targets: Sequence[float] = FPS_PER_IMAGE) -> dict[str, float]:
+    """The lowest threshold within each number of false positives per image, by its name (``"0.5"``).
+
+    Numbers that even the best score exceeds are left out, each with a line in the log.
+    """
+    images = int(boxes.metrics["counts"]["images"])
+    curve = FrocCurve(
+        np.cumsum(boxes.false) / images, np.cumsum(boxes.hits) / 1.0, boxes.scores, images, 1, FrocRule("validation")
+    )
+    points = {f"{target:g}": float(value) for target, value in zip(targets, threshold_at(curve, targets), strict=True)}
+    for name in [name for name, value in points.items() if not np.isfinite(value)]:
+        logger.warning("No threshold gives as few as %s false positives per image: left out.", name)
+        del points[name]
+    return points
+
+
+def calibrate(boxes: Boxes) -> tuple[dict[str, list[float]] | None, dict[str, Any]]:
+    """Fit a calibration, and measure the scores and the probabilities; None if there are too few boxes for it."""
+    measured = {"score": reliability(boxes.scores, boxes.hits)}
+    try:
+        held_out = held_out_probabilities(boxes.scores, boxes.hits, boxes.patients)
+        knots = fit_isotonic(boxes.scores, boxes.hits)
+    except ValueError as error:
+        logger.warning("Scores are left without a calibration. %s", error)
+        return None, measured
+    return knots, {**measured, "calibrated, patients held out": reliability(held_out, boxes.hits)}
+
+
+def operating_points(
+    checkpoint: str, evaluation: str, *, target: str = "", default: str = "", **inference: float
+) -> None:
+    """Write thresholds and calibration into a weights file; ``operating_points.json`` and ``reliability.png`` too.
+
+    Args:
+        checkpoint: Weights file.
+        evaluation: Folder of an evaluation of these weights on a validation split.
+        target: Weights file to write; ``checkpoint`` itself if empty.
+        default: Operating point that inference takes if none is named, or the next that can be reached.
+        **inference: Further settings that inference shall take from the weights: box_threshold, and pixel_spacing where
+            it shall be another one than the recipe's.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If one is not what it should be, the evaluation is of other weights, or a setting is unknown.
+        OSError: If a file cannot be written.
+    """
+    unknown = sorted(set(inference) - {"box_threshold", "pixel_spacing"})
+    if unknown:
+        raise ValueError(f"Expected the settings box_threshold and pixel_spacing, got {unknown[0]!r}.")
+    content = read_tensors(checkpoint)
+    if not isinstance(content, dict) or not isinstance(content.get("info"), dict):
+        raise ValueError(f"Expected a weights file with the key 'info', got another file in {checkpoint}.")
+    boxes = read_boxes(evaluation)
+    for item, values in (boxes.metrics.get("deviations") or {}).items():
+        logger.warning(
+            "The evaluation was made with %s %s, the weights' recipe says %s.", item, values["used"], values["weights"]
+        )
+    check_origin(boxes.metrics, content.get("model"), f"{checkpoint}, {Path(evaluation) / 'metrics.json'}")
+    points = find_thresholds(boxes)
+    reached = [name for name in points if default and float(name) >= float(default)]
+    if default and not reached:
+        raise ValueError(f"Expected a default out of {', '.join(points)} false positives per image, got {default}.")
+    knots, measured = calibrate(boxes)
+    name = str(boxes.metrics.get("dataset"))
+    info = content["info"]
+    settings = {**info.get("inference", {}), **inference, "operating_points": points}
+    if default:
+        settings["score_threshold"] = points[reached[0]]
+    info["inference"] = settings
+    info["calibration"] = {**knots, "rule": RULE, "dataset": name} if knots else None
+    folder = Path(evaluation)
+    notice = boxes.metrics.get("notice") or info.get("notice")
+    write_reliability_figure(measured, folder / "reliability.png", title=name, notice=notice)
+    summary = {"dataset": name, "fps_per_image": points, "reliability": measured, "calibration": info["calibration"]}
+    write_json({**summary, "notice": notice}, folder / "operating_points.json")
+    write_atomically(content, Path(target or checkpoint))
+    for fps, threshold in points.items():
+        print(f"{fps:>6} false positives per image: score >= {threshold:.4f}")
+    print(f"Wrote {target or checkpoint}, and reliability.png and operating_points.json in {folder}.")

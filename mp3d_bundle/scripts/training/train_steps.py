@@ -1,0 +1,112 @@
+"""One iteration of training and of evaluation, handed to MONAI's engines as ``iteration_update``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.engines.utils import IterationEvents
+
+from .mixed_precision import MixedPrecision
+from .sample_dataset import Batch
+
+
+def total_loss(losses: dict[str, torch.Tensor], targets: Any = None) -> torch.Tensor:
+    """Sum of the network's named losses, each with weight 1 (released code).
+
+    Args:
+        losses: Named scalar losses.
+        targets: Unused; MONAI's trainer hands them over.
+    """
+    return torch.stack([loss.float() for loss in losses.values()]).sum()
+
+
+class TrainingStep:
+    """Forward, backward, gradient clipping and optimiser step of one batch.
+
+    It differs from MONAI's own iteration in three ways: mixed precision on any device, clipping of the
+    gradient's L2 norm over all parameters (35 in the released code) after the loss scale has been taken
+    out, and an output of plain detached numbers instead of a graph kept alive until the next batch.
+
+    The output holds ``loss``, every named loss, ``learning_rate`` (the one used), and, where the
+    optimiser takes a step, ``gradient_norm`` (before clipping).
+
+    Args:
+        precision: Arithmetic of the forward pass.
+        max_gradient_norm: Largest L2 norm of the gradient; None for no clipping.
+    """
+
+    def __init__(self, precision: MixedPrecision, *, max_gradient_norm: float | None = 35.0) -> None:
+        self.precision = precision
+        self.max_gradient_norm = float("inf") if max_gradient_norm is None else float(max_gradient_norm)
+
+    def __call__(self, engine: SupervisedTrainer, samples: Batch) -> dict[str, Any]:
+        """Run one iteration; see the class."""
+        slabs, targets, args, kwargs = engine.prepare_batch(samples, engine.state.device, engine.non_blocking)
+        first, last = self._window(engine)
+        engine.network.train()
+        if first:
+            engine.optimizer.zero_grad(set_to_none=True)
+        with self.precision.autocast():
+            losses: Any = engine.inferer(slabs, engine.network, *args, **kwargs)
+            loss = engine.loss_function(losses, targets)
+        engine.state.output = {
+            "loss": loss.detach(),
+            **{name: value.detach() for name, value in losses.items()},
+            "learning_rate": engine.optimizer.param_groups[0]["lr"],
+        }
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        self._backward(engine, loss / engine.accumulation_steps, step=last)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _window(self, engine: SupervisedTrainer) -> tuple[bool, bool]:
+        """Whether this iteration is the first and the last of those whose gradients are added."""
+        index = (engine.state.iteration - 1) % engine.state.epoch_length
+        last_of_epoch = index + 1 == engine.state.epoch_length
+        first = index % engine.accumulation_steps == 0
+        return first, last_of_epoch or (index + 1) % engine.accumulation_steps == 0
+
+    def _backward(self, engine: SupervisedTrainer, loss: torch.Tensor, *, step: bool) -> None:
+        scaler = self.precision.scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if not step:
+            engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+            return
+        if scaler is not None:
+            scaler.unscale_(engine.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_gradient_norm)
+        engine.state.output["gradient_norm"] = norm.detach()
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if scaler is None:
+            engine.optimizer.step()
+        else:
+            scaler.step(engine.optimizer)
+            scaler.update()
+
+
+class EvaluationStep:
+    """Detections of one batch, as a list with one ``{"pred": {boxes, scores, labels}}`` per image.
+
+    Args:
+        precision: Arithmetic of the forward pass.
+    """
+
+    def __init__(self, precision: MixedPrecision) -> None:
+        self.precision = precision
+
+    def __call__(self, engine: SupervisedEvaluator, samples: Batch) -> list[dict[str, Any]]:
+        """Run one iteration; see the class."""
+        slabs, _ = engine.prepare_batch(samples, engine.state.device, engine.non_blocking)
+        with engine.mode(engine.network), self.precision.autocast():
+            detections: Any = engine.inferer(slabs, engine.network)
+        engine.state.output = [{"pred": {key: _plain(value) for key, value in found.items()}} for found in detections]
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+
+def _plain(values: torch.Tensor) -> torch.Tensor:
+    """On the CPU, and never of a reduced type: NumPy has no bfloat16."""
+    return values.float().cpu() if values.is_floating_point() else values.cpu()

@@ -1,0 +1,232 @@
+"""What an evaluation does beside running the network: load its weights first, write its report last."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+from ..configuration.running_config import CONFIGS
+from ..data.slabs.slab_reader import read_slice
+from ..inference.outputs.html.gallery import gallery_items, write_gallery
+from ..metrics.bootstrap import Bootstrap
+from ..metrics.cases import Case
+from ..metrics.image.hits_and_misses import list_findings
+from ..metrics.image.ignite_metrics import DetectionMetrics
+from ..metrics.image.image_report import write_report
+from ..metrics.image.image_tables import format_table
+from ..recipe import KEY, Recipe, read_recipe, tell_deviations
+from ..storage.atomic_files import sha256
+from ..storage.output_folder import evaluation_lock
+from ..weights import build_network, load_state, read_tensors, tensors_sha256
+
+logger = logging.getLogger(__name__)
+
+
+def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapping[str, Any]) -> nn.Module:
+    """Build the network that a weights file describes, so that narrow or deeper ones need no further options.
+
+    Args:
+        checkpoint: File of :mod:`scripts.weights` or ``last.pt`` of a training run.
+        default: The config's own network. Returned where there is no such file (yet), where the file does not
+            say, and where the config asks for more than a number of slices: then the weights must fit that.
+        asked: Description of the config's network.
+
+    Raises:
+        ValueError: If the file is damaged, describes anything but a network of this bundle, or one of another
+            number of slices.
+    """
+    if not Path(checkpoint).is_file() or _asks_for_more(asked):
+        return default
+    content = read_tensors(checkpoint)
+    definition = content.get("network", content.get("definition")) if isinstance(content, Mapping) else None
+    if not definition:
+        return default
+    if not isinstance(definition, Mapping):
+        raise ValueError(f"Expected a network definition, got {type(definition).__name__} in {checkpoint}.")
+    slices = definition.get("num_slices", asked.get("num_slices"))
+    if slices != asked.get("num_slices"):
+        raise ValueError(
+            f"Expected weights for {asked.get('num_slices')} slices, got weights for {slices} in {checkpoint}: the "
+            f"number of slices differs. Give --num_slices {slices}."
+        )
+    state = content.get("model")
+    fits = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+    return build_network(definition, str(checkpoint), state=state if fits else None)
+
+
+def _asks_for_more(asked: Mapping[str, Any]) -> bool:
+    """Whether a description says more than a number of slices: more than the evaluation config itself does."""
+    if set(asked) <= {"_target_", "num_slices"}:
+        return False
+    plain = json.loads((CONFIGS / "evaluate.json").read_text(encoding="utf-8"))["network_def"]
+    return {**asked, "num_slices": None} != {**plain, "num_slices": None}
+
+
+class WeightsLoader:
+    """Loads a network's weights when an engine starts, every tensor accounted for.
+
+    Not before: a config can then be built and looked at without weights.
+
+    Args:
+        network: The network, on any device.
+        path: File of :mod:`scripts.weights`, ``last.pt`` of a training run, or a bare state dict.
+        used: What the network is shown; in what that is another recipe than the weights' own is logged and reported.
+
+    Attributes:
+        info: What the file says about its weights; empty before they are loaded.
+        origin: Which weights they are, for reports: ``name``, ``path``, ``sha256`` of the file and ``tensors_sha256``
+            of the tensors alone, which stays as it is when thresholds are stored with them; empty before.
+        recipe: ``recipe``, what the network is shown, and ``deviations`` from the weights' own; empty before.
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path, *, used: Recipe | None = None) -> None:
+        self.used = used
+        self.recipe: dict[str, Any] = {}
+        self.network = network
+        self.path = Path(path)
+        self.info: dict[str, Any] = {}
+        self.origin: dict[str, Any] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Load when ``engine`` starts."""
+        engine.add_event_handler(Events.STARTED, self.load)
+
+    def load(self) -> None:
+        """Load the weights.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, or belongs to another architecture or number of slices.
+        """
+        content = read_tensors(self.path)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"Expected weights of a network, got {type(content).__name__} in {self.path}.")
+        definition = content.get("network", content.get("definition"))
+        state = content.get("model", content)
+        try:
+            load_state(self.network, state, str(self.path))
+        except ValueError as error:
+            if definition is None:
+                raise
+            raise ValueError(f"{error} They belong to the network {definition}.") from None
+        info = content.get("info")
+        self.info = dict(info) if isinstance(info, Mapping) else {}
+        hashes = {"sha256": sha256(self.path), "tensors_sha256": tensors_sha256(state)}
+        self.origin = {"name": self.info.get("name"), "path": str(self.path), **hashes}
+        if self.used is not None:
+            stored = self.info.get(KEY)
+            own = self.used if stored is None else read_recipe(stored, str(self.path))
+            self.recipe = {KEY: self.used.plain(), "deviations": tell_deviations(own, self.used, str(self.path))}
+        notice = self.info.get("notice")
+        logger.info("Loaded the weights of %s.%s", self.path, f" {notice}" if notice else "")
+
+
+class EvaluationReport:
+    """Writes the report of an evaluation and shows its table, when the engine is done.
+
+    Args:
+        output_dir: Folder of the report.
+        metric: The metric that gathered the cases.
+        weights: Loader of the weights; which they are and their notice, if any, go into the report.
+        dataset_name: What was evaluated, for titles.
+        split: Which split of the data set that was; None if it has no splits.
+        notice: What every result on this data set must say, if anything.
+        bootstrap: How to resample patients; 1,000 resamples by default.
+        gallery_images: Hits, misses and false positives shown in ``gallery/index.html``, at most as many
+            of each; 0 for no gallery.
+        gallery_fps: Operating point of the gallery in false positives per image, a key of the report's
+            ``thresholds``.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        metric: DetectionMetrics,
+        *,
+        weights: WeightsLoader | None = None,
+        dataset_name: str = "test",
+        split: str | None = None,
+        notice: str | None = None,
+        bootstrap: Bootstrap | None = None,
+        gallery_images: int = 24,
+        gallery_fps: str = "1",
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.lock = evaluation_lock(output_dir)
+        self.metric = metric
+        self.weights = weights
+        self.dataset_name = dataset_name
+        self.split = split
+        self.notice = notice
+        self.bootstrap = bootstrap
+        self.gallery_images = gallery_images
+        self.gallery_fps = gallery_fps
+
+    def attach(self, engine: Engine) -> None:
+        """Report on ``engine``, an evaluator; another evaluation into the folder is refused meanwhile."""
+        engine.add_event_handler(Events.STARTED, self.take_folder)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def take_folder(self) -> None:
+        """Take the folder.
+
+        Raises:
+            BlockingIOError: If another evaluation is at work there.
+            OSError: If it cannot be written.
+        """
+        if idist.get_rank() == 0:
+            self.lock.acquire(take_over=True)
+
+    def write(self) -> None:
+        """Write the files and log the table; in several processes the first one writes."""
+        cases = self.metric.cases
+        if idist.get_rank() != 0:
+            return
+        notices = [self.notice]
+        if self.weights is not None:
+            classes = self.weights.used.class_note() if self.weights.used is not None else None
+            notices += [self.weights.info.get("notice"), classes]
+            if classes:
+                logger.warning("%s: %s", self.weights.path, classes)
+        notice = " ".join(text for text in notices if text) or None
+        metrics = write_report(
+            cases,
+            self.output_dir,
+            rule=self.metric.rule,
+            bootstrap=self.bootstrap,
+            dataset_name=self.dataset_name,
+            notice=notice,
+            origin={
+                "weights": self.weights.origin if self.weights is not None else None,
+                **(self.weights.recipe if self.weights is not None else {}),
+                "split": self.split,
+            },
+        )
+        if self.gallery_images > 0:
+            self._write_gallery(cases, metrics["thresholds"][self.gallery_fps], notice)
+        self.lock.release()
+        logger.info("Results on %s:\n%s", self.dataset_name, format_table(metrics))
+
+    def _write_gallery(self, cases: list[Case], threshold: float | None, notice: str | None) -> None:
+        # No threshold: this operating point keeps no detection at all.
+        findings = list_findings(cases, math.inf if threshold is None else threshold, self.metric.rule)
+        items = gallery_items(findings, lambda case: read_slice(case["image"]))
+        at = f"at {self.gallery_fps} false positives per image" + (
+            "" if threshold is None else f" (scores of at least {threshold:.3f})"
+        )
+        index = write_gallery(
+            items,
+            self.output_dir / "gallery",
+            title=f"{self.dataset_name} {at}",
+            notice=notice,
+            limit=self.gallery_images,
+        )
+        logger.info("Wrote hits, misses and false positives to %s.", index)

@@ -1,0 +1,187 @@
+"""Running what a study needs: once, resumable, each run by one study at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from research.study_commands import Places, Run, text_of
+from scripts.data.deeplesion.splits import dataset_notice
+from scripts.storage.atomic_files import write_json
+from scripts.storage.output_folder import FolderLock
+from scripts.training.resuming.run_record import commit, read_starts, set_aside, versions
+from scripts.weights import read_tensors
+
+logger = logging.getLogger(__name__)
+
+STATE, RESULT = "state.json", "result.json"
+STUDY = "a study"
+# Of metrics.json, what the page needs.
+_METRICS = (
+    "sensitivity", "sensitivity_interval", "mean_sensitivity", "mean_sensitivity_interval", "ap50", "ap50_interval",
+    "counts", "dataset", "notice",
+)  # fmt: skip
+# ru_maxrss is in KiB on Linux and in bytes on macOS.
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+class RunFailed(RuntimeError):
+    """A run could not be done; the message names it and says why."""
+
+
+def read_result(run: Run, places: Places) -> dict[str, Any] | None:
+    """What a run left; None if it has not finished.
+
+    Raises:
+        RunFailed: If the folder belongs to a run of other commands or other data.
+    """
+    for name in (RESULT, STATE):
+        content = _read_record(run.folder / name)
+        if content is None:
+            continue
+        if content["fingerprint"] != run.fingerprint(places):
+            raise RunFailed(
+                f"{run.folder} holds a run of other commands or another data set; choose another --output, or remove "
+                "that folder."
+            )
+        return content if name == RESULT else None
+    return None
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What a study has noted of a run; None where there is nothing, or nothing that can be read."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content["fingerprint"], str) and all(
+            isinstance(one["done"], bool) for one in content["steps"].values()
+        ):
+            return content
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError):
+        pass
+    logger.warning("The record %s is damaged; kept it as %s, and the run resumes.", path, set_aside(path).name)
+    return None
+
+
+def execute(run: Run, places: Places) -> dict[str, Any]:
+    """Do what is left of a run.
+
+    Args:
+        run: The run.
+        places: Where it reads and writes.
+
+    Returns:
+        Its result, new or from before.
+
+    Raises:
+        RunFailed: If a command fails, or the folder belongs to another run.
+        BlockingIOError: If another study is at this run.
+    """
+    if (done := read_result(run, places)) is not None:
+        return done
+    if run.needs is not None and not run.needs.is_file():
+        how = "its own pre-training did not finish" if run.made_here else "see models/README.md for how to get them"
+        raise RunFailed(f"{run.key} starts from the weights {run.needs}, which are not there: {how}.")
+    with FolderLock(run.folder, STUDY):
+        # Another study may have finished it since.
+        return read_result(run, places) or _carry_out(run, places)
+
+
+def _carry_out(run: Run, places: Places) -> dict[str, Any]:
+    path = run.folder / STATE
+    state = _read_record(path) or {"fingerprint": run.fingerprint(places), "steps": {}}
+    for name, words in run.steps.items():
+        if (run.folder / name).is_dir():
+            # The command of a study that was killed may be at work still: it finishes what this study waits for.
+            FolderLock(run.folder / name, STUDY).acquire().release()
+        step = state["steps"].setdefault(name, {"seconds": 0.0, "peak_bytes": 0, "done": False})
+        if step["done"]:
+            continue
+        write_json(state, path)
+        start = time.monotonic()
+        try:
+            status, peak = _call(words, run.folder / f"{name}.log")
+        finally:
+            step["seconds"] += time.monotonic() - start
+            write_json(state, path)
+        step["peak_bytes"] = max(step["peak_bytes"], peak)
+        if status:
+            raise RunFailed(_why(run, name, status))
+        step["done"] = True
+        write_json(state, path)
+    result = {**state, **_facts(run, places)}
+    write_json(result, run.folder / RESULT)
+    return result
+
+
+def _call(words: tuple[str, ...], log: Path) -> tuple[int, int]:
+    """Exit status and greatest resident memory in bytes of a command, its output appended to ``log``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        file.write(f"$ {text_of(words)}\n")
+        file.flush()
+        child = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            _, status, usage = os.wait4(child.pid, 0)
+        except BaseException:
+            _end(child)
+            raise
+        child.returncode = os.waitstatus_to_exitcode(status)
+    return child.returncode, usage.ru_maxrss * _RSS_UNIT
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Stop a command and wait until it has: a training writes its checkpoint first, whatever comes meanwhile."""
+    child.terminate()
+    while True:
+        try:
+            child.wait()
+        except (KeyboardInterrupt, SystemExit):
+            continue
+        return
+
+
+def _why(run: Run, step: str, status: int) -> str:
+    log = run.folder / f"{step}.log"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"{run.key}, seed {run.seed}: {step} ended with exit status {status} ({lines[-1][:300]}); see {log}."
+
+
+def _facts(run: Run, places: Places) -> dict[str, Any]:
+    """What is known after the last step."""
+    facts: dict[str, Any] = {
+        "key": run.key,
+        "seed": run.seed,
+        "rate": run.rate,
+        "commands": {name: text_of(words) for name, words in run.steps.items()},
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": machine(),
+        "commit": commit(),
+        "versions": versions(),
+        "notice": dataset_notice(places.dataset_dir),
+    }
+    metrics = run.folder / "evaluation" / "metrics.json"
+    if "evaluating" in run.steps:
+        content = json.loads(metrics.read_text())
+        facts["metrics"] = {name: content[name] for name in _METRICS}
+        starts = read_starts(run.folder / "training" / "run.json") or []
+        facts["gpu_peak_bytes"] = max((start.get("gpu_peak_bytes") or 0 for start in starts), default=0) or None
+        facts["validation"] = read_tensors(run.folder / "training" / "model.pt")["info"].get("mean_sensitivity")
+    return facts
+
+
+def machine() -> str:
+    """The machine in words: processor, cores, accelerator."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {gpu}"

@@ -1,0 +1,137 @@
+"""A config's recipe is what its transforms do, and an evaluation takes the one of its weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose, Transform
+
+from scripts.configuration.input_recipes import recipe_in_use, training_recipe, weights_recipe
+from scripts.data.coco.colour_slabs import ColourSlabReader
+from scripts.data.intensity import IntensityWindow
+from scripts.data.slabs.slab_reader import SlabReader
+from scripts.data.transforms import IntensityWindowd, LoadSlabd, ResizeSlabd
+from scripts.recipe import PAPER, PHOTOGRAPHS, Recipe, class_names, read_recipe
+from scripts.weights import build_network, save_weights, write_atomically
+
+DEFINITION: dict[str, Any] = {
+    "_target_": "scripts.networks.mp3d_fpn",
+    "num_slices": 5,
+    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8},
+    "fpn_channels": 16,
+    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 32},
+}
+OTHER = Recipe(5, 2.0, "released", 96, 96, 1.6, (-160.0, 240.0), 50.0, 1.0)
+
+
+def transforms(*further: Transform) -> Compose:
+    reader = SlabReader(5, spacing=2.0, mode="released")
+    window = IntensityWindow(-160, 240, 50, 1)
+    return Compose([LoadSlabd(reader), IntensityWindowd(window), ResizeSlabd(96, 1.6), *further])
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    info = {"name": "small", "recipe": OTHER.plain()}
+    return save_weights(tmp_path / "model.pt", build_network(DEFINITION), DEFINITION, info)
+
+
+def evaluation(bundle_root: Path, **options: Any) -> ConfigParser:
+    parser = ConfigParser(ConfigParser.load_config_file(bundle_root / "configs" / "evaluate.json"))
+    parser.update({"device": "cpu", **options})
+    return parser
+
+
+def test_a_recipe_is_read_off_the_transforms() -> None:
+    assert recipe_in_use(transforms(), PAPER) == replace(OTHER, stored_size=512)
+
+
+def test_a_recipe_of_photographs_is_read_off_the_transforms() -> None:
+    window = IntensityWindow(0, 255)
+    found = recipe_in_use(
+        Compose([LoadSlabd(ColourSlabReader("BGR")), IntensityWindowd(window), ResizeSlabd(640)]), PHOTOGRAPHS
+    )
+    assert found == PHOTOGRAPHS
+
+
+def test_a_transform_that_no_recipe_can_say_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Blur(Transform):
+        def __call__(self, data: Any) -> Any:
+            return data
+
+    assert recipe_in_use(transforms(Blur()), PAPER) == replace(OTHER, stored_size=512)
+    assert "says nothing of Blur" in caplog.text
+
+
+def test_training_writes_what_the_config_builds() -> None:
+    network = SimpleNamespace(num_classes=2)
+    records = [{"image_size": (192, 96), "spacing": (0.8, 0.8), "categories": SimpleNamespace(names=("a", "b"))}]
+    found = read_recipe(training_recipe(transforms(), network, records), "here")
+    assert found == replace(OTHER, stored_size=192, classes=("a", "b"), pixel_spacing=1.6)
+
+
+def test_an_evaluation_takes_the_recipe_of_its_weights(saved: Path, bundle_root: Path) -> None:
+    weights = evaluation(bundle_root, checkpoint=str(saved)).get_parsed_content("weights")
+    weights.load()
+    assert weights.used == OTHER
+    assert weights.recipe == {"recipe": OTHER.plain(), "deviations": {}}
+
+
+def test_another_value_is_used_logged_and_reported(
+    saved: Path, bundle_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"checkpoint": str(saved), "test_scale": 512, "z_mode": "corrected", "window#low": -1024.0}
+    weights = evaluation(bundle_root, **options).get_parsed_content("weights")
+    weights.load()
+    assert weights.used == replace(
+        OTHER, test_scale=512, pixel_spacing=None, z_mode="corrected", window=(-1024.0, 240.0)
+    )
+    assert set(weights.recipe["deviations"]) == {"test_scale", "pixel_spacing", "z_mode", "window"}
+    assert weights.recipe["deviations"]["test_scale"] == {"weights": 96, "used": 512}
+    assert "test_scale 512 in the place of 96" in caplog.text
+
+
+def test_old_files_are_read_with_the_papers_values(
+    tmp_path: Path, bundle_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save_weights(tmp_path / "old.pt", build_network(DEFINITION), DEFINITION, {"name": "old"})
+    assert weights_recipe(path) == replace(PAPER, num_slices=5)
+    assert "old.pt does not say what its network saw" in caplog.text
+    caplog.clear()
+    assert weights_recipe(tmp_path / "none.pt") == PAPER
+    assert caplog.text == ""
+    assert evaluation(bundle_root, checkpoint=str(path)).get_parsed_content("slab_reader").num_slices == 5
+
+
+def test_a_checkpoint_and_a_bare_state_dict_have_a_recipe_too(tmp_path: Path) -> None:
+    state = build_network(DEFINITION).state_dict()
+    write_atomically(
+        {"model": state, "definition": DEFINITION, "info": {"recipe": OTHER.plain()}}, tmp_path / "last.pt"
+    )
+    assert weights_recipe(tmp_path / "last.pt") == OTHER
+    write_atomically(state, tmp_path / "bare.pt")
+    assert weights_recipe(tmp_path / "bare.pt") == PAPER
+
+
+def test_weights_of_photographs_on_ct_and_the_other_way_round(tmp_path: Path, saved: Path) -> None:
+    coco = {**DEFINITION, "num_slices": 3, "num_classes": 80}
+    path = save_weights(tmp_path / "coco.pt", build_network(coco), coco, {"recipe": PHOTOGRAPHS.plain()})
+    assert weights_recipe(path, photographs=True) == PHOTOGRAPHS
+    assert weights_recipe(path) == replace(PAPER, num_slices=3)
+    assert weights_recipe(saved, photographs=True).colour_order == "BGR"
+    old = save_weights(tmp_path / "old.pt", build_network(coco), coco, {})
+    assert weights_recipe(old, photographs=True) == replace(PHOTOGRAPHS, classes=class_names(80))
+
+
+def test_a_damaged_recipe_is_refused(tmp_path: Path) -> None:
+    info = {"recipe": {**OTHER.plain(), "test_scale": "large"}}
+    path = save_weights(tmp_path / "model.pt", build_network(DEFINITION), DEFINITION, info)
+    with pytest.raises(ValueError, match=r"Expected a test_scale that can be used, got large in the recipe of .*model"):
+        weights_recipe(path)

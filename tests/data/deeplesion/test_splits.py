@@ -1,0 +1,111 @@
+"""Loading a split: labels and images found in a folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.data.deeplesion.splits import dataset_notice, load_records
+
+WriteCsv = Callable[..., Path]
+
+
+def put_images(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / "Images_png" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_finds_labels_and_images(write_csv: WriteCsv, tmp_path: Path) -> None:
+    write_csv({}, {"File_name": "000002_01_01_020.png", "Train_Val_Test": "3"})
+    put_images(tmp_path, "000001_01_01/109.png", "000002_01_01/020.png")
+    for split, patient in (("train", "000001"), ("test", "000002")):
+        (record,) = load_records(tmp_path, split)
+        assert record["patient"] == patient
+        assert Path(record["image"]).is_file()
+    assert load_records(str(tmp_path), "train")[0]["image"] == str(tmp_path / "Images_png/000001_01_01/109.png")
+
+
+def test_labels_and_images_elsewhere(write_csv: WriteCsv, tmp_path: Path) -> None:
+    write_csv({}, name="part.csv")
+    put_images(tmp_path / "disk", "000001_01_01/109.png")
+    for images in (tmp_path / "disk/Images_png", "disk/Images_png"):
+        assert len(load_records(tmp_path, "train", annotations="part.csv", images=images)) == 1
+
+
+def test_absent_image_names_row_and_path(write_csv: WriteCsv, tmp_path: Path) -> None:
+    write_csv({}, {"File_name": "000002_01_01_020.png"}, {"File_name": "000002_01_01_021.png"})
+    put_images(tmp_path, "000001_01_01/109.png", "000002_01_01/021.png")
+    with pytest.raises(FileNotFoundError, match=r"row 3 \(000002_01_01_020\.png\).*020\.png.*1 of 3"):
+        load_records(tmp_path, "train")
+
+
+def test_partial_download(write_csv: WriteCsv, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_csv({}, {"File_name": "000002_01_01_020.png"})
+    put_images(tmp_path, "000001_01_01/109.png")
+    with caplog.at_level(logging.WARNING):
+        (record,) = load_records(tmp_path, "train", missing_images="drop")
+    assert record["patient"] == "000001"
+    assert "dropped because their image is not there: 1 of 2" in caplog.text
+
+
+def test_nothing_left_to_drop_is_an_error(write_csv: WriteCsv, tmp_path: Path) -> None:
+    write_csv({})
+    (tmp_path / "Images_png").mkdir()
+    with pytest.raises(FileNotFoundError, match="1 of 1"):
+        load_records(tmp_path, "train", missing_images="drop")
+
+
+def test_labels_alone(write_csv: WriteCsv, tmp_path: Path) -> None:
+    write_csv({})
+    assert len(load_records(tmp_path, "train", missing_images="ignore")) == 1
+    with pytest.raises(FileNotFoundError, match="Images_png"):
+        load_records(tmp_path, "train")
+    (tmp_path / "Images_png").mkdir()
+    with pytest.raises(ValueError, match="'skip'"):
+        load_records(tmp_path, "train", missing_images="skip")
+
+
+def test_absent_folder_labels_and_unknown_split(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_records(tmp_path / "nowhere", "train")
+    with pytest.raises(FileNotFoundError, match=r"DL_info\.csv or .*deeplesion_val\.json"):
+        load_records(tmp_path, "validation")
+    with pytest.raises(FileNotFoundError, match=r"mine\.csv"):
+        load_records(tmp_path, "validation", annotations="mine.csv", missing_images="ignore")
+    with pytest.raises(ValueError, match="'val'"):
+        load_records(tmp_path, "val")
+
+
+def test_json_of_the_split_is_found(tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "000001_01_01/109.png", "height": 9, "width": 9, "spacing": 1.0, "slice_intv": 5.0}
+    box = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1}]}
+    (tmp_path / "deeplesion_val.json").write_text(json.dumps(content))
+    put_images(tmp_path, "000001_01_01/109.png")
+    (record,) = load_records(tmp_path, "validation")
+    np.testing.assert_array_equal(record["instances"]["boxes"], [[1, 2, 4, 6]])
+
+
+def test_real_sub_volumes(shared: Path) -> None:
+    records = load_records(shared / "data/deeplesion", "test", annotations="DL_info_patient1.csv")
+    assert [record["key_slice"] for record in records] == [109, 14, 17]
+    part = load_records(
+        shared / "data/deeplesion", "test", annotations="DL_info_subset_1349.csv", missing_images="drop"
+    )
+    assert {record["series"] for record in part} == {"000001_01_01", "000001_02_01"}
+
+
+def test_a_synthetic_set_says_so(tmp_path: Path) -> None:
+    assert dataset_notice(tmp_path) is None
+    (tmp_path / "synthetic.json").write_text('{"about": "Made up."}')
+    assert dataset_notice(tmp_path) == "Made up."
+    (tmp_path / "synthetic.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"'about'.*synthetic\.json"):
+        dataset_notice(tmp_path)

@@ -1,0 +1,35 @@
+"""What a user may say of scans is checked, and reaches the readers of every kind of input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts.data.scans.find_scans import find_scans
+from scripts.data.scans.reading_rules import ReadingRules
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"hu_offset": "much"},
+        {"hu_offset": float("nan")},
+        {"hu_offset": True},
+        {"any_geometry": "yes"},
+        {"any_geometry": 1},
+        {"max_gigabytes": 0},
+        {"max_gigabytes": None},
+        {"max_gigabytes": float("inf")},
+    ],
+)
+def test_values_of_another_kind_are_refused_by_name(given: dict) -> None:
+    (name,) = given
+    with pytest.raises(ValueError, match=f"as {name}, got"):
+        ReadingRules(**given)
+
+
+def test_rules_reach_the_source_of_a_file(tmp_path: Path) -> None:
+    rules = ReadingRules(hu_offset=-1024)
+    (source,) = find_scans(tmp_path / "scan.nii", rules=rules)
+    assert source.rules is rules

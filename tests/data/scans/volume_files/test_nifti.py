@@ -1,0 +1,121 @@
+"""NIfTI headers: which of two matrices counts is what ITK takes, and what no header can hold is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.data.scans.reading_rules import ReadingRules
+from scripts.data.scans.scan import read_scan
+from support.fake_volumes import ORIGIN, SPACING, body, itk_image, nifti, patch
+
+
+def straight(*, move: float = 0.0, degrees: float = 0.0, shear: float = 0.0) -> np.ndarray:
+    """Index to RAS mm: moved along x, turned about z, slices shifted along y."""
+    matrix = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
+    matrix[1, 2] = shear
+    angle = np.radians(degrees)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix = turn @ matrix
+    matrix[:3, 3] = move - ORIGIN[0], -ORIGIN[1], ORIGIN[2]
+    return matrix
+
+
+def stored_affine(path: Path) -> np.ndarray:
+    scan = read_scan(path)
+    return scan.affine @ np.linalg.inv(scan.stored_from_canonical)
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (1, 0), (2, 0), (1, 1), (2, 1), (1, 2), (4, 4), (2, 2)])
+@pytest.mark.parametrize("other", [{}, {"move": 50.0}, {"degrees": 5.0}, {"move": 0.05}, {"degrees": 0.2}])
+def test_matrix_is_the_one_that_itk_takes(tmp_path: Path, codes: tuple[int, int], other: dict) -> None:
+    path = nifti(tmp_path / "scan.nii", sform=straight(**other), qform=straight(), codes=codes)
+    np.testing.assert_allclose(stored_affine(path), itk_image(path)[1], atol=2e-4)
+
+
+@pytest.mark.parametrize(("code", "taken"), [(1, "sform"), (2, "qform")])
+def test_matrices_that_lie_apart_are_noted(tmp_path: Path, code: int, taken: str) -> None:
+    path = nifti(tmp_path / "scan.nii", sform=straight(move=50), codes=(code, 1))
+    (note,) = read_scan(path).notes
+    assert f"sform (code {code}) and qform (code 1) lie up to 50.0 mm apart: the {taken} was taken" in note
+
+
+def test_sheared_sform_of_a_tilted_gantry_counts_in_spite_of_the_qform(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "scan.nii", sform=straight(shear=0.5), codes=(1, 1))
+    scan = read_scan(path)
+    assert any("gantry tilt" in note for note in scan.notes)
+    assert any("the sform was taken, being sheared" in note for note in scan.notes)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ straight(shear=0.5)
+    np.testing.assert_allclose(scan.affine @ np.linalg.inv(scan.stored_from_canonical), lps, atol=1e-4)
+
+
+def test_quaternion_rounded_above_one_is_taken(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "scan.nii", codes=(0, 1))
+    # Half a turn about z, as two digits give it.
+    patch(path, 264, np.float32(1.001))
+    np.testing.assert_allclose(stored_affine(path), itk_image(path)[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (40, np.int16(0), "volume of 3 dimensions, got 0"),
+        (42, np.int16(-3), "volume of 3 dimensions"),
+        (70, np.int16(4096), "could not read"),
+        (70, np.int16(32), "one real number per voxel"),
+        (72, np.int16(32), r"16 bits a voxel \(int16\), got 32"),
+        (80, np.float32("nan"), "three positive voxel spacings"),
+        (108, np.float32("inf"), "voxels behind the header"),
+        (108, np.float32(12), "voxels behind the header"),
+        (108, np.float32(1e30), "voxels behind the header"),
+        (112, np.float32("inf"), "finite scl_slope"),
+        (116, np.float32("nan"), "finite scl_slope and scl_inter"),
+        (252, np.int16(77), "qform_code from 0 to 5, got 77"),
+        (256, np.float32(3), "a unit quaternion"),
+        (268, np.float32("inf"), "an offset in the qform"),
+        (280, np.float32("nan"), "finite numbers in the sform"),
+        (292, np.float32(1e30), "within 20000 mm of the origin"),
+        (344, np.uint8(0), "no NIfTI header"),
+    ],
+)
+def test_header_with_what_none_can_hold_is_refused(
+    tmp_path: Path, offset: int, value: np.generic, message: str
+) -> None:
+    path = patch(nifti(tmp_path / "scan.nii"), offset, value)
+    with pytest.raises((OSError, ValueError), match=message) as caught:
+        read_scan(path)
+    assert "scan.nii" in str(caught.value)
+
+
+def test_slope_that_is_none_means_none(tmp_path: Path) -> None:
+    path = patch(nifti(tmp_path / "scan.nii"), 112, np.float32("nan"))
+    np.testing.assert_array_equal(read_scan(path).hu, body())
+
+
+@pytest.mark.parametrize("change", [b"", b"\0\0"])
+def test_longer_or_shorter_files_are_refused(tmp_path: Path, change: bytes) -> None:
+    path = nifti(tmp_path / "scan.nii")
+    path.write_bytes(path.read_bytes() + change if change else path.read_bytes()[:-2])
+    with pytest.raises(OSError, match=r"as the header promises|cannot hold them"):
+        read_scan(path)
+
+
+def test_claims_beyond_the_limit_are_refused_before_memory_is_touched(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "scan.nii")
+    for axis in range(3):
+        patch(path, 42 + 2 * axis, np.int16(32000))
+    with pytest.raises(ValueError, match=r"at most 4 GiB of voxels, the header claims 6.1e\+04 GiB"):
+        read_scan(path)
+    with pytest.raises(OSError, match="cannot hold them"):
+        read_scan(path, ReadingRules(max_gigabytes=1e6))
+
+
+def test_any_geometry_is_taken_where_asked(tmp_path: Path) -> None:
+    large = np.diag([-7000.0, -9000, 25000, 1])
+    path = nifti(tmp_path / "scan.nii", sform=large, qform=large)
+    with pytest.raises(ValueError, match=r"voxels of 0.01 to 50 mm, got 7000 x 9000 x 25000 mm .*any_geometry"):
+        read_scan(path)
+    assert read_scan(path, ReadingRules(any_geometry=True)).spacing == pytest.approx((7000, 9000, 25000))

@@ -1,0 +1,69 @@
+"""Pictures of lesions: the right slice, the right window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scripts.inference.detections import SliceBoxes
+from scripts.inference.linking import link_boxes
+from scripts.inference.outputs.pictures.finding_pictures import (
+    LUNG,
+    SOFT_TISSUE,
+    display_window,
+    lesion_picture,
+    slice_picture,
+)
+
+BOX = np.array([20.0, 10.0, 30.0, 18.0])
+
+
+def found(position: float) -> SliceBoxes:
+    return SliceBoxes(
+        BOX[None], np.array([0.8]), np.array([0]), np.array([position]), 0.5, np.array([True]), (4, 40, 60), (1.0, 1.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("around", "window"), [(-850, LUNG), (40, SOFT_TISSUE), (-100, SOFT_TISSUE), (-3024, SOFT_TISSUE)]
+)
+def test_window_follows_what_is_around_the_box(around: int, window: tuple[float, float]) -> None:
+    plane = np.full((40, 60), around, dtype=np.int16)
+    # What lies inside the box, or far from it, does not matter.
+    plane[10:18, 20:30] = 30 if around < -400 else -900
+    plane[30:] = 40 if around < -400 else -900
+    assert display_window(plane, BOX) == window
+
+
+@pytest.mark.parametrize("box", [(0, 0, 60, 40), (-5, -5, 3, 3), (55.5, 35.5, 60, 40)])
+def test_window_of_boxes_at_the_border(box: tuple[float, ...]) -> None:
+    assert display_window(np.full((40, 60), 40, dtype=np.int16), np.array(box, dtype=float)) == SOFT_TISSUE
+
+
+@pytest.mark.parametrize(("position", "shown"), [(0.0, 0), (0.5, 1), (1.4, 1), (1.6, 2), (2.5, 3), (3.4, 3), (3.5, 3)])
+def test_nearest_slice_is_shown(position: float, shown: int) -> None:
+    hu = np.full((4, 40, 60), -160, dtype=np.int16)
+    hu[shown] = 240
+    boxes = found(position)
+    assert boxes.nearest_slice(0) == shown
+    for picture in (
+        lesion_picture(hu, boxes, link_boxes(boxes)[0], title="title", notices=["notice"]),
+        slice_picture(hu, boxes, 0, title="title", notices=["notice"]),
+    ):
+        assert picture.dtype == np.uint8
+        # White but for the box and its score; the strip below is dark.
+        assert (picture[:300].min(axis=2) == 255).mean() > 0.9
+        assert picture[350:].mean() < 60
+
+
+def test_the_sides_of_the_patient_are_named() -> None:
+    drawn = lesion_picture(
+        np.full((4, 40, 60), -1000, dtype=np.int16), found(0.0), link_boxes(found(0.0))[0], title="t", notices=["n"]
+    )
+    height = 341
+    left, right = drawn[:height, :40], drawn[:height, -40:]
+    top, bottom = drawn[:24, 200:312], drawn[height - 24 : height, 200:312]
+    assert left.max() > 200
+    assert right.max() < 100
+    assert top.max() > 200
+    assert bottom.max() < 100

@@ -1,0 +1,111 @@
+"""Files appear whole or not at all, leave nothing behind and survive a power cut."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.storage import atomic_files
+from scripts.storage.atomic_files import remove_stale_parts, replacing, sha256, write_csv, write_json
+
+
+def test_folders_are_made_and_old_files_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "metrics.json"
+    write_json({"a": 1}, path)
+    write_json({"a": 2}, path)
+    assert path.read_text() == '{\n  "a": 2\n}\n'
+    assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_csv(("a", "b"), [(1, None)], path)
+
+    def rows() -> object:
+        yield (2, 3)
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_csv(("a", "b"), rows(), path)  # pyright: ignore[reportArgumentType]
+    assert path.read_text() == "a,b\n1,\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_nan_is_not_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json({"a": float("nan")}, tmp_path / "metrics.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing(tmp_path / "metrics.json") as part:
+            part.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"Cannot write .*metrics\.json: No space left on device\."):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_place_of_the_folder_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OSError, match=r"Cannot write .*metrics\.json"):
+        write_json({}, tmp_path / "taken" / "metrics.json")
+
+
+def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        real_sync(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        steps.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_json({}, tmp_path / "metrics.json")
+    if os.path.isdir("/proc/self/fd"):
+        assert steps == ["file", "rename", "folder"]
+    assert len(steps) == 3
+
+
+def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, signal; from pathlib import Path; from scripts.storage.atomic_files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as part: part.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    root = Path(atomic_files.__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "last.pt"], cwd=root).returncode < 0
+    (left,) = tmp_path.iterdir()
+    mine = tmp_path / left.name.replace(left.name.rpartition("-")[2], f"{os.getpid()}.part")
+    fresh, old = tmp_path / ".a.json.elsewhere-1.part", tmp_path / ".b.json.1.part"
+    others = [tmp_path / name for name in (".hidden.part", "a.part", "model.pt")]
+    for path in (mine, fresh, old, *others):
+        path.write_text("")
+    os.utime(old, (0, time.time() - 2 * 24 * 3600))
+    assert sorted(remove_stale_parts(tmp_path)) == sorted([left, old])
+    assert sorted(tmp_path.iterdir()) == sorted([mine, fresh, *others])
+
+
+def test_the_first_write_into_a_folder_removes_stale_parts(tmp_path: Path) -> None:
+    left = tmp_path / f".run.json.{atomic_files._machine()}-{2**22 + 1}.part"
+    left.touch()
+    write_json({}, tmp_path / "run.json")
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]

@@ -1,0 +1,179 @@
+"""Output folders: unusable ones are refused before the work, and two processes never share one."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.storage import output_folder
+from scripts.storage.output_folder import FolderLock, check_output_folder
+
+
+def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    assert check_output_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert check_output_folder(str(tmp_path)) == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_or_a_dangling_link_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "file/run"):
+        with pytest.raises(NotADirectoryError, match=f"at {tmp_path / name}, found a file at {tmp_path / 'file'}"):
+            check_output_folder(tmp_path / name)
+    with pytest.raises(NotADirectoryError, match=f"a link to nowhere at {tmp_path / 'link'}"):
+        check_output_folder(tmp_path / "link" / "run")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
+def test_a_folder_that_cannot_be_written_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(**arguments: Any) -> None:
+        raise OSError(number, os.strerror(number), str(arguments["dir"]))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match=rf"can be written, got {tmp_path}/run: {os.strerror(number)}\.$"):
+        check_output_folder(tmp_path / "run")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write")
+def test_a_folder_that_nobody_can_write_is_refused() -> None:
+    with pytest.raises(OSError, match="can be written, got /proc/self/run: "):
+        check_output_folder("/proc/self/run")
+
+
+def test_a_full_disk_is_told_in_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100 << 20, 97 << 20, 3 << 20))
+    assert check_output_folder(tmp_path, needed_bytes=3 << 20)
+    with pytest.raises(OSError, match=r"at least 16 MiB of free space .*found 3 MiB"):
+        check_output_folder(tmp_path)
+
+
+def test_a_second_one_is_kept_out_and_told_who_is_there(tmp_path: Path) -> None:
+    # The lock belongs to the open file, so that a second object in this process stands for another process.
+    with FolderLock(tmp_path / "run", "a training"):
+        with pytest.raises(BlockingIOError, match=rf"training, process {os.getpid()} on .* in {tmp_path}/run"):
+            FolderLock(tmp_path / "run", "an evaluation").acquire()
+        FolderLock(tmp_path / "other", "a training").acquire().release()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    FolderLock(tmp_path / "run", "a training").acquire().release()
+    assert list((tmp_path / "run").iterdir()) == []
+    # What a killed process has left says nothing of the next one.
+    (tmp_path / "run" / ".lock").write_text("a training, process 1 on a machine\n" * 3)
+    with FolderLock(tmp_path / "run", "an evaluation"):
+        (line,) = (tmp_path / "run" / ".lock").read_text().splitlines()
+        assert line.startswith(f"an evaluation, process {os.getpid()} on ")
+
+
+def test_works_of_other_names_do_not_exclude_each_other(tmp_path: Path) -> None:
+    with FolderLock(tmp_path, "a training"), FolderLock(tmp_path, "an evaluation", name=".evaluation.lock"):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", ".evaluation.lock"}
+
+
+def test_a_run_that_failed_in_this_process_is_taken_over(tmp_path: Path) -> None:
+    first = FolderLock(tmp_path, "a training").acquire()
+    with FolderLock(tmp_path, "a training").acquire(take_over=True):
+        first.release()
+        assert (tmp_path / ".lock").is_file()
+        with pytest.raises(BlockingIOError):
+            FolderLock(tmp_path, "a training").acquire()
+    lost = FolderLock(tmp_path, "a training").acquire()
+    del lost
+    FolderLock(tmp_path, "a training").acquire().release()
+
+
+def test_an_object_takes_its_lock_once(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path, "a training")
+    assert lock.acquire().acquire() is lock
+    lock.release()
+    lock.release()
+    FolderLock(tmp_path, "a training").acquire().release()
+
+
+def test_waiting_ends_when_the_folder_is_left(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def wait() -> None:
+        with FolderLock(tmp_path, "a study").acquire(wait=True):
+            seen.append("second")
+
+    second = threading.Thread(target=wait)
+    with FolderLock(tmp_path, "a study"):
+        second.start()
+        time.sleep(0.05)
+        seen.append("first")
+    second.join(timeout=10)
+    assert seen == ["first", "second"]
+
+
+HOLD = """
+import os, sys, time
+sys.path.insert(0, sys.argv[2])
+from scripts.storage.output_folder import FolderLock
+lock = FolderLock(sys.argv[1], "a training").acquire()
+child = os.fork()
+print(child or "child", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_nothing_to_remove_though_its_children_live(tmp_path: Path, bundle_root: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), str(bundle_root)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    lines = {holder.stdout.readline().strip(), holder.stdout.readline().strip()}
+    (child,) = (int(line) for line in lines if line != "child")
+    try:
+        with pytest.raises(BlockingIOError, match=f"process {holder.pid} on"):
+            FolderLock(tmp_path, "a training").acquire()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        os.kill(child, 0)
+        FolderLock(tmp_path, "a training").acquire().release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+
+
+def nothing() -> None:
+    """A child that ends at once."""
+
+
+def test_a_child_that_ends_does_not_release_the_lock(tmp_path: Path) -> None:
+    with FolderLock(tmp_path, "a training"):
+        child = multiprocessing.get_context("fork").Process(target=nothing)
+        child.start()
+        child.join()
+        with pytest.raises(BlockingIOError):
+            FolderLock(tmp_path, "a training").acquire()
+
+
+def test_a_file_system_without_locks_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(output_folder.fcntl, "flock", refuse)
+    with caplog.at_level(logging.WARNING), FolderLock(tmp_path, "a training"):
+        assert f"Cannot lock {tmp_path / '.lock'} (No locks available)" in caplog.text

@@ -1,0 +1,142 @@
+"""The demo: its commands are real ones, its data are made once, its summary says what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fire import Fire
+
+from scripts.tools import run_demo, set_operating_points
+from scripts.weights import read_tensors
+from support.fake_evaluations import evaluation_in
+
+TINY = {"num_train": 4, "num_validation": 2, "num_test": 2}
+
+
+def options_of(command: list[str]) -> list[tuple[str, Any]]:
+    """Options of a command line, numbers as fire reads them."""
+    words = command[3:]
+    numbers = ("--box_threshold",)
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return [(name[2:], float(value) if name in numbers else value) for name, value in pairs]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> run_demo.Plan:
+    return run_demo.Plan(tmp_path, max_epochs=1, **TINY)
+
+
+def test_data_are_made_once_and_again_when_they_differ(plan: run_demo.Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    run_demo.make_data(plan)
+    first = (plan.data / "DL_info.csv").stat().st_mtime_ns
+    run_demo.make_data(plan)
+    assert (plan.data / "DL_info.csv").stat().st_mtime_ns == first
+    assert "Keeping" in capsys.readouterr().out
+    run_demo.make_data(run_demo.Plan(plan.output, seed=1, **TINY))
+    assert (plan.data / "DL_info.csv").stat().st_mtime_ns != first
+    assert (plan.data / "scans" / "scan_001.nii.gz").is_file()
+
+
+def test_a_folder_with_other_content_is_left_alone(plan: run_demo.Plan) -> None:
+    plan.data.mkdir()
+    (plan.data / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError):
+        run_demo.make_data(plan)
+    assert (plan.data / "mine.txt").read_text() == "mine"
+
+
+def test_the_overlays_of_the_demo_exist(bundle_root: Path) -> None:
+    assert all((bundle_root / path).is_file() for path in run_demo.overlay_paths())
+
+
+def test_commands_are_those_of_a_user() -> None:
+    words = run_demo.bundle_command("training", ["a.json", "b.yaml"], {"seed": 3})
+    assert words[1:] == [
+        "-m",
+        "monai.bundle",
+        "run",
+        "training",
+        "--config_file",
+        "['a.json', 'b.yaml']",
+        "--seed",
+        "3",
+    ]
+    assert run_demo.bundle_command("inferring", ["c.json"], {})[-1] == "c.json"
+
+
+def test_a_failing_step_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_demo.run("Nothing", [sys.executable, "-c", "pass"]) >= 0
+    assert "python -c pass" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="something ended with exit status 3"):
+        run_demo.run("Something", [sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_settings_for_inference_are_kept_with_the_weights(plan: run_demo.Plan) -> None:
+    evaluation_in(plan.training / "validation")
+    torch.save({"model": {"a": torch.ones(2)}, "network": {}, "info": {"name": "x"}}, plan.weights)
+    set_operating_points.operating_points(**dict(options_of(run_demo.settings_command(plan))))
+    content = read_tensors(plan.weights)
+    settings = content["info"]["inference"]
+    assert settings["box_threshold"] == 0.1
+    assert settings["score_threshold"] == min(settings["operating_points"].items(), key=lambda one: float(one[0]))[1]
+    assert torch.equal(content["model"]["a"], torch.ones(2))
+
+
+def test_the_summary_gives_the_figures_of_the_files(plan: run_demo.Plan) -> None:
+    sensitivity = {"0.5": 0.7, "1": 0.8, "2": 0.9, "4": 0.95}
+    (plan.output / "metrics.json").write_text(json.dumps({"sensitivity": sensitivity}))
+    write_outcome(plan, marked=[(0, 0, 0, 10, 10, 10), (1, 1, 1, 9, 9, 9), (50, 0, 0, 60, 10, 10)])
+    text = run_demo.summarise(plan, {"training": 60.0})
+    assert "80.0 % at 1" in text
+    assert "in no split: 1 of 2 lesions found, 1 false marks" in text
+    assert "synthetic" in text
+
+
+def write_outcome(plan: run_demo.Plan, marked: list[tuple[float, ...]]) -> None:
+    """A scan with two lesions, and marks in it."""
+    plan.scan.parent.mkdir(parents=True, exist_ok=True)
+    truth = [(0, 0, 0, 10, 10, 10), (100, 100, 100, 110, 110, 110)]
+    for path, boxes in ((plan.scan.with_name("scan_001.json"), truth), (plan.output / "lesions.json", marked)):
+        path.write_text(json.dumps({"lesions": [{"box_lps_mm": box} for box in boxes]}))
+
+
+def test_a_scan_without_marks_has_no_false_ones(plan: run_demo.Plan) -> None:
+    write_outcome(plan, marked=[])
+    assert run_demo.outcome_in_scan(plan) == (0, 2, 0)
+
+
+def test_a_mark_must_overlap_enough(plan: run_demo.Plan) -> None:
+    # 10 of 34 and 2.9 of 10 mm of the marks lie in the lesion, then 3.1 of 10.
+    write_outcome(plan, marked=[(0, 0, 0, 10, 10, 34), (0, 0, 7.1, 10, 10, 17.1)])
+    assert run_demo.outcome_in_scan(plan) == (0, 2, 2)
+    (plan.output / "lesions.json").write_text(json.dumps({"lesions": [{"box_lps_mm": (0, 0, 6.9, 10, 10, 16.9)}]}))
+    assert run_demo.outcome_in_scan(plan) == (1, 2, 0)
+
+
+def test_unknown_options_are_named() -> None:
+    with pytest.raises(SystemExit, match="'num_trian'"):
+        Fire(run_demo.main, ["--num_trian", "3"])
+
+
+@pytest.mark.slow
+def test_the_whole_demo_runs_small(bundle_root: Path, tmp_path: Path) -> None:
+    words = ["-m", "scripts.demo", "--output", str(tmp_path / "demo"), "--max_epochs", "1"]
+    words += ["--num_train", "16", "--num_validation", "8", "--num_test", "8", "--keep_weights", str(tmp_path / "w.pt")]
+    subprocess.run(
+        [sys.executable, *words],
+        cwd=bundle_root,
+        check=True,
+        timeout=580,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    made = {path.relative_to(tmp_path / "demo").as_posix() for path in (tmp_path / "demo").rglob("*")}
+    assert {"metrics.json", "froc.png", "gallery/index.html", "lesions.json", "detections.json"} <= made
+    assert "1" in json.loads((tmp_path / "demo" / "metrics.json").read_text())["sensitivity"]
+    assert (tmp_path / "w.pt").stat().st_size < 5 * 2**20

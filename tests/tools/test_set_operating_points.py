@@ -1,0 +1,138 @@
+"""Operating points: thresholds keep to their numbers of false positives, stored as plain values."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.cli import command_line
+from scripts.storage.atomic_files import sha256
+from scripts.tools.set_operating_points import find_thresholds, operating_points, read_boxes
+from scripts.weights import read_tensors, tensors_sha256
+from scripts.workflows.infer_scans import Weights
+from support.fake_evaluations import evaluation_in
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "model.pt"
+    torch.save({"model": {"a": torch.ones(2)}, "network": {}, "info": {"inference": {"image_size": 96}}}, path)
+    return path
+
+
+def test_thresholds_keep_to_their_false_positives(tmp_path: Path) -> None:
+    folder = evaluation_in(tmp_path / "validation")
+    points = find_thresholds(read_boxes(folder))
+    with (folder / "detections.csv").open(newline="") as file:
+        false = [float(row["score"]) for row in csv.DictReader(file) if row["outcome"] == "false positive"]
+    for name in ("0.05", "0.125", "0.5", "1", "2", "4"):
+        rate = sum(score >= points[name] for score in false) / 60
+        assert float(name) - 0.05 < rate <= float(name)
+
+
+def test_everything_is_stored_with_the_weights(weights: Path, tmp_path: Path) -> None:
+    folder = evaluation_in(tmp_path / "validation")
+    before = weights.read_bytes()
+    other = tmp_path / "deep" / "other.pt"
+    operating_points(str(weights), str(folder), target=str(other), default="0.5", pixel_spacing=1.6)
+    assert weights.read_bytes() == before
+    info = read_tensors(other)["info"]
+    assert info["inference"]["image_size"] == 96
+    assert info["inference"]["pixel_spacing"] == 1.6
+    assert info["inference"]["score_threshold"] == info["inference"]["operating_points"]["0.5"]
+    assert len(info["calibration"]["scores"]) == len(info["calibration"]["probabilities"]) > 1
+    summary = json.loads((folder / "operating_points.json").read_text())
+    assert summary["fps_per_image"] == info["inference"]["operating_points"]
+    assert {"ece", "brier"} <= set(summary["reliability"]["calibrated, patients held out"])
+    assert (folder / "reliability.png").is_file()
+
+
+def test_no_calibration_where_nothing_hits(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = evaluation_in(tmp_path / "validation")
+    table = folder / "detections.csv"
+    table.write_text(re.sub(",(hit|duplicate)", ",false positive", table.read_text()))
+    operating_points(str(weights), str(folder))
+    assert read_tensors(weights)["info"]["calibration"] is None
+    assert "without a calibration" in caplog.text
+
+
+def test_inference_takes_a_point_by_its_name(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = Weights(weights)
+    points = {"0.5": 0.7, "1": 0.6}
+    monkeypatch.setitem(vars(taken), "_loaded", (None, {"inference": {"operating_points": points}}))
+    assert [taken.threshold(point, 0.4) for point in (0.5, "0.5", 1, "1", 1.0, None)] == [0.7, 0.7, 0.6, 0.6, 0.6, 0.4]
+    with pytest.raises(ValueError, match=r"one out of 0\.5, 1, got 3"):
+        taken.threshold(3, 0.4)
+    with pytest.raises(ValueError, match="have none stored"):
+        Weights("nowhere.pt").threshold(1, 0.4)
+
+
+def origin_of(weights: Path, split: str = "validation") -> dict[str, object]:
+    content = read_tensors(weights)
+    return {"weights": {"path": str(weights), "tensors_sha256": tensors_sha256(content["model"])}, "split": split}
+
+
+def test_an_evaluation_of_the_same_weights_is_taken_again_and_again(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = evaluation_in(tmp_path / "validation", origin=origin_of(weights))
+    before = sha256(weights)
+    operating_points(str(weights), str(folder))
+    # The file is another one now, and the weights are the same.
+    assert sha256(weights) != before
+    operating_points(str(weights), str(folder), default="1")
+    assert "taken on trust" not in caplog.text
+    assert "split" not in caplog.text
+
+
+def test_an_evaluation_of_other_weights_is_refused(weights: Path, tmp_path: Path) -> None:
+    folder = evaluation_in(tmp_path / "validation", origin=origin_of(weights))
+    other = tmp_path / "other.pt"
+    torch.save({"model": {"a": torch.tensor([1.0, 1.5])}, "network": {}, "info": {}}, other)
+    before = other.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"of these weights .*got one of .*model\.pt .*other\.pt, .*metrics\.json"
+    ) as caught:
+        operating_points(str(other), str(folder))
+    assert "\n" not in str(caught.value)
+    assert other.read_bytes() == before
+
+
+def test_another_split_and_an_evaluation_that_does_not_say_are_told(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    operating_points(str(weights), str(evaluation_in(tmp_path / "test", origin=origin_of(weights, "test"))))
+    assert "Expected an evaluation of the validation split, got one of test" in caplog.text
+    assert "taken on trust" not in caplog.text
+    operating_points(str(weights), str(evaluation_in(tmp_path / "old")))
+    assert "does not say which weights it is of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "detections.csv").unlink(), "found no detections.csv"),
+        (lambda folder: (folder / "detections.csv").write_text("id,score\n1,x\n"), "cannot read them"),
+        (lambda folder: (folder / "detections.csv").write_text("id,patient,score,outcome\n"), "got none in"),
+        (lambda folder: (folder / "metrics.json").write_text("{}"), "cannot read them"),
+    ],
+)
+def test_damaged_evaluations_are_refused(spoil: object, message: str, weights: Path, tmp_path: Path) -> None:
+    folder = evaluation_in(tmp_path / "validation", images=4)
+    spoil(folder)  # type: ignore[operator]
+    before = weights.read_bytes()
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        operating_points(str(weights), str(folder))
+    assert weights.read_bytes() == before
+
+
+def test_command_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["operating_points", "--checkpoint", "nowhere.pt", "--evaluation", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^Error: Expected a weights file, found no file nowhere\.pt"):
+        command_line("tools.set_operating_points", "operating_points")

@@ -1,0 +1,146 @@
+"""Signals: a run is left between two iterations and resumes bit for bit; all processes leave at the same place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import pytest
+import torch
+from ignite.engine import Events
+
+from scripts.training.resuming.stopping import Stopped, StopSignals
+from support.fake_engines import Run
+
+
+def stopped_at(run: Run, iteration: int, number: int = signal.SIGTERM, *, in_validation: bool = False) -> Stopped:
+    """Run, with a signal to this process in an iteration, or in the validation after it."""
+
+    def send() -> None:
+        if run.trainer.state.iteration == iteration:
+            os.kill(os.getpid(), number)
+
+    engine = run.evaluator if in_validation else run.trainer
+    engine.add_event_handler(Events.ITERATION_STARTED, send)
+    with pytest.raises(Stopped) as caught:
+        run.run()
+    assert isinstance(caught.value, Stopped)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["terminated", "by_hand"]
+)
+def test_a_signal_leaves_a_checkpoint_and_the_handlers_as_they_were(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int, code: int
+) -> None:
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    with caplog.at_level(logging.INFO):
+        stop = stopped_at(Run(tmp_path, epochs=3), 5, number)
+    assert stop.code == code
+    name = signal.Signals(number).name
+    assert f"Training stopped by {name}. The same command resumes in {tmp_path} at epoch 2, iteration 3 of 3" in (
+        caplog.text
+    )
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (content["epoch"], content["iteration"]) == (1, 5)
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
+    assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_stopped_run_ends_where_a_straight_one_does(tmp_path: Path, workers: int, accumulation: int) -> None:
+    straight = Run(tmp_path / "straight", epochs=3, accumulation=accumulation).run()
+    for iteration, in_validation in ((1, False), (3, True), (4, False), (9, True)):
+        run = Run(tmp_path / "stopped", epochs=3, accumulation=accumulation, workers=workers)
+        stopped_at(run, iteration, in_validation=in_validation)
+    resumed = Run(tmp_path / "stopped", epochs=3, accumulation=accumulation).run()
+    assert all(torch.equal(value, resumed.weights()[name]) for name, value in straight.weights().items())
+    contents = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("straight", "stopped")]
+    for name in ("iteration", "epoch", "best_metric", "best_metric_epoch", "scheduler"):
+        assert contents[0][name] == contents[1][name]
+    assert str(contents[0]["optimizer"]) == str(contents[1]["optimizer"])
+    assert str(contents[0]["random"]) == str(contents[1]["random"])
+
+
+def test_a_validation_that_is_left_says_where_the_run_resumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        stopped_at(Run(tmp_path, epochs=1), 3, in_validation=True)
+        assert f"resumes in {tmp_path} at the end of epoch 1" in caplog.text
+        run = Run(tmp_path, epochs=1).run()
+    assert f"Resuming from {tmp_path / 'last.pt'} at the end of epoch 1 of 1" in caplog.text
+    assert run.evaluator.state.best_metric_epoch == 1
+    assert (tmp_path / "model.pt").is_file()
+
+
+def test_a_second_interruption_by_hand_ends_at_once() -> None:
+    signals = StopSignals()
+    signals.install()
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.asked() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signals.restore()
+
+
+def test_another_thread_trains_without_signals(tmp_path: Path) -> None:
+    done: list[int] = []
+    thread = threading.Thread(target=lambda: done.append(Run(tmp_path, epochs=1).run().trainer.state.epoch))
+    thread.start()
+    thread.join()
+    assert done == [1]
+
+
+def stop_one(rank: int, folder: Path) -> None:
+    """Only the second process has the signal."""
+    run: Any = Run(folder if rank == 0 else folder / "nothing", epochs=3)
+    run.checkpointer.directory = folder
+    if rank == 1:
+        run.trainer.add_event_handler(Events.ITERATION_STARTED(once=5), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        run.run()
+    except Stopped as stop:
+        (folder / f"{rank}.txt").write_text(f"{stop.code} {run.trainer.state.iteration}")
+    idist.barrier()
+
+
+def test_all_processes_leave_at_the_same_iteration(tmp_path: Path) -> None:
+    idist.spawn("gloo", stop_one, args=(tmp_path,), nproc_per_node=2, start_method="fork")
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["143 5", "143 5"]
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (content["iteration"], len(content["random"])) == (5, 2)
+
+
+TRAIN = """
+import os, sys, time
+sys.path[:0] = sys.argv[2:4]
+from support.fake_engines import Run
+from ignite.engine import Events
+run = Run(sys.argv[1], epochs=1000, workers=2)
+run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: print(run.trainer.state.iteration, flush=True))
+run.run()
+"""
+
+
+def test_a_signal_to_the_whole_process_group_ends_in_a_checkpoint_too(tmp_path: Path, bundle_root: Path) -> None:
+    """As batch systems and terminals send it: the loader's processes have it as well."""
+    words = [sys.executable, "-c", TRAIN, str(tmp_path), str(bundle_root), str(Path(__file__).parents[2])]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != "4":
+        pass
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    last = int(out.split()[-1]) if out.split() else 4
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == last

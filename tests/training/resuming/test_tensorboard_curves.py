@@ -1,0 +1,82 @@
+"""Curves: a lost stretch is written once, a validation only when its epoch's checkpoint is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from ignite.engine import Engine, Events
+from monai.handlers import TensorBoardStatsHandler
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from scripts.training.resuming.tensorboard_curves import EventWriter
+from scripts.training.train_handlers import scalars
+from support.fake_engines import Run
+
+
+def run(folder: Path, *, stop_at: int = 0, interval: int = 0) -> None:
+    """Train three epochs of three iterations with curves, killed at an iteration or within a validation."""
+    writer = EventWriter(str(folder / "curves"))
+    own = Run(folder, epochs=3, interval=interval, handlers=(writer, stats(writer, iteration_log=True)))
+    for handler in (writer, stats(writer, iteration_log=False)):
+        handler.attach(own.evaluator)
+
+    def stop(engine: Engine) -> None:
+        if engine.state.iteration == abs(stop_at):
+            raise OSError("pulled the plug")
+
+    if stop_at > 0:
+        own.trainer.add_event_handler(Events.ITERATION_COMPLETED, stop)
+    elif stop_at < 0:
+        # After the validation has written its curves, and before the checkpoint is written.
+        kill = own.evaluator.add_event_handler
+        kill(Events.EPOCH_COMPLETED, lambda: stop(own.trainer))
+    if not stop_at:
+        own.run()
+        return
+    with pytest.raises(OSError, match="pulled the plug"):
+        own.run()
+
+
+def stats(writer: SummaryWriter, *, iteration_log: bool) -> TensorBoardStatsHandler:
+    return TensorBoardStatsHandler(writer, iteration_log=iteration_log, output_transform=scalars("train/"))
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder / "curves")).Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("stops", [(2, 5), (5, 5, 8), (-3, -6), (4, -6, 8)])
+@pytest.mark.parametrize("interval", [0, 2])
+def test_an_interrupted_run_has_the_curves_of_a_straight_one(
+    tmp_path: Path, stops: tuple[int, ...], interval: int
+) -> None:
+    run(tmp_path / "straight")
+    for stop_at in stops:
+        run(tmp_path / "stopped", stop_at=stop_at, interval=interval)
+    run(tmp_path / "stopped", interval=interval)
+    found = curves(tmp_path / "stopped")
+    assert found == curves(tmp_path / "straight")
+    assert [step for step, _ in found["train/loss"]] == list(range(1, 10))
+    assert [step for step, _ in found["mean_sensitivity"]] == [1, 2, 3]
+
+
+def test_no_file_is_made_before_there_is_something_to_write(tmp_path: Path) -> None:
+    writer = EventWriter(str(tmp_path / "curves"))
+    writer.flush()
+    writer.close()
+    assert not (tmp_path / "curves").exists()
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: SummaryWriter) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = EventWriter(str(tmp_path))
+    monkeypatch.setattr(SummaryWriter, "flush", full)
+    with pytest.raises(OSError, match=f"Could not write curves in {tmp_path}: No space left on device"):
+        writer.flush()

@@ -1,0 +1,137 @@
+"""One iteration: clipping, accumulation, reduced precision, what is reported."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ignite.engine import Events
+
+from scripts.training.mixed_precision import MixedPrecision
+from scripts.training.train_handlers import StopOnNonFinite
+from scripts.training.train_steps import total_loss
+from support.fake_engines import Run
+
+
+def recorded(run: Run) -> list[dict[str, float]]:
+    rows = []
+    run.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda: rows.append({key: float(value) for key, value in run.trainer.state.output.items()}),
+    )
+    run.run()
+    return rows
+
+
+def test_named_losses_rate_and_norm_are_reported_without_a_graph() -> None:
+    run = Run(epochs=1)
+    rows = recorded(run)
+    assert len(rows) == 3
+    assert set(rows[0]) == {"loss", "loss_classifier", "loss_box_reg", "learning_rate", "gradient_norm"}
+    assert rows[0]["loss"] == pytest.approx(rows[0]["loss_classifier"] + rows[0]["loss_box_reg"])
+    assert rows[0]["learning_rate"] == pytest.approx(0.05 / 3)
+    assert not any(getattr(value, "requires_grad", False) for value in run.trainer.state.output.values())
+
+
+def test_the_loss_is_the_plain_sum() -> None:
+    losses = {"loss_a": torch.tensor(1.0), "loss_b": torch.tensor(2.0, dtype=torch.bfloat16)}
+    assert total_loss(losses).item() == 3.0
+    assert total_loss(losses).dtype is torch.float32
+
+
+def test_the_norm_is_clipped_over_all_parameters_and_reported_as_it_was() -> None:
+    run = Run(epochs=1, clip=0.01)
+    before = run.weights()
+    rate = run.optimizer.param_groups[0]["lr"]
+    norms = []
+    run.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED(once=1), lambda: norms.append(float(run.trainer.state.output["gradient_norm"]))
+    )
+    after = {}
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=1), lambda: after.update(run.weights()))
+    run.run()
+    moved = torch.cat([(after[name] - before[name]).flatten() for name in before]).norm()
+    assert norms[0] > 0.01
+    assert moved.item() == pytest.approx(rate * 0.01, rel=1e-3)
+
+
+def test_accumulation_steps_once_per_window_and_at_the_end_of_an_epoch() -> None:
+    rows = recorded(Run(epochs=2, accumulation=2))
+    assert ["gradient_norm" in row for row in rows] == [False, True, True] * 2
+
+
+def test_accumulated_gradients_are_averaged() -> None:
+    """Twice the same batch, half the weight each, moves the weights as that batch alone does."""
+    moved = []
+    for accumulation in (1, 2):
+        run = Run(epochs=1, accumulation=accumulation, batch_size=6)
+        run.network.spoil = lambda loss: loss * 0  # leaves the part without random numbers
+        run.trainer.data_loader = [next(iter(run.loader))] * accumulation
+        run.trainer.state.epoch_length = accumulation
+        moved.append(run.run().weights())
+    # The schedule has moved on by one iteration before the second run's only step.
+    for name in moved[0]:
+        start = Run(epochs=1).weights()[name]
+        ratio = (moved[1][name] - start).norm() / (moved[0][name] - start).norm()
+        assert ratio.item() == pytest.approx((1 / 3 + 1 / 6) / (1 / 3), rel=0.03)
+
+
+def test_bfloat16_trains_on_a_cpu() -> None:
+    run = Run(epochs=2, precision=MixedPrecision("cpu", enabled=True, dtype="bfloat16"))
+    seen = []
+    run.network.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    before = run.evaluator.run() or run.evaluator.state.metrics["mean_sensitivity"]
+    run.run()
+    assert set(seen) == {torch.bfloat16}
+    assert all(value.dtype is torch.float32 for value in run.weights().values())
+    assert run.evaluator.state.metrics["mean_sensitivity"] > before
+
+
+def test_an_evaluation_leaves_one_case_per_image() -> None:
+    run = Run(epochs=1)
+    cases = []
+    run.evaluator.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: cases.extend(image["case"] for image in run.evaluator.state.output)
+    )
+    run.evaluator.run()
+    assert len({case["id"] for case in cases}) == 12
+    assert run.network.training  # as it was before
+
+
+def scaled() -> MixedPrecision:
+    """Loss scaling as with float16 on a GPU, in arithmetic that a CPU has."""
+    precision = MixedPrecision("cpu")
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    return precision
+
+
+def test_loss_scaling_is_taken_out_before_the_norm_is_clipped_and_the_step_taken() -> None:
+    plain = Run(epochs=1, clip=0.1)
+    expected = recorded(plain)
+    under_scale = Run(epochs=1, clip=0.1, precision=scaled())
+    for row, other in zip(recorded(under_scale), expected, strict=True):
+        assert row["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-5)
+        assert row["gradient_norm"] > 0.1
+    for name, value in under_scale.weights().items():
+        torch.testing.assert_close(value, plain.weights()[name])
+
+
+def test_an_overflowing_gradient_under_scale_skips_the_step_and_halves_the_scale() -> None:
+    precision = scaled()
+    assert precision.scaler is not None
+    run = Run(epochs=1, precision=precision)
+    StopOnNonFinite(precision).attach(run.trainer)
+    run.network.spoil = lambda loss: loss * 1e37
+    before = run.weights()
+    run.run()
+    assert precision.scaler.get_scale() == 512.0 / 2**3
+    assert all(torch.equal(value, before[name]) for name, value in run.weights().items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_float16_trains_on_a_gpu() -> None:
+    run = Run(epochs=2, device="cuda", precision=MixedPrecision("cuda", enabled=True))
+    seen = []
+    run.network.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    run.run()
+    assert set(seen) == {torch.float16}
+    assert all(torch.isfinite(value).all() for value in run.weights().values())

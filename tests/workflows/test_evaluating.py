@@ -1,0 +1,120 @@
+"""Evaluation: weights of every kind of file go in whole, the report comes out once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.configuration.running_config import CONFIGS
+from scripts.metrics.bootstrap import Bootstrap
+from scripts.metrics.image.ignite_metrics import DetectionMetrics
+from scripts.storage.atomic_files import sha256
+from scripts.storage.output_folder import FolderLock, evaluation_lock
+from scripts.weights import build_network, save_weights, tensors_sha256
+from scripts.workflows.evaluating import EvaluationReport, WeightsLoader, described_network
+from scripts.workflows.to_cases import cases_of
+from support.fake_engines import FakeDetector, Run
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Run:
+    return Run(tmp_path, epochs=1).run()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "last.pt", "bare.pt"])
+def test_weights_of_every_kind_of_file_go_in(tmp_path: Path, trained: Run, name: str) -> None:
+    torch.save(trained.weights(), tmp_path / "bare.pt")
+    network = FakeDetector()
+    loader = WeightsLoader(network, tmp_path / name)
+    loader.load()
+    assert all(torch.equal(value, trained.weights()[key]) for key, value in network.state_dict().items())
+    assert loader.info.get("notice") == (None if name == "bare.pt" else "fake")
+
+
+def test_weights_are_not_asked_for_before_an_engine_starts(tmp_path: Path) -> None:
+    run = Run()
+    WeightsLoader(run.network, tmp_path / "none.pt").attach(run.evaluator)
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
+        run.evaluator.run()
+
+
+@pytest.mark.parametrize(("name", "told"), [("model.pt", True), ("bare.pt", False)])
+def test_weights_of_another_network_are_refused_with_their_own(
+    tmp_path: Path, trained: Run, name: str, told: bool
+) -> None:
+    torch.save(trained.weights(), tmp_path / "bare.pt")
+    with pytest.raises(ValueError, match="number of slices differ") as caught:
+        WeightsLoader(FakeDetector(num_slices=5), tmp_path / name).load()
+    assert ("They belong to the network" in str(caught.value)) is told
+
+
+def test_a_file_without_a_dict_is_refused(tmp_path: Path) -> None:
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"Expected weights of a network, got list in .*list\.pt"):
+        WeightsLoader(FakeDetector(), tmp_path / "list.pt").load()
+
+
+def test_a_second_evaluation_into_a_folder_is_refused_meanwhile(tmp_path: Path, trained: Run) -> None:
+    report = EvaluationReport(tmp_path / "eval", DetectionMetrics(output_transform=cases_of), gallery_images=0)
+    report.lock.acquire = lambda **given: FolderLock.acquire(report.lock)  # as another process
+    report.attach(trained.evaluator)
+    with (
+        evaluation_lock(tmp_path / "eval"),
+        pytest.raises(
+            BlockingIOError, match=r"an evaluation, process \d+ on .*eval\. Wait until it has ended, or choose"
+        ),
+    ):
+        trained.evaluator.run()
+    assert not (tmp_path / "eval").exists()
+
+
+def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Run) -> None:
+    metric = DetectionMetrics(output_transform=cases_of)
+    weights = WeightsLoader(trained.network, tmp_path / "model.pt")
+    report = EvaluationReport(
+        tmp_path / "eval",
+        metric,
+        weights=weights,
+        dataset_name="fakes",
+        split="validation",
+        notice="Of no use.",
+        bootstrap=Bootstrap(resamples=0),
+        gallery_images=0,
+    )
+    for handler in (weights, report):
+        handler.attach(trained.evaluator)
+    metric.attach(trained.evaluator, "mean_sensitivity")
+    trained.evaluator.run()
+    written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert (written["dataset"], written["notice"], written["counts"]["images"]) == ("fakes", "Of no use. fake", 12)
+    path, model = tmp_path / "model.pt", trained.network.state_dict()
+    origin = {"name": None, "path": str(path), "sha256": sha256(path), "tensors_sha256": tensors_sha256(model)}
+    assert (written["weights"], written["split"]) == (origin, "validation")
+
+
+def test_a_weights_file_describes_its_network(tmp_path: Path) -> None:
+    body = {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 4}
+    head = {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 8}
+    definition = {
+        "_target_": "scripts.networks.mp3d_fpn", "num_slices": 3, "fpn_channels": 8, "body": body, "head": head,
+    }  # fmt: skip
+    save_weights(tmp_path / "narrow.pt", build_network(definition), definition, {})
+    default, plain = FakeDetector(), {"_target_": "scripts.networks.mp3d_fpn", "num_slices": 3}
+    network = described_network(tmp_path / "narrow.pt", default, asked=plain)
+    WeightsLoader(network, tmp_path / "narrow.pt").load()
+    assert network is not default
+    assert described_network(tmp_path / "none.pt", default, asked=plain) is default
+    torch.save(default.state_dict(), tmp_path / "bare.pt")
+    assert described_network(tmp_path / "bare.pt", default, asked=plain) is default
+    # What the evaluation config itself says of the network asks for nothing, but for its number of slices.
+    whole = json.loads((CONFIGS / "evaluate.json").read_text())["network_def"]
+    assert described_network(tmp_path / "narrow.pt", default, asked={**whole, "num_slices": 3}) is not default
+    # Who names a network in the config gets that one, and the weights must fit it.
+    assert described_network(tmp_path / "narrow.pt", default, asked={**plain, "fpn_channels": 8}) is default
+    wide = {**whole, "num_slices": 3, "body": {**whole["body"], "width": 32}}
+    assert described_network(tmp_path / "narrow.pt", default, asked=wide) is default
+    with pytest.raises(ValueError, match=r"weights for 9 slices, got weights for 3 .*--num_slices 3"):
+        described_network(tmp_path / "narrow.pt", default, asked={**plain, "num_slices": 9})

@@ -1,0 +1,373 @@
+"""Sub-volumes from labels to figures: detection, frames, files of predictions, and the config."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from torch import Tensor, nn
+
+from scripts.configuration.running_config import check_config
+from scripts.data.deeplesion.subvolume_frames import to_edges
+from scripts.data.deeplesion.subvolumes import load_volumes
+from scripts.data.intensity import IntensityWindow
+from scripts.data.slabs.slab_reader import resample_z
+from scripts.error_lines import root_error
+from scripts.inference.detections import Lesion, SliceBoxes
+from scripts.inference.linking import link_boxes
+from scripts.inference.slab_cutter import SlabCutter
+from scripts.inference.volume_detector import VolumeDetector
+from scripts.metrics.volume.volume_matching import OFFICIAL
+from scripts.weights import build_network, save_weights
+from scripts.workflows.infer_scans import Weights
+from scripts.workflows.score_volumes import VolumeScorer, lesion_boxes, read_predictions
+from support.fake_scans import AIR_HU, BALL_HU, BODY_HU, BlobDetector
+
+BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
+CONFIG = BUNDLE / "configs" / "evaluate_volumes.json"
+NARROW = {
+    "_target_": "scripts.networks.mp3d_fpn",
+    "num_slices": 3,
+    "fpn_channels": 32,
+    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8, "norm_groups": 32},
+    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 16, "test_per_level": 20, "proposals": 10},
+}
+TARGETS = ["0.125", "0.25", "0.5", "1", "2", "4", "8", "16"]
+NAME, FIRST = "000001_01_01_005-016", 5
+
+
+class Oracle(nn.Module):
+    """Knows the lesions of one sub-volume and the lattice slice that it is asked about; sees nothing."""
+
+    def __init__(self, edges: np.ndarray, positions: np.ndarray) -> None:
+        super().__init__()
+        self.edges, self.positions, self.asked = edges, positions, 0
+
+    def forward(self, slabs: Tensor | Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """A box for each lesion that the next lattice slices cut."""
+        answers = []
+        for place in self.positions[self.asked : self.asked + len(slabs)] + 0.5:
+            cut = (self.edges[:, 2] + 0.5 <= place) & (place <= self.edges[:, 5] - 0.5)
+            boxes = torch.tensor(self.edges[cut][:, [0, 1, 3, 4]], dtype=torch.float32)
+            answers.append({"boxes": boxes, "scores": torch.linspace(0.9, 0.8, len(boxes))})
+        self.asked += len(slabs)
+        return answers
+
+
+def detector(num_slices: int = 3) -> VolumeDetector:
+    return VolumeDetector(SlabCutter(resample_z, num_slices=num_slices), IntensityWindow(), progress=False)
+
+
+def weights_of(network: nn.Module, **info: str) -> Weights:
+    weights = Weights(__file__)
+    vars(weights)["_loaded"] = (network, info)
+    return weights
+
+
+def write_slices(folder: Path, hu: np.ndarray, first: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, plane in enumerate(hu, start=first):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), (plane.astype(np.int32) + 32768).astype(np.uint16))
+
+
+def block_scan() -> np.ndarray:
+    """A body ``(12, 40, 56)`` with a bright block, which has the same box on every slice."""
+    hu = np.full((12, 40, 56), AIR_HU, dtype=np.int16)
+    hu[:, 3:-3, 3:-3] = BODY_HU
+    hu[4:9, 10:22, 24:37] = BALL_HU
+    return hu
+
+
+# The block in the volume frame.
+BLOCK = [24.0, 10.0, 9.0, 36.0, 21.0, 13.0]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two sub-volumes of 2.5 mm slices in the form of the synthetic set: one with a block, one without a lesion."""
+    hu = block_scan()
+    x1, y1, z1, x2, y2, z2 = BLOCK
+    lesion = {"box": [x1, y1, x2 + 1, y2 + 1], "slices": [int(z1), int(z2)]}
+    entry = {"slice_range": [5, 16], "spacing": [1.0, 1.0, 2.5]}
+    volumes = [
+        {**entry, "series": "000001_01_01", "lesions": [lesion]},
+        {**entry, "series": "000002_01_01", "lesions": []},
+    ]
+    write_slices(tmp_path / "Images_png/000001_01_01", hu, FIRST)
+    write_slices(tmp_path / "Images_png/000002_01_01", np.full_like(hu, 40), FIRST)
+    (tmp_path / "lesions_3d.json").write_text(json.dumps({"about": "-", "volumes": volumes}))
+    (tmp_path / "synthetic.json").write_text(json.dumps({"about": "Synthetic, no patients."}))
+    return tmp_path
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return load_volumes(folder / "lesions_3d.json", folder, split="all")
+
+
+def test_a_block_is_found_where_it_is(dataset: Path, tmp_path: Path) -> None:
+    weights = weights_of(BlobDetector(), notice="Knows blocks only.")
+    scorer = VolumeScorer(
+        records(dataset),
+        detector(),
+        weights,
+        tmp_path / "out",
+        notice="Synthetic.",
+        progress=False,
+    )
+    metrics = scorer.run()
+    assert metrics["notice"] == "Synthetic. Knows blocks only."
+    assert metrics["counts"] == {"volumes": 2, "patients": 2, "detections": 1}
+    for figures in metrics["protocols"].values():
+        assert figures["sensitivity"] == dict.fromkeys(TARGETS, 1.0)
+        assert figures["found"]["median_iou"] == 1.0
+    predictions = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert predictions["000002_01_01_005-016"] == []
+    ((*box, score),) = predictions[NAME]
+    assert box == BLOCK
+    assert 0 < score <= 1
+
+
+def test_predictions_of_a_run_score_the_same_when_read_back(dataset: Path, tmp_path: Path) -> None:
+    one = VolumeScorer(records(dataset), detector(), weights_of(BlobDetector()), tmp_path / "one", progress=False).run()
+    other = VolumeScorer(
+        records(dataset),
+        detector(),
+        Weights("nowhere.pt"),
+        tmp_path / "other",
+        predictions=tmp_path / "one/predictions.json",
+    ).run()
+    assert one["protocols"] == other["protocols"]
+    assert not (tmp_path / "other/predictions.json").exists()
+
+
+def test_a_real_sub_volume_end_to_end(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data/deeplesion"
+    (record,) = load_volumes(
+        folder / "manual3d/manual_patient1.json", folder, annotations="DL_info_patient1.csv", split="val"
+    )
+    inferer = detector()
+    # 13 slices of 5 mm are 25 lattice slices of 2.5 mm.
+    oracle = Oracle(to_edges(record["true_boxes"], 103), np.arange(25) / 2)
+    metrics = VolumeScorer([record], inferer, weights_of(oracle), tmp_path, progress=False).run()
+    assert oracle.asked == 25
+    for name in ("3D IoBB 0.3", "3D IoU 0.3", "3D IoU 0.5"):
+        assert metrics["protocols"][name]["sensitivity"] == dict.fromkeys(TARGETS, 1.0)
+    assert metrics["protocols"][OFFICIAL.name]["found"] == {"lesions": 3, "median_iou": 1.0, "median_volume_ratio": 1.0}
+    # The boxes come back as they were labelled, slice numbers of the series included.
+    rows = json.loads((tmp_path / "predictions.json").read_text())["000001_01_01_103-115"]
+    assert sorted(row[:6] for row in rows) == sorted(record["true_boxes"].tolist())
+    with (tmp_path / "true_lesions.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["depth_mm"]) == 15.0
+    assert metrics["protocols"]["P3D IoU 0.5"]["lesions"] == 1
+
+
+def test_lesions_get_whole_slices_and_a_box_on_each() -> None:
+    # Slices 5 mm apart, lattice slices between them; the lesion drifts to the right and misses a lattice slice.
+    found = SliceBoxes(
+        boxes=np.array([[10.0, 5.0, 20.0, 15.0], [12.0, 5.0, 22.0, 15.0], [16.0, 5.0, 26.0, 15.0]]),
+        scores=np.array([0.5, 0.9, 0.6]),
+        slices=np.array([2, 3, 5]),
+        positions=np.arange(9) / 2,
+        thickness=0.5,
+        examined=np.ones(9, dtype=bool),
+        shape=(5, 40, 50),
+        scale=(1.0, 1.0),
+    )
+    lesion = Lesion(np.array([10.0, 5.0, 1.25, 26.0, 15.0, 3.25]), 0.9, 3, found.boxes[1], (0, 1, 2))
+    got = lesion_boxes(found, [lesion], first=103)
+    assert got["boxes"].tolist() == [[10, 5, 104, 25, 14, 105]]
+    assert got["scores"].tolist() == [0.9]
+    # Slice 104 is lattice slice 2; slice 105 lies between 3 and 5, the lower of which comes first.
+    assert got["tracks"].tolist() == [[0, 104, 10, 5, 19, 14], [0, 105, 12, 5, 21, 14]]
+    none = lesion_boxes(found, [], first=103)
+    assert [none[key].shape for key in ("boxes", "scores", "tracks")] == [(0, 6), (0,), (0, 6)]
+
+
+def test_labels_of_another_image_size_are_refused(dataset: Path, tmp_path: Path) -> None:
+    bad = [{**record, "true_boxes": np.array([[56.0, 1, 5, 60, 9, 6]])} for record in records(dataset)]
+    scorer = VolumeScorer(bad, detector(), weights_of(BlobDetector()), tmp_path / "out", progress=False)
+    with pytest.raises(ValueError, match=r"slices of 40 x 56 pixels, got \[56.0, .* as box 0 in .*lesions_3d.json"):
+        scorer.run()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", [".json", ".pkl"])
+def test_predictions_are_read_in_the_official_form(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"found{suffix}"
+    content = {NAME: [[1.0, 2.0, 6.0, 5.0, 9.0, 7.0, 0.25]], "000009_01_01_001-003": []}
+    path.write_bytes(json.dumps(content).encode() if suffix == ".json" else pickle.dumps({
+        name: np.array(rows).reshape(-1, 7) for name, rows in content.items()
+    }))  # fmt: skip
+    found = read_predictions(path, [NAME])
+    assert found[NAME]["boxes"].tolist() == [[1, 2, 6, 5, 9, 7]]
+    assert found[NAME]["scores"].tolist() == [0.25]
+    assert read_predictions(path, ["000009_01_01_001-003"])["000009_01_01_001-003"]["boxes"].shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "detections for every sub-volume .* none for 1 of 1, 000001_01_01_005-016 the first"),
+        ({NAME: [[1, 2, 6, 5, 9, 7]]}, r"seven numbers \(a box and its score\), got shape \(1, 6\)"),
+        ({NAME: "none"}, "seven numbers"),
+        ({NAME: [[5, 2, 6, 1, 9, 7, 0.5]]}, r"end after they begin, got \[5.0"),
+        ({"scan": []}, "the name of a sub-volume"),
+        (
+            {NAME: [], f"{NAME}.annot": [[1, 2, 6, 5, 9, 7, 0.5]]},
+            rf"each sub-volume once, got {NAME} again as '{NAME}\.annot'",
+        ),
+        ([], "a dict of sub-volumes, got list"),
+    ],
+)
+def test_bad_predictions_are_refused_with_one_line(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        read_predictions(path, [NAME])
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(autouse=True)
+def own_process_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workflow extends the path and hooks uncaught errors: not for the next test."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+def workflow(**changes: Any) -> ConfigWorkflow:
+    return ConfigWorkflow(
+        config_file=str(CONFIG),
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        logging_file=False,
+        run_id="evaluating_volumes",
+        workflow_type="infer",
+        **{"device": "cpu", "num_slices": 3, "progress": False, "bootstrap_resamples": 20, **changes},
+    )
+
+
+def test_config_runs_a_network_from_end_to_end(dataset: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    checkpoint = save_weights(tmp_path / "narrow.pt", build_network(NARROW), NARROW, {"notice": "Random weights."})
+    flow = workflow(
+        dataset_dir=str(dataset),
+        split="all",
+        checkpoint=str(checkpoint),
+        output_dir=str(tmp_path / "out"),
+        box_threshold=0.0,
+    )
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["notice"] == "Synthetic, no patients. Random weights."
+    assert metrics["dataset"] == "lesions_3d.json"
+    assert metrics["counts"]["detections"] > 0
+    assert metrics["bootstrap"]["resamples"] == 20
+    names = {"predictions.json", "sensitivity.csv", "froc.csv", "detections.csv", "true_lesions.csv", "froc.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "metrics.json"}
+
+
+def test_hand_labelled_volumes_score_one_against_themselves(shared: Path, tmp_path: Path) -> None:
+    labels = shared / "data/deeplesion/manual3d/manual_val.json"
+    truth = json.loads(labels.read_text())
+    found = {name: [[*box, 0.5 + row / 200] for row, box in enumerate(boxes)] for name, boxes in truth.items()}
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    flow = workflow(
+        labels=str(labels), predictions=str(tmp_path / "found.json"), output_dir=str(tmp_path / "out"), split="val"
+    )
+    flow.initialize()
+    flow.run()
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    # A file without parts is no part, whatever part was asked for.
+    assert metrics["dataset"] == "manual_val.json"
+    assert metrics["counts"] == {"volumes": 200, "patients": 99, "detections": 1292}
+    assert list(metrics["protocols"]) == ["3D IoBB 0.3", "3D IoU 0.3", "3D IoU 0.5"]
+    for figures in metrics["protocols"].values():
+        assert figures["sensitivity"] == dict.fromkeys(TARGETS, 1.0)
+        assert figures["mean_sensitivity"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": "nowhere.pkl"}, "found no file nowhere.pkl"),
+        ({"split": "test"}, "choose a split of synthetic volumes"),
+        ({"checkpoint": "nowhere.pt"}, "no file nowhere.pt"),
+        ({"label_format": "coco"}, "got 'coco'"),
+        ({"lables": "x"}, r"Unknown config key lables \(did you mean labels\?\)"),
+        ({"predictions": "nowhere.json"}, "found no file nowhere.json"),
+    ],
+)
+def test_settings_that_cannot_be_end_in_one_line(
+    dataset: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    flow = workflow(**{"dataset_dir": str(dataset), "split": "all", "output_dir": str(tmp_path / "out"), **changes})
+
+    def both() -> None:
+        flow.initialize()
+        flow.run()
+
+    with pytest.raises(Exception, match=r".") as caught:
+        both()
+    error = root_error(caught.value)
+    with pytest.raises(type(error), match=message):
+        raise error
+    assert "\n" not in str(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_config_agrees_with_the_other_entry_configs() -> None:
+    own = json.loads(CONFIG.read_text())
+    differ = {"_desc_", "imports", "dataset", "inferer", "linking", "evaluator", "initialize", "run"}
+    # All take these from the recipe of the weights, which an evaluation has under another id.
+    recipe = {"num_slices", "slice_spacing", "pixel_spacing", "window"}
+    for name in ("evaluate", "inference"):
+        other = json.loads((CONFIG.parent / f"{name}.json").read_text())
+        # Like inference it takes the network from the weights file.
+        for key in set(own) & set(other) - differ - ({"network_def", *recipe} if name == "evaluate" else set()):
+            assert own[key] == other[key], f"{key} in {name}"
+    inference = json.loads((CONFIG.parent / "inference.json").read_text())
+    assert own["inferer"]["cutter"] == inference["inferer"]["cutter"]
+    # Scored is what a user gets: the rule of inference, which is the one that linking has by itself.
+    defaults = {name: one.default for name, one in inspect.signature(link_boxes).parameters.items()}
+    for name in set(inference["linking"]) - {"_target_", "_mode_", "score_threshold"}:
+        assert inference["linking"][name] == own["linking"].get(name, defaults[name])
+    assert own["run"] == own["evaluating_volumes"]
+    check_config(ConfigParser(own))
+
+
+def test_command_line_ends_in_one_line_and_a_status(tmp_path: Path) -> None:
+    labels = tmp_path / "bad.json"
+    labels.write_text(json.dumps({NAME: [[9, 9, 6, 1, 1, 7]]}))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "monai.bundle", "run", "evaluating_volumes"),
+            *("--config_file", "configs/evaluate_volumes.json", "--labels", str(labels)),
+            *("--output_dir", str(tmp_path / "out"), "--device", "cpu"),
+        ],
+        cwd=BUNDLE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("Error: Expected boxes that end after they begin, within slices 5 to 16, got [9.0, 9.0, 6.0")
+    assert str(labels) in last
+    assert not (tmp_path / "out").exists()

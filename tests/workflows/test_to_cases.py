@@ -1,0 +1,65 @@
+"""Cases: detections back in original pixels, lesions as annotated."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scripts.workflows.to_cases import cases_of, to_case
+
+
+def data(boxes: torch.Tensor, **fields: torch.Tensor) -> dict:
+    record = {
+        "file_name": "000001_01_01_109.png",
+        "patient": "000001",
+        "image": "/data/109.png",
+        "image_size": (512, 512),  # as labelled; what was read counts
+        "instances": {
+            "boxes": np.array([[-1.0, 2.0, 30.5, 40.0]], dtype=np.float32),
+            "labels": np.ones(1, dtype=np.int64),
+            "noisy": np.array([False]),
+            "diameters": np.array([[9.0, 5.0]]),
+        },
+    }
+    return {
+        "record": record,
+        "image": torch.zeros(3, 400, 400),
+        "instances": {"boxes": torch.zeros(0, 4)},
+        "scale_factor": torch.tensor([2.0, 4.0]),
+        "pred": {"boxes": boxes, "scores": torch.ones(len(boxes)), "labels": torch.ones(len(boxes)), **fields},
+    }
+
+
+def test_each_axis_is_scaled_back_by_its_own_factor() -> None:
+    case = to_case(data(torch.tensor([[2.0, 4.0, 20.0, 40.0]])))["case"]
+    assert case["boxes"].tolist() == [[1.0, 1.0, 10.0, 10.0]]
+    assert (case["width"], case["height"]) == (200, 100)
+
+
+def test_lesions_are_those_of_the_record_not_of_the_transforms() -> None:
+    case = to_case(data(torch.zeros(0, 4)))["case"]
+    assert case["true_boxes"].tolist() == [[-1.0, 2.0, 30.5, 40.0]]
+    assert case["boxes"].shape == (0, 4)
+    assert case["scores"].shape == (0,)
+    assert (case["id"], case["patient"], case["image"]) == ("000001_01_01_109.png", "000001", "/data/109.png")
+
+
+def test_further_fields_go_along_in_original_pixels() -> None:
+    boxes = torch.tensor([[2.0, 4.0, 20.0, 40.0], [0.0, 0.0, 4.0, 8.0]])
+    tags = torch.tensor([[0.5, 0.25], [1.0, 0.0]], dtype=torch.bfloat16)
+    case = to_case(data(boxes, tags=tags, diameters=torch.tensor([[8.0, 4.0], [2.0, 1.0]])))["case"]
+    assert case["fields"].keys() == {"tags", "diameters"}
+    assert case["fields"]["tags"].tolist() == tags.tolist()
+    # The geometric mean of 2 and 4 pixels for an original one.
+    np.testing.assert_allclose(case["fields"]["diameters"], np.array([[8.0, 4.0], [2.0, 1.0]]) / 8**0.5)
+    assert case["true_fields"]["diameters"].tolist() == [[9.0, 5.0]]
+    assert case["noisy"].tolist() == [False]
+
+
+def test_what_the_record_does_not_know_stays_out() -> None:
+    assert "spacing" not in to_case(data(torch.zeros(0, 4)))["case"]
+
+
+def test_the_metric_gets_the_cases_alone() -> None:
+    output = [to_case(data(torch.zeros(0, 4)))]
+    assert cases_of(output)[0]["id"] == "000001_01_01_109.png"

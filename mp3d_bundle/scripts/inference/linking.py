@@ -10,7 +10,7 @@ along z it reaches from the first to the last of its boxes. Boxes that are linke
 (`VolumeDetector.score_threshold`), what is reported as a lesion has to score high (``score_threshold``
 here): so the faint ends of a lesion count towards its extent, and faint boxes of their own do not.
 
-The rules and numbers were chosen by measurement, see docs/inference.md and ``benchmarks/linking.py``.
+The rules and numbers were chosen by measurement, see docs/measurements/linking.md and ``benchmarks/linking.py``.
 """
 
 from __future__ import annotations

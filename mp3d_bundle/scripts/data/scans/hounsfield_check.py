@@ -1,7 +1,7 @@
 """Stored values to Hounsfield units, and whether they are such: body and air have to be where Hounsfield put them.
 
 The rule was chosen on real scans and crops of such, as they are and shifted as files without their intercept are; see
-"What is refused" in docs/inference.md. It is:
+docs/rejected_scans.md. It is:
 
 * 8-bit values, and values within -20 to 20 all over, are none;
 * values below -1200 are padding and say nothing, nor does one value alone that fills in for air;

@@ -1,4 +1,4 @@
-"""What a user may say about scans where the software would refuse them, see "What is refused" in docs/inference.md."""
+"""What a user may say about scans where the software would refuse them, see docs/rejected_scans.md."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from scripts.networks import FasterRCNN, ResNet3d, TwoStageHead, mp3d_fpn
 from scripts.networks.export_graph import DetectionGraph, anchor_grid, clip_to_slab, pad_to_stride, suppress, with_row
 from scripts.networks.heads.anchors import PyramidAnchors
+from scripts.networks.heads.box_rules import MMDETECTION
 
 
 def narrow(num_classes: int = 1, num_slices: int = 3, **limits: float) -> FasterRCNN:
@@ -130,4 +131,11 @@ def test_a_detector_with_further_heads_is_refused() -> None:
     changed = narrow()
     changed.roi_heads.fields["tags"] = nn.Linear(4, 1)
     with pytest.raises(ValueError, match="further heads tags, which a graph does not give"):
+        DetectionGraph(changed)
+
+
+def test_a_detector_of_inclusive_boxes_is_refused() -> None:
+    changed = narrow()
+    changed.rpn.rules = MMDETECTION
+    with pytest.raises(ValueError, match="count their last pixel"):
         DetectionGraph(changed)

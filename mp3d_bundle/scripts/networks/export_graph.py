@@ -85,7 +85,8 @@ class DetectionGraph(nn.Module):
         operations: The steps that depend on sizes or data.
 
     Raises:
-        ValueError: If the detector has further heads, whose fields the graph would lose.
+        ValueError: If the detector has further heads, whose fields the graph would lose, or reads boxes whose last
+            pixel counts, which the graph does not.
     """
 
     def __init__(self, detector: FasterRCNN, operations: Operations = Operations()) -> None:  # noqa: B008
@@ -94,6 +95,11 @@ class DetectionGraph(nn.Module):
             raise ValueError(
                 "Expected a detector of boxes, scores and labels, got one with the further heads "
                 f"{', '.join(detector.roi_heads.fields)}, which a graph does not give."
+            )
+        if detector.rpn.rules.inclusive or detector.roi_heads.rules.inclusive:
+            raise ValueError(
+                "Expected a detector of half-open boxes, got one whose boxes count their last pixel: the graph of "
+                "operations has no rule for these."
             )
         self.detector = detector.eval()
         self.operations = operations

@@ -1,85 +1,16 @@
-"""Boxes whose last pixel counts: the rules of the detectors that were written before mmdetection 2.0 and torchvision.
-
-MSB, MVP-Net, MULAN, AlignShift, A3D and SATr take ``x2`` and ``y2`` for the last pixel of a box, so that a box is
-``x2 - x1 + 1`` pixels wide. Their anchors, offsets, overlaps and crops all carry that 1; the numbers here are those of
-their released code. Everything else in this project uses half-open boxes.
-"""
+"""Anchors and crops of boxes whose last pixel counts (`.box_rules`), as the released codes of the field make them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou, roi_align
+from torchvision.ops import roi_align
 
-from .anchors import BoxCoder, PyramidAnchors, at_least_float32
+from .anchors import PyramidAnchors
+from .box_rules import half_open
 from .roi_heads import PyramidRoIAlign
-
-
-def half_open(boxes: Tensor) -> Tensor:
-    """The same pixels as half-open boxes: ``x2`` and ``y2`` one further. ``(N, 4)`` -> ``(N, 4)``."""
-    return boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
-
-
-def inclusive_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union ``(N, M)`` of inclusive boxes ``(N, 4)`` and ``(M, 4)``."""
-    return box_iou(half_open(first), half_open(second))
-
-
-def inclusive_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
-    """Non-maximum suppression of inclusive boxes within groups.
-
-    Args:
-        boxes: ``(N, 4)`` inclusive boxes, float.
-        scores: ``(N,)``.
-        groups: ``(N,)`` int64; boxes of different groups do not suppress each other.
-        iou: A box is suppressed by a better one above this overlap.
-
-    Returns:
-        Indices of the boxes that are kept, best first.
-    """
-    return batched_nms(half_open(boxes), scores, groups, iou)
-
-
-def clip_inclusive(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Inclusive boxes ``(..., 4)`` cut to an image: coordinates from 0 to ``width - 1`` and ``height - 1``."""
-    x, y = boxes[..., 0::2].clamp(0, width - 1), boxes[..., 1::2].clamp(0, height - 1)
-    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
-
-
-class InclusiveBoxCoder(BoxCoder):
-    """Offsets between inclusive boxes, as Detectron, maskrcnn-benchmark and early mmdetection define them.
-
-    Args:
-        deviations: The offsets are divided by these four numbers, (dx, dy, dw, dh).
-        max_ratio: Decoded sizes stay below this factor of the reference, and above its inverse if ``both_ways``.
-        both_ways: Whether the bound holds for shrinking too (mmdetection) or for growing only (Detectron).
-    """
-
-    def __init__(
-        self,
-        deviations: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-        max_ratio: float = 1000.0 / 16.0,
-        *,
-        both_ways: bool = False,
-    ) -> None:
-        super().__init__(deviations, max_ratio)
-        self.floor = -self.limit if both_ways else -math.inf
-
-    def encode(self, boxes: Tensor, references: Tensor) -> Tensor:
-        """Offsets ``(N, 4)`` of inclusive ``boxes`` against inclusive ``references``, both ``(N, 4)``."""
-        return super().encode(half_open(boxes), half_open(references))
-
-    def decode(self, offsets: Tensor, references: Tensor) -> Tensor:
-        """Inclusive boxes ``(N, ..., 4)`` from offsets ``(N, ..., 4)`` and inclusive references ``(N, 4)``."""
-        references = half_open(references).reshape(references.shape[0], *[1] * (offsets.ndim - 2), 4)
-        offsets = offsets * offsets.new_tensor(self.deviations)
-        sizes = references[..., 2:] - references[..., :2]
-        centres = (references[..., 2:] + references[..., :2]) / 2 + offsets[..., :2] * sizes
-        half = sizes * offsets[..., 2:].clamp(self.floor, self.limit).exp() / 2
-        return torch.cat([centres - half, centres + half - 1], dim=-1)
 
 
 class FixedAnchors(PyramidAnchors):
@@ -117,6 +48,23 @@ def mmdetection_anchors(stride: int, scales: Sequence[float], ratios: Sequence[f
     return torch.stack([*corners, centre + (heights - 1) / 2], dim=1).round().tolist()
 
 
+def detectron_anchors(base: int, scales: Sequence[float], ratios: Sequence[float]) -> list[list[float]]:
+    """Inclusive boxes ``(ratios x scales, 4)`` around the first cell, as Detectron and its forerunners make them.
+
+    Widths and heights of a ratio are rounded to pixels at scale 1, so that their areas differ a little.
+
+    Args:
+        base: Side of the square anchor at scale 1, pixels; its first pixel is the image's.
+        scales: Sides in units of ``base``.
+        ratios: Heights over widths, the outer loop.
+    """
+    ratio = torch.tensor(ratios, dtype=torch.float64)
+    widths = (base * base / ratio).sqrt().round()
+    sizes = torch.stack([widths, (widths * ratio).round()], dim=1)[:, None] * torch.tensor(scales)[:, None]
+    half = (sizes.flatten(0, 1) - 1) / 2
+    return torch.cat([(base - 1) / 2 - half, (base - 1) / 2 + half], dim=1).tolist()
+
+
 class InclusiveRoIAlign(PyramidRoIAlign):
     """Crop inclusive boxes as mmdetection 0.x does: up to ``(x2 + 1) * scale``, no least size, 2 x 2 samples per cell.
 
@@ -130,18 +78,26 @@ class InclusiveRoIAlign(PyramidRoIAlign):
         """Level index ``(N,)`` (0 is P2) of ``(N, 4)`` inclusive boxes."""
         return super().levels(half_open(boxes))
 
-    def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Crops ``(sum N_i, C, output_size, output_size)`` of inclusive boxes, see `PyramidRoIAlign.forward`."""
-        rows = torch.cat([torch.full_like(each[:, :1], row) for row, each in enumerate(boxes)])
-        rois = torch.cat([rows, torch.cat(list(boxes))], dim=1)
-        levels = self.levels(rois[:, 1:])
-        crops = at_least_float32(features[0]).new_zeros(
-            (rois.shape[0], features[0].shape[1], self.output_size, self.output_size)
-        )
-        for level, stride in enumerate(self.strides):
-            chosen = torch.nonzero(levels == level).flatten()
-            moved = torch.cat([rois[chosen, :1], half_open(rois[chosen, 1:]) + stride / 2], dim=1)
-            crops[chosen] = roi_align(
-                features[level].to(rois), moved, self.output_size, 1 / stride, self.samples, aligned=True
-            ).to(crops)
-        return crops.to(features[0].dtype)
+    def crop(self, level_map: Tensor, rois: Tensor, stride: int) -> Tensor:
+        """Crops ``(R, C, output_size, output_size)`` of ``(R, 5)`` rows and inclusive boxes."""
+        moved = torch.cat([rois[:, :1], half_open(rois[:, 1:]) + stride / 2], dim=1)
+        return roi_align(level_map, moved, self.output_size, 1 / stride, self.samples, aligned=True)
+
+
+class UnalignedRoIAlign(PyramidRoIAlign):
+    """Crop inclusive boxes as Detectron and maskrcnn-benchmark do: from ``x1`` to ``x2``, a side of one cell at least.
+
+    Only the choice of the level counts the last pixel.
+    """
+
+    samples = 2
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """Level index ``(N,)`` (0 is P2) of ``(N, 4)`` inclusive boxes: level 4 at 224 pixels by default."""
+        sides = (half_open(boxes)[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+        level = torch.log2(sides / (4 * self.finest_size) + 1e-6).floor() + 2
+        return level.clamp(0, len(self.strides) - 1).long()
+
+    def crop(self, level_map: Tensor, rois: Tensor, stride: int) -> Tensor:
+        """Crops ``(R, C, output_size, output_size)`` of ``(R, 5)`` rows and inclusive boxes."""
+        return roi_align(level_map, rois, self.output_size, 1 / stride, self.samples, aligned=False)

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.faster_rcnn import TwoMLPHead
-from torchvision.ops import batched_nms, box_iou, roi_align
+from torchvision.ops import roi_align
 
-from ...boxes import clip
 from ...instances import STANDARD, Instances, cat, num_instances, select, to
 from ..batching import Detections, Targets, check_finite
-from .anchors import BoxCoder, Matching, Sampling, at_least_float32
+from .anchors import Matching, Sampling, at_least_float32
+from .box_rules import HALF_OPEN, BoxRules
 
 
 class PyramidRoIAlign(nn.Module):
@@ -59,12 +58,14 @@ class PyramidRoIAlign(nn.Module):
         chosen = [torch.nonzero(levels == level).flatten() for level in range(len(self.strides))]
         # In the precision of the boxes, because half precision would move a box by up to a pixel.
         crops = [
-            roi_align(
-                features[level].to(rois), rois[rows], self.output_size, 1 / stride, sampling_ratio=0, aligned=True
-            )
+            self.crop(features[level].to(rois), rois[rows], stride)
             for level, (stride, rows) in enumerate(zip(self.strides, chosen, strict=True))
         ]
         return torch.cat(crops)[torch.cat(chosen).argsort()].to(features[0].dtype)
+
+    def crop(self, level_map: Tensor, rois: Tensor, stride: int) -> Tensor:
+        """Crops ``(R, C, output_size, output_size)`` from one level ``(B, C, h, w)``: rows and boxes ``(R, 5)``."""
+        return roi_align(level_map, rois, self.output_size, 1 / stride, sampling_ratio=0, aligned=True)
 
 
 class BoxPredictor(nn.Module):
@@ -73,13 +74,16 @@ class BoxPredictor(nn.Module):
     Args:
         channels: Length of the feature vector.
         num_classes: Number of classes without background.
+        background: Whether the layer of the offsets has four outputs for the background too, in front, that nothing
+            reads: older codes have them.
     """
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, *, background: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.background = background
         self.cls_score = nn.Linear(channels, num_classes + 1)
-        self.bbox_pred = nn.Linear(channels, 4 * num_classes)
+        self.bbox_pred = nn.Linear(channels, 4 * (num_classes + background))
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.cls_score.bias)
@@ -87,7 +91,8 @@ class BoxPredictor(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(R, channels)`` -> logits ``(R, 1 + K)`` with background at 0, offsets ``(R, K, 4)``."""
-        return self.cls_score(x), self.bbox_pred(x).reshape(x.shape[0], self.num_classes, 4)
+        offsets = self.bbox_pred(x).reshape(x.shape[0], self.num_classes + self.background, 4)
+        return self.cls_score(x), offsets[:, 1:] if self.background else offsets
 
 
 @dataclass(frozen=True)
@@ -153,23 +158,27 @@ class RoIHeads(nn.Module):
         limits: Which boxes are reported in evaluation.
         fields: Further heads by the name of the field that each gives. They learn from the sampled proposals that
             belong to a lesion, and see the detections in evaluation.
+        rules: How the numbers of a box are read.
 
     Raises:
         ValueError: If a further head has the name of a field that every detector gives.
     """
 
     smooth_l1_beta = 1.0
+    # Weight of ``loss_box_reg``; 3DCE and MULAN set 10.
+    box_weight = 1.0
 
     def __init__(
         self,
         pool: PyramidRoIAlign,
-        box_head: TwoMLPHead,
+        box_head: nn.Module,
         predictor: BoxPredictor,
         *,
         matching: Matching = Matching(0.5, 0.5),
         sampling: Sampling = Sampling(512, 0.25),
         limits: DetectionLimits = DetectionLimits(),
         fields: Mapping[str, FieldHead] | None = None,
+        rules: BoxRules = HALF_OPEN,
     ) -> None:
         super().__init__()
         for name in set(fields or ()) & set(STANDARD):
@@ -177,14 +186,16 @@ class RoIHeads(nn.Module):
         self.pool = pool
         self.box_head = box_head
         self.predictor = predictor
-        self.coder = BoxCoder((0.1, 0.1, 0.2, 0.2))
+        self.rules = rules
+        self.coder = rules.coder(2)
         self.matching = matching
         self.sampling = sampling
         self.limits = limits
         self.fields: Any = nn.ModuleDict(fields or {})  # type: ignore[arg-type]
-        for layer in (box_head.fc6, box_head.fc7):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for layer in box_head.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(
         self,
@@ -246,7 +257,7 @@ class RoIHeads(nn.Module):
         truth = target["boxes"].to(proposals)
         read = {name: target[name] for name in ("labels", *self.reads)}
         lesions = {**to(read, proposals.device), "boxes": truth}
-        matches = self.matching(box_iou(truth, proposals))
+        matches = self.matching(self.rules.iou(truth, proposals))
         # The lesions themselves are proposals too, each matched to itself.
         candidates = torch.cat([truth, proposals])
         matches = torch.cat([torch.arange(truth.shape[0], device=matches.device), matches])
@@ -262,7 +273,7 @@ class RoIHeads(nn.Module):
         box = F.smooth_l1_loss(found, wanted, beta=self.smooth_l1_beta, reduction="sum") + offsets.sum() * 0
         return {
             "loss_classifier": F.cross_entropy(logits, labels, reduction="sum") / count,
-            "loss_box_reg": box / count,
+            "loss_box_reg": self.box_weight * box / count,
         }
 
     @torch.no_grad()
@@ -283,8 +294,8 @@ class RoIHeads(nn.Module):
     def _detect(self, logits: Tensor, offsets: Tensor, proposals: Tensor, size: tuple[int, int]) -> Instances[Tensor]:
         scores = logits.softmax(dim=1)[:, 1:]
         boxes = self.coder.decode(offsets, proposals)
-        boxes = clip(boxes, *size)
+        boxes = self.rules.clip(boxes, *size)
         row, column = torch.nonzero(scores > self.limits.score, as_tuple=True)
         found = {"boxes": boxes[row, column], "scores": scores[row, column], "labels": column + 1, "proposals": row}
-        keep = batched_nms(found["boxes"], found["scores"], found["labels"], self.limits.nms_iou)
+        keep = self.rules.nms(found["boxes"], found["scores"], found["labels"], self.limits.nms_iou)
         return select(found, keep[: self.limits.per_image])

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import batched_nms, box_iou
 
-from ...boxes import clip
 from ..batching import check_finite
-from .anchors import BoxCoder, Matching, PyramidAnchors, Sampling, per_anchor
+from .anchors import Matching, PyramidAnchors, Sampling, per_anchor
+from .box_rules import HALF_OPEN, BoxRules
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,13 @@ class ProposalLimits:
         per_level: Best anchors of each pyramid level that enter NMS.
         per_image: Best boxes of all levels kept after it.
         nms_iou: A box is suppressed by a better one of the same level above this IoU.
+        min_side: Boxes with a shorter side in pixels are left out; boxes without an area always are.
     """
 
     per_level: int
     per_image: int = 1000
     nms_iou: float = 0.7
+    min_side: float = 0.0
 
 
 class RegionProposalNetwork(nn.Module):
@@ -45,6 +46,7 @@ class RegionProposalNetwork(nn.Module):
         sampling: Anchors per image that enter the loss.
         train_limits: Thinning of the proposals handed to the second stage in training.
         test_limits: The same in evaluation.
+        rules: How the numbers of a box are read.
     """
 
     smooth_l1_beta = 1.0 / 9.0
@@ -58,11 +60,13 @@ class RegionProposalNetwork(nn.Module):
         sampling: Sampling = Sampling(256, 0.5),
         train_limits: ProposalLimits = ProposalLimits(per_level=2000),
         test_limits: ProposalLimits = ProposalLimits(per_level=1000),
+        rules: BoxRules = HALF_OPEN,
     ) -> None:
         super().__init__()
         self.head = head
         self.anchors = anchors
-        self.coder = BoxCoder()
+        self.rules = rules
+        self.coder = rules.coder(1)
         self.matching = matching
         self.sampling = sampling
         self.train_limits = train_limits
@@ -124,11 +128,12 @@ class RegionProposalNetwork(nn.Module):
             boxes.append(self.coder.decode(offset, anchor))
             scores.append(score)
             levels.append(torch.full_like(score, level, dtype=torch.int64))
-        candidates = clip(torch.cat(boxes), *size)
+        candidates = self.rules.clip(torch.cat(boxes), *size)
         score, level = torch.cat(scores), torch.cat(levels)
-        solid = ((candidates[:, 2:] - candidates[:, :2]) > 0).all(dim=1)
+        sides = self.rules.sides(candidates)
+        solid = ((sides > 0) & (sides >= limits.min_side)).all(dim=1)
         candidates, score, level = candidates[solid], score[solid], level[solid]
-        return candidates[batched_nms(candidates, score, level, limits.nms_iou)[: limits.per_image]]
+        return candidates[self.rules.nms(candidates, score, level, limits.nms_iou)[: limits.per_image]]
 
     @torch.no_grad()
     def _assign(self, anchors: Tensor, size: tuple[int, int], truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,7 +142,7 @@ class RegionProposalNetwork(nn.Module):
         inside = torch.nonzero(
             (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
         ).flatten()
-        matches = self.matching(box_iou(truth.to(anchors), anchors[inside]))
+        matches = self.matching(self.rules.iou(truth.to(anchors), anchors[inside]))
         positives, negatives = self.sampling(matches)
         chosen = inside[positives]
         offsets = self.coder.encode(truth.to(anchors)[matches[positives]], anchors[chosen])

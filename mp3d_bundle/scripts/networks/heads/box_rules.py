@@ -1,0 +1,117 @@
+"""How a detector reads the four numbers of a box: whether the last pixel counts, and all that follows from it.
+
+MSB, MVP-Net, 3DCE, MULAN, AlignShift, A3D and SATr were written before mmdetection 2.0 and torchvision: they take
+``x2`` and ``y2`` for the last pixel of a box, so that a box is ``x2 - x1 + 1`` pixels wide. Their offsets, overlaps and
+limits all carry that 1; the numbers here are those of their released code. Everything else in this project uses
+half-open boxes. A box keeps its four numbers on the way between the two: DeepLesion's boxes, which pad the ends of a
+diameter by five pixels, were read either way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, box_iou
+
+from ...boxes import clip
+from .anchors import BoxCoder
+
+
+def half_open(boxes: Tensor) -> Tensor:
+    """The same pixels as half-open boxes: ``x2`` and ``y2`` one further. ``(N, 4)`` -> ``(N, 4)``."""
+    return boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+
+
+class InclusiveBoxCoder(BoxCoder):
+    """Offsets between inclusive boxes, as Detectron, maskrcnn-benchmark and early mmdetection define them.
+
+    Args:
+        deviations: The offsets are divided by these four numbers, (dx, dy, dw, dh).
+        max_ratio: Decoded sizes stay below this factor of the reference, and above its inverse if ``both_ways``.
+        both_ways: Whether the bound holds for shrinking too (mmdetection) or for growing only (Detectron).
+    """
+
+    def __init__(
+        self,
+        deviations: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        max_ratio: float = 1000.0 / 16.0,
+        *,
+        both_ways: bool = False,
+    ) -> None:
+        super().__init__(deviations, max_ratio)
+        self.floor = -self.limit if both_ways else -math.inf
+
+    def encode(self, boxes: Tensor, references: Tensor) -> Tensor:
+        """Offsets ``(N, 4)`` of inclusive ``boxes`` against inclusive ``references``, both ``(N, 4)``."""
+        return super().encode(half_open(boxes), half_open(references))
+
+    def decode(self, offsets: Tensor, references: Tensor) -> Tensor:
+        """Inclusive boxes ``(N, ..., 4)`` from offsets ``(N, ..., 4)`` and inclusive references ``(N, 4)``."""
+        references = half_open(references).reshape(references.shape[0], *[1] * (offsets.ndim - 2), 4)
+        offsets = offsets * offsets.new_tensor(self.deviations)
+        sizes = references[..., 2:] - references[..., :2]
+        centres = (references[..., 2:] + references[..., :2]) / 2 + offsets[..., :2] * sizes
+        half = sizes * offsets[..., 2:].clamp(self.floor, self.limit).exp() / 2
+        return torch.cat([centres - half, centres + half - 1], dim=-1)
+
+
+@dataclass(frozen=True)
+class BoxRules:
+    """What both stages of a detector do with boxes.
+
+    Attributes:
+        inclusive: Whether the last pixel counts.
+        deviations: Those of the second stage's offsets; the first stage's are all 1.
+        max_ratio: Decoded sizes stay below this factor of the reference, and above its inverse if ``both_ways``.
+        both_ways: See `InclusiveBoxCoder`; half-open boxes are always bounded both ways.
+    """
+
+    inclusive: bool = False
+    deviations: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    max_ratio: float = 1000.0 / 16.0
+    both_ways: bool = True
+
+    def coder(self, stage: int) -> BoxCoder:
+        """Offsets of the first (1) or the second (2) stage."""
+        deviations = self.deviations if stage == 2 else (1.0, 1.0, 1.0, 1.0)
+        if self.inclusive:
+            return InclusiveBoxCoder(deviations, self.max_ratio, both_ways=self.both_ways)
+        return BoxCoder(deviations, self.max_ratio)
+
+    def sides(self, boxes: Tensor) -> Tensor:
+        """Widths and heights ``(..., 2)`` in pixels of boxes ``(..., 4)``."""
+        sides = boxes[..., 2:] - boxes[..., :2]
+        return sides + 1 if self.inclusive else sides
+
+    def iou(self, first: Tensor, second: Tensor) -> Tensor:
+        """Intersection over union ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)``."""
+        return box_iou(half_open(first), half_open(second)) if self.inclusive else box_iou(first, second)
+
+    def nms(self, boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
+        """Non-maximum suppression within groups.
+
+        Args:
+            boxes: ``(N, 4)``, float.
+            scores: ``(N,)``.
+            groups: ``(N,)`` int64; boxes of different groups do not suppress each other.
+            iou: A box is suppressed by a better one above this overlap.
+
+        Returns:
+            Indices of the boxes that are kept, best first.
+        """
+        return batched_nms(half_open(boxes) if self.inclusive else boxes, scores, groups, iou)
+
+    def clip(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """Boxes ``(..., 4)`` cut to an image; the last coordinate of an inclusive box is that of the last pixel."""
+        return clip(boxes, height - 1, width - 1) if self.inclusive else clip(boxes, height, width)
+
+
+HALF_OPEN = BoxRules()
+# mmdetection before 2.0 (MSB, AlignShift, A3D, SATr); Detectron (MVP-Net). MULAN's deviations are all 1, 3DCE's too,
+# whose sizes have no bound.
+MMDETECTION = BoxRules(inclusive=True)
+DETECTRON = BoxRules(inclusive=True, both_ways=False)

@@ -70,7 +70,7 @@ label-lock: setup ## Write the lock file of .venv-label anew
 	    $(LOCK_ARGS) -o requirements.lock
 
 clean: ## Remove caches and the demo's results
-	rm -rf runs/demo .pytest_cache .ruff_cache
+	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis
 	find . -name '.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean ## Remove .venv and .venv-label as well

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scripts.networks.published.authors_names import Rules
+from scripts.networks.published.authors_names import renamed as by_rules
+
 
 def draw(key: str, shape: Sequence[int], kind: str, overrides: Mapping[str, Any]) -> Tensor:
     """The float64 tensor that the reference values were made with for a key of a checkpoint."""
@@ -62,3 +65,12 @@ def check_block(block: Mapping[str, Any], got: Tensor, tolerance: float) -> None
     np.testing.assert_allclose(picked, block["val64"], rtol=0, atol=tolerance, err_msg=block["tag"])
     np.testing.assert_allclose(values.mean().item(), block["mean64"], rtol=0, atol=tolerance)
     np.testing.assert_allclose(values.abs().max().item(), block["absmax64"], rtol=0, atol=tolerance)
+
+
+def backbone_state(
+    values: Mapping[str, Any], rules: Rules, prefixes: tuple[str, ...] = ("backbone.",)
+) -> dict[str, Tensor]:
+    """The backbone's part of a system's checkpoint, under the names of our module."""
+    keys = [each for each in values["keys"] if each[0].startswith(prefixes)]
+    state = checkpoint({**values, "keys": keys})
+    return {name.removeprefix("backbone."): tensor for name, tensor in by_rules(state, rules).items()}

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "data": {"boxes", "instances", "storage"},
     "metrics": {"boxes", "instances", "storage"},
     "inference": {"boxes", "instances", "storage"},
-    "recipe": CORE,
+    "recipe": {*CORE, "data"},
     "weights": {*CORE, "networks", "recipe"},
     "configuration": {*CORE, *PARTS},
     "training": {*CORE, *PARTS, "configuration"},
@@ -229,9 +229,10 @@ def test_public_names_are_documented() -> None:
 
 
 def is_command(path: Path, tree: ast.Module) -> bool:
-    """Whether a file is a command-line module: at the top of ``scripts``, with a main part."""
-    return path.parent == SCRIPTS and any(
-        "__main__" in ast.unparse(node) for node in tree.body if isinstance(node, ast.If)
+    """Whether a file is a command-line module, or the work behind one: at the top with a main part, or in `tools`."""
+    top = path.parent == SCRIPTS
+    return home_of(path) == "tools" or (
+        top and any("__main__" in ast.unparse(node) for node in tree.body if isinstance(node, ast.If))
     )
 
 

@@ -1,0 +1,10 @@
+"""Reading scans from other programs: the one import path that stays as it is, wherever the readers lie.
+
+``find_scans(path)`` gives a `ScanSource` for each scan; ``source.open()`` reads one.
+"""
+
+from .scans.find_scans import ScanSource, find_scans
+from .scans.reading_rules import ReadingRules
+from .scans.scan import Scan
+
+__all__ = ["ReadingRules", "Scan", "ScanSource", "find_scans"]

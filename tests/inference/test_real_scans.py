@@ -109,7 +109,8 @@ def test_full_size_network_does_a_series_and_a_volume(shared: Path, tmp_path: Pa
     definition = {"_target_": "scripts.networks.mp3d_fpn"}
     weights = save_weights(tmp_path / "full.pt", build_network(definition), definition, {"name": "untrained"})
     run_all([volumes / "dicom_3slice", volumes / "nnunet_example"], tmp_path / "out", weights)
-    series = tmp_path / "out" / "dicom_3slice"
+    (report,) = (tmp_path / "out").rglob("lesions_sr.dcm")
+    series = report.parent
     assert {path.name for path in series.iterdir()} >= {"lesions.json", "report.html", "lesions_sr.dcm", "prompts.json"}
     (volume,) = (tmp_path / "out" / "nnunet_example").rglob("lesions.json")
     assert json.loads(volume.read_text())["settings"]["examined_slices"] > 30

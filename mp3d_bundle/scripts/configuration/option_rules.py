@@ -106,7 +106,8 @@ RULES: Mapping[str, Rule] = {
     ),
     "amp_dtype": one_of("float16", "bfloat16"),
     "missing_images": one_of("raise", "drop", "ignore"),
-    "split": one_of("train", "validation", "test"),
+    # Label files of sub-volumes name their parts as they like; the readers name those that there are.
+    "split": Rule("the name of a part of the data set", _is_text),
     "train_fraction": number(0, 1, above=True),
     "train_scales": several(PIXELS, least=1),
     **dict.fromkeys(("test_scale", "image_size"), PIXELS),

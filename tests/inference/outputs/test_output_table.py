@@ -119,7 +119,7 @@ def test_without_highdicom_the_rest_is_written(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "highdicom" else find(name))
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    for name in [name for name in sys.modules if name.startswith("scripts.inference.dicom_")]:
+    for name in [name for name in sys.modules if name.startswith("scripts.inference.outputs.dicom.")]:
         monkeypatch.delitem(sys.modules, name)
     writer(tmp_path, outputs=["csv", "dicom"])(*arguments)
     assert files_in(tmp_path) == {"lesions.csv"}

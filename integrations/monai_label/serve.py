@@ -91,11 +91,17 @@ def prepare_bundle(target: Path, weights: str) -> Path:
         if chosen is None:
             stop(f"found no weights at {', '.join(map(str, candidates))}. Name some: make label WEIGHTS=FILE")
         served.parent.mkdir(exist_ok=True)
-        part = served.with_name(".model.pt.part")
-        shutil.copyfile(chosen, part)
+        # Copies first: the chosen file may be the previous one. And at no moment is there no served file, or the next
+        # start would take itself for the first one.
+        copies = {served.with_name(".model.pt.part"): (chosen, served)}
         if served.is_file():
-            os.replace(served, served.with_name("previous.pt"))
-        os.replace(part, served)
+            copies = {served.with_name(".previous.pt.part"): (served, served.with_name("previous.pt")), **copies}
+        for part, (source, _) in copies.items():
+            shutil.copyfile(source, part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+        for part, (_, copy) in copies.items():
+            os.replace(part, copy)
         print(f"Serving a copy of the weights {chosen}", flush=True)
         if chosen.name == "demo.pt":
             print("These are demo weights, from synthetic images: they find no real lesions.", flush=True)

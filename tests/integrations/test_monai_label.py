@@ -152,6 +152,10 @@ def test_what_is_served_is_a_copy_that_keeps_its_weights(tmp_path: Path) -> None
     done = serve("--prepare", "--folder", tmp_path, "--weights", second)
     assert done.returncode == 0, done.stderr
     assert ((models / "model.pt").read_bytes(), (models / "previous.pt").read_bytes()) == (b"2", b"trained")
+    # Back to what was served before.
+    assert serve("--prepare", "--folder", tmp_path, "--weights", models / "previous.pt").returncode == 0
+    assert ((models / "model.pt").read_bytes(), (models / "previous.pt").read_bytes()) == (b"trained", b"2")
+    assert not list(models.glob(".*.part"))
 
 
 def test_without_weights_of_its_own_the_demos_are_served_with_a_warning(tmp_path: Path) -> None:

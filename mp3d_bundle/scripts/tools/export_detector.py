@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ..networks.export_graph import DetectionGraph, Operations, suppress
 from ..networks.two_stage import FasterRCNN
 from ..recipe import KEY, stored_recipe
+from ..storage.atomic_files import replacing
 from ..weights import load_network
 
 # For development only, so not among what the bundle needs; where they are missing, their first use says so.
@@ -291,7 +292,8 @@ def export(checkpoint: str, target: str, format: str = "onnx") -> None:
         with without_noise():
             runner = FORMATS[format](network, part, info)
             gaps = _compare(network, runner, target)
-        os.replace(part, path)
+        with replacing(path) as ready:
+            os.replace(part, ready)
     print(
         f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - start:.0f} s): same boxes to "
         f"{_gap(gaps[0])} pixels and same scores to {_gap(gaps[1])} on random slabs."

@@ -20,6 +20,11 @@ from support.fake_scans import BlobDetector, ball_scan, scan_of
 CALIBRATION = {"scores": [0.0, 1.0], "probabilities": [0.1, 0.5]}
 
 
+def deviations(name: str, weights: Any, used: Any) -> dict[str, Any]:
+    """Settings of a run that deviates from the weights' recipe in one value."""
+    return {"deviations": {name: {"weights": weights, "used": used}}}
+
+
 def test_probability_stands_beside_the_score_of_calibrated_weights(tmp_path: Path) -> None:
     scan = scan_of(ball_scan())
     found = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)(scan, BlobDetector())
@@ -48,6 +53,10 @@ def test_probability_stands_beside_the_score_of_calibrated_weights(tmp_path: Pat
             "this run used 0.8",
         ),
         ({"calibration": CALIBRATION}, {"pixel_spacing_mm": 0.8}, "this run used 0.8"),
+        ({"calibration": CALIBRATION}, {"deviations": {}, "pixel_spacing_mm": 1.6}, None),
+        ({"calibration": CALIBRATION}, deviations("z_mode", "released", "corrected"), "at z_mode released, this run"),
+        ({"calibration": CALIBRATION}, deviations("window", [-1024, 1050], [-160, 240]), r"this run used [-160, 240]"),
+        ({"calibration": CALIBRATION}, deviations("test_scale", 96, 512), "at test_scale 96, this run used 512"),
     ],
 )
 def test_probabilities_are_given_only_where_the_calibration_holds(

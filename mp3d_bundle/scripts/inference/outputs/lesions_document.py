@@ -199,17 +199,20 @@ def no_probability(model: Mapping[str, Any], settings: Mapping[str, Any] | None 
 
     Args:
         model: ``calibration``, ``notice`` and ``inference`` of the weights.
-        settings: How the detector was set; ``pixel_spacing_mm`` counts if it is there.
+        settings: How the detector was set. Its ``deviations`` from the weights' recipe count, and ``pixel_spacing_mm``
+            where nothing is said of those.
     """
     if not model.get("calibration"):
         return "The weights have no calibration."
     if model.get("notice"):
         return "The weights have a notice of their own: their calibration does not hold for other images."
-    wanted = (model.get("inference") or {}).get("pixel_spacing")
-    used = (settings or {}).get("pixel_spacing_mm", wanted)
-    if used != wanted:
-        return f"The calibration was measured at pixel_spacing {wanted}, this run used {used}."
-    return None
+    deviations = (settings or {}).get("deviations")
+    if deviations is None:
+        wanted = (model.get("inference") or {}).get("pixel_spacing")
+        used = (settings or {}).get("pixel_spacing_mm", wanted)
+        deviations = {"pixel_spacing": {"weights": wanted, "used": used}} if used != wanted else {}
+    told = [f"{name} {values['weights']}, this run used {values['used']}" for name, values in deviations.items()]
+    return f"The calibration was measured at {'; at '.join(told)}." if told else None
 
 
 def calibration_of(

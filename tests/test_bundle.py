@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -260,8 +261,7 @@ def test_an_evaluation_that_cannot_be_ends_in_one_line(
     settings = {"checkpoint": str(trained / "model.pt"), **changes}
     error = error_of(workflow("evaluate", dataset, tmp_path / "eval", kind="infer", **settings))
     assert isinstance(error, kind)
-    with pytest.raises(kind, match=message):
-        raise error
+    assert re.search(message, str(error))
     assert "\n" not in str(error)
     assert not (tmp_path / "eval").exists()
 
@@ -285,8 +285,7 @@ def test_a_training_that_cannot_be_ends_in_one_line(
 ) -> None:
     error = error_of(workflow("train", dataset, tmp_path, **changes))
     assert isinstance(error, (ValueError, FileNotFoundError))
-    with pytest.raises(type(error), match=message):
-        raise error
+    assert re.search(message, str(error))
     assert "\n" not in str(error)
     assert not list(tmp_path.glob("*.pt"))
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from scripts.configuration.option_rules import RULES
-from support.packed import REPOSITORY
+from support.packed_bundle import REPOSITORY
 
 
 @pytest.fixture(scope="module")

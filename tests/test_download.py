@@ -26,7 +26,7 @@ from scripts.data.synthetic import generate
 from scripts.storage.atomic_files import sha256
 from scripts.weights import load_network
 from support.fake_scans import ball_scan
-from support.packed import DEMO, REPOSITORY, load_tool
+from support.packed_bundle import DEMO, REPOSITORY, load_tool
 
 tool = load_tool()
 VERSION = tool.checked_version(REPOSITORY)

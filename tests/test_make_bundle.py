@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from support.packed import DEMO, REPOSITORY, load_tool, unpack
+from support.packed_bundle import DEMO, REPOSITORY, load_tool, unpack
 
 tool = load_tool()
 

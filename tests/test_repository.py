@@ -1,9 +1,8 @@
-"""The repository's outside: make targets, set-up and what it says when something is missing, documents, licence."""
+"""The repository's outside: the set-up and what it says when something is missing, documents, licence."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
@@ -14,59 +13,16 @@ from types import ModuleType
 
 import pytest
 
+from support.module_files import load_module
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOOLS = REPOSITORY / "tools"
-TARGETS = {
-    "demo": "-m scripts.demo --output ../runs/demo",
-    "bundle": "tools/make_bundle.py",
-    "test": "-m pytest",
-    "test-slow": "-m slow",
-    "lint": "-m pyright",
-    "bench": "-m benchmarks",
-    "lock": "uv pip compile",
-    "clean": "rm -rf",
-    "help": "awk",
-}
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make on this machine")
 
 
 @pytest.fixture(scope="module")
 def environment() -> ModuleType:
     """``tools/environment.py`` as a module."""
-    spec = importlib.util.spec_from_file_location("environment", TOOLS / "environment.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run make without what an outer make hands down."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", *arguments], cwd=REPOSITORY, env=variables, capture_output=True, text=True)
-
-
-@needs_make
-@pytest.mark.parametrize("target", TARGETS)
-def test_make_knows_its_targets(target: str) -> None:
-    done = make("--dry-run", target)
-    assert done.returncode == 0, done.stderr
-    assert TARGETS[target] in done.stdout
-
-
-@needs_make
-def test_make_alone_lists_every_target() -> None:
-    done = make()
-    assert done.returncode == 0
-    listed = set(re.findall(r"^  ([a-z-]+) ", done.stdout, re.MULTILINE))
-    assert listed >= {*TARGETS, "setup"}
-
-
-@needs_make
-@pytest.mark.parametrize("target", ["demo", "bundle", "test", "test-slow", "lint", "bench"])
-def test_targets_set_up_what_they_need(target: str) -> None:
-    assert "tools/setup.sh" in make("--dry-run", target).stdout
+    return load_module(TOOLS / "environment.py")
 
 
 def fake_python(folder: Path, name: str, prelude: str) -> None:
@@ -244,28 +200,9 @@ def test_setup_refuses_when_the_disk_is_short(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
-def test_ci_run_is_a_strict_bash_script() -> None:
-    script = REPOSITORY / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    text = script.read_text(encoding="utf-8")
-    assert text.startswith("#!/usr/bin/env bash\n")
-    assert "set -euo pipefail" in text
-    assert re.search(r"^make lint test$", text, re.MULTILINE)
-
-
 def documents() -> list[Path]:
     """Markdown files of the repository."""
     return sorted(path for path in REPOSITORY.rglob("*.md") if not {".venv", ".venv-label", "runs"} & {*path.parts})
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    broken = [
-        f"{path.relative_to(REPOSITORY)}: {target}"
-        for path in documents()
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
-        if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists()
-    ]
-    assert not broken, "\n".join(broken)
 
 
 def test_documents_name_make_targets_that_exist() -> None:

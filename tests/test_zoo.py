@@ -18,7 +18,7 @@ from monai.bundle import download_large_files
 
 from scripts.data.synthetic import generate
 from support.fake_scans import ball_scan
-from support.packed import DEMO, REPOSITORY, load_tool, unpack
+from support.packed_bundle import DEMO, REPOSITORY, load_tool, unpack
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,16 @@ def test_a_checkpoint_of_before_runs_resumed_within_an_epoch_still_fits() -> Non
         ({"flips#z": 0.0}, "flips#z 0.0 and not 0.5"),
         ({"batch_size": 4}, "batch_size x processes 4 and not 2"),
         ({"pretrained": "a/coco.pt"}, "pretrained 'coco.pt' and not None"),
-        ({"learning_rate": 0.1}, r"^learning_rate 0.1 and not 'computed by scripts\.engines\.scale_learning_rate'$"),
+        (
+            {"learning_rate": 0.1},
+            r"^learning_rate 0.1 and not 'computed by scripts\.training\.learning_rate\.scale_learning_rate'$",
+        ),
         ({"imagenet": "resnet50.pth"}, "imagenet True and not False"),
         (dict.fromkeys(["seed", "subset_seed", "batch_size", "max_gradient_norm", "train_fraction"], 7), "and 1 more$"),
     ],
 )
 def test_what_makes_other_weights_is_named_with_both_values(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(difference(**changes))
+    assert re.search(message, difference(**changes))
 
 
 def test_a_milestone_may_move_while_it_lies_ahead() -> None:

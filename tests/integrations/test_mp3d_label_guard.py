@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.fake_modules import load_module
+from support.module_files import load_module
 
 APP = Path(__file__).resolve().parents[2] / "integrations" / "monai_label" / "app"
 guard = load_module(APP / "mp3d_label_guard.py")

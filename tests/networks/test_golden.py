@@ -13,7 +13,7 @@ from scripts.networks import FasterRCNN
 from scripts.networks.heads.anchors import BoxCoder, PyramidAnchors, Sampling
 from scripts.tools.convert_weights import from_released, infer_definition
 from scripts.weights import build_network
-from support import released
+from support import released_values as released
 
 ALL = Sampling(10**9, 0.5)
 

@@ -1,4 +1,4 @@
-"""Modules of the integrations, which are no package: loaded from their files."""
+"""Modules of folders that are not packages, such as the tools and the integrations: loaded from their files."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import zipfile
 from pathlib import Path
 from types import ModuleType
+
+from support.module_files import load_module
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "mp3d_bundle" / "models" / "demo.pt"
@@ -13,12 +14,7 @@ DEMO = REPOSITORY / "mp3d_bundle" / "models" / "demo.pt"
 
 def load_tool() -> ModuleType:
     """``tools/make_bundle.py`` as a module."""
-    spec = importlib.util.spec_from_file_location("make_bundle", REPOSITORY / "tools" / "make_bundle.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(REPOSITORY / "tools" / "make_bundle.py")
 
 
 def unpack(archive: Path, folder: Path) -> Path:

@@ -1,0 +1,176 @@
+"""The make targets and the CI script: what they run, in which order, and what stops them.
+
+They run in a copy whose set-up, Python and make only write down what they were asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Writes its name and words to a file; ends with a failure where one of the words is FAIL's.
+RECORDER = """#!/bin/sh
+echo "{name} $*" >> "$RECORD"
+for word in "$@"; do [ "$word" = "$FAIL" ] && exit 3; done
+exit 0
+"""
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make on this machine")
+
+
+def recorder(path: Path, name: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(RECORDER.replace("{name}", name))
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with recorders in the place of the set-up scripts and of both Pythons."""
+    folder = tmp_path / "checkout"
+    for name, path in {
+        "setup": "tools/setup.sh",
+        "label-setup": "tools/label_setup.sh",
+        "python": ".venv/bin/python",
+        "label-python": ".venv-label/bin/python",
+    }.items():
+        recorder(folder / path, name)
+    for name in ("mp3d_bundle", "integrations/monai_label"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(REPOSITORY / "Makefile", folder)
+    return folder
+
+
+def make(checkout: Path, *words: str, fail: str = "") -> tuple[int, list[str]]:
+    """Exit status of make, and what was run."""
+    record = checkout.parent / "record"
+    record.write_text("")
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    variables |= {"RECORD": str(record), "FAIL": fail}
+    done = subprocess.run(["make", *words], cwd=checkout, env=variables, capture_output=True, text=True)
+    return done.returncode, record.read_text().splitlines()
+
+
+def test_make_alone_lists_every_rule_and_runs_nothing(checkout: Path) -> None:
+    variables = {"PATH": os.environ["PATH"], "RECORD": os.devnull}
+    done = subprocess.run(["make"], cwd=checkout, env=variables, capture_output=True, text=True)
+    listed = set(re.findall(r"^  ([a-z-]+) ", done.stdout, re.MULTILINE))
+    database = subprocess.run(["make", "-pq"], cwd=checkout, env=variables, capture_output=True, text=True).stdout
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", database, re.MULTILINE)
+    assert listed == set(phony.split())
+    assert {"test", "demo"} <= listed
+    assert make(checkout) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["demo"], ["python -m scripts.demo --output ../runs/demo"]),
+        (["bundle", "BUNDLE_ARGS=--weights a.pt"], ["python tools/make_bundle.py --weights a.pt"]),
+        (["test-slow", "PYTEST_ARGS=-x"], ["python -m pytest -q -m slow -x"]),
+        (["bench"], ["python -m benchmarks"]),
+        (["format"], ["python -m ruff check --fix .", "python -m ruff format ."]),
+        (["lint"], ["python -m ruff check .", "python -m ruff format --check .", "python -m pyright"]),
+    ],
+)
+def test_targets_set_up_first_and_hand_their_options_on(checkout: Path, words: list[str], expected: list[str]) -> None:
+    # The demo is run from the bundle's folder.
+    (checkout / "mp3d_bundle" / ".venv").symlink_to(checkout / ".venv")
+    status, run = make(checkout, *words)
+    assert status == 0
+    assert run[0].startswith("setup")
+    assert run[1:] == expected
+
+
+@pytest.mark.parametrize(
+    ("fail", "last"), [("check", "ruff check ."), ("pyright", "pyright"), ("--check", "--check .")]
+)
+def test_tests_run_only_after_a_clean_lint(checkout: Path, fail: str, last: str) -> None:
+    status, run = make(checkout, "test")
+    assert status == 0
+    assert run[-1] == "python -m pytest -q -m not slow"
+    status, run = make(checkout, "test", fail=fail)
+    assert status != 0
+    assert run[-1].endswith(last)
+
+
+def test_a_failed_set_up_stops_every_target_that_needs_it(checkout: Path) -> None:
+    (checkout / "tools" / "setup.sh").write_text("#!/bin/sh\nexit 1\n")
+    for target in ("demo", "bundle", "test", "test-slow", "lint", "format", "bench", "lock", "setup"):
+        status, run = make(checkout, target)
+        assert (status != 0, run) == (True, []), target
+
+
+def test_locks_hold_hashes_and_no_addresses(checkout: Path) -> None:
+    (checkout / "integrations" / ".venv").symlink_to(checkout / ".venv")
+    shutil.copytree(checkout / ".venv", checkout / "integrations" / "monai_label" / ".venv")
+    for target in ("lock", "label-lock"):
+        status, run = make(checkout, target, "LOCK_ARGS=--upgrade")
+        assert status == 0
+        words = run[-1].split()
+        assert {"--generate-hashes", "--no-emit-index-url", "--universal", "--upgrade"} <= set(words)
+        assert words[words.index("-o") + 1] == "requirements.lock"
+
+
+def test_clean_removes_caches_and_keeps_everything_else(checkout: Path) -> None:
+    gone = ["runs/demo/a", ".pytest_cache/a", ".ruff_cache/a", ".hypothesis/a", "mp3d_bundle/__pycache__/a.pyc"]
+    kept = ["runs/mine/a", "mp3d_bundle/a.py", ".venv/lib/__pycache__/a.pyc"]
+    for name in (*gone, *kept):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text("")
+    assert make(checkout, "clean") == (0, [])
+    assert [name for name in (*gone, *kept) if (checkout / name).exists()] == kept
+    assert make(checkout, "distclean") == (0, [])
+    assert not (checkout / ".venv").exists()
+    assert not (checkout / ".venv-label").exists()
+
+
+@pytest.fixture
+def ci(tmp_path: Path) -> Path:
+    """A checkout with the CI script and the lock files, and a make that writes down what it is asked for."""
+    folder = tmp_path / "checkout"
+    for name in (".ci/run", "requirements.lock", "requirements-bootstrap.lock"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, folder / name)
+    (folder / "integrations" / "monai_label").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "integrations/monai_label/requirements.lock", folder / "integrations/monai_label")
+    recorder(tmp_path / "bin" / "make", "make")
+    return folder
+
+
+def run_ci(checkout: Path, **variables: str) -> tuple[int, str, list[str]]:
+    """Exit status of the CI script started elsewhere, what it says of an error, and what was made."""
+    record = checkout.parent / "record"
+    record.write_text("")
+    path = f"{checkout.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    settings = {"PATH": path, "RECORD": str(record), "FAIL": "", **variables}
+    command = [str(checkout / ".ci" / "run")]
+    done = subprocess.run(command, cwd=checkout.parent, env=settings, capture_output=True, text=True)
+    return done.returncode, done.stderr, record.read_text().splitlines()
+
+
+def test_ci_lints_and_tests_and_runs_the_demo_when_asked(ci: Path) -> None:
+    assert run_ci(ci) == (0, "", ["make lint test"])
+    assert run_ci(ci, CI_DEMO="1") == (0, "", ["make demo", "make lint test"])
+
+
+def test_ci_stops_at_the_first_failure(ci: Path) -> None:
+    status, _, run = run_ci(ci, CI_DEMO="1", FAIL="demo")
+    assert (status, run) == (3, ["make demo"])
+    assert run_ci(ci, FAIL="test")[0] == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-bootstrap.lock", "integrations/monai_label/requirements.lock"]
+)
+def test_ci_rejects_a_lock_file_with_an_address(ci: Path, name: str) -> None:
+    with (ci / name).open("a") as lock:
+        lock.write("--index-url https://example.org/simple\n")
+    status, said, run = run_ci(ci)
+    assert (status, run) == (1, [])
+    assert name in said

@@ -102,17 +102,17 @@ def check(words: list[str]) -> None:
     elif words[0] == "scripts":
         assert len(words) < 2 or words[1] in TOOLS or words[1].startswith("--"), f"unknown command {words[1]}"
         if len(words) > 2:
-            check_tool(*TOOLS[words[1]], words[2:])
+            check_tool(TOOLS[words[1]], words[2:])
     else:
         name = words[0].partition(".")[2]
         source = (BUNDLE / "scripts" / f"{name}.py").read_text(encoding="utf-8")
         [target] = re.findall(r'command_line\("([\w.]+)", "(\w+)"\)', source)
-        check_tool(*target, words[1:])
+        check_tool(target, words[1:])
 
 
-def check_tool(module: str, function: str, words: list[str]) -> None:
+def check_tool(target: tuple[str, str], words: list[str]) -> None:
     """Options of a command-line module are parameters of its function."""
-    parameters = described(module, function)[0].parameters
+    parameters = described(*target)[0].parameters
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     named = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
@@ -133,7 +133,7 @@ def test_research_commands_name_modules() -> None:
         "run inferring --config_file configs/inference.json --max_epochs 3",
         "scripts detect scan.nii.gz --dataset_dirr x",
         "scripts detekt scan.nii.gz",
-        "scripts.synthetic --outputt DIR",
+        "scripts.export --outputt DIR",
     ],
 )
 def test_a_wrong_command_would_be_noticed(command: str) -> None:

@@ -31,6 +31,8 @@ OF = {
     "labelmap": {"lesion_boxes.nii.gz"},
     "prompts": {"prompts.json"},
 }
+# Written only if a user asks for them.
+ON_REQUEST = {"labelmap", "prompts"}
 BOXES = [(24.0, 10.0, 4.0, 37.0, 23.0, 9.0)]
 
 
@@ -75,7 +77,7 @@ def test_every_file_says_that_it_is_no_medical_device(arguments: tuple, tmp_path
 def test_default_is_everything_but_what_only_some_need(arguments: tuple, tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
     writer(tmp_path)(*arguments)
-    assert files_in(tmp_path) == set.union(*(OF[name] for name in OUTPUTS if name not in ("labelmap", "prompts")))
+    assert files_in(tmp_path) == set.union(*(OF[name] for name in OUTPUTS if name not in ON_REQUEST))
 
 
 def test_other_scans_than_dicom_get_no_dicom(tmp_path: Path) -> None:

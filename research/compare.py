@@ -16,7 +16,8 @@ import fire
 import numpy as np
 
 from scripts.metrics.froc import FrocCurve
-from scripts.metrics.froc_figure import froc_figure, write_froc_figure
+from scripts.metrics.froc_figure import write_froc_figure
+from scripts.metrics.image.image_figure import froc_figure
 from scripts.metrics.matching import FrocRule
 from scripts.storage.safe_json import read_json
 

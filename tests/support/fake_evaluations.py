@@ -10,6 +10,53 @@ import numpy as np
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.image.image_report import write_report
 
+LESION = [100.0, 50.0, 7.0, 109.0, 69.0, 11.0]
+ELSEWHERE = [300.0, 300.0, 7.0, 309.0, 309.0, 9.0]
+KEY = [101.5, 50.0, 9.0, 109.0, 69.0, 9.0]
+
+
+def image_cases(images: int = 24) -> list[dict[str, Any]]:
+    """Cases of six random boxes and a duplicate; the first none, one or two of them are lesions."""
+    generator = np.random.default_rng(0)
+    cases = []
+    for number in range(images):
+        corners = generator.uniform(0, 400, (6, 2))
+        boxes = np.concatenate([corners, corners + generator.uniform(15, 90, (6, 2))], axis=1)
+        count = number % 3
+        cases.append(
+            {
+                "id": f"{number:03d}.png",
+                "patient": f"p{number // 2}",
+                "boxes": np.concatenate([boxes, boxes[:1] + 2]),
+                "scores": generator.uniform(size=7),
+                "true_boxes": boxes[:count] + generator.normal(0, 3, (count, 4)),
+                "width": 512,
+                "height": 512,
+                "slice_interval": (1.0, 5.0)[number % 2],
+                "spacing": (0.8, 0.8),
+                "lesion_type": generator.integers(1, 9, count),
+            }
+        )
+    return cases
+
+
+def volume_cases() -> list[dict[str, Any]]:
+    """Two volumes: one with a lesion in 3D that is found, one without; both with a lesion on a key slice."""
+    shared = {"spacing": (0.5, 0.5, 5.0), "slice_interval": 5.0}
+    return [
+        {
+            "id": f"00000{number}_01_01_001-020",
+            "patient": f"00000{number}",
+            "boxes": [LESION, ELSEWHERE][: 3 - number],
+            "scores": [0.9 / number, 0.4][: 3 - number],
+            "true_boxes": [LESION] if number == 1 else [],
+            "key_boxes": [KEY],
+            "tracks": [],
+            **shared,
+        }
+        for number in (1, 2)
+    ]
+
 
 def evaluation_in(
     folder: Path, *, images: int = 60, boxes: int = 6, seed: int = 0, origin: dict[str, Any] | None = None

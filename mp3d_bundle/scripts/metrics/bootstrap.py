@@ -102,23 +102,25 @@ def resample_sensitivity(matches: Matches, weights: np.ndarray, targets: Sequenc
     return values
 
 
-def mean_sensitivity(values: np.ndarray, targets: Sequence[float]) -> np.ndarray:
-    """The paper's average: mean sensitivity over 0.5, 1, 2 and 4 false positives per image.
+def mean_sensitivity(
+    values: np.ndarray, targets: Sequence[float], mean_over: Sequence[float] = MEAN_FPS_PER_IMAGE
+) -> np.ndarray:
+    """Mean sensitivity over some operating points.
 
     Args:
         values: ``(..., T)`` sensitivities at ``targets``.
-        targets: False positives per image; must contain those four.
+        targets: False positives per image.
+        mean_over: Those of the targets to average over; by default the paper's 0.5, 1, 2 and 4.
 
     Returns:
         ``(...)`` float64.
 
     Raises:
-        ValueError: If one of the four is not among the targets.
+        ValueError: If one to average over is not among the targets.
     """
-    missing = [target for target in MEAN_FPS_PER_IMAGE if target not in targets]
-    if missing:
-        raise ValueError(f"Expected {MEAN_FPS_PER_IMAGE} among the targets for the mean, got {tuple(targets)}.")
-    return values[..., [list(targets).index(target) for target in MEAN_FPS_PER_IMAGE]].mean(axis=-1)
+    if not set(mean_over) <= set(targets):
+        raise ValueError(f"Expected {tuple(mean_over)} among the targets for the mean, got {tuple(targets)}.")
+    return values[..., [list(targets).index(target) for target in mean_over]].mean(axis=-1)
 
 
 def weighted_ap50(result: AveragePrecision, weight: np.ndarray) -> float:

@@ -24,6 +24,11 @@ FPS_PER_IMAGE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 MEAN_FPS_PER_IMAGE = (0.5, 1.0, 2.0, 4.0)
 
 
+def target_name(target: float) -> str:
+    """Name of an operating point in reports: ``0.5``, ``1``, ``16``."""
+    return f"{target:g}"
+
+
 @dataclass(frozen=True)
 class FrocCurve:
     """A FROC curve; point ``i`` counts the ``i + 1`` highest scores.

@@ -1,9 +1,10 @@
-"""The FROC figure: our curves beside the paper's points."""
+"""The FROC figure: curves with their operating points and intervals, per image or per volume."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..storage.atomic_files import replacing
-from .froc import FPS_PER_IMAGE, MEAN_FPS_PER_IMAGE, FrocCurve, interpolate_curve, sensitivity_at
-from .image.image_evaluation import target_name
+from .froc import FrocCurve, interpolate_curve, sensitivity_at, target_name
+from .froc_numbers import OperatingPoints
 
-# Sensitivity in percent at 0.5, 1, 2 and 4 false positives per image (paper table 1, DeepLesion test set).
-PAPER_POINTS = {
-    "MP3D FPN, 9 slices": (79.60, 85.29, 89.61, 92.45),
-    "FPN+3DCE, 9 slices": (74.06, 82.00, 87.58, 91.56),
-}
-_FIRST, _LAST = 0.25, 16.0
 _COLOURS = ("#0b5fa5", "#d1495b", "#3a7d44", "#8d5a97", "#b07d12")
-_PAPER_MARKERS = ("s", "D")
 
 Intervals = Mapping[str, Sequence[float] | None]
+
+
+@dataclass(frozen=True)
+class ShownCurve:
+    """A curve of a figure.
+
+    Attributes:
+        label: Its text in the legend.
+        curve: The curve.
+        intervals: ``{"0.5": [low, high], ...}`` as in the metrics, where there are any.
+    """
+
+    label: str
+    curve: FrocCurve
+    intervals: Intervals | None = None
 
 
 def draw_line(axes: Axes, curve: FrocCurve, first: float, last: float, style: Mapping[str, Any]) -> str:
@@ -75,50 +84,36 @@ def style_froc_axes(axes: Axes, ticks: Sequence[float], per: str, *, sensitivity
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_curve(axes: Axes, name: str, curve: FrocCurve, style: dict[str, Any], intervals: Intervals | None) -> None:
-    dotted = draw_line(axes, curve, _FIRST, _LAST, style)
-    points = 100 * sensitivity_at(curve)
-    spans = [(intervals or {}).get(target_name(target)) for target in FPS_PER_IMAGE]
-    axes.plot(FPS_PER_IMAGE, points, "o", markersize=5, clip_on=False, **style)
-    for target, point, span in zip(FPS_PER_IMAGE, points, spans, strict=True):
+def _draw(axes: Axes, shown: ShownCurve, targets: Sequence[float], first: float, style: Mapping[str, Any]) -> None:
+    dotted = draw_line(axes, shown.curve, first, targets[-1], style)
+    points = 100 * sensitivity_at(shown.curve, targets)
+    spans = [(shown.intervals or {}).get(target_name(target)) for target in targets]
+    axes.plot(targets, points, "o", markersize=5, clip_on=False, **style)
+    for target, point, span in zip(targets, points, spans, strict=True):
         if span is not None:
             axes.errorbar([target], [point], bar(point, span), capsize=4, linewidth=1.2, clip_on=False, **style)
-    label = (f"{name} (bars: 95 %)" if any(spans) else name) + dotted
+    label = (f"{shown.label} (bars: 95 %)" if any(spans) else shown.label) + dotted
     axes.plot([], [], "o-", linewidth=2, markersize=5, label=label, **style)
 
 
-def _draw_paper(axes: Axes) -> None:
-    for marker, (name, values) in zip(_PAPER_MARKERS, PAPER_POINTS.items(), strict=True):
-        axes.plot(
-            MEAN_FPS_PER_IMAGE,
-            values,
-            marker=marker,
-            linestyle="--",
-            linewidth=0.8,
-            color="#555555",
-            markerfacecolor="white",
-            markersize=6,
-            label=f"paper, on DeepLesion: {name}",
-            zorder=2,
-        )
-
-
-def froc_figure(
-    curves: Mapping[str, FrocCurve],
+def draw_froc(
+    curves: Sequence[ShownCurve],
+    points: OperatingPoints,
     *,
-    dataset_name: str,
+    title: str,
     notice: str | None = None,
-    intervals: Mapping[str, Intervals] | None = None,
+    background: Callable[[Axes], None] | None = None,
+    first_tick: float | None = None,
 ) -> Figure:
-    """Draw FROC curves and, where they may be compared, the paper's points (table 1) in one figure.
+    """Draw FROC curves.
 
     Args:
-        curves: Name of each curve and the curve.
-        dataset_name: What our curves were measured on; title of the figure and part of the legend. The
-            legend says that the paper's points are DeepLesion.
-        notice: What a reader must know before comparing, e.g. that the data are synthetic; set below the title. The
-            paper's points are left out then: no warning outweighs points that seem to be reached.
-        intervals: For curves that have them, ``{"0.5": [low, high], ...}`` as in the metrics.
+        curves: The curves; the first lies on top. Those without a lesion are left out.
+        points: Where they are read.
+        title: Title of the figure.
+        notice: What a reader must know first, set below the title.
+        background: Draws what lies below the curves and comes first in the legend.
+        first_tick: Where the axis begins, if before the first operating point.
 
     Returns:
         The figure (7.2 x 5.4 inches).
@@ -130,18 +125,19 @@ def froc_figure(
         raise ValueError("Expected at least one FROC curve to draw, got none.")
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")
     axes = figure.add_subplot()
-    if notice is None:
-        _draw_paper(axes)
-    for index, (name, curve) in enumerate(curves.items()):
-        label = f"ours, on {dataset_name}: {name}"
-        # The first curve lies on top.
-        style = {"color": _COLOURS[index % len(_COLOURS)], "zorder": 3 + len(curves) - index}
-        _draw_curve(axes, label, curve, style, (intervals or {}).get(name))
-    style_froc_axes(axes, [_FIRST, *FPS_PER_IMAGE], "image")
-    figure.suptitle(f"FROC on {dataset_name}", fontsize=13, fontweight="bold")
+    ticks = [*([] if first_tick is None else [first_tick]), *points.targets]
+    if background is not None:
+        background(axes)
+    for index, shown in enumerate(curves):
+        if shown.curve.num_lesions:
+            style = {"color": _COLOURS[index % len(_COLOURS)], "zorder": 3 + len(curves) - index}
+            _draw(axes, shown, points.targets, ticks[0], style)
+    style_froc_axes(axes, ticks, points.per)
+    figure.suptitle(title, fontsize=13, fontweight="bold")
     if notice:
         axes.set_title(textwrap.fill(notice, 90), fontsize=9.5, color="#b00020")
-    figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, ncols=1)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, ncols=1)
     return figure
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.metrics.froc_numbers import counts_at
 from scripts.metrics.image.hits_and_misses import FALSE_POSITIVE, HIT, MISS, list_findings
-from scripts.metrics.image.image_evaluation import counts_at
 from scripts.metrics.matching import STRICT, match_detections
 
 FIRST = [100.0, 100.0, 140.0, 130.0]

@@ -11,8 +11,8 @@ import pytest
 from scripts.metrics.average_precision import average_precision
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.froc import froc_curve, sensitivity_at
-from scripts.metrics.image.image_evaluation import counts_at, evaluate
-from scripts.metrics.matching import MULAN, RELEASED, STRICT, match_detections
+from scripts.metrics.image.image_evaluation import evaluate
+from scripts.metrics.matching import MULAN, STRICT
 
 FEW = Bootstrap(resamples=50)
 
@@ -121,31 +121,6 @@ def test_what_is_not_defined_is_none() -> None:
     assert metrics["ap50"] is metrics["mean_sensitivity"] is metrics["ap50_interval"] is None
     assert set(metrics["thresholds"].values()) == {None}
     assert metrics["subgroups"] == {"slice_interval": {}, "size_mm": {}, "size_px": {}, "lesion_type": {}}
-
-
-def test_counts_at_a_threshold() -> None:
-    lesion, elsewhere = [10.0, 10.0, 40.0, 40.0], [80.0, 80.0, 99.0, 99.0]
-    case = {
-        "id": "a",
-        "boxes": [lesion, lesion, elsewhere],
-        "scores": [0.9, 0.6, 0.5],
-        "true_boxes": [lesion, [60.0, 10.0, 99.0, 40.0]],
-        "width": 100,
-        "height": 100,
-    }
-    matches = match_detections([case], RELEASED)
-    assert counts_at(matches, 0.6) == {
-        "threshold": 0.6,
-        "lesions_found": 1,
-        "lesions_missed": 1,
-        "false_positives": 0,
-        "duplicates": 1,
-        "fps_per_image": 0.0,
-        "sensitivity": 0.5,
-    }
-    assert counts_at(matches, 0.5)["false_positives"] == 1
-    assert counts_at(match_detections([case], STRICT), 0.5)["false_positives"] == 2
-    assert counts_at(matches, float("inf"))["lesions_found"] == 0
 
 
 def test_a_case_without_a_patient_is_refused() -> None:

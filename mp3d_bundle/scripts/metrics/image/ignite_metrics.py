@@ -10,10 +10,9 @@ import numpy as np
 from ..average_precision import average_precision
 from ..bootstrap import mean_sensitivity
 from ..cases import Case, check_cases
-from ..froc import FPS_PER_IMAGE, froc_curve, sensitivity_at
+from ..froc import FPS_PER_IMAGE, froc_curve, sensitivity_at, target_name
 from ..matching import RELEASED, FrocRule
 from .gather_cases import CaseMetrics, Cases
-from .image_evaluation import target_name
 
 # Names in `engine.state.metrics`; the first is the one to choose the best checkpoint by.
 METRIC_NAMES = ("mean_sensitivity", *(f"sensitivity@{target_name(target)}" for target in FPS_PER_IMAGE), "ap50")

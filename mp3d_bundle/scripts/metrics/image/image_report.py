@@ -1,35 +1,20 @@
-"""Write an evaluation into a folder: JSON, CSV and the FROC figure."""
+"""Write the evaluation of images into a folder: JSON, CSV and the FROC figure."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...storage.atomic_files import write_csv, write_json
 from ..bootstrap import Bootstrap
 from ..cases import check_cases
+from ..evaluation_files import write_evaluation
 from ..froc import curve_from_matches
-from ..froc_figure import froc_figure, write_froc_figure
 from ..matching import RELEASED, FrocRule, match_detections
 from .image_evaluation import evaluate
-from .image_tables import (
-    DETECTION_HEADER,
-    FROC_HEADER,
-    LESION_HEADER,
-    SENSITIVITY_HEADER,
-    THRESHOLD_HEADER,
-    detection_rows,
-    froc_rows,
-    lesion_rows,
-    scalar_fields,
-    sensitivity_rows,
-    threshold_rows,
-)
-
-logger = logging.getLogger(__name__)
+from .image_figure import froc_figure
+from .image_tables import image_tables
 
 
 def write_report(
@@ -65,31 +50,17 @@ def write_report(
         ValueError: If there is no case, a case is malformed or names no patient.
         OSError: If a file cannot be written.
     """
-    folder = Path(output_dir)
     checked = check_cases(cases)
     about = {"dataset": dataset_name, "notice": notice, **(origin or {})}
     metrics = {**about, **evaluate(checked, rule=rule, bootstrap=bootstrap)}
     matches = match_detections(checked, rule)
     curve = curve_from_matches(matches)
     strict = curve_from_matches(replace(matches, rule=rule.strict()))
-    thresholds = list(metrics["thresholds"].values())
-    write_csv(SENSITIVITY_HEADER, sensitivity_rows(metrics), folder / "sensitivity.csv")
-    write_csv(
-        FROC_HEADER,
-        [row for one in (curve, strict) for row in froc_rows(one.rule.name, one)],
-        folder / "froc.csv",
-    )
-    write_csv(THRESHOLD_HEADER, threshold_rows(matches, thresholds), folder / "thresholds.csv")
-    found, true = scalar_fields(checked, "fields"), scalar_fields(checked, "true_fields")
-    write_csv((*DETECTION_HEADER, *found), detection_rows(checked, matches, found), folder / "detections.csv")
-    write_csv((*LESION_HEADER, *true), lesion_rows(checked, matches, thresholds, true), folder / "true_lesions.csv")
     figure = froc_figure(
         {"field's rule": curve, "duplicates as false positives": strict},
         dataset_name=dataset_name,
         notice=notice,
         intervals={"field's rule": metrics["sensitivity_interval"]},
     )
-    write_froc_figure(figure, folder / "froc.png")
-    write_json(metrics, folder / "metrics.json")
-    logger.info("Wrote the evaluation of %d images to %s.", len(checked), folder)
+    write_evaluation(output_dir, metrics, image_tables(checked, metrics, matches, [curve, strict]), figure)
     return metrics

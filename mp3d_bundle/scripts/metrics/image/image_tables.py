@@ -1,4 +1,4 @@
-"""The figures of an evaluation as tables: for the terminal and as CSV rows."""
+"""The numbers of an evaluation of images as tables: for the terminal and as CSV rows."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..froc import FPS_PER_IMAGE, FrocCurve
+from ..cases import Case
+from ..evaluation_files import Table
+from ..froc import FrocCurve
+from ..froc_numbers import PER_IMAGE, counts_at
 from ..matching import Matches
 from ..subgroups import LESION_TYPES, short_diameter_mm
-from .image_evaluation import counts_at, target_name
+from ..tables import TextTable, box_cells, cell, froc_header, froc_rows, percent, subgroups_of
 
-_TARGETS = [target_name(target) for target in FPS_PER_IMAGE]
-# Scores at which the table of hits, misses and false positives is read besides the operating points.
+_TEXT = TextTable(name_width=24, cell_width=11, digits=1)
+# Scores at which the table of hits, misses and false positives is read in addition to the operating points.
 _SCORES = (0.01, 0.02, 0.05, *(number / 10 for number in range(1, 10)), 0.95, 0.98, 0.99)
 _SPLITS = {
     "slice_interval": "by slice interval (FPs per image of the group)",
@@ -23,37 +26,8 @@ _SPLITS = {
 }
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _span(span: Sequence[float] | None) -> str:
-    return "-" if span is None else f"{100 * span[0]:.1f}-{100 * span[1]:.1f}"
-
-
-def _line(name: str, cells: Sequence[str]) -> str:
-    return f"  {name:<24}" + "".join(f"{cell:>11}" for cell in cells)
-
-
-def _froc_lines(metrics: Mapping[str, Any], suffix: str, name: str) -> list[str]:
-    values = [*metrics[f"sensitivity{suffix}"].values(), metrics[f"mean_sensitivity{suffix}"]]
-    spans = [*metrics[f"sensitivity{suffix}_interval"].values(), metrics[f"mean_sensitivity{suffix}_interval"]]
-    lines = [_line(name, [_percent(value) for value in values])]
-    if any(spans):
-        lines.append(_line("  95 % interval", [_span(span) for span in spans]))
-    return lines
-
-
-def _split_lines(groups: Mapping[str, Any], title: str) -> list[str]:
-    lines = ["", f"  {title}"]
-    for name, group in groups.items():
-        cells = [_percent(value) for value in group["sensitivity"].values()]
-        lines.append(_line(f"  {name} ({group['lesions']})", cells))
-    return lines
-
-
 def format_table(metrics: Mapping[str, Any]) -> str:
-    """Set the main figures of an evaluation as a table of plain text.
+    """Set the main numbers of an evaluation as a table of plain text.
 
     Args:
         metrics: What `scripts.metrics.image.image_evaluation.evaluate` returns; ``dataset`` and ``notice`` are used
@@ -69,23 +43,52 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     ]
     if metrics.get("notice"):
         lines.append(str(metrics["notice"]))
-    lines += ["", _line("FPs per image", [*_TARGETS, "mean .5-4"])]
-    lines += _froc_lines(metrics, "", f"sensitivity % ({metrics['rule']})")
-    lines += _froc_lines(metrics, "_strict", "duplicates as FPs")
+    lines += ["", _TEXT.line("FPs per image", [*PER_IMAGE.names, "mean .5-4"])]
+    strict = {key.replace("_strict", ""): value for key, value in metrics.items() if "_strict" in key}
+    for name, numbers in ((f"sensitivity % ({metrics['rule']})", metrics), ("duplicates as FPs", strict)):
+        spans = _TEXT.spans("  95 % interval", numbers)
+        lines += [_TEXT.values(name, numbers), *([] if spans is None else [spans])]
     points = metrics["operating_points"].values()
     thresholds = ["-" if point["threshold"] is None else f"{point['threshold']:.3f}" for point in points]
-    lines.append(_line("score threshold", thresholds))
-    lines.append(_line("found / missed", [f"{point['lesions_found']}/{point['lesions_missed']}" for point in points]))
-    span = "" if metrics["ap50_interval"] is None else f" ({_span(metrics['ap50_interval'])})"
+    found = [f"{point['lesions_found']}/{point['lesions_missed']}" for point in points]
+    span = "" if metrics["ap50_interval"] is None else f" ({_TEXT.span(metrics['ap50_interval'])})"
     lines += [
+        _TEXT.line("score threshold", thresholds),
+        _TEXT.line("found / missed", found),
         "",
-        f"  MAP@0.5 {_percent(metrics['ap50'])}{span}, at IoU 0.75 {_percent(metrics['ap75'])},"
-        f" mean of 0.5-0.95 {_percent(metrics['ap50_95'])}",
+        f"  MAP@0.5 {percent(metrics['ap50'])}{span}, at IoU 0.75 {percent(metrics['ap75'])},"
+        f" mean of 0.5-0.95 {percent(metrics['ap50_95'])}",
     ]
     for split, title in _SPLITS.items():
-        if metrics["subgroups"][split]:
-            lines += _split_lines(metrics["subgroups"][split], title)
+        groups = metrics["subgroups"][split].items()
+        lines += ["", f"  {title}"] if groups else []
+        for name, group in groups:
+            values = map(percent, group["sensitivity"].values())
+            lines.append(_TEXT.line(f"  {name} ({group['lesions']})", values))
     return "\n".join(lines)
+
+
+def image_tables(
+    cases: Sequence[Case], metrics: Mapping[str, Any], matches: Matches, curves: Sequence[FrocCurve]
+) -> dict[str, Table]:
+    """Header and rows of every CSV file, by its name without ending.
+
+    Args:
+        cases: The checked cases.
+        metrics: What `scripts.metrics.image.image_evaluation.evaluate` returns of them.
+        matches: Their matches.
+        curves: Curves for ``froc.csv``, each named by its rule.
+    """
+    thresholds = list(metrics["thresholds"].values())
+    found, true = scalar_fields(cases, "fields"), scalar_fields(cases, "true_fields")
+    corners = (row for curve in curves for row in froc_rows(curve.rule.name, curve))
+    return {
+        "sensitivity": (SENSITIVITY_HEADER, sensitivity_rows(metrics)),
+        "froc": (froc_header("curve", "image"), corners),
+        "thresholds": (THRESHOLD_HEADER, threshold_rows(matches, thresholds)),
+        "detections": ((*DETECTION_HEADER, *found), detection_rows(cases, matches, found)),
+        "true_lesions": ((*LESION_HEADER, *true), lesion_rows(cases, matches, thresholds, true)),
+    }
 
 
 SENSITIVITY_HEADER = (
@@ -97,12 +100,9 @@ SENSITIVITY_HEADER = (
 def sensitivity_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Rows of ``sensitivity.csv``: the whole set, then every subgroup, one row per operating point."""
     counts = metrics["counts"]
-    groups = {"all": {**metrics, "images": counts["images"], "lesions": counts["lesions"]}}
-    for split, members in metrics["subgroups"].items():
-        groups.update({f"{split}: {name}": group for name, group in members.items()})
+    groups = {"all": {**metrics, "images": counts["images"], "lesions": counts["lesions"]}, **subgroups_of(metrics)}
     for name, group in groups.items():
-        for target in _TARGETS:
-            strict = group.get("sensitivity_strict", {}).get(target)
+        for target in PER_IMAGE.names:
             yield (
                 name,
                 group.get("images"),
@@ -110,28 +110,9 @@ def sensitivity_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
                 target,
                 group["sensitivity"][target],
                 *(group["sensitivity_interval"][target] or (None, None)),
-                strict,
+                group.get("sensitivity_strict", {}).get(target),
                 *(group.get("sensitivity_strict_interval", {}).get(target) or (None, None)),
             )
-
-
-FROC_HEADER = ("curve", "score", "fps_per_image", "sensitivity")
-
-
-def froc_rows(name: str, curve: FrocCurve) -> Iterator[tuple[Any, ...]]:
-    """Rows of ``froc.csv``: the corners of a curve (between them only false positives are added)."""
-    if len(curve.scores) == 0:
-        return
-    # A corner is a point whose sensitivity differs from its neighbour's on either side.
-    rises = np.flatnonzero(np.diff(curve.sensitivity) != 0)
-    for index in sorted({0, len(curve.scores) - 1, *rises.tolist(), *(rises + 1).tolist()}):
-        sensitivity = float(curve.sensitivity[index])
-        yield (
-            name,
-            float(curve.scores[index]),
-            float(curve.fps_per_image[index]),
-            None if np.isnan(sensitivity) else sensitivity,
-        )
 
 
 THRESHOLD_HEADER = (
@@ -142,7 +123,8 @@ THRESHOLD_HEADER = (
 def threshold_rows(matches: Matches, thresholds: Sequence[float | None]) -> Iterator[tuple[Any, ...]]:
     """Rows of ``thresholds.csv``: hits, misses and false positives at round scores and operating points."""
     for threshold in sorted({*_SCORES, *(value for value in thresholds if value is not None)}):
-        yield tuple(counts_at(matches, threshold)[key] for key in THRESHOLD_HEADER)
+        counts = counts_at(matches, threshold)
+        yield tuple(counts[key] for key in THRESHOLD_HEADER)
 
 
 DETECTION_HEADER = ("id", "patient", "x1", "y1", "x2", "y2", "score", "outcome")
@@ -169,14 +151,14 @@ def detection_rows(
     columns = (matches.image, matches.detection, matches.scores, matches.outcomes)
     for image, detection, score, outcome in zip(*columns, strict=True):
         case = cases[image]
-        box = [round(float(value), 3) for value in case["boxes"][detection]]
         cells = _cells(case.get("fields", {}), fields, detection)
+        box = box_cells(case["boxes"][detection])
         yield (case["id"], case["patient"], *box, float(score), str(outcome), *cells)
 
 
 LESION_HEADER = (
     "id", "patient", "lesion", "x1", "y1", "x2", "y2", "slice_interval", "short_diameter_mm", "lesion_type", "noisy",
-    "found_score", *(f"found_at_{target}" for target in _TARGETS),
+    "found_score", *(f"found_at_{target}" for target in PER_IMAGE.names),
 )  # fmt: skip
 
 
@@ -190,17 +172,16 @@ def lesion_rows(
     for image, lesion, score in zip(matches.lesion_image, matches.lesion, matches.found_scores, strict=True):
         case = cases[image]
         types, noisy = case.get("lesion_type"), case.get("noisy")
-        size = float(short_diameter_mm(case)[lesion])
         yield (
             case["id"],
             case["patient"],
             int(lesion),
-            *(round(float(value), 3) for value in case["true_boxes"][lesion]),
+            *box_cells(case["true_boxes"][lesion]),
             case.get("slice_interval"),
-            None if np.isnan(size) else round(size, 2),
+            cell(float(short_diameter_mm(case)[lesion]), 2),
             None if types is None else LESION_TYPES.get(int(types[lesion])),
             None if noisy is None else int(noisy[lesion]),
-            None if np.isnan(score) else float(score),
+            cell(score),
             *(int(threshold is not None and score >= threshold) for threshold in thresholds),
             *_cells(case.get("true_fields", {}), fields, lesion),
         )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from ..bootstrap import LEVEL, Bootstrap, interval, resample_sensitivity
+from ..bootstrap import Bootstrap
 from ..cases import check_patients
-from ..froc import FrocCurve, curve_from_matches, sensitivity_at, threshold_at
-from ..image.image_evaluation import counts_at, target_name
-from ..matching import Matches, select_images
-from ..subgroups import group_members, interval_group
+from ..froc import FrocCurve, curve_from_matches, threshold_at
+from ..froc_numbers import FrocNumbers, Resampling, counts_at, finite
+from ..matching import Matches
 from .volume_matching import (
     FPS_PER_VOLUME,
     INCLUSIVE,
-    MEAN_FPS_PER_VOLUME,
+    PER_VOLUME,
     PROTOCOLS,
     Protocol,
     check_volumes,
@@ -25,7 +24,56 @@ from .volume_matching import (
     pairwise_overlap,
 )
 
-_MEAN_COLUMNS = [FPS_PER_VOLUME.index(target) for target in MEAN_FPS_PER_VOLUME]
+
+class EndOfCurve(TypedDict):
+    """Where a curve ends: all detections counted."""
+
+    fps_per_volume: float
+    sensitivity: float | None
+
+
+class FoundFit(TypedDict):
+    """How well boxes fit that found a lesion in 3D."""
+
+    lesions: int
+    median_iou: float | None
+    median_volume_ratio: float | None
+
+
+class _ProtocolNumbers(FrocNumbers):
+    dimension: str
+    overlap: str
+    threshold: float
+    labels: str
+    lesions: int
+    volumes_without_lesions: int
+    end_of_curve: EndOfCurve
+    thresholds: dict[str, float | None]
+    operating_points: dict[str, dict[str, float | None]]
+
+
+class ProtocolNumbers(_ProtocolNumbers, total=False):
+    """What is reported of one protocol; ``found`` in 3D only."""
+
+    found: FoundFit
+
+
+class VolumeCounts(TypedDict):
+    """What a set of volumes holds."""
+
+    volumes: int
+    patients: int
+    detections: int
+
+
+class VolumeMetrics(TypedDict):
+    """Content of an evaluation, see `evaluate_volumes`."""
+
+    main: str
+    counts: VolumeCounts
+    protocols: dict[str, ProtocolNumbers]
+    subgroups: dict[str, dict[str, dict[str, Any]]]
+    bootstrap: Resampling
 
 
 def applicable(cases: Sequence[Mapping[str, Any]], protocols: Sequence[Protocol] = PROTOCOLS) -> list[Protocol]:
@@ -40,39 +88,10 @@ def applicable(cases: Sequence[Mapping[str, Any]], protocols: Sequence[Protocol]
     return chosen
 
 
-def _number(value: float) -> float | None:
-    """A float for JSON, which knows neither NaN nor infinity."""
-    return float(value) if np.isfinite(value) else None
-
-
-def _by_target(values: np.ndarray) -> dict[str, float | None]:
-    return {target_name(target): _number(value) for target, value in zip(FPS_PER_VOLUME, values, strict=True)}
-
-
-def froc_figures(matches: Matches, weights: np.ndarray) -> dict[str, Any]:
-    """Sensitivities of matched volumes, their mean over 0.125 to 8 false positives per volume, and intervals.
-
-    Args:
-        matches: Matches of the volumes.
-        weights: ``(R, volumes)`` from `Bootstrap.weights`.
-    """
-    values = sensitivity_at(curve_from_matches(matches), FPS_PER_VOLUME)
-    samples = resample_sensitivity(matches, weights, FPS_PER_VOLUME)
-    return {
-        "sensitivity": _by_target(values),
-        "sensitivity_interval": {
-            target_name(target): interval(samples[:, column]) for column, target in enumerate(FPS_PER_VOLUME)
-        },
-        "mean_sensitivity": _number(values[_MEAN_COLUMNS].mean()),
-        "mean_sensitivity_interval": interval(samples[:, _MEAN_COLUMNS].mean(axis=1)),
-    }
-
-
-def _end(curve: FrocCurve) -> dict[str, float | None]:
-    """Where the curve ends: all detections counted."""
+def _end(curve: FrocCurve) -> EndOfCurve:
     if len(curve.scores) == 0:
         return {"fps_per_volume": 0.0, "sensitivity": None if curve.num_lesions == 0 else 0.0}
-    return {"fps_per_volume": float(curve.fps_per_image[-1]), "sensitivity": _number(curve.sensitivity[-1])}
+    return {"fps_per_volume": float(curve.fps_per_image[-1]), "sensitivity": finite(curve.sensitivity[-1])}
 
 
 def found_overlaps(cases: Sequence[Mapping[str, Any]], matches: Matches) -> tuple[np.ndarray, np.ndarray]:
@@ -97,42 +116,44 @@ def found_overlaps(cases: Sequence[Mapping[str, Any]], matches: Matches) -> tupl
     return fit, ratio
 
 
-def _protocol_figures(
+def _point(matches: Matches, threshold: float) -> dict[str, float | None]:
+    point: dict[str, Any] = {**counts_at(matches, threshold)}
+    point["fps_per_volume"] = point.pop("fps_per_image")
+    return point
+
+
+def _protocol_numbers(
     cases: Sequence[Mapping[str, Any]], protocol: Protocol, matches: Matches, weights: np.ndarray
-) -> dict[str, Any]:
+) -> ProtocolNumbers:
     curve = curve_from_matches(matches)
     thresholds = threshold_at(curve, FPS_PER_VOLUME)
-    points = {}
-    for target, threshold in zip(FPS_PER_VOLUME, thresholds, strict=True):
-        point = counts_at(matches, threshold)
-        point["fps_per_volume"] = point.pop("fps_per_image")
-        points[target_name(target)] = point
-    figures = {
+    points = zip(PER_VOLUME.names, thresholds, strict=True)
+    numbers: ProtocolNumbers = {
         "dimension": protocol.dimension,
         "overlap": protocol.overlap,
         "threshold": protocol.threshold,
         "labels": "3D boxes" if protocol.truth == "true_boxes" else "boxes on key slices",
         "lesions": len(matches.lesion),
         "volumes_without_lesions": int(matches.num_images - len(np.unique(matches.lesion_image))),
-        **froc_figures(matches, weights),
+        **PER_VOLUME.numbers(matches, weights),
         "end_of_curve": _end(curve),
-        "thresholds": _by_target(thresholds),
-        "operating_points": points,
+        "thresholds": PER_VOLUME.by_name(thresholds),
+        "operating_points": {name: _point(matches, threshold) for name, threshold in points},
     }
     if protocol.dimension == "3D":
         fit, ratio = found_overlaps(cases, matches)
         found = ~np.isnan(fit)
-        figures["found"] = {
+        numbers["found"] = {
             "lesions": int(found.sum()),
             "median_iou": float(np.median(fit[found])) if found.any() else None,
             "median_volume_ratio": float(np.median(ratio[found])) if found.any() else None,
         }
-    return figures
+    return numbers
 
 
 def evaluate_volumes(
     cases: Sequence[Mapping[str, Any]], *, bootstrap: Bootstrap | None = None
-) -> tuple[dict[str, Any], dict[str, Matches]]:
+) -> tuple[VolumeMetrics, dict[str, Matches]]:
     """Score the detections of volumes under every protocol for which they hold labels.
 
     Args:
@@ -155,9 +176,7 @@ def evaluate_volumes(
     weights = bootstrap.weights(patients)
     protocols = applicable(checked)
     matches = {protocol.name: match_volumes(checked, protocol) for protocol in protocols}
-    main = matches[protocols[0].name]
-    groups = group_members([interval_group(case) for case in checked])
-    metrics = {
+    metrics: VolumeMetrics = {
         "main": protocols[0].name,
         "counts": {
             "volumes": len(checked),
@@ -165,21 +184,12 @@ def evaluate_volumes(
             "detections": sum(len(case["scores"]) for case in checked),
         },
         "protocols": {
-            protocol.name: _protocol_figures(checked, protocol, matches[protocol.name], weights)
+            protocol.name: _protocol_numbers(checked, protocol, matches[protocol.name], weights)
             for protocol in protocols
         },
-        "subgroups": {"slice_interval": {name: _group(main, mask, weights) for name, mask in groups.items()}},
-        "bootstrap": {
-            "unit": "patient",
-            "level": LEVEL,
-            "resamples": len(weights),
-            "seed": bootstrap.seed,
-            "mean_over": list(MEAN_FPS_PER_VOLUME),
+        "subgroups": {
+            "slice_interval": PER_VOLUME.by_slice_interval(checked, matches[protocols[0].name], weights),
         },
+        "bootstrap": PER_VOLUME.resampling(bootstrap, weights),
     }
     return metrics, matches
-
-
-def _group(matches: Matches, mask: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
-    group = select_images(matches, mask)
-    return {"volumes": group.num_images, "lesions": len(group.lesion), **froc_figures(group, weights[:, mask])}

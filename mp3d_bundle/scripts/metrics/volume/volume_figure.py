@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..froc import FrocCurve, sensitivity_at
-from ..froc_figure import bar, draw_line, style_froc_axes
-from ..image.image_evaluation import target_name
-from .volume_matching import FPS_PER_VOLUME
-
-_COLOURS = ("#0b5fa5", "#3a7d44", "#b07d12", "#8d5a97", "#d1495b")
-
-
-def _draw(axes: Axes, curve: FrocCurve, figures: Mapping[str, Any], label: str, style: Mapping[str, Any]) -> None:
-    dotted = draw_line(axes, curve, FPS_PER_VOLUME[0], FPS_PER_VOLUME[-1], style)
-    points = 100 * sensitivity_at(curve, FPS_PER_VOLUME)
-    for target, point in zip(FPS_PER_VOLUME, points, strict=True):
-        span = figures["sensitivity_interval"][target_name(target)]
-        bars = None if span is None else bar(point, span)
-        axes.errorbar([target], [point], bars, fmt="o", markersize=5, capsize=3, linewidth=1, clip_on=False, **style)
-    axes.plot([], [], "o-", linewidth=2, markersize=5, label=label + dotted, **style)
+from ..froc import FrocCurve
+from ..froc_figure import ShownCurve, draw_froc
+from .volume_matching import PER_VOLUME
 
 
 def volume_froc_figure(
@@ -44,21 +29,10 @@ def volume_froc_figure(
     Raises:
         ValueError: If there is no curve.
     """
-    if not curves:
-        raise ValueError("Expected at least one FROC curve to draw, got none.")
-    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
-    axes = figure.add_subplot()
-    for index, (name, curve) in enumerate(curves.items()):
-        figures = metrics["protocols"][name]
-        if curve.num_lesions:
-            # The first curve lies on top.
-            style = {"color": _COLOURS[index % len(_COLOURS)], "zorder": 3 + len(curves) - index}
-            _draw(axes, curve, figures, f"{name}, {curve.num_lesions:,} lesions ({figures['labels']})", style)
-    style_froc_axes(axes, FPS_PER_VOLUME, "volume")
-    axes.set_ylabel("sensitivity, % (bars: 95 %)")
-    figure.suptitle(f"FROC of whole volumes: {dataset_name}", fontsize=13, fontweight="bold")
-    if notice:
-        axes.set_title(textwrap.fill(notice, 90), fontsize=9.5, color="#b00020")
-    if any(curve.num_lesions for curve in curves.values()):
-        figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, ncols=1)
-    return figure
+    shown = []
+    for name, curve in curves.items():
+        numbers = metrics["protocols"][name]
+        label = f"{name}, {curve.num_lesions:,} lesions ({numbers['labels']})"
+        shown.append(ShownCurve(label, curve, numbers["sensitivity_interval"]))
+    title = f"FROC of whole volumes: {dataset_name}"
+    return draw_froc(shown, PER_VOLUME, title=title, notice=notice)

@@ -32,6 +32,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..cases import shown_id
+from ..froc_numbers import OperatingPoints
 from ..matching import FrocRule, Matches, match_overlaps
 
 Dimension = Literal["2D", "P3D", "3D", "track"]
@@ -40,6 +41,7 @@ Overlap = Literal["IOU", "IOBB", "IOGT", "IOBBGT"]
 # Operating points in false positives per volume; the hand-labelled set's mean is taken over the first seven.
 FPS_PER_VOLUME = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 MEAN_FPS_PER_VOLUME = FPS_PER_VOLUME[:7]
+PER_VOLUME = OperatingPoints("volume", FPS_PER_VOLUME, MEAN_FPS_PER_VOLUME)
 # What is added to last - first: the last pixel and slice belong to the box.
 INCLUSIVE = 1.0
 

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...storage.atomic_files import write_csv, write_json
 from ..bootstrap import Bootstrap
+from ..evaluation_files import write_evaluation
 from ..froc import curve_from_matches
-from ..froc_figure import write_froc_figure
-from ..image.image_tables import froc_rows
 from .volume_evaluation import evaluate_volumes
 from .volume_figure import volume_froc_figure
 from .volume_matching import check_volumes
-from .volume_tables import (
-    FROC_HEADER,
-    LESION_HEADER,
-    SENSITIVITY_HEADER,
-    detection_header,
-    volume_detection_rows,
-    volume_lesion_rows,
-    volume_notes,
-    volume_sensitivity_rows,
-)
-
-logger = logging.getLogger(__name__)
+from .volume_tables import volume_notes, volume_tables
 
 
 def write_volume_report(
@@ -60,18 +46,10 @@ def write_volume_report(
         ValueError: If there is no case, a case is malformed or names no patient, or there are no labels.
         OSError: If a file cannot be written.
     """
-    folder = Path(output_dir)
-    figures, matches = evaluate_volumes(cases, bootstrap=bootstrap)
-    checked = check_volumes(cases)
-    metrics = {"dataset": dataset_name, "notice": notice, "notes": volume_notes(figures), **(origin or {}), **figures}
+    numbers, matches = evaluate_volumes(cases, bootstrap=bootstrap)
+    about = {"dataset": dataset_name, "notice": notice, "notes": volume_notes(numbers), **(origin or {})}
+    metrics = {**about, **numbers}
     curves = {name: curve_from_matches(one) for name, one in matches.items()}
-    write_csv(SENSITIVITY_HEADER, volume_sensitivity_rows(metrics), folder / "sensitivity.csv")
-    corners = [row for name, curve in curves.items() for row in froc_rows(name, curve)]
-    write_csv(FROC_HEADER, corners, folder / "froc.csv")
-    write_csv(detection_header(matches), volume_detection_rows(checked, matches), folder / "detections.csv")
-    write_csv(LESION_HEADER, volume_lesion_rows(checked, metrics, matches), folder / "true_lesions.csv")
     figure = volume_froc_figure(curves, metrics, dataset_name=dataset_name, notice=notice)
-    write_froc_figure(figure, folder / "froc.png")
-    write_json(metrics, folder / "metrics.json")
-    logger.info("Wrote the evaluation of %d volumes to %s.", len(checked), folder)
+    write_evaluation(output_dir, metrics, volume_tables(check_volumes(cases), metrics, matches, curves), figure)
     return metrics

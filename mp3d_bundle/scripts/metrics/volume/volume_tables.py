@@ -1,4 +1,4 @@
-"""The figures of whole volumes as tables: for the terminal and as CSV rows."""
+"""The numbers of whole volumes as tables: for the terminal and as CSV rows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..image.image_evaluation import target_name
+from ..evaluation_files import Table
+from ..froc import FrocCurve
 from ..matching import Matches
+from ..tables import TextTable, box_cells, cell, froc_header, froc_rows, subgroups_of
 from .volume_evaluation import found_overlaps
-from .volume_matching import FPS_PER_VOLUME, INCLUSIVE, KEY_SLICE, OFFICIAL
+from .volume_matching import INCLUSIVE, KEY_SLICE, OFFICIAL, PER_VOLUME
 
-_TARGETS = [target_name(target) for target in FPS_PER_VOLUME]
+_TEXT = TextTable(name_width=28, cell_width=8, digits=0)
 _BOX = ("x1", "y1", "z1", "x2", "y2", "z2")
 TINY_BOXES = (
     "IoBB divides by the detected box alone: any box inside a lesion hits, however small. Read the IoU beside it."
@@ -23,27 +25,47 @@ SPARSE_KEYS = (
 )
 
 SENSITIVITY_HEADER = ("protocol", "group", "volumes", "lesions", "fps_per_volume", "sensitivity", "low", "high")
-FROC_HEADER = ("protocol", "score", "fps_per_volume", "sensitivity")
+
+
+def volume_tables(
+    cases: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    matches: Mapping[str, Matches],
+    curves: Mapping[str, FrocCurve],
+) -> dict[str, Table]:
+    """Header and rows of every CSV file, by its name without ending.
+
+    Args:
+        cases: The checked volume cases.
+        metrics: What `evaluate_volumes` returns of them first.
+        matches: Their matches by protocol.
+        curves: Their curves by protocol.
+    """
+    corners = (row for name, curve in curves.items() for row in froc_rows(name, curve))
+    outcomes = [f"outcome ({name})" for name in matches]
+    return {
+        "sensitivity": (SENSITIVITY_HEADER, volume_sensitivity_rows(metrics)),
+        "froc": (froc_header("protocol", "volume"), corners),
+        "detections": ((*DETECTION_HEADER, *outcomes), volume_detection_rows(cases, matches)),
+        "true_lesions": (LESION_HEADER, volume_lesion_rows(cases, metrics, matches)),
+    }
 
 
 def volume_sensitivity_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Rows of ``sensitivity.csv``: every protocol, then the groups of the main one, a row per operating point."""
     volumes = metrics["counts"]["volumes"]
     tables = [(name, "all", {"volumes": volumes, **figures}) for name, figures in metrics["protocols"].items()]
-    for split, groups in metrics["subgroups"].items():
-        tables += [(metrics["main"], f"{split}: {name}", figures) for name, figures in groups.items()]
+    tables += [(metrics["main"], name, group) for name, group in subgroups_of(metrics).items()]
     for protocol, group, figures in tables:
         head = (protocol, group, figures["volumes"], figures["lesions"])
-        for target in _TARGETS:
+        for target in PER_VOLUME.names:
             span = figures["sensitivity_interval"][target] or (None, None)
             yield (*head, target, figures["sensitivity"][target], *span)
         span = figures["mean_sensitivity_interval"] or (None, None)
         yield (*head, "mean of 0.125 to 8", figures["mean_sensitivity"], *span)
 
 
-def detection_header(matches: Mapping[str, Matches]) -> tuple[str, ...]:
-    """Header of ``detections.csv``."""
-    return ("id", "patient", "detection", *_BOX, "score", *(f"outcome ({name})" for name in matches))
+DETECTION_HEADER = ("id", "patient", "detection", *_BOX, "score")
 
 
 def volume_detection_rows(
@@ -55,10 +77,9 @@ def volume_detection_rows(
     outcomes = [one.outcomes for one in matches.values()]
     for row, (volume, detection, score) in enumerate(zip(first.image, first.detection, first.scores, strict=True)):
         case = cases[volume]
-        box = [round(float(value), 3) for value in case["boxes"][detection]]
-        yield (
-            case["id"], case["patient"], int(detection), *box, float(score), *(str(one[row]) for one in outcomes)
-        )  # fmt: skip
+        box = box_cells(case["boxes"][detection])
+        cells = [str(one[row]) for one in outcomes]
+        yield (case["id"], case["patient"], int(detection), *box, float(score), *cells)
 
 
 LESION_HEADER = (
@@ -85,9 +106,9 @@ def volume_lesion_rows(
                 case["id"],
                 case["patient"],
                 int(lesion),
-                *(round(float(value), 3) for value in box),
+                *box_cells(box),
                 *_sides_mm(box, case.get("spacing"), in_3d),
-                *(None if np.isnan(number) else round(float(number), 6) for number in numbers),
+                *(cell(number, 6) for number in numbers),
             )
 
 
@@ -105,26 +126,14 @@ def official_predictions(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[l
 
 
 def volume_notes(metrics: Mapping[str, Any]) -> list[str]:
-    """What a reader of the figures must know about the protocols they come from."""
+    """What a reader of the numbers must know about the protocols they come from."""
     names = metrics["protocols"]
     notes = [TINY_BOXES] if OFFICIAL.name in names else []
     return [*notes, SPARSE_KEYS] if OFFICIAL.name in names and KEY_SLICE.name in names else notes
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _span(span: Sequence[float] | None) -> str:
-    return "-" if span is None else f"{100 * span[0]:.0f}-{100 * span[1]:.0f}"
-
-
-def _line(name: str, cells: Sequence[str]) -> str:
-    return (f"  {name:<28}" + "".join(f"{cell:>8}" for cell in cells)).rstrip()
-
-
 def format_volume_table(metrics: Mapping[str, Any]) -> str:
-    """Set the main figures of an evaluation of volumes as a table of plain text.
+    """Set the main numbers of an evaluation of volumes as a table of plain text.
 
     Args:
         metrics: What `write_volume_report` returns.
@@ -138,16 +147,13 @@ def format_volume_table(metrics: Mapping[str, Any]) -> str:
         f" {counts['detections']:,} detected lesions"
     ]
     lines += [metrics["notice"]] if metrics["notice"] else []
-    lines += ["", _line("FPs per volume", [*_TARGETS, "  mean .125-8"])]
+    lines += ["", _TEXT.line("FPs per volume", [*PER_VOLUME.names, "  mean .125-8"])]
     groups = list(metrics["protocols"].items())
     for split in metrics["subgroups"].values():
         groups += [(f"{metrics['main']}, {name}", figures) for name, figures in split.items()]
     for name, figures in groups:
-        values = [*figures["sensitivity"].values(), figures["mean_sensitivity"]]
-        spans = [*figures["sensitivity_interval"].values(), figures["mean_sensitivity_interval"]]
-        lines.append(_line(f"{name}, %", [_percent(value) for value in values]))
-        shown = [_span(span) for span in spans] if any(spans) else []
-        lines.append(_line(f"  {figures['lesions']:,} lesions{', 95 %' if shown else ''}", shown))
+        label = f"  {figures['lesions']:,} lesions"
+        lines += [_TEXT.values(f"{name}, %", figures), _TEXT.spans(f"{label}, 95 %", figures) or f"  {label}"]
     found = metrics["protocols"].get(OFFICIAL.name, {}).get("found")
     if found and found["lesions"]:
         lines += [

@@ -1,0 +1,40 @@
+"""The folder of an evaluation: tables as CSV, the FROC figure, and ``metrics.json`` last."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ..storage.atomic_files import write_csv, write_json
+from .froc_figure import write_froc_figure
+
+logger = logging.getLogger(__name__)
+
+# Header and rows of a CSV file.
+Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
+
+
+def write_evaluation(
+    output_dir: str | Path, metrics: Mapping[str, Any], tables: Mapping[str, Table], figure: Figure
+) -> None:
+    """Write an evaluation, each file whole or not at all. Files of an earlier one are replaced.
+
+    Args:
+        output_dir: Folder to write to, made if need be.
+        metrics: Content of ``metrics.json``, which is written last.
+        tables: CSV files by their name without ending.
+        figure: Content of ``froc.png``.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    folder = Path(output_dir)
+    for name, (header, rows) in tables.items():
+        write_csv(header, rows, folder / f"{name}.csv")
+    write_froc_figure(figure, folder / "froc.png")
+    write_json(metrics, folder / "metrics.json")
+    logger.info("Wrote the evaluation to %s.", folder)

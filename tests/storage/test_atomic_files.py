@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.storage import atomic_files
-from scripts.storage.atomic_files import remove_stale_parts, replacing, sha256, write_csv, write_json
+from scripts.storage.atomic_files import hash_files, remove_stale_parts, replacing, sha256, write_csv, write_json
 
 
 def test_folders_are_made_and_old_files_replaced(tmp_path: Path) -> None:
@@ -109,3 +110,10 @@ def test_the_first_write_into_a_folder_removes_stale_parts(tmp_path: Path) -> No
     left.touch()
     write_json({}, tmp_path / "run.json")
     assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_hash_runs_over_all_files_in_order(tmp_path: Path) -> None:
+    for name, content in (("a", b"one"), ("b", b"two")):
+        (tmp_path / name).write_bytes(content)
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"one").hexdigest()
+    assert hash_files([tmp_path / "b", tmp_path / "a"]) == hashlib.sha256(b"twoone").hexdigest()

@@ -44,7 +44,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
         yield part
-        _sync(part)
+        sync(part)
         os.replace(part, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -71,17 +71,36 @@ def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) 
 
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
+    return hash_files([path])
+
+
+def hash_files(paths: Iterable[str | Path]) -> str:
+    """SHA-256 of the files' bytes one after the other (``cat FILES | sha256sum``), in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
     return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have a file or folder on the disk before anything that relies on it.
+
+    Raises:
+        OSError: If the file system cannot, or there is no such file.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
     """Bring a folder's list of names to the disk; without effect where the file system offers no way."""
     with contextlib.suppress(OSError):
-        _sync(folder)
+        sync(folder)
 
 
 def remove_stale_parts(folder: Path) -> list[Path]:
@@ -127,11 +146,3 @@ def _lives(process: int) -> bool:
 
 def _machine() -> str:
     return re.sub(r"[^\w-]", "_", platform.node())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from scripts.boxes import from_deeplesion
+from scripts.data.deeplesion.dl_info import COLUMNS
 from scripts.data.synthetic import resolve
-from scripts.data.synthetic.annotations import COLUMNS, TEST, TRAIN, Identity, key_rows, lesion_labels, recist
+from scripts.data.synthetic.annotations import TEST, TRAIN, Identity, key_rows, lesion_labels, recist
 from scripts.data.synthetic.rendering import render
 from scripts.data.synthetic.series import Series, draw_series
 from scripts.data.synthetic.writing import write_table

@@ -23,7 +23,6 @@ from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.detections import SliceBoxes
 from scripts.inference.linking import link_boxes
-from scripts.inference.outputs.lesions_document import hash_files
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.slab_cutter import SlabCutter
 from scripts.inference.volume_detector import VolumeDetector
@@ -228,12 +227,6 @@ def test_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     scan = scan_of(ball_scan())
     with pytest.raises(OSError, match=r"Could not write the results to .*file"):
         ResultWriter(tmp_path / "file" / "out")(scan, *found_in(scan))
-
-
-def test_hash_runs_over_all_files_in_order(tmp_path: Path) -> None:
-    for name, content in (("a", b"one"), ("b", b"two")):
-        (tmp_path / name).write_bytes(content)
-    assert hash_files([tmp_path / "b", tmp_path / "a"]) == hashlib.sha256(b"twoone").hexdigest()
 
 
 def test_true_boxes_of_real_scans_come_back(tmp_path: Path, shared: Path) -> None:

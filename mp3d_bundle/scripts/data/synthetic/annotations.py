@@ -8,30 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...boxes import to_deeplesion
+from ..deeplesion.dl_info import SPLITS
 from .foci import Focus
 from .series import Series
 
-COLUMNS = (
-    "File_name",
-    "Patient_index",
-    "Study_index",
-    "Series_ID",
-    "Key_slice_index",
-    "Measurement_coordinates",
-    "Bounding_boxes",
-    "Lesion_diameters_Pixel_",
-    "Normalized_lesion_location",
-    "Coarse_lesion_type",
-    "Possibly_noisy",
-    "Slice_range",
-    "Spacing_mm_px_",
-    "Image_size",
-    "DICOM_windows",
-    "Patient_gender",
-    "Patient_age",
-    "Train_Val_Test",
-)
-TRAIN, VALIDATION, TEST = 1, 2, 3
+TRAIN, VALIDATION, TEST = SPLITS.values()
 # Lengths of the body that the third number of the normalised location refers to, mm.
 _BODY_TOP, _BODY_LENGTH = -360.0, 800.0
 _LUNG = 5

@@ -15,7 +15,7 @@ import cv2
 import nibabel as nib
 import numpy as np
 
-from .annotations import COLUMNS
+from ..deeplesion.dl_info import COLUMNS
 
 # DeepLesion stores HU + 32768 in 16-bit PNGs.
 HU_OFFSET = 32768
@@ -79,7 +79,7 @@ def write_slices(folder: Path, numbers: Iterable[int], volume: np.ndarray) -> No
 def write_table(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """Write rows as ``DL_info.csv``: official columns and order, LF endings, lists quoted."""
     with path.open("w", newline="", encoding="ascii") as file:
-        writer = csv.DictWriter(file, list[str](COLUMNS), lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

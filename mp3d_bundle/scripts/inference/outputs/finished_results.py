@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...storage.atomic_files import hash_files, sha256
 from ...storage.result_files import file_names
 from ..scan_protocol import ScanLike
-from .lesions_document import hash_files
 from .output_table import bundle_version
 from .result_storage import RECORD, read_record, settle
 
@@ -107,7 +106,7 @@ def are_finished(folder: Path, made: Mapping[str, Any]) -> bool:
 
 def _hash(path: Path) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 

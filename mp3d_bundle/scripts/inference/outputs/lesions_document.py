@@ -7,7 +7,6 @@ row, ``k`` the slice from its lowest position) and in LPS millimetres (low corne
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...instances import select
+from ...storage.atomic_files import hash_files
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
 from .output_table import strict_json
@@ -33,16 +33,6 @@ _FRAMES = {
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 # Pixels whose sides differ by more than this factor count as not square.
 _SQUARE = 1.25
-
-
-def hash_files(files: Sequence[Path]) -> str:
-    """SHA-256 of the files' bytes one after the other (``cat FILES | sha256sum``), in hexadecimal."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def shown_name(scan: ScanLike) -> str:

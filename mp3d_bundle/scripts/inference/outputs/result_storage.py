@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...storage.atomic_files import sync
 from ...storage.result_files import file_names
 from .output_table import strict_json
 
@@ -111,23 +112,14 @@ def _settle(folder: Path) -> None:
             if (part / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(part / name, folder / name)
-        _sync(folder)
+        sync(folder)
     shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Have a file or folder on the disk before anything that relies on it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path)
 
 
 @contextlib.contextmanager

@@ -143,8 +143,9 @@ def lesion_boxes(found: SliceBoxes, lesions: Sequence[Lesion], first: int) -> De
 
 def _check_inside(record: VolumeRecord, shape: tuple[int, ...]) -> None:
     """Refuse labels that lie wholly outside of the slices: another series, or another size of image."""
-    for key in ("true_boxes", "key_boxes"):
-        boxes = record[key] if record[key] is not None else np.zeros((0, 6))
+    for boxes in (record["true_boxes"], record["key_boxes"]):
+        if boxes is None:
+            continue
         outside = (boxes[:, 3:5] < 0).any(axis=1) | (boxes[:, 0] >= shape[2]) | (boxes[:, 1] >= shape[1])
         if outside.any():
             row = int(np.flatnonzero(outside)[0])

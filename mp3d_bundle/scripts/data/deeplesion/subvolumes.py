@@ -1,14 +1,4 @@
-"""DeepLesion's sub-volumes as scans: their labels, spacings and slices.
-
-A *volume record* is a dict for one sub-volume, without pixels:
-
-- ``id`` (``000001_01_01_103-115``), ``series``, ``patient``, ``slice_range`` (first and last slice number,
-  inclusive), ``folder`` (path of the series' PNGs), ``source`` (the place of the labels, for messages), ``part`` (of
-  the label file, or None for all of it);
-- ``spacing``: ``(x, y, z)`` mm, or None where neither known nor needed; ``slice_interval``: z of it, or None;
-- ``true_boxes`` and ``key_boxes``: float64 ``(N, 6)`` in the volume frame (see `volume_frames`), or None where the
-  labels are not of that kind.
-"""
+"""DeepLesion's sub-volumes as scans: their labels, spacings and slices."""
 
 from __future__ import annotations
 
@@ -16,11 +6,11 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -35,7 +25,36 @@ from .subvolume_labels import ALL, VolumeLabel, read_volume_labels
 
 logger = logging.getLogger(__name__)
 
-VolumeRecord = dict[str, Any]
+
+class VolumeRecord(TypedDict):
+    """One sub-volume, without pixels.
+
+    Keys:
+        id: ``000001_01_01_103-115``.
+        series: ``000001_01_01``.
+        patient: ``000001``.
+        slice_range: First and last slice number, inclusive.
+        folder: Path of the series' PNGs.
+        source: The place of the labels, for messages.
+        part: Of the label file, or None for all of it.
+        spacing: ``(x, y, z)`` mm, or None where neither known nor needed.
+        slice_interval: z of the spacing, or None.
+        true_boxes: ``(N, 6)`` float64 in the volume frame (see `subvolume_frames`), or None where lesions are not
+            labelled in 3D.
+        key_boxes: Likewise, on key slices.
+    """
+
+    id: str
+    series: str
+    patient: str
+    slice_range: tuple[int, int]
+    folder: str
+    source: str
+    part: str | None
+    spacing: tuple[float, float, float] | None
+    slice_interval: float | None
+    true_boxes: np.ndarray | None
+    key_boxes: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -128,9 +147,7 @@ def load_volumes(
         raise ValueError(f"Expected at least one sub-volume of {split}, got none in {labels}.")
     series = known.by_series()
     given = checked_spacing(spacing)
-    records = [
-        {**_record(volume, images_dir, series.get(volume.series, []), given), "part": part} for volume in volumes
-    ]
+    records = [_record(volume, images_dir, series.get(volume.series, []), part, given) for volume in volumes]
     present = check_slices(records, missing_images)
     if missing_images != "ignore":
         _need_spacing(present)
@@ -171,7 +188,11 @@ def checked_spacing(spacing: Sequence[float] | None) -> tuple[float, float, floa
 
 
 def _record(
-    label: VolumeLabel, images_dir: Path, keys: Iterable[Record], given: tuple[float, float, float] | None
+    label: VolumeLabel,
+    images_dir: Path,
+    keys: Iterable[Record],
+    part: str | None,
+    given: tuple[float, float, float] | None,
 ) -> VolumeRecord:
     inside = [key for key in keys if label.first <= key["key_slice"] <= label.last]
     spacings = {(*key["spacing"], key["slice_interval"]) for key in inside}
@@ -191,6 +212,7 @@ def _record(
         "slice_range": (label.first, label.last),
         "folder": str(images_dir / label.series),
         "source": label.source,
+        "part": part,
         "spacing": spacing,
         "slice_interval": None if spacing is None else spacing[2],
         "true_boxes": label.true_boxes,
@@ -207,7 +229,7 @@ def _need_spacing(records: Sequence[VolumeRecord]) -> None:
             )
 
 
-def slice_paths(record: Mapping[str, Any]) -> list[Path]:
+def slice_paths(record: VolumeRecord) -> list[Path]:
     """The PNGs of a sub-volume, in the order of their numbers."""
     first, last = record["slice_range"]
     return [Path(record["folder"]) / f"{number:03d}.png" for number in range(first, last + 1)]
@@ -255,7 +277,7 @@ def check_slices(records: Sequence[VolumeRecord], missing: str = "raise") -> lis
     return present
 
 
-def read_subvolume(record: Mapping[str, Any]) -> Scan:
+def read_subvolume(record: VolumeRecord) -> Scan:
     """Read the slices of a sub-volume.
 
     Slices stay in the order of their numbers, as slabs are read in training; where in the body they lie is not
@@ -269,7 +291,7 @@ def read_subvolume(record: Mapping[str, Any]) -> Scan:
 
     Raises:
         FileNotFoundError: If a slice does not exist.
-        ValueError: If a slice is not a 16-bit grey PNG, or the slices differ in size.
+        ValueError: If the record has no spacing, a slice is not a 16-bit grey PNG, or the slices differ in size.
     """
     paths = slice_paths(record)
     with ThreadPoolExecutor(max(1, min(torch.get_num_threads(), len(paths)))) as pool:
@@ -282,5 +304,7 @@ def read_subvolume(record: Mapping[str, Any]) -> Scan:
             )
     hu = np.stack(slices)
     height, width = slices[0].shape
+    if record["spacing"] is None:
+        raise ValueError(f"Expected a spacing of {record['source']}, got none.")
     affine = np.diag([*record["spacing"], 1.0])
     return Scan(hu, affine, np.eye(4), (width, height, len(hu)), Path(record["folder"]), tuple(paths))

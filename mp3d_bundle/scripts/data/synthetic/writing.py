@@ -79,7 +79,7 @@ def write_slices(folder: Path, numbers: Iterable[int], volume: np.ndarray) -> No
 def write_table(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """Write rows as ``DL_info.csv``: official columns and order, LF endings, lists quoted."""
     with path.open("w", newline="", encoding="ascii") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, list[str](COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -20,22 +20,11 @@ from ..matching import RELEASED, FrocRule, Matches, match_detections
 from ..subgroups import lesion_groups
 
 
-class SetCounts(TypedDict):
-    """What a test set holds."""
-
-    images: int
-    images_without_lesions: int
-    patients: int
-    lesions: int
-    lesions_left_out: int
-    detections: int
-
-
 class ImageMetrics(FrocNumbers):
     """Content of an evaluation, see `evaluate`."""
 
     rule: str
-    counts: SetCounts
+    counts: dict[str, int]
     sensitivity_strict: dict[str, float | None]
     sensitivity_strict_interval: dict[str, Interval]
     mean_sensitivity_strict: float | None

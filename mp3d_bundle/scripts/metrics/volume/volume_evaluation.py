@@ -25,52 +25,26 @@ from .volume_matching import (
 )
 
 
-class EndOfCurve(TypedDict):
-    """Where a curve ends: all detections counted."""
+class ProtocolNumbers(FrocNumbers, total=False):
+    """What is reported of one protocol; ``found`` in 3D only."""
 
-    fps_per_volume: float
-    sensitivity: float | None
-
-
-class FoundFit(TypedDict):
-    """How well boxes fit that found a lesion in 3D."""
-
-    lesions: int
-    median_iou: float | None
-    median_volume_ratio: float | None
-
-
-class _ProtocolNumbers(FrocNumbers):
     dimension: str
     overlap: str
     threshold: float
     labels: str
     lesions: int
     volumes_without_lesions: int
-    end_of_curve: EndOfCurve
+    end_of_curve: dict[str, float | None]
     thresholds: dict[str, float | None]
     operating_points: dict[str, dict[str, float | None]]
-
-
-class ProtocolNumbers(_ProtocolNumbers, total=False):
-    """What is reported of one protocol; ``found`` in 3D only."""
-
-    found: FoundFit
-
-
-class VolumeCounts(TypedDict):
-    """What a set of volumes holds."""
-
-    volumes: int
-    patients: int
-    detections: int
+    found: dict[str, float | None]
 
 
 class VolumeMetrics(TypedDict):
     """Content of an evaluation, see `evaluate_volumes`."""
 
     main: str
-    counts: VolumeCounts
+    counts: dict[str, int]
     protocols: dict[str, ProtocolNumbers]
     subgroups: dict[str, dict[str, dict[str, Any]]]
     bootstrap: Resampling
@@ -88,7 +62,8 @@ def applicable(cases: Sequence[Mapping[str, Any]], protocols: Sequence[Protocol]
     return chosen
 
 
-def _end(curve: FrocCurve) -> EndOfCurve:
+def _end(curve: FrocCurve) -> dict[str, float | None]:
+    """Where a curve ends: all detections counted."""
     if len(curve.scores) == 0:
         return {"fps_per_volume": 0.0, "sensitivity": None if curve.num_lesions == 0 else 0.0}
     return {"fps_per_volume": float(curve.fps_per_image[-1]), "sensitivity": finite(curve.sensitivity[-1])}

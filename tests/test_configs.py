@@ -33,7 +33,6 @@ OWN = {"_desc_", "imports", "initialize", "run", "finalize", "output_dir", "hand
 
 
 LOCATOR = ComponentLocator()
-FRESH = "scripts.networks.mp3d_fpn"
 # Put on top of overlays of several axes, so no axis itself.
 COMBINATIONS = {"demo"}
 # The baselines bring a 2D network, a head and a number of slices of their own: they take the place of these axes.

@@ -370,8 +370,7 @@ def test_settings_that_cannot_be_end_in_one_line(
         flow.initialize()
         flow.run()
     error = root_error(caught.value)
-    with pytest.raises(type(error), match=message):
-        raise error
+    assert re.search(message, str(error))
     assert "\n" not in str(error)
     assert not (tmp_path / "out").exists()
 

@@ -136,6 +136,14 @@ def test_a_key_that_nothing_reads_is_rejected(files: list[str], option: str, val
         check_config(config)
 
 
+@pytest.mark.parametrize(("option", "value"), [("checkpoint", "m.pt"), ("box_threshold", 0.2), ("num_slices", 3)])
+def test_an_option_of_the_detector_is_rejected_where_its_detections_are_given(option: str, value: Any) -> None:
+    check_config(real("evaluate_volumes", predictions="found.json"))
+    check_config(real("evaluate_volumes", **{option: value}))
+    with pytest.raises(ValueError, match=f"^Config key {option} has no effect with --predictions"):
+        check_config(real("evaluate_volumes", predictions="found.json", **{option: value}))
+
+
 def test_a_threshold_in_place_of_an_operating_point_is_not_told_as_one() -> None:
     """The settings in the results would name an operating point that decided nothing."""
     check_config(real("inference", operating_point=1))

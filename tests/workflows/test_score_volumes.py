@@ -257,7 +257,7 @@ def workflow(**changes: Any) -> ConfigWorkflow:
         logging_file=False,
         run_id="evaluating_volumes",
         workflow_type="infer",
-        **{"device": "cpu", "num_slices": 3, "progress": False, "bootstrap_resamples": 20, **changes},
+        **{"device": "cpu", "progress": False, "bootstrap_resamples": 20, **changes},
     )
 
 

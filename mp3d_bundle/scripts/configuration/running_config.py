@@ -18,6 +18,11 @@ from .tracking import adopt_tracking
 from .typed_options import current_workflow, given_options, take_as_typed
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+# Options of `evaluate_volumes.json` that say how lesions are detected, which a file of predictions has behind it.
+_OF_A_DETECTOR = (
+    *("checkpoint", "num_slices", "slice_spacing", "pixel_spacing", "image_size", "box_threshold", "sw_batch_size"),
+    *("amp", "amp_dtype"),
+)
 
 
 def current_parser() -> ConfigParser | None:
@@ -112,6 +117,8 @@ def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Col
     """Yield a complaint for each chosen option that only has an effect together with another one."""
     if "pretrained_transfer" in chosen and config.get("pretrained") is None:
         yield "config key pretrained_transfer has no effect without --pretrained FILE"
+    if config.get("predictions") is not None and (unused := [name for name in _OF_A_DETECTOR if name in chosen]):
+        yield f"config key {unused[0]} has no effect with --predictions, which are scored without a detector"
     if "amp_dtype" in chosen and parser.ref_resolver.items and parser.get_parsed_content("amp") in (False, "false"):
         yield "config key amp_dtype has no effect while amp is False, its default without a GPU: give --amp True"
 

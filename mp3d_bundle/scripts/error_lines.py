@@ -1,4 +1,4 @@
-"""How an uncaught error of a run is told: in one line where the input is at fault, with a traceback elsewhere."""
+"""Reporting an uncaught error of a run: one line where the input is at fault, a traceback elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def root_error(error: BaseException) -> BaseException:
 
 
 def _component(error: BaseException) -> str:
-    """Path of the class or function whose call failed at the root, "" where it was none of a config."""
+    """Path of the class or function whose call failed at the root, "" where no config named it."""
     path = ""
     while isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
         named = re.match(f"{_COMPONENT} '([^']*)'", str(error))
@@ -48,8 +48,8 @@ def end_errors_in_one_line() -> None:
 
     MONAI raises an error of its own around everything that fails while a config is built, so that the
     last line of a traceback names a config item instead of the file or the value at fault. An input that
-    the bundle's code itself refuses (``ValueError``, ``OSError``) is told by that line alone, as the
-    traceback says nothing to who typed it; the environment variable ``MP3D_TRACEBACK=1`` brings it back.
+    the bundle's code itself rejects (``ValueError``, ``OSError``) is reported by that line alone, as the
+    traceback does not help the person who typed it; the environment variable ``MP3D_TRACEBACK=1`` brings it back.
     """
     previous = sys.excepthook
     if getattr(previous, "ends_in_one_line", False):
@@ -62,12 +62,12 @@ def end_errors_in_one_line() -> None:
             sys.stderr.write("Interrupted. A training resumes from its last checkpoint by the same command.\n")
             return
         cause, component = root_error(error), _component(error)
-        told_by_part = _refused_by_part(cause, component)
-        if os.environ.get(SHOW_TRACEBACK) or not (told_by_part or _refused_by_us(cause)):
+        reported_by_part = _rejected_by_part(cause, component)
+        if os.environ.get(SHOW_TRACEBACK) or not (reported_by_part or _rejected_by_us(cause)):
             previous(kind, error, trace)
         if isinstance(cause, Exception):
-            text = _told(cause)
-            if told_by_part and not _stray_argument(cause) and not component.startswith(_OURS):
+            text = _line_of(cause)
+            if reported_by_part and not _stray_argument(cause) and not component.startswith(_OURS):
                 text = f"{component}: {text}" if component else text
             if _stray_argument(cause):
                 text += ", which comes from the command line or from overlays that do not go together (docs/rows.md)."
@@ -79,11 +79,11 @@ def end_errors_in_one_line() -> None:
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:
-    """Whether to log what an engine says: an error that ends the run is told once, by the hook, at the end."""
+    """Whether to log what an engine says: an error that ends the run is reported once, by the hook, at the end."""
     return record.levelno < logging.ERROR or bool(os.environ.get(SHOW_TRACEBACK))
 
 
-def _told(error: BaseException) -> str:
+def _line_of(error: BaseException) -> str:
     """What an error says, in words that a person can act on."""
     text = str(error).strip()
     if killed := _killed_loader(error):
@@ -99,7 +99,7 @@ def _killed_loader(error: BaseException) -> re.Match[str] | None:
     return _KILLED_LOADER.search(str(error)) if isinstance(error, RuntimeError) else None
 
 
-def _refused_by_us(error: BaseException) -> bool:
+def _rejected_by_us(error: BaseException) -> bool:
     """Whether it is about an input or the machine, and not about the code."""
     if _stray_argument(error) or _killed_loader(error):
         return True
@@ -116,7 +116,7 @@ def _refused_by_us(error: BaseException) -> bool:
     return bool(files) and Path(files[-1]).resolve().is_relative_to(SCRIPTS)
 
 
-def _refused_by_part(error: BaseException, component: str) -> bool:
+def _rejected_by_part(error: BaseException, component: str) -> bool:
     """Whether a part of another library does not take what the config gives it, or is not there at all.
 
     Inside of parts of our own other errors than about their arguments are mistakes of ours, and keep their traceback.

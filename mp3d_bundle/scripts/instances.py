@@ -1,6 +1,6 @@
 """Instances: the boxes of one image and everything that is known of each box, one row a box.
 
-``boxes`` ``(N, 4)`` are slab-frame boxes. Next to them stand any fields by name, arrays or tensors of N rows:
+``boxes`` ``(N, 4)`` are slab-frame boxes. Next to them are any fields by name, arrays or tensors of N rows:
 ``labels``, ``scores``, ``noisy``, ``tags``, ``masks`` ... An image without boxes has fields of no rows. What selects,
 joins, moves, clips or writes boxes goes through this module and so carries every field without knowing its name.
 
@@ -77,7 +77,7 @@ def _move_lengths(lengths: ArrayT, by: Affine) -> ArrayT:
 # A new field of place or size is a new line.
 RULES: dict[str, Rule] = {
     "boxes": Rule(move_boxes),
-    # (N, h, w): a grid of any size laid over the box, whatever the size of the box.
+    # (N, h, w): a grid of any size laid over the box, independent of the size of the box.
     "masks": Rule(_move_grids, _reframe_grids),
     # (N, K, 2): x and y in pixels, for example the four ends of the two RECIST diameters.
     "recist": Rule(_move_points),
@@ -99,7 +99,7 @@ def check(instances: Mapping[str, Any], where: str = "instances") -> None:
         where: What they belong to, for the error message.
 
     Raises:
-        ValueError: If the boxes are illegal (see `check_boxes`), or a field is no array of as many rows.
+        ValueError: If the boxes are illegal (see `check_boxes`), or a field is not an array of as many rows.
     """
     if not isinstance(instances.get("boxes"), (np.ndarray, torch.Tensor)):
         raise ValueError(f"Expected an array or tensor 'boxes', got keys {sorted(instances)} in {where}.")
@@ -111,7 +111,7 @@ def check_rows(fields: Mapping[str, Any], count: int, where: str) -> None:
     """Check that every field has ``count`` rows.
 
     Raises:
-        ValueError: Naming the first field that is no array, or has another number of rows.
+        ValueError: Naming the first field that is not an array, or has another number of rows.
     """
     for name, values in fields.items():
         shape = getattr(values, "shape", None)
@@ -188,6 +188,6 @@ def to(instances: Mapping[str, Any], device: torch.device | str | None = None) -
 
 
 def to_arrays(instances: Mapping[str, Any]) -> Instances[np.ndarray]:
-    """NumPy arrays, floating-point ones as float64: whatever arithmetic a network was run in, NumPy can hold it."""
+    """NumPy arrays, floating-point ones as float64: NumPy can hold it, in any arithmetic that a network was run in."""
     tensors = {name: torch.as_tensor(values).detach() for name, values in instances.items()}
     return {name: (v.double() if v.is_floating_point() else v).cpu().numpy() for name, v in tensors.items()}

@@ -1,7 +1,7 @@
 """A recipe: everything that shapes what a network sees, kept with its weights.
 
 The same weights find nothing at another scale, window or order of slices. Training writes the recipe of its own
-validation into the weights file, whatever the config built it from; whoever uses the weights takes it from there.
+validation into the weights file; every use of the weights takes it from there.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read_recipe(content: Any, where: str) -> Recipe:
     """Read a recipe of a file.
 
     Raises:
-        ValueError: If a value is missing, or is none that a recipe can have; names it, and ``where`` it stands.
+        ValueError: If a value is missing or not allowed in a recipe; names it, and ``where`` it was found.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"Expected a recipe with its values by name, got {type(content).__name__} in {where}.")
@@ -157,7 +157,7 @@ def stored_recipe(
         return read_recipe(info[KEY], where)
     inference = info.get("inference", {})
     found = replace(assumed, pixel_spacing=inference.get("pixel_spacing") if isinstance(inference, Mapping) else None)
-    # Networks of another make need not tell.
+    # Other networks need not say.
     if hasattr(network, "backbone") and (hasattr(network, "roi_heads") or hasattr(network, "num_classes")):
         found = replace(found, num_slices=slices_of(network), classes=class_names(classes_of(network)))
     known = ("num_slices", "classes", *(["pixel_spacing"] if found.pixel_spacing is not None else []))
@@ -204,7 +204,7 @@ def slices_of(network: Any) -> int:
 
 
 def classes_of(network: Any) -> int:
-    """Classes that a network of `scripts.networks` tells apart, without background."""
+    """Classes that a network of `scripts.networks` distinguishes, without background."""
     heads = getattr(network, "roi_heads", None)
     return int(network.num_classes if heads is None else heads.predictor.num_classes)
 

@@ -3,7 +3,7 @@
 A file holds a dict ``{"model": state_dict, "network": definition, "info": {...}}``. The definition is the
 config fragment that builds the network (``_target_`` and arguments), so that a narrow or deeper network needs
 no further options. Files are read as tensors and plain values only; a definition may name nothing but what
-``scripts.networks`` offers, so that a file from a stranger runs no code of theirs.
+``scripts.networks`` offers, so that a file from a stranger cannot run their code.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ def _canonical(content: Any) -> Any:
 
 
 def check_definition(definition: Any, where: str) -> None:
-    """Refuse a network definition that names anything but what ``scripts.networks`` offers, or holds an expression.
+    """Reject a network definition that names anything but what ``scripts.networks`` offers, or holds an expression.
 
-    Also refused are numbers, lists and nesting beyond those of any real network: nothing is built that could not be.
+    Numbers, lists and nesting beyond those of any real network are rejected too, so that a file cannot exhaust memory.
 
     Raises:
-        ValueError: Naming the offending entry and ``where`` it stands.
+        ValueError: Naming the offending entry and ``where`` it was found.
     """
     entries = sum(1 for _ in _entries(definition, where))
     if entries > _MOST_ENTRIES:
@@ -145,7 +145,7 @@ def _check_keys(node: Mapping[Any, Any], where: str) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value from a file as it can stand in a message of one line."""
+    """A value from a file, shortened for a message of one line."""
     return reprlib.repr(value)
 
 
@@ -177,7 +177,7 @@ def build_network(
         with torch.device(device):
             network = ConfigParser({"network": dict(definition)}).get_parsed_content("network")
     except (RuntimeError, ArithmeticError, TypeError, RecursionError, MemoryError) as error:
-        cause = error.__cause__ or error  # MONAI wraps whatever the constructor raised
+        cause = error.__cause__ or error  # MONAI wraps what the constructor raised
         reason = " ".join(str(cause).split())[:_LONGEST_TEXT]
         raise ValueError(
             f"Expected a definition that builds a network, got one that fails in {where}: "
@@ -288,7 +288,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors, in hexadecimal: the same for the same weights, whatever else a file says of them."""
+    """SHA-256 of named tensors, in hexadecimal: the same for the same weights, independent of the rest of the file."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

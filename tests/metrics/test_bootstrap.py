@@ -71,7 +71,7 @@ def test_one_patient_gives_no_interval() -> None:
     assert interval(np.zeros(0)) is None
 
 
-def test_a_negative_number_of_resamples_is_refused() -> None:
+def test_a_negative_number_of_resamples_is_rejected() -> None:
     with pytest.raises(ValueError, match="0 or more bootstrap resamples, got -1"):
         Bootstrap(resamples=-1).weights(["a", "b"])
 

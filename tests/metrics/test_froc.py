@@ -220,7 +220,7 @@ def test_keeping_scores_above_the_threshold_stays_within_the_target(target: floa
 
 
 @pytest.mark.parametrize("bad", [-0.5, float("nan"), float("inf")])
-def test_a_senseless_target_is_refused(bad: float) -> None:
+def test_an_invalid_target_is_rejected(bad: float) -> None:
     curve = froc_curve(random_cases(6, images=3))
     for read in (sensitivity_at, threshold_at, released_points):
         with pytest.raises(ValueError, match="false positives per image of at least 0"):

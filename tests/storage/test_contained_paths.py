@@ -47,7 +47,7 @@ def test_names_next_to_it_and_below_are_paths(folder: Path, tmp_path: Path) -> N
         ),
     ],
 )
-def test_names_that_lead_elsewhere_are_refused_with_one_line(folder: Path, name: object) -> None:
+def test_names_that_lead_elsewhere_are_rejected_with_one_line(folder: Path, name: object) -> None:
     for check in (lambda: contained(folder, name, "labels.json"), lambda: plain_name(name, "labels.json")):
         with pytest.raises(ValueError, match="Expected the name of a file next to it or below") as error:
             check()
@@ -83,6 +83,6 @@ def test_only_regular_files_are_named(folder: Path, tmp_path: Path, monkeypatch:
             assert str(error.value).isprintable()
 
 
-def test_a_link_to_nowhere_is_a_file_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+def test_a_broken_symbolic_link_is_a_file_that_is_not_there(folder: Path, tmp_path: Path) -> None:
     (folder / "dangling").symlink_to(tmp_path / "absent")
     assert contained(folder, "dangling", "labels.json") == folder / "dangling"

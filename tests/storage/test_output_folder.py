@@ -1,4 +1,4 @@
-"""Output folders: unusable ones are refused before the work, and two processes never share one."""
+"""Output folders: unusable ones are rejected before the work, and two processes never share one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_file_or_a_dangling_link_in_the_way_is_named(tmp_path: Path) -> None:
     for name in ("file", "file/run"):
         with pytest.raises(NotADirectoryError, match=f"at {tmp_path / name}, found a file at {tmp_path / 'file'}"):
             check_output_folder(tmp_path / name)
-    with pytest.raises(NotADirectoryError, match=f"a link to nowhere at {tmp_path / 'link'}"):
+    with pytest.raises(NotADirectoryError, match=f"a broken symbolic link at {tmp_path / 'link'}"):
         check_output_folder(tmp_path / "link" / "run")
 
 
@@ -52,12 +52,12 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_reason(
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write")
-def test_a_folder_that_nobody_can_write_is_refused() -> None:
+def test_a_folder_that_cannot_be_written_is_rejected() -> None:
     with pytest.raises(OSError, match="can be written, got /proc/self/run: "):
         check_output_folder("/proc/self/run")
 
 
-def test_a_full_disk_is_told_in_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_about_a_full_disk_gives_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100 << 20, 97 << 20, 3 << 20))
     assert check_output_folder(tmp_path, needed_bytes=3 << 20)
@@ -65,7 +65,7 @@ def test_a_full_disk_is_told_in_figures(tmp_path: Path, monkeypatch: pytest.Monk
         check_output_folder(tmp_path)
 
 
-def test_a_second_one_is_kept_out_and_told_who_is_there(tmp_path: Path) -> None:
+def test_a_second_process_is_kept_out_by_a_message_that_names_the_first(tmp_path: Path) -> None:
     # The lock belongs to the open file, so that a second object in this process stands for another process.
     with FolderLock(tmp_path / "run", "a training"):
         with pytest.raises(BlockingIOError, match=rf"training, process {os.getpid()} on .* in {tmp_path}/run"):

@@ -52,7 +52,7 @@ def test_every_line_leads_to_a_maker(name: str) -> None:
     assert callable(maker_of(name))
 
 
-def test_an_unknown_output_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_unknown_output_is_rejected_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"outputs among json, csv, .* got 'pdf'"):
         ResultWriter(tmp_path, outputs=["pdf"])
 

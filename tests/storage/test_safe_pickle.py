@@ -78,7 +78,7 @@ def test_nothing_is_called(tmp_path: Path) -> None:
         (b"P1\n.", "persistent"),
     ],
 )
-def test_anything_else_is_refused_with_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_anything_else_is_rejected_with_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
     path = write(tmp_path / "labels.pkl", content)
     with pytest.raises(ValueError, match="Expected a pickle of plain values") as error:
         read_plain_pickle(path)

@@ -37,7 +37,7 @@ def test_the_bits_of_a_small_file_are_checked_or_cannot_matter(saved: Path, step
     assert counts.refused > 0.6 * len(bits)
 
 
-def test_every_bit_of_the_content_is_refused(saved: Path) -> None:
+def test_every_bit_of_the_content_is_rejected(saved: Path) -> None:
     with zipfile.ZipFile(saved) as archive:
         entry = next(entry for entry in archive.infolist() if entry.filename.endswith(BODY))
         start = saved.read_bytes().index(archive.read(entry))
@@ -76,14 +76,14 @@ def test_a_damaged_file_is_one_that_reads_otherwise() -> None:
         lambda content: b"",
     ],
 )
-def test_bytes_too_many_or_too_few_are_refused(saved: Path, change: Callable[[bytes], bytes]) -> None:
+def test_bytes_too_many_or_too_few_are_rejected(saved: Path, change: Callable[[bytes], bytes]) -> None:
     saved.write_bytes(change(saved.read_bytes()))
     with pytest.raises(ValueError, match=r"cannot read .*model\.pt: .") as caught:
         read_tensors(saved)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_record_marked_as_a_folder_is_refused(saved: Path) -> None:
+def test_a_record_marked_as_a_folder_is_rejected(saved: Path) -> None:
     # PyTorch reads such a record as success and leaves the tensor's memory as it was.
     content = bytearray(saved.read_bytes())
     at = content.rindex(b"/data/0") - 46 - len("model")
@@ -112,7 +112,7 @@ def test_a_file_packed_by_another_program_is_read(saved: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("how", [{"method": zipfile.ZIP_DEFLATED}, {"twice": True}])
-def test_compressed_and_repeated_records_are_refused(saved: Path, how: dict[str, Any]) -> None:
+def test_compressed_and_repeated_records_are_rejected(saved: Path, how: dict[str, Any]) -> None:
     saved.write_bytes(packed(saved, **how))
     with pytest.raises(ValueError, match="its record"):
         read_tensors(saved)
@@ -166,13 +166,13 @@ BOMBS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("name", [name for name in BOMBS if name != "keys"])
-def test_values_far_larger_than_their_file_are_refused_at_once(tmp_path: Path, name: str, old: bool) -> None:
+def test_values_far_larger_than_their_file_are_rejected_at_once(tmp_path: Path, name: str, old: bool) -> None:
     torch.save({"model": {}, "network": BOMBS[name]()}, tmp_path / "a.pt", _use_new_zipfile_serialization=not old)
     with pytest.raises(ValueError, match=r"cannot read .*a\.pt: its values, written out, are more than"):
         read_tensors(tmp_path / "a.pt")
 
 
-def test_a_key_that_would_be_hashed_for_ever_is_refused() -> None:
+def test_a_key_that_would_be_hashed_for_ever_is_rejected() -> None:
     # Written by hand: already making the dict would take for ever.
     content = b"\x80\x02}" + b"K\x01q\x00" + b"h\x00h\x00\x86q\x00" * 90 + b"K\x01s."
     with pytest.raises(ValueError, match="written out"):
@@ -182,12 +182,12 @@ def test_a_key_that_would_be_hashed_for_ever_is_refused() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\x80\x02", b"\x80\x02.", b"\x80\x02e.", b"\x80\x02h\x05.", b"\x80\x02(t", b"\x80\x02a."]
 )
-def test_damaged_pickles_are_refused(content: bytes) -> None:
+def test_damaged_pickles_are_rejected(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         torch_files.check_pickle(io.BytesIO(content))
 
 
-def test_a_pickle_that_builds_millions_of_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_that_builds_millions_of_values_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_files, "_MOST_BUILT", 1000)
     torch_files.check_pickle(io.BytesIO(pickle.dumps(list(range(900)), 2)))
     with pytest.raises(ValueError, match="more than 1,000 values"):
@@ -197,7 +197,7 @@ def test_a_pickle_that_builds_millions_of_values_is_refused(monkeypatch: pytest.
 @pytest.mark.parametrize(
     "tensor", [torch.zeros(1).expand(10**12), torch.zeros(3, device="meta"), torch.eye(3).to_sparse()]
 )
-def test_tensors_that_are_no_plain_ones_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+def test_tensors_that_are_not_plain_are_rejected(tmp_path: Path, tensor: torch.Tensor) -> None:
     torch.save({"model": {"a": tensor}}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"it holds a tensor"):
         read_tensors(tmp_path / "a.pt")

@@ -56,7 +56,7 @@ def held_out_probabilities(scores: np.ndarray, hits: np.ndarray, patients: Seque
 
 
 def reliability(probabilities: np.ndarray, hits: np.ndarray, bins: int = 10) -> dict[str, Any]:
-    """How well probabilities agree with what happened.
+    """How well probabilities agree with the outcome.
 
     Args:
         probabilities: ``(M,)`` in [0, 1].

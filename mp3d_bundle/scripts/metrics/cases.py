@@ -60,7 +60,7 @@ class Case(_Required, total=False):
 
 
 def shown_id(name: str) -> str:
-    """The name of an image or volume for a message: on one line, and not without end."""
+    """The name of an image or volume for a message: on one line, and cut if it is long."""
     return name if name.isprintable() and len(name) <= _SHOWN else f"{name[:_SHOWN]!r}"
 
 
@@ -69,7 +69,7 @@ def _array(value: Any, dtype: type, key: str, where: str) -> np.ndarray:
         value = value.detach().cpu().numpy()
     try:
         return np.asarray(value, dtype=dtype)
-    except (TypeError, ValueError, OverflowError):  # no numbers, lists of different lengths, or too large for any
+    except (TypeError, ValueError, OverflowError):  # not numbers, lists of different lengths, or numbers too large
         raise ValueError(f"Expected numbers as {key}, got something else in case {where}.") from None
 
 
@@ -87,7 +87,7 @@ def _boxes(value: Any, key: str, where: str) -> np.ndarray:
 
 
 def check_upright(boxes: np.ndarray, key: str, where: str) -> None:
-    """Refuse boxes that end before they begin, as ``x, y, width, height`` taken for corners often do.
+    """Reject boxes that end before they begin, as ``x, y, width, height`` taken for corners often do.
 
     Args:
         boxes: ``(N, 4)`` finite slab-frame boxes; without width or height is legal.

@@ -2,8 +2,8 @@
 
 A case here is a mapping with ``id`` (a name, unique), ``image_id``, detections as ``boxes`` ``(M, 4)`` in the
 slab frame in pixels of the original image, ``scores`` ``(M,)`` and ``category_ids`` ``(M,)``, and ``truth`` as
-annotated: ``bbox`` ``(N, 4)`` (x, y, width, height), ``category_id``, ``area`` (by which COCO tells small, medium
-and large) and ``crowd``, ``(N,)`` each. Detections on a crowd region are neither right nor wrong.
+annotated: ``bbox`` ``(N, 4)`` (x, y, width, height), ``category_id``, ``area`` (which COCO uses for small,
+medium and large) and ``crowd``, ``(N,)`` each. Detections on a crowd region are neither right nor wrong.
 """
 
 from __future__ import annotations

@@ -82,9 +82,9 @@ def froc_curve(cases: Sequence[Mapping[str, Any]], rule: FrocRule = RELEASED) ->
 
 
 def _on_segment(x: np.ndarray, y: np.ndarray, value: float) -> float:
-    """Interpolate linearly on ascending x; among equal x the first counts, outside the ends the line goes on.
+    """Interpolate linearly on ascending x; among equal x the first counts; outside the ends the line is extended.
 
-    A curve that starts with a vertical stretch has no slope to go on with: its first point is the answer.
+    A curve that starts with a vertical stretch has no slope to extend: its first point is the answer.
     """
     if len(x) == 1:
         return float(y[0])

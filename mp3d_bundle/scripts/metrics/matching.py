@@ -176,12 +176,12 @@ def match_detections(cases: Sequence[Mapping[str, Any]], rule: FrocRule = RELEAS
 
 
 def match_overlaps(overlaps: Sequence[np.ndarray], scores: Sequence[np.ndarray], rule: FrocRule) -> Matches:
-    """Match detections to lesions by overlaps that were measured already, in whatever way.
+    """Match detections to lesions by overlaps that were measured before, by any measure.
 
     Args:
         overlaps: One ``(M, N)`` array per image, of each detection with each lesion.
         scores: One ``(M,)`` array per image.
-        rule: Threshold, ties and counting; what it says of boxes and lesions is left to the caller.
+        rule: Threshold, ties and counting; what it says about boxes and lesions is up to the caller.
 
     Returns:
         The outcome of every detection and lesion.

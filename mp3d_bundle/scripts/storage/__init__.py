@@ -1,4 +1,4 @@
-"""Files that survive what befalls files: written whole, read with every check, never outside their folder.
+"""Reading and writing files safely: written whole or not at all, checked on reading, never outside their folder.
 
 Imports nothing of ours.
 """

@@ -106,7 +106,7 @@ def sync_folder(folder: Path) -> None:
 def remove_stale_parts(folder: Path) -> list[Path]:
     """Remove the temporary files that processes left which were killed while they wrote into a folder.
 
-    Those of living processes of this machine stay, and for a day those of which that cannot be told.
+    Those of running processes of this machine stay. Where that cannot be known, files stay for a day.
 
     Returns:
         What was removed.
@@ -139,7 +139,7 @@ def _lives(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # it belongs to another user
         return True
     return True
 

@@ -1,4 +1,4 @@
-"""Files that another file names: only regular ones next to it or below, whatever the name says.
+"""Files that another file names: only regular ones next to it or below.
 
 Label files and headers of volumes name other files. They come from elsewhere, so a name in them may try to lead out
 of the folder (``../x``, ``/etc/passwd``, a link) or to something that is never read to its end (a pipe, a device).
@@ -30,7 +30,7 @@ def contained(folder: str | Path, name: object, where: str) -> Path:
         ``folder / name``; if something is there it is a regular file inside of ``folder`` (links are followed).
 
     Raises:
-        ValueError: If the name is none, leads out of the folder, or is that of a folder, pipe, socket or device.
+        ValueError: If it is not a name, leads out of the folder, or is that of a folder, pipe, socket or device.
     """
     path = Path(folder) / plain_name(name, where)
     check_contained(path, folder, where)
@@ -44,7 +44,7 @@ def plain_name(name: object, where: str) -> str:
         The name.
 
     Raises:
-        ValueError: If it is no text, empty, absolute, holds ``..`` between slashes (either kind), a control
+        ValueError: If it is not a text, empty, absolute, holds ``..`` between slashes (either kind), a control
             character, or thousands of characters.
     """
     expected = "Expected the name of a file next to it or below"
@@ -66,7 +66,7 @@ def check_contained(path: str | Path, folder: str | Path, where: str) -> None:
         where: The place of the name, for messages.
 
     Raises:
-        ValueError: If it is no regular file, or a link leads out of the folder.
+        ValueError: If it is not a regular file, or a link leads out of the folder.
     """
     try:
         mode = os.stat(path).st_mode

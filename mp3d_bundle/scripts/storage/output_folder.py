@@ -1,4 +1,4 @@
-"""Output folders: whether one can be written before the work starts, and who is at work in it."""
+"""Output folders: check that one can be written before the work starts, and lock it against other processes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-# An evaluation may write where a training is at work: it has other files.
+# An evaluation may write where a training runs: it has other files.
 EVALUATION_LOCK = ".evaluation.lock"
-# Results and the lock itself; whoever knows how much there will be says so.
+# Results and the lock itself; callers that know how much they write give another number.
 NEEDED_BYTES = 16 << 20
 _MIB = 1 << 20
 
 
 def check_output_folder(path: str | Path, *, needed_bytes: int = NEEDED_BYTES) -> Path:
-    """Find out before the work starts whether a folder can hold its results. Nothing is made that stays.
+    """Find out before the work starts whether a folder can hold its results. Nothing is left behind.
 
     Args:
         path: The folder. Where it is not there yet, the nearest folder above it is tried.
@@ -36,7 +36,7 @@ def check_output_folder(path: str | Path, *, needed_bytes: int = NEEDED_BYTES) -
         The path.
 
     Raises:
-        OSError: If it is no folder, cannot be written, or its disk has less space than needed. The message names
+        OSError: If it is not a folder, cannot be written, or its disk has less space than needed. The message names
             the folder and the reason.
     """
     path = Path(path)
@@ -44,10 +44,10 @@ def check_output_folder(path: str | Path, *, needed_bytes: int = NEEDED_BYTES) -
     while not nearest.exists() and not nearest.is_symlink():
         nearest = nearest.parent
     if not nearest.is_dir():
-        kind = "a link to nowhere" if not nearest.exists() else "a file"
+        kind = "a broken symbolic link" if not nearest.exists() else "a file"
         raise NotADirectoryError(f"Expected a folder for the results at {path}, found {kind} at {nearest}.")
     try:
-        # Permissions alone would not tell of a read-only disk or a used-up quota.
+        # Permissions alone do not show a read-only disk or a used-up quota.
         with tempfile.TemporaryFile(dir=nearest) as file:
             file.write(b"\0" * 4096)
             file.flush()
@@ -64,17 +64,17 @@ def check_output_folder(path: str | Path, *, needed_bytes: int = NEEDED_BYTES) -
 
 
 def evaluation_lock(folder: str | Path) -> FolderLock:
-    """The lock of an evaluation into a folder: of two at once the second would replace what the first has written."""
+    """The lock of an evaluation into a folder: two at once would overwrite each other's files."""
     return FolderLock(folder, "an evaluation", name=EVALUATION_LOCK)
 
 
 class FolderLock:
     """Keeps a second process out of a folder for as long as this one lives.
 
-    The kernel holds the lock on a file in the folder, and lets go of it when the process ends, however it ends: nothing
+    The kernel holds the lock on a file in the folder, and releases it when the process ends, however it ends: nothing
     needs to be removed after a crash. Child processes do not hold it. The file says who holds it, and is removed when
-    the lock is released. Over NFS the lock keeps other machines out too; a file system without locks is noted in the
-    log and the work starts without one.
+    the lock is released. Over NFS the lock keeps other machines out too; on a file system without locks a warning
+    is logged and the work starts without one.
 
     Args:
         folder: The folder; :meth:`acquire` makes it if need be.
@@ -102,7 +102,7 @@ class FolderLock:
             This object, which is a context manager that releases the lock.
 
         Raises:
-            BlockingIOError: If another process is at work there, and not to be waited for. The message names it.
+            BlockingIOError: If another process works there and `wait` is not set. The message names it.
             OSError: If the folder cannot be made or written.
         """
         if self._file is not None:
@@ -142,10 +142,10 @@ class FolderLock:
         return file
 
     def release(self) -> None:
-        """Let go of the folder, and remove it if it was made for the lock and nothing was written there."""
+        """Release the folder, and remove it if it was made for the lock and nothing was written there."""
         if self._file is None:
             return
-        # Before it is let go of, so that nobody else's file is removed.
+        # Before it is released, so that no other process's file is removed.
         if _is_at(self._file, self.path):
             self.path.unlink(missing_ok=True)
             if self._made_folder:
@@ -175,7 +175,7 @@ def _is_at(file: Any, path: Path) -> bool:
         return False
 
 
-# Not kept alive by this: a lock that nobody refers to any more is let go of.
+# Not kept alive by this: a lock that is no longer referred to is released.
 _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 

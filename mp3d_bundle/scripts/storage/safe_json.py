@@ -1,4 +1,4 @@
-"""Reading JSON that others wrote: whatever the file holds, the end is plain values or one line that says what is wrong.
+"""Reading JSON that others wrote: the result is plain values, or an error of one line that says what is wrong.
 
 Python's own reader ends in a RecursionError for lists in lists without end, takes whole numbers of any length that no
 array can hold, and lets the later of two equal keys win.
@@ -35,7 +35,7 @@ def read_json(path: str | Path, what: str = "JSON") -> Any:
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it cannot be read.
-        ValueError: If it is no JSON, larger than `MAX_BYTES`, nested deeper than `MAX_DEPTH`, holds a whole number of
+        ValueError: If it is not JSON, larger than `MAX_BYTES`, nested deeper than `MAX_DEPTH`, holds a whole number of
             more than 64 bits, or a key twice in one object.
     """
     path = Path(path)

@@ -1,6 +1,6 @@
 """Reading pickled labels as plain data: numbers, text, lists, dicts and numpy arrays, and nothing that runs code.
 
-A pickle is a program: it may call whatever it names. The public label files of DeepLesion's 3D sets are pickles; a
+A pickle is a program: it may call anything it names. The public label files of DeepLesion's 3D sets are pickles; a
 reader that admits nothing but the few functions that rebuild numpy arrays cannot be made to call anything else.
 """
 
@@ -20,7 +20,7 @@ from .printable import shown
 # The largest public label file has 0.4 MB.
 MAX_BYTES = 1 << 29
 MAX_DEPTH = 32
-# A value that is written once may be meant many times; so many more than there are bytes are no labels.
+# A value that is written once may be meant many times; labels never have so many more values than bytes.
 _SHARED = 100_000
 _DIMENSIONS = 8
 # An array without elements may have any other side, within reason.
@@ -30,7 +30,7 @@ _CODE = re.compile(r"[biuf](1|2|4|8)")
 _PLAIN = (str, bytes, bool, int, float, np.number, np.bool_, type(None))
 
 
-def _refuse(why: str) -> NoReturn:
+def _reject(why: str) -> NoReturn:
     raise pickle.UnpicklingError(why)
 
 
@@ -41,15 +41,15 @@ class _NumberType:
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
         if not (isinstance(code, str) and _CODE.fullmatch(code)):
-            _refuse(f"it holds an array of {_kind(code)}, not of numbers")
+            _reject(f"it holds an array of {_kind(code)}, not of numbers")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        # Version and byte order; the rest is for records, which are no numbers.
+        # Version and byte order; the rest is for records, which are not numbers.
         if not (isinstance(state, tuple) and len(state) > 5 and state[1] in ("<", ">", "|", "=")):
-            _refuse("it holds an array of an unknown type")
+            _reject("it holds an array of an unknown type")
         if any(part is not None for part in state[2:5]):
-            _refuse("it holds an array of records, not of numbers")
+            _reject("it holds an array of records, not of numbers")
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
@@ -64,7 +64,7 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: Any) -> None:
         if not (isinstance(state, tuple) and len(state) == 5):
-            _refuse("it holds an array without a state")
+            _reject("it holds an array without a state")
         _, shape, kind, turned, data = state
         # Bytes of Python 2 come as text.
         data = data.encode("latin1") if isinstance(data, str) else data
@@ -74,28 +74,28 @@ class _Array(np.ndarray):
 
 def _number_type(kind: Any) -> np.dtype:
     if not isinstance(kind, _NumberType):
-        _refuse(f"it holds an array of {shown(kind)}, not of numbers")
+        _reject(f"it holds an array of {shown(kind)}, not of numbers")
     return kind.dtype
 
 
 def _shape(shape: Any, dtype: np.dtype, data: Any) -> tuple[int, ...]:
-    """A shape that the data fill; numpy would make room for whatever a file says."""
+    """A shape that the data fill; numpy would allocate as much as a file asks for."""
     size = len(data) if isinstance(data, (bytes, bytearray)) else -1
     lengths = shape if isinstance(shape, tuple) and len(shape) <= _DIMENSIONS else (-1,)
     count = 1
     for length in lengths:
         if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= max(size, _LONGEST):
-            _refuse(f"it holds an array of the shape {shown(shape)}, which its {max(size, 0)} bytes do not fill")
+            _reject(f"it holds an array of the shape {shown(shape)}, which its {max(size, 0)} bytes do not fill")
         count *= length
     if count * dtype.itemsize != size:
-        _refuse(f"it holds an array of the shape {shown(shape)}, which its {max(size, 0)} bytes do not fill")
+        _reject(f"it holds an array of the shape {shown(shape)}, which its {max(size, 0)} bytes do not fill")
     return lengths
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
     """An array to be filled: always written without elements."""
     if shape != (0,):
-        _refuse(f"it makes room for an array of the shape {shown(shape)}")
+        _reject(f"it makes room for an array of the shape {shown(shape)}")
     return _Array((0,), dtype=np.int8)
 
 
@@ -108,7 +108,7 @@ def _scalar(kind: Any, data: Any) -> Any:
 def _latin1(text: Any, encoding: Any) -> bytes:
     """How protocols 0 to 2 write bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        _refuse(f"it encodes text as {shown(encoding)}")
+        _reject(f"it encodes text as {shown(encoding)}")
     return text.encode("latin1")
 
 
@@ -136,12 +136,12 @@ class _Call:
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        _refuse("it changes a function")
+        _reject("it changes a function")
 
 
 def _never(*arguments: Any) -> NoReturn:
     """What ``numpy.ndarray`` is named for: as the kind of an array, not to make one."""
-    _refuse("it makes an array without data")
+    _reject("it makes an array without data")
 
 
 def _admitted() -> dict[tuple[str, str], Callable[..., Any]]:
@@ -165,7 +165,7 @@ class _PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAcce
             return _Call(_admitted()[module_name, global_name])
         except KeyError:
             name = f"{module_name}.{global_name}"
-            _refuse(
+            _reject(
                 f"it names {name if len(name) <= 100 else shown(name)}, and calling that would run code that the file "
                 "chooses"
             )
@@ -183,7 +183,7 @@ def read_plain_pickle(path: str | Path) -> Any:
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it cannot be read.
-        ValueError: If it is damaged, no pickle, larger than `MAX_BYTES`, names anything beside numpy's arrays, holds
+        ValueError: If it is damaged, not a pickle, larger than `MAX_BYTES`, names anything but numpy's arrays, holds
             other values, or values that are meant more often than labels can be.
     """
     path = Path(path)
@@ -192,7 +192,7 @@ def read_plain_pickle(path: str | Path) -> Any:
     size = path.stat().st_size
     try:
         if size > MAX_BYTES:
-            _refuse(f"it has more than {MAX_BYTES >> 20} MiB")
+            _reject(f"it has more than {MAX_BYTES >> 20} MiB")
         content = _PlainUnpickler(BytesIO(path.read_bytes()), encoding="latin1").load()
         _check(content, size + _SHARED)
         return content
@@ -217,9 +217,9 @@ def _check(content: Any, budget: int) -> None:
     while level:
         budget -= len(level)
         if budget < 0:
-            _refuse("it means values more often than it could hold them")
+            _reject("it means values more often than it could hold them")
         if depth > MAX_DEPTH:
-            _refuse(f"it is nested deeper than {MAX_DEPTH}")
+            _reject(f"it is nested deeper than {MAX_DEPTH}")
         below: list[Any] = []
         for value in level:
             if isinstance(value, Mapping):
@@ -228,9 +228,9 @@ def _check(content: Any, budget: int) -> None:
             elif isinstance(value, (list, tuple)):
                 below.extend(value)
             elif isinstance(value, int) and not -_MAX_WHOLE <= value < _MAX_WHOLE:
-                _refuse("it holds a whole number of more than 64 bits")
+                _reject("it holds a whole number of more than 64 bits")
             elif not isinstance(value, (*_PLAIN, np.ndarray)):
-                _refuse(f"it holds a value of another kind, {type(value).__name__.lstrip('_')}")
+                _reject(f"it holds a value of another kind, {type(value).__name__.lstrip('_')}")
             if len(below) > budget:
-                _refuse("it means values more often than it could hold them")
+                _reject("it means values more often than it could hold them")
         level, depth = below, depth + 1

@@ -1,8 +1,8 @@
 """Reading PyTorch's files: every checksum, every byte and the size of the content are checked before it counts.
 
-PyTorch itself reads the zip that it writes without a look at its checksums, and unpickles whatever it finds. Here a
+PyTorch itself reads the zip that it writes without checking its checksums, and unpickles anything in it. Here a
 file is read only if each record has the checksum that the zip gives, if no byte lies outside of the records, and if
-what the pickle builds is no larger and no deeper than real files are. Then it is read as tensors and plain values,
+what the pickle builds is not larger or deeper than real files are. Then it is read as tensors and plain values,
 never as code.
 """
 
@@ -46,7 +46,7 @@ def read_tensors(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged in any bit that counts, has bytes too many or too few, is no PyTorch file,
+        ValueError: If the file is damaged in any bit that counts, has bytes too many or too few, is not a PyTorch file,
             holds anything but tensors on the CPU and plain values, or builds more than its size could hold.
     """
     path = Path(path)
@@ -145,7 +145,7 @@ def _end_of(entry: zipfile.ZipInfo, file: BinaryIO) -> int:
     _, _, flags, method, _, _, checksum, packed, size, name, extra = _LOCAL.unpack(file.read(_LOCAL.size))
     end = entry.header_offset + _LOCAL.size + name + extra + entry.compress_size
     told = {(entry.CRC, entry.compress_size, entry.file_size)}
-    # Written in one go, the numbers follow the content; of large records they stand in the extra field.
+    # Written in one go, the numbers follow the content; those of large records are in the extra field.
     found = (checksum, packed, size)
     if flags & 8:
         file.seek(end)
@@ -242,10 +242,10 @@ class _Graph:
 
 
 def check_pickle(file: Any) -> None:
-    """Refuse a pickle that builds far more than it holds: few bytes can name the same value 2**100 times.
+    """Reject a pickle that builds far more than it holds: few bytes can name the same value 2**100 times.
 
-    Nothing is built: the instructions alone tell. An error message, a hash or a comparison of such a value would not
-    end within a lifetime.
+    Nothing is built: reading the instructions is enough. An error message, a hash or a comparison of such a value
+    would not end within a lifetime.
 
     Args:
         file: At the start of a pickle; afterwards at its end.
@@ -270,7 +270,7 @@ def check_pickle(file: Any) -> None:
 
 
 def _check_tensors(content: Any) -> None:
-    """Refuse tensors that claim more elements than the file holds, or are of a kind that weights never are."""
+    """Reject tensors that claim more elements than the file holds, or are of a kind that weights never are."""
     if isinstance(content, Tensor):
         if content.layout != torch.strided or content.device.type != "cpu" or content.is_quantized:
             raise ValueError(f"it holds a tensor that is no plain one: {content.layout} on {content.device.type}")

@@ -102,7 +102,7 @@ def test_two_images_of_one_name_are_an_error_whatever_the_batches() -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_name_is_refused() -> None:
+def test_an_unknown_name_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"Expected one of mean_sensitivity.*got 'froc'"):
         DetectionMetrics().attach(Engine(lambda _, batch: batch), "froc")
 

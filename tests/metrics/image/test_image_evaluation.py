@@ -123,7 +123,7 @@ def test_what_is_not_defined_is_none() -> None:
     assert metrics["subgroups"] == {"slice_interval": {}, "size_mm": {}, "size_px": {}, "lesion_type": {}}
 
 
-def test_a_case_without_a_patient_is_refused() -> None:
+def test_a_case_without_a_patient_is_rejected() -> None:
     case = {"id": "a", "boxes": [], "scores": [], "true_boxes": [], "width": 64, "height": 64}
     with pytest.raises(ValueError, match="Expected a patient in every case"):
         evaluate([case])

@@ -29,6 +29,6 @@ def test_figure_says_what_is_from_where() -> None:
     assert figure.get_suptitle() == "FROC on invented boxes"
 
 
-def test_a_figure_without_curves_is_refused() -> None:
+def test_a_figure_without_curves_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least one FROC curve"):
         froc_figure({}, dataset_name="nothing")

@@ -86,7 +86,7 @@ def test_no_boxes_are_legal_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"dimension": "4D", "overlap": "IOU"}, {"dimension": "3D", "overlap": "GIOU"}])
-def test_unknown_overlaps_are_refused(settings: Any) -> None:
+def test_unknown_overlaps_are_rejected(settings: Any) -> None:
     with pytest.raises(ValueError, match=r"got '(4D|GIOU)'"):
         pairwise_overlap(np.zeros((0, 6)), np.zeros((0, 6)), **settings)
 

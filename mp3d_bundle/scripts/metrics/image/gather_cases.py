@@ -25,7 +25,7 @@ class CaseMetrics(Metric, Generic[CaseT]):
     """Metrics of all images of an epoch, each set under its own name in ``engine.state.metrics``.
 
     In several processes each one adds its own images; the cases are gathered when the metrics are computed,
-    put in the order of their ``id`` and freed of the repetitions with which a sampler evens out its shares, so
+    put in the order of their ``id`` and without the repetitions that a sampler adds to even out its shares, so
     the result does not depend on the number of processes. `cases` keeps them for a report until the next
     epoch starts.
 
@@ -100,10 +100,10 @@ class CaseMetrics(Metric, Generic[CaseT]):
         return self._cases
 
     def attach(self, engine: Engine, name: str, usage: str | MetricUsage = EpochWise()) -> None:  # noqa: B008
-        """Attach to an engine as ``name``, one of `names`; the others are set beside it.
+        """Attach to an engine as ``name``, one of `names`; the others are set as well.
 
         Raises:
-            ValueError: If the name is none of them (an engine would look for its value in vain).
+            ValueError: If it is another name: an engine would find no value under it.
         """
         if name not in self.names:
             raise ValueError(f"Expected one of {', '.join(self.names)} as the metric's name, got {name!r}.")

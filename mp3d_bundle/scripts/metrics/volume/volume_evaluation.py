@@ -54,7 +54,7 @@ def applicable(cases: Sequence[Mapping[str, Any]], protocols: Sequence[Protocol]
     """The protocols for which the cases hold labels; the first one is the main one.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the cases hold no labels.
     """
     chosen = [protocol for protocol in protocols if has_truth(cases, protocol)]
     if not chosen:
@@ -78,7 +78,7 @@ def found_overlaps(cases: Sequence[Mapping[str, Any]], matches: Matches) -> tupl
 
     Returns:
         ``(L,)`` IoU in 3D of each lesion with the detection that found it, and ``(L,)`` volume of that detection
-        as a multiple of the lesion's; NaN where nothing did.
+        as a multiple of the lesion's; NaN where the lesion was not found.
     """
     fit, ratio = np.full(len(matches.lesion), np.nan), np.full(len(matches.lesion), np.nan)
     for row in np.flatnonzero(matches.found_by >= 0):

@@ -19,7 +19,7 @@ A *volume case* is a mapping with these keys:
 
 Every protocol pools the detections of all volumes, best score first. A detection that overlaps no lesion of its
 volume enough is a false positive; otherwise it finds every lesion that it overlaps enough and that nothing found
-before, possibly several; if there is none left, it is neither. False positives are divided by the number of
+before, possibly several; if all of them were found before, it is neither. False positives are divided by the number of
 volumes, those without a lesion included (Yan et al., IEEE TMI 2020, evaluation code of the hand-labelled set).
 """
 
@@ -81,7 +81,7 @@ class Protocol:
 
 # The hand-labelled set's own (Yan et al. 2020).
 OFFICIAL = Protocol("3D IoBB 0.3", "3D", "IOBB", 0.3)
-# Beside it, because a tiny box inside a lesion has an IoBB of 1.
+# Also reported, because a tiny box inside a lesion has an IoBB of 1.
 IOU_30 = Protocol("3D IoU 0.3", "3D", "IOU", 0.3)
 IOU_50 = Protocol("3D IoU 0.5", "3D", "IOU", 0.5)
 # Against key slices: with the lesion's 3D box (Yan et al. 2020) and with its box on the slice itself (Cai et al.,
@@ -111,7 +111,7 @@ def pairwise_overlap(
         ``(M, N)`` in [0, 1].
 
     Raises:
-        ValueError: If the dimension or the overlap is none of these, or a label of ``"P3D"`` spans several slices.
+        ValueError: If the dimension or the overlap is unknown, or a label of ``"P3D"`` spans several slices.
     """
     axes = 2 if dimension == "2D" else 3
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 2 * axes)
@@ -166,7 +166,7 @@ def track_overlap(tracks: np.ndarray, count: int, others: np.ndarray, overlap: O
 
 
 def has_truth(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> bool:
-    """Whether the cases hold what a protocol needs (the first one tells, `match_volumes` checks the others)."""
+    """Whether the first of the cases holds what a protocol needs; `match_volumes` checks the others."""
     needed = [protocol.truth, *(["tracks"] if protocol.dimension == "track" else [])]
     return len(cases) > 0 and all(cases[0].get(key) is not None for key in needed)
 
@@ -234,7 +234,7 @@ def _check_volume(case: Mapping[str, Any], columns: int) -> dict[str, Any]:
     where = shown_id(str(case["id"]))
     checked = {**case, "id": str(case["id"]), "scores": _numbers(case["scores"], "scores", where).reshape(-1)}
     for key in ("boxes", "true_boxes", "key_boxes"):
-        # Labels may be None, where there are none of the kind; detections may not.
+        # Labels may be None where lesions are not labelled in this way; detections may not.
         if key == "boxes" or case.get(key) is not None:
             checked[key] = check_volume_boxes(case[key], f"{key} of {where}", columns=columns)
     if case.get("tracks") is not None:

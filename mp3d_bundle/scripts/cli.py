@@ -1,7 +1,8 @@
 """Command lines that answer ``--help`` and wrong options at once: PyTorch and MONAI take seconds to import.
 
 Each command-line module at the top of `scripts` names a function of another module. Its signature and docstring are
-read from the source; the module itself is imported only when the function is called.
+read from the source; the module itself is imported only when the function is called. Texts arrive as the user typed
+them, and an error about the input ends in one line.
 """
 
 from __future__ import annotations
@@ -9,35 +10,42 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fire
 
+from .command_words import as_typed, is_flag, split_words
+from .error_lines import SHOW_TRACEBACK
+
 SCRIPTS = Path(__file__).resolve().parent
 # Errors that say what is wrong with the input; the user needs no traceback for them.
 INPUT_ERRORS = (ValueError, OSError, ImportError)
+INTERRUPTED = 130
+_KINDS = inspect.Parameter
 
 
 def _parameters(arguments: ast.arguments) -> Iterator[inspect.Parameter]:
     """Parameters of a function's syntax tree; defaults must be plain values."""
-    kinds = inspect.Parameter
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    groups = [(kinds.POSITIONAL_OR_KEYWORD, zip(positional, defaults, strict=True))]
-    keyword_only = (kinds.KEYWORD_ONLY, zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
-    for kind, group in [*groups, *([(kinds.VAR_POSITIONAL, [(arguments.vararg, None)])] if arguments.vararg else [])]:
-        yield from (_parameter(argument, kind, default) for argument, default in group)
-    yield from (_parameter(argument, keyword_only[0], default) for argument, default in keyword_only[1])
+    for argument, default in zip(positional, defaults, strict=True):
+        yield _parameter(argument, _KINDS.POSITIONAL_OR_KEYWORD, default)
+    if arguments.vararg:
+        yield _parameter(arguments.vararg, _KINDS.VAR_POSITIONAL, None)
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        yield _parameter(argument, _KINDS.KEYWORD_ONLY, default)
     if arguments.kwarg:
-        yield _parameter(arguments.kwarg, kinds.VAR_KEYWORD, None)
+        yield _parameter(arguments.kwarg, _KINDS.VAR_KEYWORD, None)
 
 
 def _parameter(argument: ast.arg, kind: Any, default: ast.expr | None) -> inspect.Parameter:
-    value = inspect.Parameter.empty if default is None else ast.literal_eval(default)
-    annotation = ast.unparse(argument.annotation) if argument.annotation else inspect.Parameter.empty
+    value = _KINDS.empty if default is None else ast.literal_eval(default)
+    annotation = ast.unparse(argument.annotation) if argument.annotation else _KINDS.empty
     return inspect.Parameter(argument.arg, kind, default=value, annotation=annotation)
 
 
@@ -45,7 +53,7 @@ def described(module: str, function: str) -> tuple[inspect.Signature, str]:
     """Signature and docstring of a function, read from its source without importing it.
 
     Args:
-        module: Module below `scripts`, such as ``workflows.detector_export``.
+        module: Module below `scripts`, such as ``tools.make_synthetic``.
         function: Name of the function at its top level.
 
     Raises:
@@ -71,20 +79,115 @@ def deferred(module: str, function: str) -> Callable[..., None]:
     signature, doc = described(module, function)
 
     def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            getattr(importlib.import_module(f"scripts.{module}"), function)(*args, **kwargs)
-        except INPUT_ERRORS as error:
-            sys.exit(f"Error: {error}")
+        getattr(importlib.import_module(f"scripts.{module}"), function)(*args, **kwargs)
 
     run.__name__, run.__doc__, run.__signature__ = function, doc, signature  # type: ignore[attr-defined]
     return run
 
 
-def command_line(module: str, function: str) -> None:
+def command_line(module: str, function: str, words: Sequence[str] | None = None, name: str | None = None) -> None:
     """Run a function on the words of the command line.
 
     Args:
         module: Module below `scripts`.
         function: Name of the function at its top level.
+        words: Words after the command; by default those of this process.
+        name: What usage and help call the command; by default the name of the program.
+
+    Raises:
+        SystemExit: If an option is wrong, or the function ends in an error about its input.
     """
-    fire.Fire(deferred(module, function))
+    run_typed(deferred(module, function), words, name)
+
+
+def run_typed(function: Callable[..., None], words: Sequence[str] | None = None, name: str | None = None) -> None:
+    """Run a function on the words of the command line, its text parameters as typed.
+
+    Args:
+        function: Text parameters are those whose type names ``str``; its annotations must be texts themselves
+            (``from __future__ import annotations``).
+        words: Words after the command; by default those of this process.
+        name: What usage and help call the command; by default the name of the program.
+
+    Raises:
+        SystemExit: If an option is wrong, or the function ends in an error about its input.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    # Fire would hand the flag to a function that takes any option.
+    wants_help = {"-h", "--help"} & {key for key, _ in split_words(words)}
+    try:
+        fire.Fire(function, ["--", "--help"] if wants_help else _literal_words(function, words), name)
+    except INPUT_ERRORS as error:
+        if os.environ.get(SHOW_TRACEBACK):
+            raise
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(INTERRUPTED)
+
+
+def _literal_words(function: Callable[..., None], words: Sequence[str]) -> list[str]:
+    """The words with each text as a Python literal, which Fire reads as that very text.
+
+    Fire's own decorators for this would be shown in its help as if they were commands.
+    """
+    signature = list(inspect.signature(function).parameters.values())
+    parameters = [entry for entry in signature if entry.kind != _KINDS.VAR_KEYWORD]
+    readers = {entry.name: _reader(str(entry.annotation)) for entry in parameters if _is_text(str(entry.annotation))}
+    found = [(_full_name(key, parameters), key, text) for key, text in split_words(words)]
+    _check(found, signature)
+    given = {name for name, _, _ in found}
+    order = [entry.name for entry in parameters if entry.kind == _KINDS.POSITIONAL_OR_KEYWORD]
+    places = iter([name for name in order if name not in given])
+    rest = next((entry.name for entry in parameters if entry.kind == _KINDS.VAR_POSITIONAL), "")
+    literal: list[str] = []
+    for option, key, text in found:
+        name = option if key else next(places, rest)
+        if text is None and name in readers:
+            sys.exit(f"Error: Expected a value for {key}, got none.")
+        literal += [f"--{name}"] if key and name in order else [key] if key else []
+        literal += [] if text is None else [repr(readers[name](text)) if name in readers else text]
+    return [*literal, *words[len(words) - words[::-1].index("--") - 1 :]] if "--" in words else literal
+
+
+def _check(found: Sequence[tuple[str, str, str | None]], parameters: Sequence[inspect.Parameter]) -> None:
+    """Reject what the function does not take: Fire would run it first and complain afterwards."""
+    kinds = {entry.kind for entry in parameters}
+    names = [entry.name for entry in parameters if entry.kind in (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)]
+    known = {*names, *(f"no{name}" for name in names)}
+    unknown = [key for name, key, _ in found if key and name not in known]
+    if unknown and _KINDS.VAR_KEYWORD not in kinds:
+        sys.exit(f"Error: Expected options among {', '.join(f'--{name}' for name in names)}, got {unknown[0]}.")
+    given = {name for name, _, _ in found}
+    free = [entry for entry in parameters if entry.kind == _KINDS.POSITIONAL_OR_KEYWORD and entry.name not in given]
+    bare = [text for _, key, text in found if not key]
+    if len(bare) > len(free) and _KINDS.VAR_POSITIONAL not in kinds:
+        sys.exit(f"Error: Expected at most {len(free)} words without an option, got also {bare[len(free)]!r}.")
+
+
+def _full_name(key: str, parameters: Sequence[inspect.Parameter]) -> str:
+    """Name of the parameter that an option means: Fire takes a single letter for the only one that begins with it."""
+    name = key.lstrip("-").replace("-", "_")
+    matches = [entry.name for entry in parameters if entry.name[:1] == name] if len(name) == 1 else []
+    return matches[0] if len(matches) == 1 else name
+
+
+def _is_text(annotation: str) -> bool:
+    return re.search(r"\bstr\b", annotation) is not None
+
+
+def _reader(annotation: str) -> Callable[[str], Any]:
+    """How to read a text parameter of a type: lists and None only where the type allows them."""
+
+    def read(text: str) -> Any:
+        if text == "None" and "None" in annotation:
+            return None
+        value = as_typed(text)
+        return value if isinstance(value, str) or "Sequence" in annotation else text
+
+    return read
+
+
+def first_words(words: Sequence[str]) -> int:
+    """How many words stand before the first option."""
+    return next((place for place, word in enumerate(words) if is_flag(word)), len(words))

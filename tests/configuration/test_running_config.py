@@ -13,7 +13,8 @@ import pytest
 from monai.bundle import ConfigParser, run
 
 from scripts.configuration import running_config as config_module
-from scripts.configuration.running_config import check_config, current_parser, plain_config
+from scripts.configuration.running_config import check_config, plain_config
+from scripts.configuration.typed_options import current_parser
 from scripts.error_lines import root_error
 
 BASE = {

@@ -11,8 +11,7 @@ import fire
 import monai.bundle
 import pytest
 
-from scripts.configuration.running_config import current_parser
-from scripts.configuration.typed_options import current_workflow, given_options, take_as_typed, typed_options
+from scripts.configuration.typed_options import current_parser, current_workflow, given_options, take_as_typed
 
 SEEN: dict[str, Any] = {}
 
@@ -118,11 +117,6 @@ def test_the_words_of_another_command_are_not_mistaken(config: Path, monkeypatch
     monkeypatch.setattr(sys, "argv", ["pytest", "--input", "20240105"])
     monai.bundle.run("look", config_file=str(config), input="other")
     assert SEEN["input"] == "other"
-
-
-def test_words_of_a_command_line() -> None:
-    words = ["run", "--a", "1", "-b=x=y", "--flag", "--c-d", "-3", "--e#f::g", "h", "--last", "--", "--trace", "5"]
-    assert typed_options(words) == {"a": "1", "b": "x=y", "c_d": "-3", "e#f#g": "h"}
 
 
 def test_outside_of_a_run_nothing_is_given() -> None:

@@ -184,11 +184,11 @@ class TestCommandLine:
         ],
     )
     def test_errors_are_one_line(self, arguments: dict[str, Any], message: str) -> None:
-        with pytest.raises(SystemExit, match=message) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             main(**arguments)
         assert "\n" not in str(caught.value)
 
     def test_a_config_without_a_network_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text("{}")
-        with pytest.raises(SystemExit, match=r"network_def, got none in .*a\.json"):
+        with pytest.raises(ValueError, match=r"network_def, got none in .*a\.json"):
             main(config_file=str(tmp_path / "a.json"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.cli import command_line
 from scripts.tools import make_synthetic
 
 FEW = {"num_train": 1, "num_validation": 1, "num_test": 1, "image_size": 64, "margin_mm": 2.5}
@@ -38,10 +39,11 @@ def test_the_command_writes_a_data_set_and_ends_with_zero(bundle_root: Path, tmp
 def test_a_bad_argument_ends_in_one_line_and_writes_nothing(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
+    words = [f"--{name}={value}" for name, value in {"output": tmp_path / "set", **FEW, **changes}.items()]
     with pytest.raises(SystemExit) as stopped:
-        make_synthetic.main(str(tmp_path / "set"), **{**FEW, **changes})  # type: ignore[arg-type]
+        command_line("tools.make_synthetic", "main", words)
     text = str(stopped.value)
-    assert text.startswith("synthetic: ")
+    assert text.startswith("Error: ")
     assert message in text
     assert "\n" not in text
     assert list(tmp_path.iterdir()) == []
@@ -49,6 +51,6 @@ def test_a_bad_argument_ends_in_one_line_and_writes_nothing(
 
 def test_a_folder_with_content_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(SystemExit, match="has content"):
+    with pytest.raises(FileExistsError, match="has content"):
         make_synthetic.main(str(tmp_path), workers=1, **FEW)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

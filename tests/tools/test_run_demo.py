@@ -121,7 +121,7 @@ def test_a_mark_must_overlap_enough(plan: run_demo.Plan) -> None:
 
 
 def test_unknown_options_are_named() -> None:
-    with pytest.raises(SystemExit, match="'num_trian'"):
+    with pytest.raises(ValueError, match="'num_trian'"):
         Fire(run_demo.main, ["--num_trian", "3"])
 
 

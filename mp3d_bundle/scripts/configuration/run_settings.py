@@ -9,7 +9,7 @@ from typing import Any
 
 import ignite.distributed as idist
 
-from .running_config import current_parser
+from .typed_options import current_parser
 
 _SAMPLER = "train#sampler#_target_"
 # Where a run reads and writes, how fast it goes and what it tells: none of these makes other weights. The network has

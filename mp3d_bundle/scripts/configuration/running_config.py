@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from monai.bundle import ConfigExpression, ConfigParser
 from .option_rules import TEXTS, misfits
 from .read_keys import SEPARATOR, changes, item, normal, unread
 from .tracking import adopt_tracking
-from .typed_options import current_workflow, given_options, take_as_typed
+from .typed_options import current_parser, current_workflow, given_options, take_as_typed
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Options of `evaluate_volumes.json` that say how lesions are detected, which a file of predictions has behind it.
@@ -23,22 +22,6 @@ _OF_A_DETECTOR = (
     *("checkpoint", "num_slices", "slice_spacing", "pixel_spacing", "image_size", "box_threshold", "sw_batch_size"),
     *("amp", "amp_dtype"),
 )
-
-
-def current_parser() -> ConfigParser | None:
-    """The config parser that is building the caller, or None outside of a config.
-
-    MONAI gives a config no way to refer to itself as a whole, neither to the files it came from nor to
-    the overrides of the command line; but whatever is built from a config is built by its parser, which
-    is therefore on the call stack.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigParser):
-            return owner
-        frame = frame.f_back
-    return None
 
 
 def plain_config(parser: ConfigParser, key: str) -> Any:

@@ -1,22 +1,30 @@
-"""What the user gave to a run, as typed: MONAI and Fire read texts anew on their way into a config."""
+"""What a run can learn of its surroundings: the config and workflow that build it, the options as the user typed them.
+
+MONAI gives a config no way to refer to itself, to its workflow, or to the options of the command line, and it changes
+texts on their way into a config. This is the only module that looks at the call stack for them. The other two places
+that reach beyond their arguments are `scripts.command_words`, which reads ``sys.argv``, and `scripts.error_lines`,
+which sets ``sys.excepthook``.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import create_workflow
 
+from ..command_words import as_typed, typed_options
+
 # Arguments of MONAI's `run` that are no keys of the config.
 _RUN_ARGUMENTS = {
     *("run_id", "init_id", "final_id", "meta_file", "logging_file", "tracking", "workflow_type", "properties_path"),
 }
+_Owner = TypeVar("_Owner")
 # A text that begins so is a reference, an expression or a macro, not a text to take as typed.
 MARKS = ("@", "$", "%")
 
@@ -28,10 +36,23 @@ def _callers() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def current_parser() -> ConfigParser | None:
+    """The config parser that is building the caller, or None outside of a config.
+
+    Whatever is built from a config is built by its parser, which is therefore on the call stack.
+    """
+    return _caller(ConfigParser)
+
+
 def current_workflow() -> ConfigWorkflow | None:
     """The workflow that is running the caller, or None; it knows which ids it runs, the config does not."""
+    return _caller(ConfigWorkflow)
+
+
+def _caller(kind: type[_Owner]) -> _Owner | None:
+    """The nearest caller that is a method of an object of a kind: that object."""
     owners = (frame.f_locals.get("self") for frame in _callers())
-    return next((owner for owner in owners if isinstance(owner, ConfigWorkflow)), None)
+    return next((owner for owner in owners if isinstance(owner, kind)), None)
 
 
 def given_options() -> dict[str, Any]:
@@ -47,33 +68,6 @@ def given_options() -> dict[str, Any]:
             named = {str(key).removeprefix("+").replace("::", "#"): value for key, value in found.items()}
             return {key: value for key, value in named.items() if key not in _RUN_ARGUMENTS}
     return {}
-
-
-def typed_options(words: Iterable[str] | None = None) -> dict[str, str]:
-    """Options of the command line with the text of each value, by Fire's rules; flags without a value are left out.
-
-    Args:
-        words: Words of the command line; by default those of this process.
-    """
-    words = list(sys.argv[1:] if words is None else words)
-    # What follows a lone "--" is for Fire itself.
-    words = words[: len(words) - 1 - words[::-1].index("--")] if "--" in words else words
-    found: dict[str, str] = {}
-    while words:
-        word = words.pop(0)
-        if not _is_flag(word):
-            continue
-        key, equals, text = word.lstrip("-").partition("=")
-        if not equals:
-            if not words or _is_flag(words[0]):
-                continue
-            text = words.pop(0)
-        found[key.replace("-", "_").replace("::", "#")] = text
-    return found
-
-
-def _is_flag(word: str) -> bool:
-    return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
 
 
 def take_as_typed(parser: ConfigParser, names: Iterable[str]) -> None:
@@ -97,7 +91,7 @@ def take_as_typed(parser: ConfigParser, names: Iterable[str]) -> None:
         if name in given:
             text = typed.get(name)
             own = text is not None and _same(DefaultParseValue(text), given[name])
-            value = _as_typed(text) if text is not None and own else given[name]
+            value = as_typed(text) if text is not None and own else given[name]
         # In a list of the caller MONAI has changed the texts in place.
         if name not in given or isinstance(value, list):
             value = _without_separator(value)
@@ -115,18 +109,6 @@ def _is_text(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(_is_text(item) for item in value)
     return isinstance(value, str) and not value.startswith(MARKS)
-
-
-def _as_typed(text: str) -> Any:
-    """The text, the texts of a list in brackets, or what Fire makes of a text in quotes."""
-    value, stripped = DefaultParseValue(text), text.strip()
-    if stripped[:1] + stripped[-1:] in ('""', "''") and isinstance(value, str):
-        return value
-    if stripped[:1] + stripped[-1:] not in ("[]", "()") or os.path.exists(text):
-        return text
-    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-        return list(value)
-    return [item.strip().strip("'\"") for item in stripped[1:-1].split(",") if item.strip()]
 
 
 def _without_separator(value: Any) -> Any:

@@ -3,7 +3,7 @@
     python -m scripts.convert_checkpoint --source mp3d63-d720bda1.pth --target models/coco_mp3d63.pt
     python -m scripts.convert_checkpoint --source models/model.pt --target out.pth --to mmdet
 
-Run from the bundle's folder. Reads backbone files and whole detectors; refuses a file in which a tensor is
+Run from the bundle's folder. Reads backbone files and whole detectors; rejects a file in which a tensor is
 missing or left over. Loads tensors only.
 """
 
@@ -73,7 +73,7 @@ def released_name(name: str, shape: torch.Size) -> str:
         renamed, count = re.subn(pattern, replacement, renamed)
         if count:
             return renamed
-    raise ValueError(f"Expected a network that the released code has too, got a tensor {name}, which it has not.")
+    raise ValueError(f"Expected a network of the released code, got a tensor {name}, which it does not have.")
 
 
 def to_released(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
@@ -132,7 +132,7 @@ def infer_definition(state: Mapping[str, Tensor], where: str, *, isotropic: bool
         isotropic: Whether it is the network with inter-slice pooling, which has the same tensors as one with CTM.
 
     Raises:
-        ValueError: If there is no backbone of the released code in it.
+        ValueError: If it holds no backbone of the released code.
     """
     layers = []
     for stage in range(1, 5):
@@ -202,7 +202,7 @@ def released_state(content: Any, where: str) -> OrderedDict[str, Tensor]:
 
 
 def convert(source: str, target: str, to: str = "bundle", isotropic: bool = False) -> None:
-    """Convert a checkpoint.
+    """Translate a checkpoint from the released mmdetection code, or to it.
 
     Args:
         source: File to read: one of the released code (``--to bundle``) or a weights file (``--to mmdet``).
@@ -211,7 +211,7 @@ def convert(source: str, target: str, to: str = "bundle", isotropic: bool = Fals
         isotropic: The source is the released network with inter-slice pooling (its tensors alone do not tell).
 
     Raises:
-        ValueError: If the source is no such file, or a tensor in it is missing, left over or misshapen.
+        ValueError: If the source is not such a file, or a tensor in it is missing, left over or misshapen.
         FileNotFoundError: If there is no source file.
         OSError: If the target cannot be written.
     """

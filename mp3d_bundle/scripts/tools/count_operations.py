@@ -8,13 +8,14 @@ Run from the bundle's folder. The paper's "GFLOPS" are multiply-accumulates of o
 the products of convolutions and linear layers, one for each output value of a convolution with bias, one for each
 output value of a ReLU, and one for each input value of a max-pool over slices and pixels. Normalisation, additions,
 interpolation and RoIAlign are free (convention of the counter of the released code's framework). Nothing is computed:
-the network runs in shapes only.
+the network runs on the meta device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ COMPONENTS = {
 }
 NORMS = "norms"
 REST = "ReLU, pool, bias"
-# Modules that end in a ReLU which is no module of its own: residual blocks, and below the layers of TwoMLPHead.
+# Modules that end in a ReLU that is not a module of its own: residual blocks, and these layers of TwoMLPHead.
 _BLOCKS = (PseudoBottleneck, PseudoBasicBlock, FullBottleneck)
 _RECTIFIED_LAYERS = ("box_head.fc6", "box_head.fc7")
 
@@ -117,7 +118,7 @@ def complexity(build: Callable[[], nn.Module], size: int = 512) -> list[Row]:
         The components that the network has, then the norms and the rest; the total is their sum.
 
     Raises:
-        ValueError: If the network is no detector of ``scripts.networks``, or the size no multiple of 32.
+        ValueError: If the network is not a detector of ``scripts.networks``, or the size not a multiple of 32.
     """
     if size < 1 or size % SIZE_DIVISIBLE:
         raise ValueError(f"Expected a size that is a multiple of {SIZE_DIVISIBLE} pixels, got {size!r}.")
@@ -159,25 +160,25 @@ def main(
     config_file: str | Sequence[str] | None = None,
     size: int = 512,
 ) -> None:
-    """Print parameters and multiply-accumulates of MP3D FPN, or of the network of a config.
+    """Count parameters and multiply-accumulates of MP3D FPN, or of the network of a config.
 
     Args:
         num_slices: Slices of a slab; 9, or what the config says.
         conversion: gtm or ctm; not together with a config.
         config_file: A config with a network_def, or a list of a config and its overlays.
         size: Height and width of the slab in pixels.
+
+    Raises:
+        ValueError: If the options do not go together, or the config has no network of this bundle.
+        OSError: If a config cannot be read.
     """
-    try:
-        if config_file is not None and conversion is not None:
-            raise ValueError("Expected --conversion or --config_file, got both: use an overlay of configs/variants.")
-        if config_file is not None:
-            build = _configured(config_file, num_slices)
-        else:
-            kind = CONVERSIONS.get(conversion or "gtm")
-            if kind is None:
-                raise ValueError(f"Expected --conversion {' or '.join(CONVERSIONS)}, got {conversion!r}.")
-            build = lambda: mp3d_fpn(9 if num_slices is None else num_slices, conversion=kind)  # noqa: E731
-        rows = complexity(build, size)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from None
-    print(table(rows))
+    if config_file is not None and conversion is not None:
+        raise ValueError("Expected --conversion or --config_file, got both: use an overlay of configs/variants.")
+    if config_file is not None:
+        build = _configured(config_file, num_slices)
+    else:
+        kind = CONVERSIONS.get(conversion or "gtm")
+        if kind is None:
+            raise ValueError(f"Expected --conversion {' or '.join(CONVERSIONS)}, got {conversion!r}.")
+        build = partial(mp3d_fpn, 9 if num_slices is None else num_slices, conversion=kind)
+    print(table(complexity(build, size)))

@@ -49,7 +49,7 @@ Runner = Callable[[Tensor], Sequence[Tensor]]
 
 @torch.library.custom_op("mp3d::suppress", mutates_args=())
 def suppress_in_one(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
-    """As :func:`.suppress`, as one node of the graph: a loop over the batch would fix its size."""
+    """The same as :func:`.suppress`, as one node of the graph: a loop over the batch would fix its size."""
     return suppress(boxes, scores, max_iou)
 
 
@@ -138,7 +138,7 @@ def to_onnx(network: FasterRCNN, path: Path, info: Mapping[str, Any]) -> Runner:
     graph = DetectionGraph(network, Operations(suppress=suppress_in_one))
     side = torch.export.Dim("height", min=LEAST_SIDE), torch.export.Dim("width", min=LEAST_SIDE)
     sizes = {0: torch.export.Dim("batch", min=1), 2: side[0], 3: side[1]}
-    # PyTorch 2.10 takes the padding to a multiple of 32 for a limit on the sides, and refuses unless told to wait.
+    # PyTorch 2.10 takes the padding to a multiple of 32 for a limit on the sides: its checks are deferred.
     program = torch.export.export(
         graph, (_example(network),), dynamic_shapes=(sizes,), prefer_deferred_runtime_asserts_over_guards=True
     )
@@ -265,7 +265,7 @@ def nearest_gaps(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) ->
 
 
 def export(checkpoint: str, target: str, format: str = "onnx") -> None:
-    """Export a detector and compare the file with it.
+    """Export a detector for other runtimes, and compare the file with it.
 
     Args:
         checkpoint: Weights file of a detector.
@@ -322,7 +322,7 @@ def _compare(network: FasterRCNN, runner: Runner, target: str) -> tuple[float, f
 
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Exporters warn of every step that they were given on purpose, and of TorchScript's age."""
+    """Silence the exporters: they warn of every custom step, and that TorchScript is old."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

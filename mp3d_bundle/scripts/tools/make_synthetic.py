@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 from ..data.synthetic import generate
 
@@ -11,7 +10,9 @@ from ..data.synthetic import generate
 def main(
     output: str, preset: str = "small", *, seed: int = 0, workers: int = 2, overwrite: bool = False, **settings: object
 ) -> None:
-    """Write CT-like slices with lesions, vessels and bowel in DeepLesion's own format.
+    """Write a synthetic data set: slices like CT, with lesions, in DeepLesion's format.
+
+    The slices hold vessels and bowel, too.
 
     Any setting of a preset can be given as a flag, e.g. --num_train 500 --num_validation 50 --num_test 50
     --image_size 128 --pixel_spacing 1.2 --margin_mm 12.5 --num_scans 2 --irregularities. docs/synthetic.md
@@ -24,9 +25,11 @@ def main(
         workers: Processes.
         overwrite: Replace an earlier synthetic data set.
         settings: Single settings, see ``scripts.data.synthetic.Settings``.
+
+    Raises:
+        ValueError: If a setting is unknown or impossible.
+        FileExistsError: If the folder has content and may not be replaced.
+        OSError: If writing fails; nothing is left behind.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        generate(str(output), preset, seed=seed, workers=workers, overwrite=overwrite, **settings)
-    except (ValueError, OSError) as error:
-        sys.exit(f"synthetic: {error}")
+    generate(output, preset, seed=seed, workers=workers, overwrite=overwrite, **settings)

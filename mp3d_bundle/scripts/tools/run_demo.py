@@ -199,33 +199,32 @@ def summarise(plan: Plan, seconds: Mapping[str, float]) -> str:
 def main(
     output: str = "../runs/demo", *, num_slices: int = 9, seed: int = 0, keep_weights: str = "", **sizes: int
 ) -> None:
-    """Run the demo.
+    """Train, score and run a small detector on synthetic CT.
 
     Args:
-        output: Folder for everything; a run that was interrupted goes on where it was.
+        output: Folder for everything; the same command resumes a run that was interrupted.
         num_slices: Slices that the network reads, odd.
         seed: Seed of data and training.
         keep_weights: File to copy the weights to, e.g. models/demo.pt; none if empty.
-        **sizes: num_train, num_validation, num_test, max_epochs, for a shorter run.
+        sizes: num_train, num_validation, num_test, max_epochs, for a shorter run.
 
     Raises:
+        ValueError: If a number is impossible, or an option is unknown.
+        OSError: If the data cannot be written.
         SystemExit: If a step fails.
     """
     plan = Plan(Path(output), num_slices=num_slices, seed=seed)
     unknown = sorted(set(sizes) - {field.name for field in dataclasses.fields(Plan)})
     if unknown:
-        sys.exit(
-            f"demo: expected options out of num_train, num_validation, num_test and max_epochs, got {unknown[0]!r}."
+        raise ValueError(
+            f"Expected options among num_train, num_validation, num_test and max_epochs, got {unknown[0]!r}."
         )
     plan = dataclasses.replace(plan, **sizes)
     start = time.monotonic()
     print(
         f"== Synthetic data: {plan.num_train + plan.num_validation + plan.num_test} key slices and a scan", flush=True
     )
-    try:
-        make_data(plan)
-    except (ValueError, OSError) as error:
-        sys.exit(f"demo: {error}")
+    make_data(plan)
     seconds = {"data": time.monotonic() - start, **train(plan)}
     seconds["test"] = run("Scoring on the test split", _evaluation(plan, "test"))
     options = {"input": plan.scan, "checkpoint": plan.weights, "output_dir": plan.output}

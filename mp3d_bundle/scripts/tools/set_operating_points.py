@@ -27,7 +27,7 @@ from ..weights import read_tensors, tensors_sha256, write_atomically
 
 logger = logging.getLogger(__name__)
 
-# The first is for whole scans, where dozens of slices add up; it is as strict as 250 images can tell.
+# The first is for whole scans, where dozens of slices add up; the strictest rate that 250 images can resolve.
 FPS_PER_IMAGE = (0.004, 0.05, 0.125, 0.5, 1.0, 2.0, 4.0)
 VALIDATION = "validation"
 RULE = "isotonic regression of whether a box overlaps a lesion enough on its score"
@@ -57,7 +57,7 @@ def read_boxes(folder: str | Path) -> Boxes:
 
     Raises:
         FileNotFoundError: If one of them is not there.
-        ValueError: If one of them is not as an evaluation writes it, or no box was found.
+        ValueError: If one of them is invalid, or no box was found.
     """
     folder = Path(folder)
     for name in ("metrics.json", "detections.csv"):
@@ -82,7 +82,7 @@ def read_boxes(folder: str | Path) -> Boxes:
 
 
 def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
-    """Refuse an evaluation of other weights, and warn where it is none of a validation split or does not say.
+    """Reject an evaluation of other weights; warn if it is not of a validation split, or does not name its weights.
 
     Args:
         metrics: Content of ``metrics.json``.
@@ -94,7 +94,7 @@ def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
     """
     weights = metrics.get("weights")
     if not isinstance(weights, Mapping) or "tensors_sha256" not in weights:
-        logger.warning("The evaluation does not say which weights it is of, and is taken on trust: %s.", where)
+        logger.warning("The evaluation does not name its weights, so they cannot be checked: %s.", where)
         return
     if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
         raise ValueError(f"Expected a dict of tensors under 'model', got {type(model).__name__}: {where}.")
@@ -106,8 +106,8 @@ def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
         )
     if metrics.get("split") != VALIDATION:
         logger.warning(
-            "Expected an evaluation of the %s split, got one of %s: %s. Figures on a split that thresholds were chosen "
-            "on flatter.",
+            "Expected an evaluation of the %s split, got one of %s: %s. Figures on a split on which thresholds were "
+            "chosen are too good.",
             *(VALIDATION, metrics.get("split"), where),
         )
 
@@ -143,19 +143,21 @@ def calibrate(boxes: Boxes) -> tuple[dict[str, list[float]] | None, dict[str, An
 def operating_points(
     checkpoint: str, evaluation: str, *, target: str = "", default: str = "", **inference: float
 ) -> None:
-    """Write thresholds and calibration into a weights file; ``operating_points.json`` and ``reliability.png`` too.
+    """Store with the weights the thresholds and the calibration that an evaluation gives.
+
+    ``operating_points.json`` and ``reliability.png`` are written to the evaluation's folder.
 
     Args:
         checkpoint: Weights file.
         evaluation: Folder of an evaluation of these weights on a validation split.
         target: Weights file to write; ``checkpoint`` itself if empty.
-        default: Operating point that inference takes if none is named, or the next that can be reached.
-        **inference: Further settings that inference shall take from the weights: box_threshold, and pixel_spacing where
-            it shall be another one than the recipe's.
+        default: Operating point of inference if none is named: this one, or the next that can be reached.
+        inference: Further settings of inference to store: box_threshold, and pixel_spacing if it differs from the
+            recipe's.
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If one is not what it should be, the evaluation is of other weights, or a setting is unknown.
+        ValueError: If a file is invalid, the evaluation is of other weights, or a setting is unknown.
         OSError: If a file cannot be written.
     """
     unknown = sorted(set(inference) - {"box_threshold", "pixel_spacing"})

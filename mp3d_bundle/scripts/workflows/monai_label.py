@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..configuration.running_config import current_parser
+from ..configuration.typed_options import current_parser
 from ..data.scans.scan_tensors import scan_of
 from ..inference.detections import Lesion, ScanResult, SliceBoxes
 from ..inference.outputs.lesions_document import calibration_of, describe_lesions, describe_run

@@ -14,7 +14,8 @@ from monai.engines import Evaluator
 from torch import nn
 
 from ...configuration.run_settings import differences
-from ...configuration.running_config import current_parser, plain_config
+from ...configuration.running_config import plain_config
+from ...configuration.typed_options import current_parser
 from ...storage.atomic_files import remove_stale_parts
 from ...storage.output_folder import NEEDED_BYTES, FolderLock, check_output_folder
 from ...weights import load_state, read_tensors, save_weights, write_atomically

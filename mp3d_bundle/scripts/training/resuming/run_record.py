@@ -7,9 +7,7 @@ import json
 import logging
 import os
 import platform
-import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +18,8 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from ...configuration.running_config import current_parser
+from ...command_words import command_text
+from ...configuration.typed_options import current_parser
 from ...storage.atomic_files import replacing
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class RunRecord:
             logger.warning("The record %s is damaged; kept it as %s and began a new one.", path, set_aside(path).name)
         start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": command_text(),
             "epochs_done": engine.state.epoch,
             "iterations_done": engine.state.iteration,
             "seed": self.seed,

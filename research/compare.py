@@ -1,20 +1,19 @@
-"""Draw the FROC curves of several evaluations in one figure, beside the paper's points.
+"""Draw the FROC curves of several evaluations in one figure, next to the paper's points.
 
-    python -m scripts.compare --output froc.png "nine slices=../runs/demo" "one slice=../runs/demo_one_slice"
+    python -m research.compare --output froc.png "nine slices=runs/demo" "one slice=runs/demo_one_slice"
 
-Run from the bundle's folder. Each evaluation is the folder that ``run evaluating`` wrote.
+Run from the repository's root. Each evaluation is the folder that ``run evaluating`` wrote.
 """
 
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 
+from scripts.cli import run_typed
 from scripts.metrics.froc import FrocCurve
 from scripts.metrics.froc_figure import write_froc_figure
 from scripts.metrics.image.image_figure import froc_figure
@@ -33,7 +32,7 @@ def read_evaluation(folder: str | Path) -> tuple[FrocCurve, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: If one of the two files is not there.
-        ValueError: If one of them is not as an evaluation writes it.
+        ValueError: If one of them is invalid.
     """
     folder = Path(folder)
     for name in ("metrics.json", "froc.csv"):
@@ -90,13 +89,5 @@ def compare(*evaluations: str, output: str = "froc.png") -> None:
     print(f"Wrote {output}.")
 
 
-def main() -> None:
-    """Command line: one clear line and a non-zero exit status where something is wrong."""
-    try:
-        fire.Fire(compare)
-    except (ValueError, OSError) as error:
-        sys.exit(f"compare: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    run_typed(compare)

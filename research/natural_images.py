@@ -1,12 +1,9 @@
-"""Write a stand-in of natural images for pre-training: ``python -m scripts.natural_images --output DIR``."""
+"""Write a stand-in of natural images for pre-training: ``python -m research.natural_images --output DIR``."""
 
 from __future__ import annotations
 
-import sys
-
-import fire
-
 from research.natural_images_set import generate_natural
+from scripts.cli import run_typed
 
 
 def main(
@@ -27,20 +24,22 @@ def main(
         image_size: Rows and columns, pixels.
         seed: The same seed and numbers give the same pixels.
         overwrite: Replace an earlier synthetic data set.
+
+    Raises:
+        ValueError: If a number is impossible.
+        FileExistsError: If the folder has content and may not be replaced.
+        OSError: If writing fails; nothing is left behind.
     """
-    try:
-        folder = generate_natural(
-            str(output),
-            num_train=num_train,
-            num_validation=num_validation,
-            image_size=image_size,
-            seed=seed,
-            overwrite=overwrite,
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"natural_images: {error}")
+    folder = generate_natural(
+        output,
+        num_train=num_train,
+        num_validation=num_validation,
+        image_size=image_size,
+        seed=seed,
+        overwrite=overwrite,
+    )
     print(f"Wrote {folder}.")
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run_typed(main)

@@ -1,9 +1,9 @@
 """Run the rows of the paper's tables and set ours beside the paper's.
 
-    python -m scripts.study --tables 1,2,3,4,5 --dataset_dir DIR --output DIR
+    python -m research.study --tables 1,2,3,4,5 --dataset_dir DIR --output DIR
 
-Run from the bundle's folder. Every run is a pair of ``python -m monai.bundle run`` commands that a user could type;
-``--dry_run`` prints them. Started again, the program goes on where it stopped and skips what is done. Started several
+Run from the repository's root. Every run is a pair of ``python -m monai.bundle run`` commands that a user could type;
+``--dry_run`` prints them. The same command resumes a study that was stopped and skips what is done. Started several
 times at once with one output, say once for each GPU with its ``CUDA_VISIBLE_DEVICES``, the processes share the runs.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,15 +20,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import fire
-
 from research.run_order import Campaign
-from research.study_commands import Options, Places, Planner, data_fingerprint, overlay_file, text_of
+from research.study_commands import (
+    BUNDLE,
+    Options,
+    Places,
+    Planner,
+    bundle_file,
+    data_fingerprint,
+    folder_of,
+    overlay_file,
+    text_of,
+)
 from research.study_page import Findings, tables_to_show, write_page
 from research.study_plan import load_study
+from scripts.cli import run_typed
+from scripts.configuration.option_rules import PATH, RULES
 from scripts.configuration.running_config import CONFIGS
 
-_OWN = ("extra", "epochs_1x", "weights", "imagenet", "page_only")
+_OWN = ("extra", "epochs_1x", "page_only")
 # Keys of configs/train.json by which the rows differ, with what to do in their place.
 _ROWS = {
     "pretrained": " --weights FILE names the weights of the pre-trained rows.",
@@ -62,6 +74,8 @@ def study(
     seeds: Any = 0,
     profile: str = "full",
     learning_rates: Any = "",
+    weights: str | None = None,
+    imagenet: str | None = None,
     dry_run: bool = False,
     **options: Any,
 ) -> None:
@@ -71,16 +85,16 @@ def study(
         dataset_dir: DeepLesion, or a data set in its format.
         output: Folder of the runs and of the page.
         tables: Tables of the paper, 1 to 5.
-        rows: Only these rows, by setting (``mp3d_9``) and share (``scratch_2x@20``); scripts/studies/tables.yaml
+        rows: Only these rows, by setting (``mp3d_9``) and share (``scratch_2x@20``); research/tables.yaml
             names them. The page shows whole tables, and others that have been run before.
         seeds: Seeds of every row.
         profile: ``full``, the paper's experiment, or ``reduced``, a narrow network on small synthetic images.
         learning_rates: Rates to try for every row with the first seed; the best on the validation split is used for
             all seeds.
+        weights: File from which pre-trained rows start; MR3D and isotropic pooling have their own, see docs/rows.md.
+        imagenet: torchvision's ResNet-50 for the 2D baselines, where it cannot be downloaded.
         dry_run: Print the commands and do nothing.
-        options: ``extra``: overlays put on top of all rows; ``weights``: the file from which pre-trained rows start
-            (MR3D and isotropic pooling have their own, see docs/rows.md); ``imagenet``: torchvision's ResNet-50 for
-            the 2D baselines, where it cannot be downloaded; ``epochs_1x``: length of the 1x schedule, for short runs;
+        options: ``extra``: overlays put on top of all rows; ``epochs_1x``: length of the 1x schedule, for short runs;
             ``page_only``: write the page of what has been run, and run nothing; anything else is handed on to every
             training, and to every evaluation that knows it (``--num_workers 8``).
 
@@ -92,16 +106,15 @@ def study(
     content = load_study()
     if profile not in content.profiles:
         raise ValueError(f"Expected a profile out of {', '.join(content.profiles)}, got {profile!r}.")
-    places = Places(Path(str(dataset_dir)), Path(str(output)))
+    places = Places(Path(os.path.abspath(dataset_dir)), Path(os.path.abspath(output)))
     data_fingerprint(places.dataset_dir)
-    chosen, page_only = _options(options), options.pop("page_only", False)
+    files = {"weights": weights, "imagenet": imagenet}
+    chosen, page_only = _options(options, files), options.pop("page_only", False)
     planner = Planner(content, content.profiles[profile], places, chosen)
     rates = _numbers(learning_rates, "learning_rates", float)
     campaign = Campaign(planner, content.select(_words(tables), _words(rows)), _numbers(seeds, "seeds", int), rates)
     if dry_run:
-        for run in campaign.all_runs():
-            for words in run.steps.values():
-                print(text_of(words))
+        _print_commands(campaign)
         return
 
     def report(failed: Mapping[str, str]) -> None:
@@ -117,22 +130,34 @@ def study(
     print("\n".join([*unseen, f"Wrote {places.output / 'study.md'}."]))
 
 
-def _options(given: Mapping[str, Any]) -> Options:
-    """The options of all runs; what every run would fail on is found out before the first."""
-    extra, epochs = _words(given.get("extra", "")), given.get("epochs_1x")
-    files = {name: None if given.get(name) is None else str(given[name]) for name in ("weights", "imagenet")}
+def _print_commands(campaign: Campaign) -> None:
+    """The commands as a shell script, with the folders from which they run."""
+    folder = None
+    for run in campaign.all_runs():
+        for words in run.steps.values():
+            if folder_of(words) != folder:
+                folder = folder_of(words)
+                print(f"cd {shlex.quote(str(folder))}")
+            print(text_of(words))
+
+
+def _options(given: Mapping[str, Any], given_files: Mapping[str, str | None]) -> Options:
+    """The options of all runs; what every run would fail on is found before the first."""
+    epochs = given.get("epochs_1x")
+    extra = tuple(bundle_file(name) if _is_file_name(name) else name for name in _words(given.get("extra", "")))
+    files = {name: bundle_file(path) for name, path in given_files.items() if path is not None}
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
         raise ValueError(f"Expected a whole number of epochs for --epochs_1x, got {epochs!r}.")
     for name in extra:
-        if not Path(overlay_file(name)).is_file():
+        if not (BUNDLE / overlay_file(name)).is_file():
             raise FileNotFoundError(
                 f"Expected an overlay at {overlay_file(name)} for --extra, but there is no such file."
             )
     for name, file in files.items():
-        if file is not None and not Path(file).is_file():
+        if not (BUNDLE / file).is_file():
             raise FileNotFoundError(f"Expected a weights file for --{name}, but there is no file {file}.")
     trained, scored = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "evaluate"))
-    handed = {name: value for name, value in given.items() if name not in _OWN}
+    handed = {name: _handed(name, value) for name, value in given.items() if name not in _OWN}
     for name in handed:
         key = name.replace("::", "#").partition("#")[0]
         if key in _ROWS:
@@ -148,24 +173,30 @@ def _options(given: Mapping[str, Any]) -> Options:
     )
 
 
+def _is_file_name(overlay: str) -> bool:
+    return overlay_file(overlay) == overlay
+
+
+def _handed(name: str, value: Any) -> Any:
+    """An option of all runs; a path is one from the working folder, which the commands do not have."""
+    rule = RULES.get(name)
+    is_path = rule is not None and rule.words.startswith(PATH.words)
+    return bundle_file(value) if is_path and isinstance(value, str) and value else value
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End as by Ctrl-C: the command that runs is stopped too, and its time so far is kept."""
+    """Stop the command that runs as well, and keep its time so far."""
     del frame
     sys.stderr.write(f"study: stopped by {signal.Signals(number).name}; the same command resumes here.\n")
     raise SystemExit(128 + number)
 
 
 def main() -> None:
-    """Command line: one clear line and a non-zero exit status where something is wrong."""
+    """Command line: an error about the input ends in one line."""
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        fire.Fire(study)
-    except (ValueError, OSError) as error:
-        sys.exit(f"study: {error}")
-    except KeyboardInterrupt:
-        sys.stderr.write("study: interrupted; the same command resumes here.\n")
-        sys.exit(128 + signal.SIGINT)
+    run_typed(study)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
-"""From a setting to the commands of its training and evaluation, as a user would type them."""
+"""From a setting to the commands of its training and evaluation, as a user would type them.
+
+Commands of the bundle run from the bundle's folder, those of `research` from the repository's root. A file below the
+bundle's folder is named relative to it; any other path is absolute, so that it holds in both.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,8 +18,12 @@ from typing import Any
 
 from research.study_plan import Profile, Setting, Study
 
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "mp3d_bundle"
 EPOCHS_1X = 12
 PRETRAINING = "pretraining"
+# Modules that have moved, so that records of runs from before stay valid.
+_MOVED = {"research.natural_images": "scripts.natural_images"}
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,8 @@ class Places:
     """Where a study reads and writes.
 
     Attributes:
-        dataset_dir: Folder of the data set.
-        output: Folder of the study.
+        dataset_dir: Folder of the data set, absolute.
+        output: Folder of the study, absolute.
     """
 
     dataset_dir: Path
@@ -72,7 +81,7 @@ class Run:
         steps: Name and words of each command, in order.
         seed: Its seed.
         rate: Learning rate, None for that of the overlays.
-        needs: File that has to be there first.
+        needs: File that has to be there first, relative to the bundle's folder.
         made_here: Whether an earlier run of the study makes that file.
     """
 
@@ -86,7 +95,10 @@ class Run:
 
     def fingerprint(self, places: Places) -> str:
         """SHA-256 of the commands and of the data set's description, independent of where both lie."""
-        commands = {name: [_placeless(word, places) for word in words[1:]] for name, words in self.steps.items()}
+        commands = {
+            name: [_placeless(_MOVED.get(word, word), places) for word in words[1:]]
+            for name, words in self.steps.items()
+        }
         text = json.dumps([commands, data_fingerprint(places.dataset_dir)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -114,6 +126,21 @@ def data_fingerprint(folder: Path) -> str:
     raise FileNotFoundError(f"Expected one of {', '.join(names)} in {folder}, found none: is it a data set?")
 
 
+def folder_of(words: Sequence[str]) -> Path:
+    """The folder from which a command runs."""
+    return ROOT if any(word.startswith(f"{__package__}.") for word in words[:3]) else BUNDLE
+
+
+def bundle_file(path: str | Path) -> str:
+    """A path as commands name it: relative to the bundle's folder where it lies below, absolute elsewhere.
+
+    Args:
+        path: Relative to the working folder.
+    """
+    absolute = Path(os.path.abspath(path))
+    return str(absolute.relative_to(BUNDLE)) if absolute.is_relative_to(BUNDLE) else str(absolute)
+
+
 def text_of(words: Sequence[str]) -> str:
     """A command as typed in a shell, with ``python`` for the interpreter."""
     return " ".join(_quoted("python" if word == sys.executable else word) for word in words)
@@ -125,7 +152,7 @@ def _quoted(word: str) -> str:
 
 
 def overlay_file(name: str) -> str:
-    """Path of an overlay, which may be given as a path or as a name in ``configs/variants``."""
+    """Path of an overlay, which may be given as a path or as a name in ``configs/variants``; see `bundle_file`."""
     return name if name.endswith((".yaml", ".json")) else f"configs/variants/{name}.yaml"
 
 

@@ -178,7 +178,7 @@ def load_study(path: Path = SOURCE) -> Study:
     """Read the tables.
 
     Args:
-        path: YAML file like ``scripts/studies/tables.yaml``.
+        path: YAML file like ``research/tables.yaml``.
 
     Raises:
         FileNotFoundError: If there is no such file.

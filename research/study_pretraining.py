@@ -1,4 +1,4 @@
-"""The study's own pre-training: on a synthetic stand-in of natural images, where there are no weights to be had."""
+"""The study's own pre-training: on a synthetic stand-in of natural images, for the case that no weights are at hand."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def pretraining_run(planner: Planner) -> Run:
     options |= {"num_classes": len(CLASSES), **profile.training_options}
     options |= {"max_epochs": epochs, "val_interval": epochs}
     configs = ["configs/train.json", "configs/pretrain_coco.json", *map(overlay_file, overlays)]
-    draw = (sys.executable, "-m", "scripts.natural_images", "--output", str(places.natural))
+    draw = (sys.executable, "-m", "research.natural_images", "--output", str(places.natural))
     return Run(PRETRAINING, folder, {"images": draw, "training": bundle_words("training", configs, options)})

@@ -1,4 +1,4 @@
-"""Running what a study needs: once, resumable, each run by one study at a time."""
+"""Run what a study needs: once, resumable, each run by one study at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from research.study_commands import Places, Run, text_of
+from research.study_commands import BUNDLE, Places, Run, folder_of, text_of
 from scripts.data.deeplesion.splits import dataset_notice
 from scripts.storage.atomic_files import write_json
 from scripts.storage.output_folder import FolderLock
@@ -36,7 +36,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class RunFailed(RuntimeError):
-    """A run could not be done; the message names it and says why."""
+    """A run failed; the message names it and says why."""
 
 
 def read_result(run: Run, places: Places) -> dict[str, Any] | None:
@@ -59,7 +59,7 @@ def read_result(run: Run, places: Places) -> dict[str, Any] | None:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """What a study has noted of a run; None where there is nothing, or nothing that can be read."""
+    """The record of a run; None if there is none, or it is damaged."""
     if not path.exists():
         return None
     try:
@@ -90,7 +90,7 @@ def execute(run: Run, places: Places) -> dict[str, Any]:
     """
     if (done := read_result(run, places)) is not None:
         return done
-    if run.needs is not None and not run.needs.is_file():
+    if run.needs is not None and not (BUNDLE / run.needs).is_file():
         how = "its own pre-training did not finish" if run.made_here else "see models/README.md for how to get them"
         raise RunFailed(f"{run.key} starts from the weights {run.needs}, which are not there: {how}.")
     with FolderLock(run.folder, STUDY):
@@ -131,7 +131,7 @@ def _call(words: tuple[str, ...], log: Path) -> tuple[int, int]:
     with log.open("a") as file:
         file.write(f"$ {text_of(words)}\n")
         file.flush()
-        child = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(words, cwd=folder_of(words), stdout=file, stderr=subprocess.STDOUT)
         try:
             _, status, usage = os.wait4(child.pid, 0)
         except BaseException:

@@ -13,9 +13,9 @@ def test_it_writes_a_folder_and_refuses_to_replace_it(tmp_path: Path, capsys: py
     main(str(tmp_path / "set"), num_train=2, num_validation=1)
     assert "Wrote" in capsys.readouterr().out
     assert len(list((tmp_path / "set" / "train2017").iterdir())) == 2
-    with pytest.raises(SystemExit, match="natural_images: Expected a new or empty folder"):
+    with pytest.raises(FileExistsError, match="Expected a new or empty folder"):
         main(str(tmp_path / "set"), num_train=2, num_validation=1)
     main(str(tmp_path / "set"), num_train=3, num_validation=1, overwrite=True)
     assert len(list((tmp_path / "set" / "train2017").iterdir())) == 3
-    with pytest.raises(SystemExit, match="image_size of at least 32"):
+    with pytest.raises(ValueError, match="image_size of at least 32"):
         main(str(tmp_path / "other"), image_size=4)

@@ -14,7 +14,7 @@ import pytest
 from research import run_order
 from research import study as module
 from research.study import study
-from research.study_commands import Places, Run
+from research.study_commands import BUNDLE, ROOT, Places, Run
 from research.study_runs import RunFailed, read_result
 from support.fake_runs import finish, planner_in
 
@@ -29,8 +29,9 @@ def test_a_dry_run_prints_commands_and_touches_nothing(
 ) -> None:
     study(str(data), str(tmp_path / "out"), tables=(1, 2), rows=("mp3d_9", "mp3d_5"), profile="reduced", dry_run=True)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert all(line.startswith("python -m monai.bundle run ") for line in lines)
+    assert lines[0] == f"cd {BUNDLE}"
+    assert len(lines) == 1 + 4
+    assert all(line.startswith("python -m monai.bundle run ") for line in lines[1:])
     assert not (tmp_path / "out").exists()
 
 
@@ -39,6 +40,7 @@ def test_every_row_of_the_paper_has_its_commands(
 ) -> None:
     study(str(data), str(tmp_path / "out"), seeds=(0, 1, 2), dry_run=True, num_workers=8)
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop(0) == f"cd {BUNDLE}"
     assert len(lines) == 2 * 3 * 37
     assert len(set(lines)) == len(lines)
     assert all("--num_workers 8" in line for line in lines if " training " in line)
@@ -71,7 +73,7 @@ def test_bad_options_are_named(data: Path, tmp_path: Path, options: dict[str, An
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return capsys.readouterr().out.splitlines()
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("python ")]
 
 
 def test_weights_go_to_the_pre_trained_rows_alone(
@@ -103,6 +105,27 @@ def test_options_that_the_evaluation_knows_go_there_too(
     for line in lines_of(capsys):
         assert "--test_scale 384" in line
         assert ("--log_interval 5" in line) == (" training " in line)
+
+
+def test_a_dry_run_can_be_typed_from_any_folder(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths of the user hold in the folders of the commands; the pre-training's images are drawn from the root."""
+    (tmp_path / "own.yaml").write_text("seed: 3")
+    (tmp_path / "2024_01").touch()
+    monkeypatch.chdir(tmp_path)
+    options = {"extra": "own.yaml", "weights": "2024_01"}
+    study("data", "out", tables=4, rows="pretrained_1x", profile="reduced", dry_run=True, **options)  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"cd {BUNDLE}"
+    assert f"--dataset_dir {data} --output_dir {tmp_path}/out/runs/" in lines[1]
+    assert f"'{tmp_path}/own.yaml'" in lines[1]
+    assert f"--pretrained {tmp_path}/2024_01" in lines[1]
+    study("data", "out", tables=4, rows="pretrained_1x", profile="reduced", dry_run=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"cd {ROOT}"
+    assert lines[1] == f"python -m research.natural_images --output {tmp_path}/out/pretraining/images"
+    assert lines[2] == f"cd {BUNDLE}"
 
 
 def test_bad_places_are_named(data: Path, tmp_path: Path) -> None:
@@ -172,7 +195,7 @@ def test_the_command_ends_in_one_line(data: Path, tmp_path: Path, monkeypatch: p
     words = ["--dataset_dir", str(data), "--output", str(tmp_path / "out"), "--tables", "7"]
     monkeypatch.setattr(sys, "argv", ["study", *words])
     monkeypatch.setattr(signal, "signal", lambda *arguments: None)
-    with pytest.raises(SystemExit, match=r"^study: Expected tables out of 1, 2, 3, 4, 5, got '7'"):
+    with pytest.raises(SystemExit, match=r"^Error: Expected tables out of 1, 2, 3, 4, 5, got '7'"):
         module.main()
 
 

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from research.study_commands import Places, Planner, Run, bundle_words, data_fingerprint, overlay_file, text_of
+from research.study_commands import (
+    BUNDLE,
+    ROOT,
+    Places,
+    Planner,
+    Run,
+    bundle_file,
+    bundle_words,
+    data_fingerprint,
+    folder_of,
+    overlay_file,
+    text_of,
+)
+from research.study_pretraining import pretraining_run
 from support.fake_runs import planner_in
 
 
@@ -88,6 +101,25 @@ def test_the_fingerprint_is_of_the_commands_and_the_data_not_of_the_place(tmp_pa
     assert run_of(near, "1", "mp3d_9").fingerprint(near.places) == marks[0]
     (tmp_path / "a" / "data" / "synthetic.json").write_text('{"about": "other"}')
     assert run_of(one, "1", "mp3d_9").fingerprint(one.places) != marks[0]
+
+
+def test_records_from_before_a_module_moved_stay_valid(tmp_path: Path) -> None:
+    planner = planner_in(tmp_path)
+    run = pretraining_run(planner)
+    before = {name: tuple(word.replace("research.", "scripts.") for word in words) for name, words in run.steps.items()}
+    assert before != run.steps
+    assert replace(run, steps=before).fingerprint(planner.places) == run.fingerprint(planner.places)
+
+
+def test_commands_run_where_their_modules_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planner = planner_in(tmp_path)
+    images, training = pretraining_run(planner).steps.values()
+    assert (folder_of(images), folder_of(training)) == (ROOT, BUNDLE)
+    assert (ROOT / "research" / "natural_images.py").is_file()
+    monkeypatch.chdir(ROOT)
+    assert bundle_file("mp3d_bundle/models/demo.pt") == "models/demo.pt"
+    assert bundle_file("runs/x.pt") == str(ROOT / "runs" / "x.pt")
+    assert bundle_file(tmp_path / "x.pt") == str(tmp_path / "x.pt")
 
 
 def test_a_data_set_must_be_one(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ _call((sys.executable, "-c", code), Path(sys.argv[3]))
 
 def test_a_study_that_is_stopped_waits_for_its_training_to_save(tmp_path: Path, bundle_root: Path) -> None:
     log = tmp_path / "log"
-    words = [sys.executable, "-c", STUDY_OF_ONE, str(bundle_root), str(Path(__file__).parents[1]), str(log)]
+    words = [sys.executable, "-c", STUDY_OF_ONE, str(bundle_root), str(bundle_root.parent), str(log)]
     study = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     while not (log.is_file() and "ready\n" in log.read_text()):
         time.sleep(0.05)

@@ -131,7 +131,7 @@ class TestNames:
     def test_a_network_that_the_released_code_lacks_is_refused(self) -> None:
         with torch.device("meta"):
             network = mp3d_fpn(body=ResNet3d(FullBottleneck))
-        with pytest.raises(ValueError, match=r"which it has not") as caught:
+        with pytest.raises(ValueError, match=r"which it does not have") as caught:
             to_released(network.state_dict())
         assert "backbone.body.stages.0.0.spatial.0.weight" in str(caught.value)
 

@@ -151,7 +151,7 @@ def _configured(config_file: str | Sequence[str], num_slices: int | None) -> Cal
     if num_slices is not None:
         parser["num_slices"] = num_slices
     definition = plain_config(parser, "network_def")
-    return lambda: build_network(definition, ", ".join(files))
+    return lambda: build_network(definition, ", ".join(files), device="meta")
 
 
 def main(

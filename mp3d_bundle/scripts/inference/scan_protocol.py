@@ -66,6 +66,16 @@ class ScanLike(Protocol):
         """``(K,)``, of unevenly spaced slices the place of each on the even axis ``k`` of ``stored_from_canonical``."""
         ...
 
+    @property
+    def sha256(self) -> str | None:
+        """Of the bytes of the files one after the other, in hexadecimal; None where it was not taken in reading."""
+        ...
+
+    @property
+    def headers(self) -> tuple[bytes | None, ...]:
+        """Of a DICOM series the bytes of each file before its pixels, where they are known; empty for other files."""
+        ...
+
     def evenly(self) -> ScanLike:
         """The same scan as if its slices had been stored on even places."""
         ...

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,54 +13,32 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...storage.result_files import file_names
-from .dicom.dicom_files import DICOM_SUFFIXES, Open, is_dicom
-from .dicom.dicom_headers import Contents, folder_files, read_contents
-from .dicom.dicom_numbers import uid_name
-from .dicom.dicom_series import read_slices
+from .dicom.dicom_files import DICOM_SUFFIXES, Open
+from .dicom.dicom_headers import NO_DICOM, Contents, Look, Series, folder_files, look_at, read_contents
+from .dicom.dicom_series import read_found, read_slices
 from .dicom.dicom_zip import ZIP_SUFFIX, archive_files, open_zipped_series
 from .png_folders import find_runs, read_run
 from .reading_notes import Note, log_text
 from .reading_rules import DEFAULT_RULES, ReadingRules
-from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
+from .scan import Scan, canonical
+from .scan_source import (
+    VOLUME_SUFFIXES,
+    ScanSource,
+    case_name,
+    entry_names,
+    label_of,
+    with_extensions,
+    with_unique_names,
+    without_suffix,
+)
 from .volume_files.stored_image import shown
 
 logger = logging.getLogger(__name__)
 
-_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
-_ODD = re.compile(r"[^A-Za-z0-9.-]+")
+# Headers take about 23 KB each in memory: of a larger collection those of later series are read again.
+MAX_KEPT_HEADERS = 10_000
 # What results of DICOM are named by: the SeriesInstanceUID, or the place, of which folders often name the patient.
 RESULT_NAMES = ("series", "place")
-
-
-@dataclass(frozen=True)
-class ScanSource:
-    """Where one scan lies and what its results are called.
-
-    Attributes:
-        path: A file, an archive, or the folder of a series; it need not exist (reading it then says so).
-        name: Relative folder for the results, of its own for each source of one call of `find_scans`; ``""`` where the
-            input was a single scan.
-        series: SeriesInstanceUID, where the scan is one of DICOM.
-        opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
-        left_out: A sentence on each file of a folder that holds DICOM but no CT slice.
-        rules: How strictly the scan is read, where there is no opener.
-    """
-
-    path: Path
-    name: str = ""
-    series: str | None = None
-    opener: Callable[[], AbstractContextManager[Scan]] | None = None
-    left_out: tuple[str, ...] = ()
-    rules: ReadingRules = DEFAULT_RULES
-
-    def open(self) -> AbstractContextManager[Scan]:
-        """Read the scan; its files are there as long as the context lasts.
-
-        Raises:
-            ValueError: If it is no CT that can be used.
-            OSError: If it is not there, damaged or cut short.
-        """
-        return self.opener() if self.opener else nullcontext(read_scan(self.path, self.rules))
 
 
 def find_scans(
@@ -106,13 +83,13 @@ def find_scans(
     paths = [_path(entry) for entry in ([inputs] if single else inputs)]
     if not paths or not str(inputs):
         return []
-    finder = _Finder(annotations, spacing, rules)
+    finder = _Finder(annotations, spacing, rules, MAX_KEPT_HEADERS)
     if single:
         found = finder.find(paths[0])
     else:
         found = [
             replace(source, name=os.path.join(name, source.name).rstrip(os.sep))
-            for path, name in zip(paths, _entry_names(paths), strict=True)
+            for path, name in zip(paths, entry_names(paths), strict=True)
             for source in finder.find(path)
         ]
     if series is not None:
@@ -121,8 +98,8 @@ def find_scans(
             found = [replace(found[0], name="")]
     _tell_scattered(found)
     if result_names == "series":
-        found = [replace(source, name=source.name and _case_name(source)) for source in found]
-    return _unique(_with_extensions(found))
+        found = [replace(source, name=source.name and case_name(source)) for source in found]
+    return with_unique_names(with_extensions(found))
 
 
 def _path(entry: object) -> Path:
@@ -148,17 +125,6 @@ def _tell_scattered(sources: Iterable[ScanSource]) -> None:
             )
 
 
-def _entry_names(paths: Sequence[Path]) -> list[str]:
-    # ``..`` and ``.`` have names as well, once they are spelt out.
-    paths = [Path(os.path.abspath(path)) for path in paths]
-    names = [_stem(Path(path.name)) for path in paths]
-    if len(set(names)) == len(names):
-        return names
-    # patient_1/ct.nii and patient_2/ct.nii: the folders tell them apart.
-    parents = os.path.commonpath([path.parent for path in paths])
-    return [_stem(path.relative_to(parents)) for path in paths]
-
-
 def _absent(series: str, paths: Sequence[Path], found: Sequence[ScanSource]) -> ScanSource:
     """A source whose reading says which series there are instead."""
     known = ", ".join(source.series for source in found if source.series) or "no DICOM series"
@@ -177,13 +143,15 @@ def _refuse_folder(path: Path) -> NoReturn:
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Finder:
     """Looks for scans, each named by its place below where it looks."""
 
     annotations: str | Path | None
     spacing: Sequence[float] | None
     rules: ReadingRules
+    room: int
+    """Headers that may still be kept for reading."""
 
     def find(self, path: Path) -> list[ScanSource]:
         """The scans at a path; a single one that lies there itself has no name."""
@@ -205,14 +173,15 @@ class _Finder:
     def _place(self, root: Path, folder: Path, names: Sequence[str]) -> list[ScanSource]:
         """The scans that lie in one folder, not below it."""
         place = folder.relative_to(root).as_posix()
-        series = self._series(folder, place) if _holds_dicom(folder, names) else []
+        known: dict[Path, Look] = {}
+        series = self._series(folder, place, known) if _holds_dicom(folder, names, known) else []
         if any(not source.left_out for source in series):
             return series
         sources = self._runs(folder, place if place != "." else folder.name)
         for name in names:
             path = folder / name
-            if name.lower().endswith((*_VOLUME_SUFFIXES, ZIP_SUFFIX)):
-                sources.extend(self._file(path, _stem(path.relative_to(root))))
+            if name.lower().endswith((*VOLUME_SUFFIXES, ZIP_SUFFIX)):
+                sources.extend(self._file(path, without_suffix(path.relative_to(root))))
         if sources:
             told = [_without(source, names) for source in series]
             series = [source for source in told if source.left_out]
@@ -220,24 +189,71 @@ class _Finder:
 
     def _file(self, path: Path, name: str) -> list[ScanSource]:
         if path.name.lower().endswith(ZIP_SUFFIX) and path.is_file():
-            return _zipped(path, name, self.rules)
+            return self._zipped(path, name)
         return [ScanSource(path, name, rules=self.rules)]
 
-    def _series(self, folder: Path, place: str) -> list[ScanSource]:
+    def _series(self, folder: Path, place: str, known: Mapping[Path, Look]) -> list[ScanSource]:
         try:
-            contents = read_contents(folder_files(folder))
+            contents = read_contents(folder_files(folder), known)
         except Exception:
             # Whatever is wrong with a header: reading it says so, and no other scan goes missing for it.
             return [ScanSource(folder, place, rules=self.rules)]
 
-        def opener(files: Sequence[Path], notes: Sequence[str]) -> AbstractContextManager[Scan]:
-            return nullcontext(canonical(read_slices(files, folder, notes), folder, self.rules))
+        def opener(files: Sequence[Path], notes: Sequence[str], found: Series | None) -> AbstractContextManager[Scan]:
+            stored = read_slices(files, folder, notes) if found is None else read_found(found, notes)
+            return nullcontext(canonical(stored, folder, self.rules))
 
-        found = _sources(folder, place, contents, opener)
+        found = self._sources(folder, place, contents, opener)
         if found or contents.others or not any(name.name.lower().endswith(DICOM_SUFFIXES) for name in folder.iterdir()):
             return found or [ScanSource(folder, place, left_out=contents.notes)]
         # Named like slices, and not one of them is DICOM: somebody expects a scan here.
         return [ScanSource(folder, place)]
+
+    def _sources(self, path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
+        """A source for each series of some files.
+
+        ``opener(files, notes, found)`` reads one, where it is kept with the headers that were ``found``.
+        """
+        several = len(contents.series) > 1
+        sources = []
+        for one in contents.series:
+            label = label_of(f"{one.number}_{one.description}") or label_of(one.uid) or "series"
+            notes = [*contents.notes, *one.notes]
+            if several:
+                of = f"one of {len(contents.series)}."
+                notes.append(Note(f"Series {one.uid}, {of}", f"Series {one}, {of}"))
+            name = os.path.join(place, label) if several else place
+            kept = None
+            if len(one.headers) <= self.room:
+                self.room -= len(one.headers)
+                kept = replace(one, notes=())
+            read = partial(opener, [file for file, _ in one.headers], notes, kept)
+            if one.problem is not None:
+                read = partial(_refuse, one.problem, path)
+            sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, read))
+        return sources
+
+    def _zipped(self, path: Path, name: str) -> list[ScanSource]:
+        """The series in an archive, folder by folder; one that cannot be read is a source that says so."""
+        opener = partial(open_zipped_series, path, rules=self.rules)
+        try:
+            with archive_files(path) as files:
+                folders: dict[Path, dict[Path, Open]] = defaultdict(dict)
+                for member, open_file in files.items():
+                    folders[member.parent][member] = open_file
+                contents = {place: read_contents(inside) for place, inside in folders.items()}
+        except Exception as error:
+            return [ScanSource(path, name, opener=partial(_refuse, error, path))]
+        filled = [place for place, inside in contents.items() if inside.series]
+        if not filled:
+            return [ScanSource(path, name, opener=partial(_refuse_empty, contents.values(), path))]
+        return [
+            source
+            for place in filled
+            for source in self._sources(
+                path, os.path.join(name, place) if len(filled) > 1 else name, contents[place], opener
+            )
+        ]
 
     def _runs(self, folder: Path, place: str) -> list[ScanSource]:
         runs = find_runs(folder)
@@ -254,53 +270,9 @@ class _Finder:
 
 def _without(source: ScanSource, names: Sequence[str]) -> ScanSource:
     """What was left out of a folder of DICOM but for the files that count as scans, there being no CT series."""
-    scans = (*_VOLUME_SUFFIXES, ZIP_SUFFIX, ".png")
+    scans = (*VOLUME_SUFFIXES, ZIP_SUFFIX, ".png")
     taken = tuple(f"Left out {name}:" for name in names if name.lower().endswith(scans))
     return replace(source, left_out=tuple(note for note in source.left_out if not log_text(note).startswith(taken)))
-
-
-def _sources(path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
-    """A source for each series of some files; ``opener(files, notes)`` reads one."""
-    several = len(contents.series) > 1
-    sources = []
-    for one in contents.series:
-        label = _label(f"{one.number}_{one.description}") or _label(one.uid) or "series"
-        notes = [*contents.notes, *one.notes]
-        if several:
-            of = f"one of {len(contents.series)}."
-            notes.append(Note(f"Series {one.uid}, {of}", f"Series {one}, {of}"))
-        name = os.path.join(place, label) if several else place
-        read = partial(opener, [file for file, _ in one.headers], notes)
-        if one.problem is not None:
-            read = partial(_refuse, one.problem, path)
-        sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, read))
-    return sources
-
-
-def _label(text: str) -> str:
-    """A header's words as the name of a folder: no path, and neither hidden nor the folder above."""
-    return _ODD.sub("_", text).strip("_.")
-
-
-def _zipped(path: Path, name: str, rules: ReadingRules) -> list[ScanSource]:
-    """The series in an archive, folder by folder; one that cannot be read is a source that says so."""
-    opener = partial(open_zipped_series, path, rules=rules)
-    try:
-        with archive_files(path) as files:
-            folders: dict[Path, dict[Path, Open]] = defaultdict(dict)
-            for member, open_file in files.items():
-                folders[member.parent][member] = open_file
-            contents = {place: read_contents(inside) for place, inside in folders.items()}
-    except Exception as error:
-        return [ScanSource(path, name, opener=partial(_refuse, error, path))]
-    filled = [place for place, inside in contents.items() if inside.series]
-    if not filled:
-        return [ScanSource(path, name, opener=partial(_refuse_empty, contents.values(), path))]
-    return [
-        source
-        for place in filled
-        for source in _sources(path, os.path.join(name, place) if len(filled) > 1 else name, contents[place], opener)
-    ]
 
 
 def _refuse(error: Exception, path: Path) -> NoReturn:
@@ -345,56 +317,22 @@ def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
     return sorted(places)
 
 
-def _holds_dicom(folder: Path, names: Sequence[str]) -> bool:
+def _holds_dicom(folder: Path, names: Sequence[str], known: dict[Path, Look]) -> bool:
+    """Whether a folder holds a file that is DICOM by its name or its content; what was seen on the way is ``known``."""
     for name in names:
+        path = folder / name
+        if name.lower().endswith(DICOM_SUFFIXES):
+            return True
+        # A pipe would keep the reader waiting for a writer.
+        if not path.is_file():
+            continue
         try:
-            if is_dicom(folder / name):
-                return True
-        except OSError as error:
-            logger.warning("%s: left out, it cannot be read (%s).", shown(folder / name), error.strerror or error)
+            look = known[path] = look_at(path, partial(path.open, "rb"))
+        except Exception:
+            # Whatever is wrong with its header, it is DICOM: reading it says so.
+            return True
+        if not isinstance(look, str):
+            return True
+        if look != NO_DICOM:
+            logger.warning("%s: left out, %s.", shown(path), look)
     return False
-
-
-def _stem(path: Path) -> str:
-    """A relative path without the suffix of a volume file or archive."""
-    text = path.as_posix()
-    for suffix in sorted((*_VOLUME_SUFFIXES, ZIP_SUFFIX), key=len, reverse=True):
-        if text.lower().endswith(suffix):
-            return text[: -len(suffix)]
-    return text
-
-
-def _case_name(source: ScanSource) -> str:
-    """The name of a source's results that tells nothing of a patient, where there is a UID; its own one otherwise."""
-    uid = source.series
-    if uid is None or uid == "none":
-        return source.name
-    return uid_name(uid)
-
-
-def _with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:
-    """The same sources; files that would be named alike (``x.nrrd`` and ``x.mha``) keep their extensions."""
-    paths: dict[str, set[Path]] = defaultdict(set)
-    for source in sources:
-        paths[source.name].add(source.path)
-    extensions = [source.path.name[len(_stem(Path(source.path.name))) :] for source in sources]
-    return [
-        replace(source, name=source.name + extension)
-        if source.series is None and source.name and len(paths[source.name]) > 1
-        else source
-        for source, extension in zip(sources, extensions, strict=True)
-    ]
-
-
-def _unique(sources: Sequence[ScanSource]) -> list[ScanSource]:
-    """The same sources with ``_2``, ``_3``, ... after a name that was given already."""
-    taken: set[str] = set()
-    result = []
-    for source in sources:
-        name, number = source.name, 1
-        while name in taken:
-            number += 1
-            name = f"{source.name}_{number}"
-        taken.add(name)
-        result.append(replace(source, name=name))
-    return result

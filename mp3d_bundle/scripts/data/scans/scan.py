@@ -15,7 +15,7 @@ Three frames meet here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nibabel.orientations as orientations
@@ -64,6 +64,9 @@ class Scan:
         series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
         places: ``(K,)`` float64 where slices are unevenly spaced: the place of each stored slice on the even ``k`` that
             ``stored_from_canonical`` leads to. None where that is ``k`` itself.
+        sha256: Of the bytes of the files one after the other, in hexadecimal; None where it was not taken.
+        headers: Of a DICOM series the bytes of each file before its pixels, None for one where they are not known;
+            empty for other files.
     """
 
     hu: np.ndarray
@@ -75,6 +78,8 @@ class Scan:
     notes: tuple[str, ...] = ()
     series: str | None = None
     places: np.ndarray | None = None
+    sha256: str | None = None
+    headers: tuple[bytes | None, ...] = field(default=(), repr=False)
 
     def evenly(self) -> Scan:
         """The same scan as if its slices had been stored on even places: what a grid with one spacing can tell of."""
@@ -219,4 +224,6 @@ def canonical(stored: StoredImage, path: Path, rules: ReadingRules = DEFAULT_RUL
         notes=(*stored.notes, *told, *skew.notes),
         series=stored.series,
         places=stored.places,
+        sha256=stored.sha256,
+        headers=stored.headers,
     )

@@ -30,7 +30,7 @@ _PLAIN = (str, int, float, bool, type(None))
 def describe_source(scan: ScanLike) -> dict[str, Any]:
     """What is detected in: the hash of the files, and what was read from them, which options of reading change."""
     return {
-        "sha256": hash_files(scan.files),
+        "sha256": scan.sha256 or hash_files(scan.files),
         "voxels_crc32": f"{zlib.crc32(np.ascontiguousarray(scan.hu).data):08x}",
         "index_to_lps_mm": [round(float(value), 6) for value in scan.affine.ravel()],
         "bundle_version": bundle_version(),

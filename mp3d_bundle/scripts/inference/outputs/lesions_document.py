@@ -65,7 +65,7 @@ def describe_input(scan: ScanLike, sha256: str | None = None) -> dict[str, Any]:
         uneven = {"slice_places": _numbers(scan.places)}
     return {
         "name": shown_name(scan),
-        "sha256": sha256 or hash_files(scan.files),
+        "sha256": sha256 or scan.sha256 or hash_files(scan.files),
         "files": len(scan.files),
         "shape": list(scan.stored_shape),
         "spacing_mm": _numbers(spacing),

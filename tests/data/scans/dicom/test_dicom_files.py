@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from scripts.data.scans.dicom import dicom_files
-from scripts.data.scans.dicom.dicom_files import ForeignFileError, is_dicom, read_dataset
+from scripts.data.scans.dicom.dicom_files import ForeignFileError, read_dataset
+from scripts.data.scans.dicom.dicom_headers import NO_DICOM, DamagedHeaderError, look_at
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.scans.scan import read_scan
 from support.fake_dicom import write_ct
@@ -178,13 +180,16 @@ def test_what_counts_as_dicom(tmp_path: Path) -> None:
     (path,) = write_ct(tmp_path / "one", HU[:1]).iterdir()
     data = bare(path, implicit=True)
     for name, content, wanted in (
-        ("IM1", data, True),
-        ("IM2", b"\0" * 128 + b"DICM", True),
-        ("junk", b"\x08\0\x05\0" + b"\xff" * 200, False),
-        ("short", data[:100], False),
-        ("DICOMDIR", b"\0" * 128 + b"DICM", False),
-        ("a.dcm", b"anything", True),
-        ("b.zip", data, False),
+        ("IM1", data, "CT"),
+        ("IM2", b"\0" * 128 + b"DICM", "damaged"),
+        ("junk", b"\x08\0\x05\0" + b"\xff" * 200, NO_DICOM),
+        ("short", data[:100], NO_DICOM),
+        ("DICOMDIR", b"\0" * 128 + b"DICM", NO_DICOM),
+        ("a.dcm", b"anything", NO_DICOM),
+        ("cut.dcm", b"\0" * 100, "damaged"),
+        ("b.zip", data, NO_DICOM),
     ):
         (tmp_path / name).write_bytes(content)
-        assert is_dicom(tmp_path / name) == wanted, name
+        found = look_at(tmp_path / name, partial((tmp_path / name).open, "rb"))
+        kind = found.Modality if isinstance(found, pydicom.Dataset) else found
+        assert ("damaged" if isinstance(kind, DamagedHeaderError) else kind) == wanted, name

@@ -1,20 +1,31 @@
-"""DICOM files as they come: with and without preamble, deflated, damaged, or something else by that name."""
+"""DICOM files as they come: with and without preamble, deflated, damaged, or something else by that name.
+
+And the values of their tags, each of which may be missing, empty, multi-valued or malformed.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
+import math
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from struct import error as StructError
 from struct import unpack
 from typing import IO
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-# Opens a file of its own to read its header.
+# Opens a file of its own.
 Open = Callable[[], IO[bytes]]
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -24,6 +35,9 @@ _DIRECTORY = "dicomdir"
 OTHER_SUFFIXES = (".png", ".jpg", ".nii", ".nii.gz", ".nrrd", ".mha", ".csv", ".json", ".txt", ".xml", ".zip", ".pdf")
 # A slice of 4096 x 4096 pixels of 32 bits has half of this; a deflated file may claim any size.
 MAX_INFLATED_BYTES = 128 << 20
+# Far more than the file of one slice has, whatever its header holds.
+MAX_FILE_BYTES = 512 << 20
+_DEFLATED = DeflatedExplicitVRLittleEndian
 _HEAD = 132
 # What a data set without preamble begins with: the meta group or the first elements of group 8.
 _FIRST_GROUPS = (0x0002, 0x0008)
@@ -43,6 +57,7 @@ _ODD = (
     MemoryError,
     StructError,
 )
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
 class ForeignFileError(ValueError):
@@ -85,28 +100,19 @@ def _check_inflated(content: bytes) -> None:
         raise ValueError(f"deflated content of more than {MAX_INFLATED_BYTES >> 20} MiB")
 
 
-def is_dicom(path: Path, open_file: Open | None = None) -> bool:
-    """Whether a file is named or marked (``DICM`` after 128 bytes) as DICOM or begins as a data set does.
+def may_be_dicom(path: Path) -> bool:
+    """Whether the content decides what a file is: False for names of other kinds of files, and for a ``DICOMDIR``."""
+    name = path.name.lower()
+    return name != _DIRECTORY and not name.endswith(OTHER_SUFFIXES)
 
-    A ``DICOMDIR`` counts as none.
 
-    Args:
-        path: Its name.
-        open_file: How to open it, by default from disk, where a pipe or a link to nothing is none.
+def starts_as_dicom(file: IO[bytes]) -> bool:
+    """Whether a file, open at its start, is marked as DICOM (``DICM`` after 128 bytes) or begins as a data set does.
 
     Raises:
         OSError: If it cannot be read.
     """
-    name = path.name.lower()
-    if name.endswith(DICOM_SUFFIXES):
-        return True
-    if name == _DIRECTORY or name.endswith(OTHER_SUFFIXES):
-        return False
-    # A pipe would keep the reader waiting for a writer.
-    if open_file is None and not path.is_file():
-        return False
-    with open_file() if open_file else path.open("rb") as file:
-        head = file.read(_HEAD)
+    head = file.read(_HEAD)
     return _is_marked(head) or _is_bare(head)
 
 
@@ -163,3 +169,109 @@ def read_dataset(path: Path, open_file: Open | None = None, *, tags: Sequence[st
     except _ODD as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise OSError(f"Expected a complete DICOM file, could not read the header of {path} ({reason}).") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of the file of one slice.
+
+    Raises:
+        OSError: If it cannot be read, or is larger than the file of a slice can be.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(f"Expected a DICOM slice of at most {MAX_FILE_BYTES >> 20} MiB, {path} is larger.")
+    return content
+
+
+def bytes_before_pixels(path: Path, content: bytes) -> bytes | None:
+    """The bytes of a file up to its pixels: enough to read its whole header again without opening it.
+
+    Returns:
+        None where the pixels cannot be located, because they are deflated or damaged.
+    """
+    try:
+        dataset = read_dataset(path, functools.partial(io.BytesIO, content), tags=["PixelData"])
+    except (ForeignFileError, OSError):
+        return None
+    element = dataset.get_item("PixelData")
+    if not isinstance(element, RawDataElement) or dataset.file_meta.get("TransferSyntaxUID") == _DEFLATED:
+        return None
+    return content[: element.value_tell]
+
+
+def uid_name(uid: str) -> str:
+    """What stands as a UID in a header as a name of files: neither a path nor a person's name can come from it.
+
+    Returns:
+        The UID; ``series_`` and a hash of what is no UID.
+    """
+    return uid if _UID.fullmatch(uid) else f"series_{hashlib.sha256(uid.encode(errors='replace')).hexdigest()[:16]}"
+
+
+def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
+    """The numbers of a tag; none where it is absent or empty.
+
+    Args:
+        header: The header.
+        tag: Keyword of the tag.
+        path: What messages call the file.
+
+    Raises:
+        ValueError: If one is no finite number.
+    """
+    try:
+        value = header.get(tag)
+        if value is None or value == "":
+            return []
+        numbers = [_number(one) for one in (value if isinstance(value, (MultiValue, list)) else [value])]
+    # pydicom converts a value when it is asked for, each kind with errors of its own.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"Expected numbers in the DICOM tag {tag}, got others in {path} ({reason}).") from error
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"Expected finite numbers in the DICOM tag {tag}, got {value} in {path}.")
+    return numbers
+
+
+def read_vector(header: pydicom.Dataset, tag: str, length: int, path: Path) -> list[float]:
+    """The ``length`` numbers of a tag that has to be there.
+
+    Raises:
+        ValueError: If there are more or fewer, or one is no finite number.
+    """
+    numbers = read_numbers(header, tag, path)
+    if len(numbers) != length:
+        word = "number" if length == 1 else "numbers"
+        raise ValueError(f"Expected {length} {word} in the DICOM tag {tag}, got {header.get(tag)} in {path}.")
+    return numbers
+
+
+def read_number(header: pydicom.Dataset, tag: str, path: Path) -> float | None:
+    """The number of a tag, None where it is absent or empty.
+
+    Raises:
+        ValueError: If there are several, or it is no finite number.
+    """
+    return read_vector(header, tag, 1, path)[0] if read_numbers(header, tag, path) else None
+
+
+def _number(value: object) -> float:
+    """A number of pydicom's, or text that is one; bytes and sequences are none."""
+    if not isinstance(value, (int, float, str, Decimal)):
+        raise TypeError(f"got {type(value).__name__}")
+    return float(value)
+
+
+def read_text(header: pydicom.Dataset, tag: str) -> str:
+    """The text of a tag without blanks around it, several values with a backslash between them as DICOM stores them.
+
+    Returns:
+        The text; ``""`` where the tag is absent, empty, or no text can be made of it.
+    """
+    try:
+        value = header.get(tag)
+        values = value if isinstance(value, (MultiValue, list, tuple)) else [value]
+        return "\\".join("" if one is None else str(one).strip() for one in values).strip("\0 ")
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return ""

@@ -22,12 +22,18 @@ from pydicom.uid import (
 )
 
 from ..reading_notes import Note
-from .dicom_files import OTHER_SUFFIXES, ForeignFileError, Open, is_dicom, read_dataset
-from .dicom_numbers import read_text
+from .dicom_files import (
+    DICOM_SUFFIXES,
+    OTHER_SUFFIXES,
+    ForeignFileError,
+    Open,
+    may_be_dicom,
+    read_dataset,
+    read_text,
+    starts_as_dicom,
+)
 from .dicom_stacks import TAGS as STACK_TAGS
 from .dicom_stacks import split_series
-
-__all__ = ["Contents", "Open", "Series", "files_on_disk", "folder_files", "is_dicom", "read_contents"]
 
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _TAGS = sorted(
@@ -62,6 +68,11 @@ class DamagedHeaderError(OSError):
     """A DICOM file whose header cannot be read to its end; ``uid`` is its series as far as that is known."""
 
     uid: str | None = None
+
+
+# What a file is: the header of a DICOM file, why it is left out, or that its header is damaged.
+Look = pydicom.Dataset | str | DamagedHeaderError
+NO_DICOM = "no DICOM image"
 
 
 @dataclass(frozen=True)
@@ -150,8 +161,12 @@ def folder_files(folder: Path) -> dict[Path, Open]:
     return files_on_disk(path for path in paths if path.is_file())
 
 
-def read_contents(files: Mapping[Path, Open]) -> Contents:
-    """Read the headers of files and sort them into series and these into stacks.
+def read_contents(files: Mapping[Path, Open], known: Mapping[Path, Look] | None = None) -> Contents:
+    """Read the headers of files and sort them into series and these into stacks. Each file is opened once.
+
+    Args:
+        files: The files.
+        known: What `look_at` found in some of them, which are not opened again.
 
     Raises:
         OSError: If the header of a DICOM file cannot be read, and no other is of a CT.
@@ -161,17 +176,12 @@ def read_contents(files: Mapping[Path, Open]) -> Contents:
     others: Counter[str] = Counter()
     damaged: list[DamagedHeaderError] = []
     for path, open_file in files.items():
-        reason = _not_dicom(path, open_file)
-        if reason is not None:
-            left["", path.name, reason].append(path)
+        header = known[path] if known and path in known else look_at(path, open_file)
+        if isinstance(header, str):
+            left["", path.name, header].append(path)
             continue
-        try:
-            header = _read_header(path, open_file)
-        except ForeignFileError:
-            left["", path.name, "no DICOM image"].append(path)
-            continue
-        except DamagedHeaderError as error:
-            damaged.append(error)
+        if isinstance(header, DamagedHeaderError):
+            damaged.append(header)
             continue
         uid = read_text(header, "SeriesInstanceUID") or "none"
         other = _not_a_slice(header)
@@ -218,10 +228,26 @@ def _with_damaged(
     return (*known, *lost), tuple(notes)
 
 
-def _not_dicom(path: Path, open_file: Open) -> str | None:
-    """Why a file is left out unread, None for a DICOM file."""
+def look_at(path: Path, open_file: Open) -> Look:
+    """What a file is, by its name and its content; it is opened at most once.
+
+    DICOM is what is named so, is marked so, or begins as a data set does; other kinds of files are known by their
+    names and not opened.
+    """
     try:
-        return None if is_dicom(path, open_file) else "no DICOM image"
+        if path.name.lower().endswith(DICOM_SUFFIXES):
+            return _read_header(path, open_file)
+        if not may_be_dicom(path):
+            return NO_DICOM
+        with open_file() as file:
+            if not starts_as_dicom(file):
+                return NO_DICOM
+            file.seek(0)
+            return _read_header(path, lambda: file)
+    except ForeignFileError:
+        return NO_DICOM
+    except DamagedHeaderError as error:
+        return error
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
 

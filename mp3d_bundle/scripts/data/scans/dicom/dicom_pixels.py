@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +11,7 @@ import numpy as np
 import pydicom
 
 from ..volume_files.stored_image import read_itk_pixels
-from .dicom_files import read_dataset
-from .dicom_numbers import read_number
+from .dicom_files import read_dataset, read_number
 
 _INT16 = np.iinfo(np.int16)
 # The most that 12 bits hold with the usual intercept: padding above it is a bright frame, and taken for air.
@@ -51,12 +52,13 @@ def check_pixels(path: Path) -> None:
         raise OSError(f"Expected a complete DICOM file, there are no pixels in {path}: it is cut short.")
 
 
-def read_hounsfield(path: Path, header: pydicom.Dataset) -> np.ndarray:
+def read_hounsfield(path: Path, header: pydicom.Dataset, content: bytes) -> np.ndarray:
     """Read the pixels of a slice.
 
     Args:
-        path: The file.
+        path: The file; compressed pixels are decoded from it, others are taken from ``content``.
         header: Its header, already found to be one of a grey slice with a rescale.
+        content: Its bytes.
 
     Returns:
         ``(columns, rows)`` int16 HU. Pixels that the header calls padding are -1024 where they would be brighter than
@@ -72,7 +74,7 @@ def read_hounsfield(path: Path, header: pydicom.Dataset) -> np.ndarray:
         raise ValueError(f"Expected the DICOM tags RescaleSlope and RescaleIntercept, one is missing in {path}.")
     padding = _padding(path, header, bits)
     if is_raw(header):
-        words = _words(path, header, bits)
+        words = _words(path, header, bits, content)
         # Padding may lie outside of the bits that hold values: it is looked for before they are cut out.
         whole = _signed(words, bits.allocated) if bits.signed else words.astype(np.int64)
         padded = None if padding is None else (whole >= padding[0]) & (whole <= padding[1])
@@ -133,21 +135,21 @@ def _padding_hu(padding: tuple[int, int], slope: float, intercept: float) -> flo
     return _AIR_HU if max(hu, padding[1] * slope + intercept) > _BRIGHTEST_HU else hu
 
 
-def _words(path: Path, header: pydicom.Dataset, bits: _Bits) -> np.ndarray:
+def _words(path: Path, header: pydicom.Dataset, bits: _Bits, content: bytes) -> np.ndarray:
     """The words of a raw slice, ``(columns, rows)`` unsigned."""
     rows, columns = int(header.Rows), int(header.Columns)
-    dataset = read_dataset(path, tags=["PixelData"])
+    dataset = read_dataset(path, functools.partial(io.BytesIO, content), tags=["PixelData"])
     # As they are in the file: what kind of words they are, pydicom would look for in tags that were not read.
     element = dataset.get_item("PixelData")
-    content = None if element is None else element.value
+    pixels = None if element is None else element.value
     size = rows * columns * bits.allocated // 8
-    got = len(content) if isinstance(content, bytes) else 0
-    if not isinstance(content, bytes) or got < size:
+    got = len(pixels) if isinstance(pixels, bytes) else 0
+    if not isinstance(pixels, bytes) or got < size:
         raise OSError(f"Expected {size} bytes of pixels, got {got} in {path}: it is cut short.")
-    if content[size:].strip(b"\0"):
+    if pixels[size:].strip(b"\0"):
         raise OSError(f"Expected {size} bytes of pixels, got {got} in {path}: its size is not what the header says.")
     order = "<" if dataset.original_encoding[1] is not False else ">"
-    return np.frombuffer(content, f"{order}u{bits.allocated // 8}", rows * columns).reshape(rows, columns).T
+    return np.frombuffer(pixels, f"{order}u{bits.allocated // 8}", rows * columns).reshape(rows, columns).T
 
 
 def _signed(words: np.ndarray, width: int) -> np.ndarray:

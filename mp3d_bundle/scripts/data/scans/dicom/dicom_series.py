@@ -8,8 +8,9 @@ slices (localizers, reports, segmentations, other files) are left out, each with
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageSt
 from ..reading_notes import Note
 from ..uneven_spacing import even_places, spread
 from ..volume_files.stored_image import StoredImage, check_spacing
+from .dicom_files import bytes_before_pixels, read_bytes, read_number, read_text, read_vector
 from .dicom_headers import Series, files_on_disk, folder_files, read_contents
-from .dicom_numbers import read_number, read_text, read_vector
 from .dicom_pixels import check_pixels, read_hounsfield
 from .dicom_stacks import SAME_PLACE_MM
 
@@ -86,7 +87,7 @@ def read_series(folder: Path, series: str | None = None) -> StoredImage:
     others = (
         Note(f"Left out series {one.uid}.", f"Left out series {one}.") for one in contents.series if one is not chosen
     )
-    return _read(chosen, (*contents.notes, *others))
+    return read_found(chosen, (*contents.notes, *others))
 
 
 def read_slices(files: Sequence[Path], where: Path, notes: Sequence[str] = ()) -> StoredImage:
@@ -98,10 +99,16 @@ def read_slices(files: Sequence[Path], where: Path, notes: Sequence[str] = ()) -
         notes: What is known already of the place the series was found in.
     """
     contents = read_contents(files_on_disk(files))
-    return _read(contents.choose(None, where), (*notes, *contents.notes))
+    return read_found(contents.choose(None, where), (*notes, *contents.notes))
 
 
-def _read(series: Series, notes: Sequence[str]) -> StoredImage:
+def read_found(series: Series, notes: Sequence[str] = ()) -> StoredImage:
+    """Read a series whose headers are known, as `read_series` does; each file is opened once.
+
+    Args:
+        series: The series.
+        notes: What is known already of the place the series was found in.
+    """
     if series.problem is not None:
         raise series.problem
     slices = sorted((_parse(path, header) for path, header in series.headers), key=lambda one: one.height)
@@ -110,14 +117,28 @@ def _read(series: Series, notes: Sequence[str]) -> StoredImage:
         _check_tilt(one)
     affine, uneven = _affine(slices)
     told = (*notes, *series.notes, *_check_numbers(slices), *([] if uneven is None else [uneven]))
-    planes = np.stack([read_hounsfield(one.path, one.header) for one in slices], axis=-1)
-    files = tuple(one.path for one in slices)
+    digest = hashlib.sha256()
+    planes, headers = [], []
+    for one in slices:
+        content = read_bytes(one.path)
+        digest.update(content)
+        planes.append(read_hounsfield(one.path, one.header, content))
+        headers.append(bytes_before_pixels(one.path, content))
+    image = StoredImage(
+        np.stack(planes, axis=-1),
+        affine,
+        tuple(one.path for one in slices),
+        notes=told,
+        series=series.uid,
+        sha256=digest.hexdigest(),
+        headers=tuple(headers),
+    )
     if uneven is None:
-        return StoredImage(planes, affine, files, notes=told, series=series.uid)
+        return image
     # The slices go onto even places right away, by where they are; the way back to them is kept.
     places, _ = even_places(np.array([one.height for one in slices]))
     affine[:3, 2] *= (len(slices) - 1) / places[-1]
-    return StoredImage(spread(planes, places), affine, files, notes=told, series=series.uid, places=places)
+    return replace(image, values=spread(image.values, places), places=places)
 
 
 def _parse(path: Path, header: pydicom.Dataset) -> _Slice:

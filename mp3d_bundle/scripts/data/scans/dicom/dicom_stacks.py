@@ -21,7 +21,7 @@ import numpy as np
 import pydicom
 
 from ..reading_notes import Note
-from .dicom_numbers import read_text, read_vector
+from .dicom_files import read_text, read_vector
 
 Headers = tuple[tuple[Path, pydicom.Dataset], ...]
 

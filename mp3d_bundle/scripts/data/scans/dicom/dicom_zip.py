@@ -13,12 +13,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..reading_rules import DEFAULT_RULES, ReadingRules
 from ..scan import Scan, canonical
 from .dicom_files import Open
-from .dicom_series import read_slices
+from .dicom_headers import Series
+from .dicom_series import read_found, read_slices
 
 ZIP_SUFFIX = ".zip"
 # What is larger is no scan for one run. The share of zeros in a scan seldom packs better than this ratio, and small
@@ -51,7 +53,12 @@ def archive_files(path: Path) -> Iterator[dict[Path, Open]]:
 
 @contextmanager
 def open_zipped_series(
-    path: Path, members: Sequence[Path], notes: Sequence[str] = (), *, rules: ReadingRules = DEFAULT_RULES
+    path: Path,
+    members: Sequence[Path],
+    notes: Sequence[str] = (),
+    found: Series | None = None,
+    *,
+    rules: ReadingRules = DEFAULT_RULES,
 ) -> Iterator[Scan]:
     """Unpack a series into a temporary folder, which goes when the context ends, and read it.
 
@@ -59,6 +66,7 @@ def open_zipped_series(
         path: The archive.
         members: The files of the series, as `archive_files` names them.
         notes: What is known already about the archive.
+        found: The series with its headers, where they were kept.
         rules: How strictly the series is read.
 
     Raises:
@@ -69,7 +77,11 @@ def open_zipped_series(
         folder = Path(temporary)
         try:
             _unpack(path, members, folder)
-            stored = read_slices([folder / member for member in members], path, notes)
+            if found is None:
+                stored = read_slices([folder / member for member in members], path, notes)
+            else:
+                unpacked = tuple((folder / member, header) for member, header in found.headers)
+                stored = read_found(replace(found, headers=unpacked), notes)
             scan = canonical(stored, path, rules)
         except (OSError, ValueError) as error:
             # Who sees the message knows the archive, not the temporary folder.

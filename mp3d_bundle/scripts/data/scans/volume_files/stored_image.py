@@ -37,6 +37,9 @@ class StoredImage:
         series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
         places: ``(N,)`` float64, where the file's own slices lie on axis ``k`` of ``values``; None where they are its
             slices.
+        sha256: Of the bytes of the files one after the other, in hexadecimal; None where it was not taken.
+        headers: Of a DICOM series the bytes of each file before its pixels, None for one where they are not known;
+            empty for other files.
     """
 
     values: np.ndarray
@@ -47,6 +50,8 @@ class StoredImage:
     notes: tuple[str, ...] = ()
     series: str | None = None
     places: np.ndarray | None = None
+    sha256: str | None = None
+    headers: tuple[bytes | None, ...] = ()
 
 
 def shown(path: object) -> str:

@@ -6,6 +6,7 @@ millimetres, so it does not matter whether the scan was turned or resampled on t
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,11 +103,12 @@ class Outlined:
         return f"Lesion {self.entry['lesion']}"
 
 
-def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
+def read_sources(files: Sequence[Path], headers: Sequence[bytes | None] = ()) -> list[SourceSlice]:
     """Read the headers of a series.
 
     Args:
         files: One file per slice.
+        headers: The bytes of each file before its pixels; a file is opened where they are not known.
 
     Returns:
         The slices in the same order.
@@ -117,9 +119,9 @@ def read_sources(files: Sequence[Path]) -> list[SourceSlice]:
     """
     slices = []
     told: set[str] = set()
-    for path in files:
+    for path, known in zip(files, headers or [None] * len(files), strict=True):
         # What was read as a scan is DICOM, with a preamble or without.
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        header = pydicom.dcmread(path if known is None else io.BytesIO(known), stop_before_pixels=True, force=True)
         missing = [name for name in _NEEDED if header.get(name) in (None, "")]
         if missing:
             raise ValueError(f"Expected the attribute {missing[0]}, without which no result can refer to {path}.")

@@ -74,7 +74,7 @@ class DicomWriter:
             return {}
 
     def _write(self, scan: ScanLike, lesions: Sequence[Lesion], document: Mapping[str, Any]) -> dict[str, bytes]:
-        slices = read_sources(scan.files)
+        slices = read_sources(scan.files, scan.headers)
         outlined = [
             Outlined(entry, cut(scan, lesion.box, slices), hd.UID(), nearest(slices, entry["key_point_lps_mm"]))
             for lesion, entry in zip(lesions, document["lesions"], strict=True)

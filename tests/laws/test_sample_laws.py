@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.data.records import Sample
-from scripts.data.sample_geometry import AXES, flip_slab, resize_slab
+from scripts.data.transforms import AXES, flip_slab, resize_slab
 from support.drawn_values import samples
 
 AXIS = st.sampled_from(AXES)

@@ -17,9 +17,8 @@ from torch import nn
 
 from ..data.intensity import IntensityWindow
 from ..data.scans.find_scans import ScanSource
-from ..data.scans.reading_notes import log_text
 from ..data.scans.scan import Scan
-from ..data.scans.volume_files.stored_image import shown
+from ..data.scans.volume_files.stored_image import log_text, shown
 from ..error_lines import SHOW_TRACEBACK
 from ..inference.detections import Lesion, SliceBoxes
 from ..inference.linking import link_boxes

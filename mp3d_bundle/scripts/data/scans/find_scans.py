@@ -18,7 +18,6 @@ from .dicom.dicom_headers import NO_DICOM, Contents, Look, Series, folder_files,
 from .dicom.dicom_series import read_found, read_slices
 from .dicom.dicom_zip import ZIP_SUFFIX, archive_files, open_zipped_series
 from .png_folders import find_runs, read_run
-from .reading_notes import Note, log_text
 from .reading_rules import DEFAULT_RULES, ReadingRules
 from .scan import Scan, canonical
 from .scan_source import (
@@ -31,7 +30,7 @@ from .scan_source import (
     with_unique_names,
     without_suffix,
 )
-from .volume_files.stored_image import shown
+from .volume_files.stored_image import Note, log_text, shown
 
 logger = logging.getLogger(__name__)
 

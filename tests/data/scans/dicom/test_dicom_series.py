@@ -20,9 +20,8 @@ from pydicom.uid import (
 )
 
 from scripts.data.scans.dicom.dicom_series import read_series
-from scripts.data.scans.reading_notes import log_text
 from scripts.data.scans.scan import read_scan
-from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS
+from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS, log_text
 
 SERIES = "1.2.3.4"
 ROWS, COLUMNS = 5, 6

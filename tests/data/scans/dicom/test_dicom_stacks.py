@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scripts.data.scans.find_scans import find_scans
-from scripts.data.scans.reading_notes import log_text
 from scripts.data.scans.scan import Scan, read_scan
+from scripts.data.scans.volume_files.stored_image import log_text
 from support.fake_dicom import write_ct
 
 HU = np.random.default_rng(0).integers(-1000, 1000, (8, 5, 6)).astype(np.int16)

@@ -14,8 +14,8 @@ import pytest
 from scripts.data.scans.dicom import dicom_zip
 from scripts.data.scans.dicom.dicom_zip import archive_files
 from scripts.data.scans.find_scans import find_scans
-from scripts.data.scans.reading_notes import log_text
 from scripts.data.scans.scan import read_scan
+from scripts.data.scans.volume_files.stored_image import log_text
 from support.fake_dicom import SERIES, write_ct
 
 HU = np.random.default_rng(0).integers(-1000, 1000, (4, 5, 6)).astype(np.int16)

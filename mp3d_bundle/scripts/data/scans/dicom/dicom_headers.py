@@ -21,7 +21,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from ..reading_notes import Note
+from ..volume_files.stored_image import Note
 from .dicom_files import (
     DICOM_SUFFIXES,
     OTHER_SUFFIXES,

@@ -17,9 +17,8 @@ import numpy as np
 import pydicom
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from ..reading_notes import Note
 from ..uneven_spacing import even_places, spread
-from ..volume_files.stored_image import StoredImage, check_spacing
+from ..volume_files.stored_image import Note, StoredImage, check_spacing
 from .dicom_files import bytes_before_pixels, read_bytes, read_number, read_text, read_vector
 from .dicom_headers import Series, files_on_disk, folder_files, read_contents
 from .dicom_pixels import check_pixels, read_hounsfield

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from ..reading_notes import Note
+from ..volume_files.stored_image import Note
 from .dicom_files import read_text, read_vector
 
 Headers = tuple[tuple[Path, pydicom.Dataset], ...]

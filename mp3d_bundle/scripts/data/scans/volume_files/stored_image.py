@@ -22,6 +22,30 @@ LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SMALLEST_EDGE, LARGEST_EDGE, LARGEST_EXTENT, FARTHEST = 0.01, 50.0, 10_000.0, 20_000.0
 
 
+class Note(str):
+    """A sentence for results, with its form for the log.
+
+    Results travel further than the machine they were made on, and files of DICOM are often named by the patient.
+
+    Args:
+        text: The sentence without names of files and values of patients.
+        log: The same with them.
+    """
+
+    log: str
+
+    def __new__(cls, text: str, log: str) -> Note:
+        """The note, which is its text."""
+        note = super().__new__(cls, text)
+        note.log = log
+        return note
+
+
+def log_text(note: str) -> str:
+    """What the log says in place of a note; of a plain text the text."""
+    return note.log if isinstance(note, Note) else note
+
+
 @dataclass(frozen=True)
 class StoredImage:
     """A volume in the axis order of its file.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.data.sample_geometry import AXES, Sample, flip_slab, resize_slab
+from scripts.data.transforms import AXES, Sample, flip_slab, resize_slab
 
 
 def painted(height: int, width: int, box: tuple[int, int, int, int], depth: int = 3) -> Sample:

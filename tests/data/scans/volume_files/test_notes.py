@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from scripts.data.scans.reading_notes import Note, log_text
+from scripts.data.scans.volume_files.stored_image import Note, log_text
 
 
 def test_results_get_the_text_and_the_log_the_names() -> None:

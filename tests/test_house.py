@@ -80,11 +80,9 @@ TESTED_ELSEWHERE = {
     ),
     "align_shift": "test_authors_names",
     "detections": "types: test_linking, test_volume_detector",
-    "dicom_numbers": "test_dicom_headers",
     "lesions_table": "test_lesions_document, test_result_writer",
     "mulan": "test_authors_names",
     "scan_protocol": "types alone",
-    "stored_image": "test_nifti, test_metaimage, test_nrrd",
 }
 # Import names that differ from the name of the distribution.
 DISTRIBUTION = {

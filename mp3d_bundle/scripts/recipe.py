@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
@@ -25,6 +25,13 @@ KEY = "recipe"
 # Pixels that differ by less than this share are of one size.
 _ALIKE = 1e-3
 _LARGEST = 65_536
+
+
+class Deviation(TypedDict):
+    """A value of a recipe: that of the weights and the one that is used in its place."""
+
+    weights: Any
+    used: Any
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Recipe:
         """The recipe as plain values, for a file."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    def deviations(self, used: Recipe) -> dict[str, dict[str, Any]]:
+    def deviations(self, used: Recipe) -> dict[str, Deviation]:
         """In what ``used`` differs: by name, the value of the ``weights`` and the one ``used``."""
         wanted, done = self.plain(), used.plain()
         return {name: {"weights": wanted[name], "used": done[name]} for name in wanted if wanted[name] != done[name]}
@@ -184,7 +191,7 @@ def fit_for(recipe: Recipe, where: str, *, photographs: bool) -> Recipe:
     return replace(other, num_slices=recipe.num_slices, classes=recipe.classes)
 
 
-def tell_deviations(weights: Recipe, used: Recipe, where: str) -> dict[str, dict[str, Any]]:
+def tell_deviations(weights: Recipe, used: Recipe, where: str) -> dict[str, Deviation]:
     """Log each value that is used in the place of the weights' own.
 
     Returns:

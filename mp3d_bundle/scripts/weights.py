@@ -15,7 +15,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from monai.bundle import ConfigParser
@@ -37,6 +37,14 @@ BACKBONE_PARTS = ("backbone.body.", "backbone.conversions.")
 _MOST_NUMBER, _MOST_BLOCKS, _MOST_ENTRIES, _MOST_LEVELS, _LONGEST_TEXT = 65_536, 1024, 256, 16, 200
 # Half precision becomes the network's own without a loss; anything else was cast, or is damaged.
 _HALF = (torch.float16, torch.bfloat16)
+
+
+class WeightsFile(TypedDict):
+    """Content of a weights file, see the head of this module."""
+
+    model: Mapping[str, Tensor]
+    network: Any
+    info: dict[str, Any]
 
 
 def save_weights(path: str | Path, network: nn.Module, definition: Mapping[str, Any], info: Mapping[str, Any]) -> Path:
@@ -210,7 +218,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
     return network.eval().to(device), {**content["info"], "path": str(path), "sha256": sha256(path)}
 
 
-def _read_weights(path: str | Path) -> dict[str, Any]:
+def _read_weights(path: str | Path) -> WeightsFile:
     content = read_tensors(path)
     if not isinstance(content, dict) or "model" not in content or "network" not in content:
         held = sorted(map(str, content))[:6] if isinstance(content, dict) else type(content).__name__

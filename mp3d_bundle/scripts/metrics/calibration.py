@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -55,7 +55,23 @@ def held_out_probabilities(scores: np.ndarray, hits: np.ndarray, patients: Seque
     return probabilities
 
 
-def reliability(probabilities: np.ndarray, hits: np.ndarray, bins: int = 10) -> dict[str, Any]:
+class Bin(TypedDict):
+    """Boxes whose probabilities lie in one bin."""
+
+    boxes: int
+    mean_probability: float
+    frequency: float
+
+
+class Reliability(TypedDict):
+    """What `reliability` measures."""
+
+    ece: float
+    brier: float
+    bins: list[Bin]
+
+
+def reliability(probabilities: np.ndarray, hits: np.ndarray, bins: int = 10) -> Reliability:
     """How well probabilities agree with the outcome.
 
     Args:
@@ -68,7 +84,7 @@ def reliability(probabilities: np.ndarray, hits: np.ndarray, bins: int = 10) -> 
         ``brier`` (mean squared error), and ``bins`` with boxes: ``boxes``, ``mean_probability``, ``frequency``.
     """
     index = np.minimum((probabilities * bins).astype(int), bins - 1)
-    rows = []
+    rows: list[Bin] = []
     for number in np.unique(index).tolist():
         inside = index == number
         rows.append(
@@ -87,7 +103,7 @@ def reliability(probabilities: np.ndarray, hits: np.ndarray, bins: int = 10) -> 
 
 
 def write_reliability_figure(
-    measured: dict[str, dict[str, Any]], path: Path, *, title: str, notice: str | None = None
+    measured: dict[str, Reliability], path: Path, *, title: str, notice: str | None = None
 ) -> None:
     """Draw frequency against probability.
 

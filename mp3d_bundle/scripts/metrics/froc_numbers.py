@@ -26,6 +26,18 @@ class FrocNumbers(TypedDict):
     mean_sensitivity_interval: Interval
 
 
+class Group(TypedDict, total=False):
+    """Numbers of a subgroup: ``images`` or ``volumes`` where it is one of those, a mean where it has a FROC."""
+
+    images: int
+    volumes: int
+    lesions: int
+    sensitivity: dict[str, float | None]
+    sensitivity_interval: dict[str, Interval]
+    mean_sensitivity: float | None
+    mean_sensitivity_interval: Interval
+
+
 class Counts(TypedDict):
     """Hits, misses and false positives at a score threshold, see `counts_at`."""
 
@@ -98,9 +110,9 @@ class OperatingPoints:
 
     def by_slice_interval(
         self, cases: Sequence[Mapping[str, Any]], matches: Matches, weights: np.ndarray
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, Group]:
         """`numbers` of each slice-interval group, with its ``images`` or ``volumes`` and its ``lesions``."""
-        split = {}
+        split: dict[str, Any] = {}
         for name, mask in group_members([interval_group(case) for case in cases]).items():
             group = select_images(matches, mask)
             sizes = {f"{self.per}s": group.num_images, "lesions": len(group.lesion)}

@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..metrics.calibration import fit_isotonic, held_out_probabilities, reliability, write_reliability_figure
+from ..metrics.calibration import (
+    Reliability,
+    fit_isotonic,
+    held_out_probabilities,
+    reliability,
+    write_reliability_figure,
+)
 from ..metrics.froc import FrocCurve, threshold_at
 from ..metrics.matching import FrocRule
 from ..storage.atomic_files import write_json
@@ -128,7 +134,7 @@ def find_thresholds(boxes: Boxes, targets: Sequence[float] = FPS_PER_IMAGE) -> d
     return points
 
 
-def calibrate(boxes: Boxes) -> tuple[dict[str, list[float]] | None, dict[str, Any]]:
+def calibrate(boxes: Boxes) -> tuple[dict[str, list[float]] | None, dict[str, Reliability]]:
     """Fit a calibration, and measure the scores and the probabilities; None if there are too few boxes for it."""
     measured = {"score": reliability(boxes.scores, boxes.hits)}
     try:

@@ -28,7 +28,7 @@ from ..inference.outputs.result_writer import ResultWriter
 from ..inference.volume_detector import VolumeDetector
 from ..interrupts import Stopped, stopped_by_signals
 from ..networks import mp3d_fpn
-from ..recipe import PAPER, Recipe, fit_for, stored_recipe, tell_deviations, window_values
+from ..recipe import PAPER, Deviation, Recipe, fit_for, stored_recipe, tell_deviations, window_values
 from ..storage.output_folder import check_output_folder
 from ..weights import load_network
 
@@ -133,7 +133,7 @@ class Weights:
         sizes = {} if scale.pixel_spacing is not None else {"test_scale": scale.image_size}
         return replace(self.recipe, z_mode="corrected", pixel_spacing=scale.pixel_spacing, **sizes, **found)
 
-    def tell(self, inferer: VolumeDetector) -> dict[str, dict[str, Any]]:
+    def tell(self, inferer: VolumeDetector) -> dict[str, Deviation]:
         """Log and give in what ``inferer`` deviates from the weights' recipe, and log that classes become one."""
         if note := self.recipe_of_file.class_note():
             logger.warning("%s: %s", self.path, note)

@@ -15,7 +15,7 @@ from ..average_precision import average_precision
 from ..bootstrap import Bootstrap, interval, resample_ap50, resample_found
 from ..cases import check_cases, check_patients
 from ..froc import curve_from_matches, threshold_at
-from ..froc_numbers import PER_IMAGE, Counts, FrocNumbers, Interval, Resampling, counts_at, finite
+from ..froc_numbers import PER_IMAGE, Counts, FrocNumbers, Group, Interval, Resampling, counts_at, finite
 from ..matching import RELEASED, FrocRule, Matches, match_detections
 from ..subgroups import lesion_groups
 
@@ -35,13 +35,13 @@ class ImageMetrics(FrocNumbers):
     ap50_95: float | None
     thresholds: dict[str, float | None]
     operating_points: dict[str, Counts]
-    subgroups: dict[str, dict[str, dict[str, Any]]]
+    subgroups: dict[str, dict[str, Group]]
     bootstrap: Resampling
 
 
 def _lesion_splits(
     cases: Sequence[Mapping[str, Any]], matches: Matches, thresholds: np.ndarray, weights: np.ndarray
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> dict[str, dict[str, Group]]:
     # NaN (never found) is below every threshold.
     with np.errstate(invalid="ignore"):
         found = matches.found_scores[:, None] >= thresholds[None, :]

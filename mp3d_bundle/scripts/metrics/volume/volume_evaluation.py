@@ -10,7 +10,7 @@ import numpy as np
 from ..bootstrap import Bootstrap
 from ..cases import check_patients
 from ..froc import FrocCurve, curve_from_matches, threshold_at
-from ..froc_numbers import FrocNumbers, Resampling, counts_at, finite
+from ..froc_numbers import FrocNumbers, Group, Resampling, counts_at, finite
 from ..matching import Matches
 from .volume_matching import (
     FPS_PER_VOLUME,
@@ -46,7 +46,7 @@ class VolumeMetrics(TypedDict):
     main: str
     counts: dict[str, int]
     protocols: dict[str, ProtocolNumbers]
-    subgroups: dict[str, dict[str, dict[str, Any]]]
+    subgroups: dict[str, dict[str, Group]]
     bootstrap: Resampling
 
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -200,7 +200,24 @@ def match_volumes(cases: Sequence[Mapping[str, Any]], protocol: Protocol = OFFIC
     return match_overlaps(overlaps, [case["scores"] for case in checked], protocol.rule)
 
 
-def check_volumes(cases: Sequence[Mapping[str, Any]], *, columns: int = 6) -> list[dict[str, Any]]:
+class _Found(TypedDict):
+    id: str
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+class VolumeCase(_Found, total=False):
+    """The detections and the truth of one volume, see the head of this module."""
+
+    patient: str
+    true_boxes: np.ndarray | None
+    key_boxes: np.ndarray | None
+    tracks: np.ndarray | None
+    slice_interval: float | None
+    spacing: tuple[float, float, float] | None
+
+
+def check_volumes(cases: Sequence[Mapping[str, Any]], *, columns: int = 6) -> list[VolumeCase]:
     """Check volume cases and bring their arrays to float64.
 
     Args:
@@ -223,7 +240,7 @@ def check_volumes(cases: Sequence[Mapping[str, Any]], *, columns: int = 6) -> li
     return checked
 
 
-def _check_volume(case: Mapping[str, Any], columns: int) -> dict[str, Any]:
+def _check_volume(case: Mapping[str, Any], columns: int) -> VolumeCase:
     if not isinstance(case, Mapping):
         raise ValueError(f"Expected a mapping as volume, got {type(case).__name__}.")
     for key in ("id", "boxes", "scores"):
@@ -232,7 +249,7 @@ def _check_volume(case: Mapping[str, Any], columns: int) -> dict[str, Any]:
                 f"Expected id, boxes and scores in every volume, got no {key} in {shown_id(str(case.get('id')))}."
             )
     where = shown_id(str(case["id"]))
-    checked = {**case, "id": str(case["id"]), "scores": _numbers(case["scores"], "scores", where).reshape(-1)}
+    checked: Any = {**case, "id": str(case["id"]), "scores": _numbers(case["scores"], "scores", where).reshape(-1)}
     for key in ("boxes", "true_boxes", "key_boxes"):
         # Labels may be None where lesions are not labelled in this way; detections may not.
         if key == "boxes" or case.get(key) is not None:

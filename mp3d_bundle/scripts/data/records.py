@@ -253,7 +253,7 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
             shorter = min(int(key_slice.slice_name) - first, last - int(key_slice.slice_name))
             if shorter * key_slice.slice_interval < _SLAB_REACH_MM - 1e-6:
                 findings["key slices with less than 10 mm stored on a side, where slabs repeat the last slice"] += 1
-    # 0.59998 beside 0.6 is noise, 5 beside 1 is another scan.
+    # 0.59998 next to 0.6 is noise, 5 next to 1 is another scan.
     changes = sum(max(values) > 1.01 * min(values) for values in intervals.values())
     findings["series whose slice interval changes, each key slice keeping its own"] = changes
     several = sum(len(values) > 1 for values in ranges.values())
@@ -287,7 +287,7 @@ def check_images(
 
     Raises:
         FileNotFoundError: If images are absent, or none is there at all.
-        ValueError: If ``missing`` is none of the three, or an image is no regular file.
+        ValueError: If ``missing`` is none of the three, or an image is not a regular file.
     """
     if missing not in MISSING_IMAGES:
         raise ValueError(f"Expected missing images to be one of {MISSING_IMAGES}, got {missing!r}.")

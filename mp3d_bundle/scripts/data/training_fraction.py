@@ -1,4 +1,4 @@
-"""A share of the training images, drawn by lot (paper section 3.4, Table 5)."""
+"""A share of the training images, sampled at random (paper section 3.4, Table 5)."""
 
 from __future__ import annotations
 

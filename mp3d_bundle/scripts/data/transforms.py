@@ -276,8 +276,8 @@ class RandFlipSlabd(RandomizableTransform):
 class ClipBoxesd(Transform):
     """Clip boxes to the image and drop those that are left too small, for training.
 
-    Boxes less than ``min_size`` pixels wide or high, or wholly outside, are no targets in the released code. Each
-    image that loses boxes is told in the log, once per process.
+    Boxes less than ``min_size`` pixels wide or high, or wholly outside, are not targets in the released code.
+    Each image that loses boxes is logged once per process.
 
     Args:
         min_size: Smallest width and height that stay, in slab pixels.

@@ -42,8 +42,8 @@ def network_with_weights(checkpoint: str | Path, *, num_slices: int = 9) -> nn.M
     """The network that a weights file describes, with the weights already in it.
 
     It is what MONAI's own commands and other programs get when they ask the inference config for its network. Some of
-    them build the config outside of the bundle's folder, and some load weights into a network that does not fit them
-    without a word: so the path is looked for in the bundle first, and nothing is left for them to load.
+    them build the config outside of the bundle's folder, and some silently load weights into a network that does
+    not fit them: so the path is looked for in the bundle first, and nothing is left for them to load.
 
     Args:
         checkpoint: File of `scripts.weights`, relative to the bundle's or to the working folder.
@@ -164,7 +164,7 @@ class Weights:
         raise ValueError(f"Expected an operating point, {known}, got {operating_point!r} for {self.path}.")
 
 
-# What the code raises on purpose, or the machine for want of memory: the text says enough.
+# What the code raises on purpose, or the machine when memory runs out: the text says enough.
 _TOLD = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 

@@ -1,4 +1,4 @@
-"""Which scans a path, a folder or a list of both stands for."""
+"""Find the scans in a path, a folder or a list of both."""
 
 from __future__ import annotations
 
@@ -49,12 +49,13 @@ def find_scans(
     result_names: str = "series",
     rules: ReadingRules = DEFAULT_RULES,
 ) -> list[ScanSource]:
-    """List the scans that an input stands for; of DICOM files the headers are read, of others nothing.
+    """List the scans of an input; only the headers of DICOM files are read.
 
     A file is one scan; a zip archive is one for each CT series in it. A folder is searched with its sub-folders,
-    hidden ones and results of this bundle apart, for CT series (one scan each), for runs of PNG slices (likewise), for
-    NIfTI, NRRD and MetaImage files and zip archives; beside a CT series other files are not looked at. Each result is
-    named by its place below the folder, without the extension unless another file of the place is named alike; PNG
+    except hidden folders and results of this bundle, for CT series (one scan each), for runs of PNG slices
+    (likewise), for NIfTI, NRRD and MetaImage files and zip archives; other files next to a CT series are not looked
+    at. Each result is named by its place below the folder, without the extension unless another file of the place is
+    named alike; PNG
     runs of one place by their slice numbers. In a list each entry counts so, named by its own name, or by its place
     below the folder of them all where a name comes twice. Results of a DICOM series are named by its UID alone.
     ``_2``, ``_3``, ... follow where that does not suffice.
@@ -64,17 +65,17 @@ def find_scans(
             no scan.
         series: Only the DICOM series with this SeriesInstanceUID.
         annotations: DeepLesion's labels, for PNG slices; see `scripts.data.scans.png_folders`.
-        spacing: ``(x, y, z)`` mm of PNG slices of which no labels tell it.
+        spacing: ``(x, y, z)`` mm of PNG slices without labels.
         result_names: ``"series"``; or ``"place"`` to name results of DICOM like all others (several series in one place
-            by number and description), which may tell the patient's name.
+            by number and description), which may reveal the patient's name.
         rules: How strictly scans are read.
 
     Returns:
         The sources, a folder's in sorted order. What cannot be read, a folder without any scan and a series that
-        is not there are returned as well, so that reading them says what is the matter.
+        is not there are returned as well, so that reading them reports the problem.
 
     Raises:
-        ValueError: If an input is no path, or ``result_names`` is another word.
+        ValueError: If an input is not a path, or ``result_names`` is another word.
     """
     if result_names not in RESULT_NAMES:
         raise ValueError(f"Expected result_names {' or '.join(RESULT_NAMES)}, got {result_names!r}.")
@@ -158,7 +159,7 @@ class _Finder:
             return self._file(path, "")
         found = [source for place, files in _walk(path) for source in self._place(path, place, files)]
         if any(not source.left_out for source in found):
-            # A study has folders of localizers and of other modalities beside those of its CT: no failures.
+            # A study has folders of localizers and of other modalities next to those of its CT: these are not failures.
             for source in found:
                 for note in source.left_out:
                     logger.warning("%s: %s", shown(source.path), log_text(note))
@@ -293,7 +294,7 @@ def _refuse_empty(contents: Iterable[Contents], path: Path) -> NoReturn:
 def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
     """Folders from ``folder`` down with the names of their files, sorted; hidden ones and results are left out.
 
-    Links to folders are followed, each folder being visited once; one that cannot be listed is told of.
+    Links to folders are followed, each folder being visited once; one that cannot be listed is logged.
     """
 
     def tell(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""Stacks that stand askew: gantry tilt is taken out, turned volumes are told of, anything else is refused.
+"""Sheared and oblique stacks: undo gantry tilt, warn about oblique volumes, reject the rest.
 
 With a tilted gantry the table moves on at an angle to the slices, so that each slice is shifted in its own plane
 against the one below. Here the slices stay as they were acquired, as in DeepLesion, and are only shifted back: by
@@ -27,7 +27,7 @@ _OUTSIDE_HU = -1024
 
 @dataclass(frozen=True)
 class Skew:
-    """How a stack in canonical order stands.
+    """How far a stack in canonical order is sheared and oblique.
 
     Attributes:
         shift: Pixels (x, y) by which each slice is shifted in its plane against the one below; zeros where the

@@ -48,7 +48,7 @@ def to_hounsfield(
         int16 HU of the same shape, values beyond clipped, and notes.
 
     Raises:
-        ValueError: If values are no Hounsfield units, NaN or infinite.
+        ValueError: If values are not Hounsfield units, NaN or infinite.
     """
     values = stored.values
     if values.dtype.itemsize == 1:

@@ -1,6 +1,6 @@
 """Folders of 16-bit PNG slices in DeepLesion's form: ``000001_01_01/103.png``, HU + 32768.
 
-A PNG tells neither spacing nor place. The spacing comes from DeepLesion's own labels beside the folder, or is given.
+A PNG has neither spacing nor position. The spacing comes from DeepLesion's labels next to the folder, or is given.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def read_run(
         The scan; slice ``k`` of it is the PNG with number ``first + k``.
 
     Raises:
-        FileNotFoundError: If there are no such labels, or slices that the labels promise are missing between others.
-        ValueError: If the spacing is not known or not one, or a slice is no 16-bit grey PNG or of another size.
+        FileNotFoundError: If the labels are missing, or slices that the labels promise are missing between others.
+        ValueError: If the spacing is not known or not one, or a slice is not a 16-bit grey PNG or of another size.
     """
     first, last = run
     given = checked_spacing(spacing)

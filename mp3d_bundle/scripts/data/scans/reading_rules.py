@@ -1,4 +1,4 @@
-"""What a user may say about scans where the software would refuse them, see docs/rejected_scans.md."""
+"""Options for scans that would otherwise be rejected, see docs/rejected_scans.md."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Scan:
     headers: tuple[bytes | None, ...] = field(default=(), repr=False)
 
     def evenly(self) -> Scan:
-        """The same scan as if its slices had been stored on even places: what a grid with one spacing can tell of."""
+        """The same scan as if its slices had been stored on even places: what a grid with one spacing can express."""
         if self.places is None:
             return self
         i, j, _ = self.stored_shape
@@ -162,7 +162,7 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
     Raises:
         FileNotFoundError: If nothing is at ``path``.
         OSError: If the file is damaged or cut short.
-        ValueError: If it is no CT volume: another number of dimensions, spacing that is not positive, NaN
+        ValueError: If it is not a CT volume: another number of dimensions, spacing that is not positive, NaN
             voxels, 8-bit or colour or MR values, a volume turned too far, a DICOM folder with several
             series, a missing slice, or another modality. The message says what was expected and what came.
     """
@@ -199,7 +199,7 @@ def canonical(stored: StoredImage, path: Path, rules: ReadingRules = DEFAULT_RUL
 
     Raises:
         ValueError: If the volume is turned too far or sheared within its slices, a spacing is not positive, or
-            the values are no Hounsfield units.
+            the values are not Hounsfield units.
     """
     check_spacing(tuple(np.linalg.norm(stored.affine[:3, :3], axis=0)), path)
     if not rules.any_geometry:

@@ -30,7 +30,7 @@ class ScanSource:
         series: SeriesInstanceUID, where the scan is one of DICOM.
         opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
         left_out: A sentence on each file of a folder that holds DICOM but no CT slice.
-        rules: How strictly the scan is read, where there is no opener.
+        rules: How strictly the scan is read, without an opener.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class ScanSource:
         """Read the scan; its files are there as long as the context lasts.
 
         Raises:
-            ValueError: If it is no CT that can be used.
+            ValueError: If it is not a CT that can be used.
             OSError: If it is not there, damaged or cut short.
         """
         return self.opener() if self.opener else nullcontext(read_scan(self.path, self.rules))
@@ -77,7 +77,7 @@ def without_suffix(path: Path) -> str:
 
 
 def case_name(source: ScanSource) -> str:
-    """The name of a source's results that tells nothing of a patient, where there is a UID; its own one otherwise."""
+    """The name of a source's results: its UID, which does not reveal the patient, or else its own name."""
     uid = source.series
     if uid is None or uid == "none":
         return source.name

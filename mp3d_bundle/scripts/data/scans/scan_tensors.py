@@ -26,7 +26,7 @@ class LoadScand(Transform):
     """Read the CT that a path names, see `read_scan`.
 
     Args:
-        key: Under which the path stands, and the image is put.
+        key: Of the path in the data, and of the image that replaces it.
         rules: How strictly the scan is read.
     """
 
@@ -40,7 +40,7 @@ class LoadScand(Transform):
         Raises:
             FileNotFoundError: If nothing is at the path.
             OSError: If the file is damaged.
-            ValueError: If it is no CT.
+            ValueError: If it is not a CT.
         """
         return {**data, self.key: scan_tensor(read_scan(data[self.key], self.rules))}
 
@@ -69,7 +69,7 @@ def scan_of(image: torch.Tensor) -> Scan:
             two leading axes of length 1 (channel; batch and channel), on any device.
 
     Raises:
-        ValueError: If the shape is another one, there is no affine, or it is no CT; see `canonical`.
+        ValueError: If the shape is another one, the affine is missing, or it is not a CT; see `canonical`.
     """
     if not isinstance(image, MetaTensor):
         raise ValueError(f"Expected an image with its affine (a MetaTensor), got a {type(image).__name__}.")

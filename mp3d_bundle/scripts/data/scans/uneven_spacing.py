@@ -61,7 +61,7 @@ def spread(planes: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def to_slices(at: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Places, of any shape, as fractional indices of slices; beyond the ends the outermost gap goes on."""
+    """Places, of any shape, as fractional indices of slices; beyond the ends the outermost gap is continued."""
     return _piecewise(at, places, np.arange(len(places), dtype=np.float64))
 
 

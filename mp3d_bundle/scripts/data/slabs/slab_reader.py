@@ -40,7 +40,7 @@ def read_slice(path: str | Path) -> np.ndarray:
         ``(H, W)`` int16 HU. The whole range of a 16-bit PNG, -32768 to 32767, fits without clipping.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file is missing.
         ValueError: If it is not a PNG that can be read to its end, or is 8-bit, or has colours.
     """
     try:

@@ -72,7 +72,7 @@ def are_finished(folder: Path, made: Mapping[str, Any]) -> bool:
         made: What they would be made from and with, plain values.
 
     Returns:
-        False if there are none, or if some of their files have been removed.
+        False if results are missing, or some of their files have been removed.
 
     Raises:
         ValueError: If there are other results, or such that were changed after they had been written.

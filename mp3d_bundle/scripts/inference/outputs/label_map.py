@@ -78,7 +78,7 @@ def label_map(result: ScanResult) -> dict[str, bytes]:
         result: What is known about the scan.
 
     Returns:
-        ``lesion_boxes.nii.gz``, int16. Of unevenly spaced slices, which NIfTI cannot tell of, the grid is the even one
+        ``lesion_boxes.nii.gz``, int16. Of unevenly spaced slices, which NIfTI cannot express, the grid is the even one
         that they were interpolated onto. The grid of a tilted gantry is sheared, which the qform cannot say: it then
         is marked as unknown, and the sform alone counts.
     """

@@ -77,7 +77,7 @@ def describe_input(scan: ScanLike, sha256: str | None = None) -> dict[str, Any]:
 
 
 def cautions(scan: ScanLike, found: SliceBoxes) -> list[str]:
-    """What makes a result say less than it seems to, one sentence each."""
+    """Caveats of a result, one sentence each."""
     notes = []
     if not found.examined.any():
         notes.append("No slice shows a body: nothing was examined, and no lesion means nothing here.")
@@ -213,7 +213,7 @@ def calibration_of(
 
 
 def notices_of(model: Mapping[str, Any]) -> list[str]:
-    """What every output must say: that it is no medical device, and what the weights' file has to say."""
+    """What every output must say: that it is not a medical device, and what the weights' file has to say."""
     return [NOTICE, *([str(model["notice"])] if model.get("notice") else [])]
 
 

@@ -13,7 +13,7 @@ _CORNERS = ("1", "2")
 def lesion_table(result: ScanResult) -> dict[str, bytes]:
     """Write the lesions of a scan as ``lesions.csv``.
 
-    The notice stands in a column of its own, so that every reader can read the rest. Fields of one number a lesion are
+    The notice has a column of its own, so that every reader can read the rest. Fields of one number a lesion are
     columns behind it. Which columns there are depends on the weights and the settings, not on what was found.
     """
     text = io.StringIO()

@@ -34,7 +34,7 @@ def maker_of(name: str) -> Maker:
     To be called while a config is being built, as targets are: a later import may find the modules of another bundle.
 
     Raises:
-        ValueError: If there is no output of this name.
+        ValueError: If the name is unknown.
     """
     module, attribute = OUTPUTS[_known(name)].maker.rsplit(".", 1)
     made = getattr(importlib.import_module(f".{module}", __package__), attribute)
@@ -54,10 +54,10 @@ def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
         names: Names of `OUTPUTS`, as a list or as one text with commas.
 
     Returns:
-        The names without ``dicom`` where highdicom is not installed, which is said in the log.
+        The names without ``dicom`` where highdicom is not installed, which is logged.
 
     Raises:
-        ValueError: If a name is unknown, or there is none.
+        ValueError: If a name is unknown, or none was given.
     """
     chosen = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     for name in chosen or [""]:

@@ -82,7 +82,7 @@ def settle(folder: Path) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the results in a folder; None if there is none, or none that can be read."""
+    """The record of the results in a folder; None if it is missing or cannot be read."""
     return _read(folder / RECORD)
 
 

@@ -42,7 +42,7 @@ _HEAD = 132
 # What a data set without preamble begins with: the meta group or the first elements of group 8.
 _FIRST_GROUPS = (0x0002, 0x0008)
 _VRS = frozenset((b"AE", b"CS", b"DA", b"LO", b"OB", b"PN", b"SH", b"SQ", b"TM", b"UI", b"UL", b"US"))
-# pydicom's errors for what it does not expect; those of a damaged archive are told where it is opened.
+# pydicom's errors for what it does not expect; errors of a damaged archive are reported where it is opened.
 _ODD = (
     InvalidDicomError,
     OSError,
@@ -143,7 +143,7 @@ def read_dataset(path: Path, open_file: Open | None = None, *, tags: Sequence[st
         What there is of them; of a file cut short those before the cut.
 
     Raises:
-        ForeignFileError: If it is no DICOM file but something else.
+        ForeignFileError: If it is another kind of file.
         OSError: If it cannot be read as DICOM.
     """
     wanted = None if tags is None else list(tags)
@@ -201,16 +201,16 @@ def bytes_before_pixels(path: Path, content: bytes) -> bytes | None:
 
 
 def uid_name(uid: str) -> str:
-    """What stands as a UID in a header as a name of files: neither a path nor a person's name can come from it.
+    """A file name for the text of a header's UID, which can hold neither a path nor a person's name.
 
     Returns:
-        The UID; ``series_`` and a hash of what is no UID.
+        The UID; ``series_`` and a hash of any other text.
     """
     return uid if _UID.fullmatch(uid) else f"series_{hashlib.sha256(uid.encode(errors='replace')).hexdigest()[:16]}"
 
 
 def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
-    """The numbers of a tag; none where it is absent or empty.
+    """The numbers of a tag; an empty list if it is absent or empty.
 
     Args:
         header: The header.
@@ -257,7 +257,7 @@ def read_number(header: pydicom.Dataset, tag: str, path: Path) -> float | None:
 
 
 def _number(value: object) -> float:
-    """A number of pydicom's, or text that is one; bytes and sequences are none."""
+    """Convert a number of pydicom's, or text that is one; bytes and sequences are rejected."""
     if not isinstance(value, (int, float, str, Decimal)):
         raise TypeError(f"got {type(value).__name__}")
     return float(value)

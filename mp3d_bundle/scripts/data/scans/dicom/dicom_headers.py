@@ -1,6 +1,6 @@
 """What DICOM files there are: the CT stacks among them, and why every other file is left out.
 
-Only headers are read, from a folder or out of an archive. Nothing is left out silently: each file that is no CT
+Only headers are read, from a folder or out of an archive. Nothing is left out silently: each file that is not a CT
 slice, or each group of them in one series, has a line.
 """
 
@@ -98,7 +98,7 @@ class Series:
 
     @property
     def number(self) -> str:
-        """SeriesNumber as text, empty where there is none."""
+        """SeriesNumber as text, empty if it is missing."""
         return self._text("SeriesNumber")
 
     def _text(self, tag: str) -> str:
@@ -126,7 +126,7 @@ class Contents:
         """The series called ``uid``, or the only one.
 
         Raises:
-            ValueError: If there is no CT series, not this one, or several and none is named.
+            ValueError: If the CT series is missing, or several were found and none was named.
         """
         if not self.series:
             counts = (f"{number} {name}" for name, number in sorted(self.others.items()))
@@ -152,7 +152,7 @@ def folder_files(folder: Path) -> dict[Path, Open]:
     """The files of a folder (not of its sub-folders), in the order of their names; hidden ones are passed over.
 
     Raises:
-        OSError: If one is a link to nothing: a slice that was not fetched.
+        OSError: If one is a broken symbolic link: a slice that was not fetched.
     """
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in paths:
@@ -210,7 +210,7 @@ def _with_damaged(
     """Let a file whose header is damaged stop the series it is of, or the only one; otherwise note it.
 
     Raises:
-        OSError: If there is no series.
+        OSError: If no series was found.
     """
     if damaged and not series:
         raise damaged[0]

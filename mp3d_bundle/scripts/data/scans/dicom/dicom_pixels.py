@@ -46,7 +46,7 @@ def check_pixels(path: Path) -> None:
     """Check that a file has pixels, whatever they are.
 
     Raises:
-        OSError: If there are none: the file ends in its header.
+        OSError: If they are missing: the file ends in its header.
     """
     if read_dataset(path, tags=["PixelData"]).get_item("PixelData") is None:
         raise OSError(f"Expected a complete DICOM file, there are no pixels in {path}: it is cut short.")
@@ -65,7 +65,7 @@ def read_hounsfield(path: Path, header: pydicom.Dataset, content: bytes) -> np.n
         12 bits allow; padding that is dark stays what it is.
 
     Raises:
-        ValueError: If bits, padding or rescale are senseless, or values too bright for HU.
+        ValueError: If bits, padding or rescale are invalid, or values too bright for HU.
         OSError: If there are fewer or more pixels than the header says, or they cannot be decoded.
     """
     bits = _bits(path, header)
@@ -130,7 +130,7 @@ def _padding(path: Path, header: pydicom.Dataset, bits: _Bits) -> tuple[int, int
 
 
 def _padding_hu(padding: tuple[int, int], slope: float, intercept: float) -> float:
-    """What stands for padding: its own value, or air where that would be bright."""
+    """The HU of padding: its own value, or air where that would be bright."""
     hu = padding[0] * slope + intercept
     return _AIR_HU if max(hu, padding[1] * slope + intercept) > _BRIGHTEST_HU else hu
 

@@ -1,7 +1,7 @@
 """A DICOM series from its folder: headers checked, slices put in order, pixels read.
 
-What is wrong with a series is said before its pixels are read: several series in one folder, slices that
-are missing, doubled or of another size, a modality that has no Hounsfield units. Files that are no CT
+Problems of a series are reported before its pixels are read: several series in one folder, slices that
+are missing, doubled or of another size, a modality without Hounsfield units. Files that are not CT
 slices (localizers, reports, segmentations, other files) are left out, each with a line, see
 `scripts.data.scans.dicom.dicom_headers`.
 """
@@ -34,7 +34,7 @@ _PLACE_ROUNDING_MM = 0.06
 _HOLE = 1.5
 # However slices are numbered, nothing is made up across a gap this many times as wide as most.
 _WIDEST = 3.0
-# Directions that are longer or shorter than 1 by more than rounding are made so long; shorter ones than this are none.
+# Directions that are longer or shorter than 1 by more than rounding are made so long; shorter ones are rejected.
 _UNIT, _SHORTEST_DIRECTION = 1e-4, 0.1
 # The gantry's tilt and the slices' may differ by this much (one of them is rounded to whole degrees).
 _TILT_DEGREES = 1.5
@@ -78,7 +78,7 @@ def read_series(folder: Path, series: str | None = None) -> StoredImage:
     Raises:
         ValueError: If no CT slice or several series are in the folder, slices differ in size, spacing or
             orientation, one is missing or doubled, the gantry's tilt does not show in the slices, or a needed
-            tag is absent or senseless.
+            tag is absent or invalid.
         OSError: If a file is damaged or cut short.
     """
     contents = read_contents(folder_files(folder))
@@ -94,7 +94,7 @@ def read_slices(files: Sequence[Path], where: Path, notes: Sequence[str] = ()) -
 
     Args:
         files: The files of one series.
-        where: What messages call it, if it is none.
+        where: What messages call the place.
         notes: What is known already of the place the series was found in.
     """
     contents = read_contents(files_on_disk(files))
@@ -141,7 +141,7 @@ def read_found(series: Series, notes: Sequence[str] = ()) -> StoredImage:
 
 
 def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
-    """What the header of one slice says; ValueError where a tag is missing or senseless, OSError without pixels."""
+    """What the header of one slice says; ValueError if a tag is missing or invalid, OSError without pixels."""
     try:
         return _parse_header(path, header)
     except ValueError:
@@ -182,7 +182,7 @@ def _directions(path: Path, header: pydicom.Dataset) -> tuple[np.ndarray, np.nda
 
 
 def _check_picture(path: Path, header: pydicom.Dataset) -> None:
-    """Refuse what is not one plain grey slice."""
+    """Reject everything but one plain grey slice."""
     if (read_number(header, "NumberOfFrames", path) or 1) != 1 or read_text(header, "SOPClassUID") in ENHANCED:
         raise ValueError(
             f"Expected one slice per DICOM file, got {header.get('NumberOfFrames')} frames (enhanced CT) in {path}: "
@@ -202,7 +202,7 @@ def _check_picture(path: Path, header: pydicom.Dataset) -> None:
 
 
 def _check_rescale(path: Path, header: pydicom.Dataset) -> None:
-    """Refuse stored values without a way to Hounsfield units: taken as they are, they may be wrong by 1024."""
+    """Reject stored values without a way to Hounsfield units: taken as they are, they may be wrong by 1024."""
     for tag in ("RescaleIntercept", "RescaleSlope"):
         if read_number(header, tag, path) is None:
             raise ValueError(
@@ -217,7 +217,7 @@ def _check_rescale(path: Path, header: pydicom.Dataset) -> None:
 
 
 def _check_tilt(one: _Slice) -> None:
-    """Refuse a series whose header tells of a tilted gantry while its orientation does not: one of them is wrong."""
+    """Reject a series whose header names a tilted gantry that its orientation does not show: one of them is wrong."""
     tilt = abs(read_number(one.header, "GantryDetectorTilt", one.path) or 0.0)
     normal = np.cross(one.along_row, one.along_column)
     shown = float(np.degrees(np.arccos(min(1.0, abs(normal[2]) / np.linalg.norm(normal)))))
@@ -229,7 +229,7 @@ def _check_tilt(one: _Slice) -> None:
 
 
 def _check_alike(slices: list[_Slice]) -> None:
-    """Refuse a stack whose slices differ in size, spacing or direction."""
+    """Reject a stack whose slices differ in size, spacing or direction."""
     first = slices[0]
     size = (first.header.Rows, first.header.Columns)
     for one in slices[1:]:
@@ -270,7 +270,7 @@ def _affine(slices: list[_Slice]) -> tuple[np.ndarray, str | None]:
 
 
 def _check_gaps(slices: list[_Slice]) -> str | None:
-    """Refuse doubled and missing slices, naming the gap in mm and the files on either side.
+    """Reject doubled and missing slices, naming the gap in mm and the files on either side.
 
     Returns:
         A note if the slices are unevenly spaced, but none is missing.
@@ -283,7 +283,7 @@ def _check_gaps(slices: list[_Slice]) -> str | None:
             f"Expected one slice per position, got two at the same place: {slices[narrow].path} and "
             f"{slices[narrow + 1].path}."
         )
-    # Positions rounded to 0.1 mm make unequal gaps of thin slices, but stay beside the places they stand for.
+    # Positions rounded to 0.1 mm make unequal gaps of thin slices, but stay close to the places they were rounded from.
     places = np.arange(len(slices))
     line = np.polyval(np.polyfit(places, heights, 1), places)
     allowed = max(_GAP_TOLERANCE * (heights[-1] - heights[0]) / (len(slices) - 1), _PLACE_ROUNDING_MM)
@@ -323,7 +323,7 @@ def _holes(gaps: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
 
 
 def _check_line(slices: list[_Slice], affine: np.ndarray, *, even: bool) -> None:
-    """Refuse slices that are shifted sideways, each by another amount."""
+    """Reject slices that are shifted sideways, each by another amount."""
     rise = slices[-1].height - slices[0].height
     for index, one in enumerate(slices):
         place = index if even else (one.height - slices[0].height) / rise * (len(slices) - 1)
@@ -355,7 +355,7 @@ def _check_numbers(slices: list[_Slice]) -> list[str]:
     if not open_gaps.any():
         return []
     sizes, counts = np.unique(np.abs(steps), return_counts=True)
-    # Of two slices one step is all there is; it stands beside the usual step of one.
+    # Two slices have a single step, which is compared with the usual step of one.
     usual = sizes[np.argmax(counts)] if len(steps) > 1 else 1
     odd = np.flatnonzero((np.abs(steps) != usual) & open_gaps)
     if len(np.unique(np.sign(steps))) == 1 and len(odd) == 1 and np.count_nonzero(np.abs(steps) != usual) == 1:

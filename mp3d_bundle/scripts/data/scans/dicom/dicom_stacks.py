@@ -83,7 +83,7 @@ class Stack:
         uid: SeriesInstanceUID.
         headers: Path and header of each file.
         notes: How they were told from others.
-        problem: Why they are no scan, if so.
+        problem: Why they cannot be one scan, if so.
         other: Kind and description, if they are something else than a scan.
     """
 
@@ -103,7 +103,7 @@ def split_series(uid: str, headers: Sequence[tuple[Path, pydicom.Dataset]]) -> l
 
     Returns:
         One stack in most cases; several in the order of their first files. A header without a usable place is left
-        to the reader to refuse.
+        for the reader to reject.
     """
     stacks = [Stack(uid, tuple(headers))]
     for split in _SPLITS:
@@ -166,7 +166,7 @@ def _divide(stack: Stack, tag: str, parts: dict[Hashable, Headers]) -> list[Stac
 
 
 def _agree(stack: Stack) -> list[Stack]:
-    """Refuse slices that differ in what has to agree, but that does not say for certain whose they are."""
+    """Reject slices that differ in what has to agree, but that does not say for certain whose they are."""
     for tag in _REFUSE:
         parts = _parts(stack.headers, lambda header, tag=tag: _value(header, tag))
         if tag not in _PERSON:

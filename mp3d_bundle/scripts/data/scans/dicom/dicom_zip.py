@@ -23,7 +23,7 @@ from .dicom_headers import Series
 from .dicom_series import read_found, read_slices
 
 ZIP_SUFFIX = ".zip"
-# What is larger is no scan for one run. The share of zeros in a scan seldom packs better than this ratio, and small
+# Larger archives are rejected. The share of zeros in a scan seldom packs better than this ratio, and small
 # archives may: an empty scan of a phantom does.
 MAX_FILES = 100_000
 MAX_BYTES = 16 << 30
@@ -44,7 +44,7 @@ def archive_files(path: Path) -> Iterator[dict[Path, Open]]:
     Raises:
         ValueError: If a name leads out of the archive or comes twice, it is encrypted, or it would unpack to more
             than a scan can be.
-        OSError: If it is no zip archive, or damaged.
+        OSError: If it is not a zip archive, or damaged.
     """
     with _opened(path) as archive:
         members = _checked(archive, path)
@@ -71,7 +71,7 @@ def open_zipped_series(
 
     Raises:
         ValueError: As `scripts.data.scans.dicom.dicom_series.read_slices` and `archive_files` do.
-        OSError: Likewise, and if there is no room to unpack.
+        OSError: Likewise, and if the disk is too full to unpack it.
     """
     with tempfile.TemporaryDirectory(prefix="mp3d-") as temporary:
         folder = Path(temporary)

@@ -50,7 +50,7 @@ class Fields:
     end: int
 
     def get(self, *keys: str) -> str | None:
-        """The value of the first of these keys that there is, None where there is none."""
+        """The value of the first of these keys that is present, None if all are absent."""
         return next((self.values[key] for key in keys if key in self.values), None)
 
     def need(self, key: str) -> str:
@@ -69,7 +69,7 @@ def read_lines(file: BinaryIO, path: Path) -> Iterable[tuple[str, int]]:
     """The lines of a header without their ends, each with the place in the file after it.
 
     Raises:
-        ValueError: If there is a megabyte of them: this is no header.
+        ValueError: If they exceed a megabyte: this is not a header.
     """
     place = 0
     while line := file.readline(_HEADER_BYTES):
@@ -118,7 +118,7 @@ def integers(text: str, key: str, path: Path, *, count: int | None = None) -> li
 
 
 def millimetres(units: Sequence[str], path: Path) -> tuple[list[float], str | None]:
-    """Factors from units of length, one per axis, to millimetres, and a note where they are no 1.
+    """Factors from units of length, one per axis, to millimetres, and a note if they are not 1.
 
     Raises:
         ValueError: If a unit is not known.

@@ -127,7 +127,7 @@ def _merge(layers: Sequence[seg.Segmentation]) -> seg.Segmentation:
     merged.PerFrameFunctionalGroupsSequence = frames
     merged.NumberOfFrames = len(frames)
     merged.SegmentsOverlap = seg.SegmentsOverlapValues.YES.value
-    # What highdicom keeps beside the attributes still is that of the first layer.
+    # What highdicom keeps in addition to the attributes is still that of the first layer.
     return seg.Segmentation.from_dataset(merged, copy=False)
 
 

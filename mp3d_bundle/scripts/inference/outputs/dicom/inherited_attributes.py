@@ -36,7 +36,7 @@ UNKNOWN_METHOD = "Not stated in the source images"
 def keep_valid(header: Dataset) -> list[str]:
     """Leave of a header what a valid result can inherit.
 
-    Attributes that a result must have stay, empty where their value is none; a header that says that the patient's
+    Attributes that a result must have stay, empty where their value is invalid; a header that says that the patient's
     identity was removed, but not how, says `UNKNOWN_METHOD` afterwards.
 
     Args:

@@ -1,4 +1,4 @@
-"""Lesions as DICOM: a structured report (TID 1500) and a segmentation of the boxes, beside the source images.
+"""Lesions as DICOM: a structured report (TID 1500) and a segmentation of the boxes, next to the source images.
 
 Only for scans that were read from DICOM, whose patient, study and frame of reference they share. The report
 holds the numbers; the segmentation shows the boxes in viewers that do not draw 3D coordinates of reports.
@@ -27,7 +27,7 @@ from .box_segmentation import segment_boxes
 from .source_images import Outlined, SourceSlice, cut, nearest, read_sources
 
 logger = logging.getLogger(__name__)
-# It tells of every module of attributes that it copies.
+# It logs every module of attributes that it copies.
 logging.getLogger("highdicom").setLevel(logging.WARNING)
 
 MANUFACTURER = "MP3D bundle"
@@ -44,7 +44,7 @@ class DicomWriter:
     """Write ``lesions_sr.dcm`` and ``lesions_seg.dcm``.
 
     Attributes:
-        version: Of the software, as it stands in the files.
+        version: Of the software, as written to the files.
         deflate_above_megabytes: A segmentation with more millions of bytes of pixels is written deflated. The masks of
             hundreds of boxes are nearly all zeros; but not every viewer reads deflated files, so small ones stay plain.
     """
@@ -59,7 +59,7 @@ class DicomWriter:
             result: What is known about the scan.
 
         Returns:
-            ``lesions_sr.dcm``, and ``lesions_seg.dcm`` unless there is no lesion; nothing for a scan that was
+            ``lesions_sr.dcm``, and ``lesions_seg.dcm`` unless no lesion was found; nothing for a scan that was
             not read from DICOM or (with a warning) whose headers lack what a result must refer to.
         """
         scan = result.scan
@@ -67,7 +67,7 @@ class DicomWriter:
             return {}
         try:
             return self._write(scan, result.lesions, result.document)
-        # Headers of all kinds come from scanners and archives: no lesion shall be lost for one.
+        # Headers of all kinds come from scanners and archives: a bad header must not cost a lesion.
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             logger.warning("%s: no DICOM results are written. %s", scan.path, error)
             logger.debug("%s", scan.path, exc_info=True)

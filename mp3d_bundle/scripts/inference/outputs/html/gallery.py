@@ -162,7 +162,7 @@ def _overview(item: GalleryItem, hu_slice: np.ndarray) -> np.ndarray:
 
 
 def draw_item(item: GalleryItem) -> np.ndarray:
-    """Draw one item: the whole slice, a close-up beside it, and a caption below.
+    """Draw one item: the whole slice, a close-up next to it, and a caption below.
 
     Args:
         item: What to draw; its slice is read now.

@@ -105,7 +105,7 @@ class ReportWriter:
             "PRESETS": _presets(),
             "CORONAL": _overview(scan.hu.max(axis=1)),
             "SAGITTAL": _overview(scan.hu.max(axis=2)),
-            # A "<" could close the element that the data stands in.
+            # A "<" could close the element that holds the data.
             "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
             "SCRIPT": _part("viewer.js"),
         }
@@ -228,7 +228,7 @@ def _lesion_data(hu: np.ndarray, found: SliceBoxes, lesion: Lesion, entry: Mappi
 
 
 def _about(document: Mapping[str, Any], pictures: SlicePictures) -> list[tuple[str, str]]:
-    """What the page tells of the run, in words."""
+    """What the page says about the run, in words."""
     scan, model = document["input"], document["model"]
     shape = " x ".join(str(number) for number in scan["shape"])
     spacing = " x ".join(f"{edge:g}" for edge in scan["spacing_mm"])

@@ -2,7 +2,7 @@
 
 Truth is green and dashed, detections are yellow, detections known to be wrong red; dashes let both show
 where they coincide and help who cannot tell the colours apart. Lines are thin and run just outside the
-box, and a score stands beside its box, never on one, so that the lesion itself stays free.
+box, and a score is written next to its box, never on one, so that the lesion itself stays free.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _overlap(first: Rectangle, second: Rectangle) -> float:
 
 
 def _place(frame: Rectangle, text_size: tuple[float, float], taken: Iterable[Rectangle], image: Rectangle) -> Rectangle:
-    """Find a place for a label beside a frame: the one that covers least of what is taken."""
+    """Find a place for a label next to a frame: the one that covers least of what is taken."""
     x1, y1, x2, y2 = frame
     width, height = text_size
     gap = 2.0

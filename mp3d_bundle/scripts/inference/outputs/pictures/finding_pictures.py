@@ -31,7 +31,7 @@ def display_window(hu_slice: np.ndarray, box: np.ndarray) -> tuple[float, float]
     ring = hu_slice[y1:y2, x1:x2].astype(np.float32)
     ring[_inner(low[1] - y1, high[1] - y1), _inner(low[0] - x1, high[0] - x1)] = np.nan
     around = ring[np.isfinite(ring)]
-    # Padding outside the field of view is no lung.
+    # Padding outside the field of view is not lung.
     around = around[around > -1024]
     return LUNG if around.size and np.median(around) < _LUNG_HU else SOFT_TISSUE
 

@@ -50,7 +50,7 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int = 3) -> Image.Im
     """Put pictures side by side, row after row, on white.
 
     Raises:
-        ValueError: If there is no picture.
+        ValueError: If the picture is missing.
     """
     if not pictures:
         raise ValueError("Expected at least one picture to put on a sheet, got none.")

@@ -37,6 +37,8 @@ LOCATOR = ComponentLocator()
 COMBINATIONS = {"demo"}
 # The baselines bring a 2D network, a head and a number of slices of their own: they take the place of these axes.
 FLAT = {"fpn", "retinanet"}
+# The other published systems bring a whole network: nothing that shapes or starts one goes with them.
+WHOLE = {"msb", "mvpnet", "3dce"}
 NOT_FLAT = {"slices", "head", "backbone", "pooling", "conversion"}
 
 
@@ -102,13 +104,22 @@ def combine(first: Path, second: Path) -> bool:
     axes = {axis(first), axis(second)}
     if COMBINATIONS & {first.stem, second.stem} or len(axes) == 1 or axes == FLAT:
         return False
+    if axes & WHOLE and (axes <= WHOLE or axes & (FLAT | NOT_FLAT | {"size", "init"})):
+        return False
     if {first.stem, second.stem} & {"init_imagenet"}:
         return not axes & NOT_FLAT
     return not (axes & FLAT and (axes & NOT_FLAT or "init_coco" in (first.stem, second.stem)))
 
 
 # Overlays that differ in a number only; one of each stands for all in what is done for every pair.
-SERIES = {"slices": "slices_5", "subset": "subset_20", "schedule": "schedule_6x", "fpn": "fpn_3dce_9"}
+SERIES = {
+    "slices": "slices_5",
+    "subset": "subset_20",
+    "schedule": "schedule_6x",
+    "fpn": "fpn_3dce_9",
+    "mvpnet": "mvpnet_3",
+    "3dce": "3dce_3",
+}
 REPRESENTATIVES = [path for path in VARIANTS if SERIES.get(axis(path), path.stem) == path.stem]
 PAIRS = [pair for pair in itertools.combinations(REPRESENTATIVES, 2) if combine(*pair)]
 # Axes that change the network, so that pairs of them are worth building.

@@ -8,6 +8,9 @@ from .detectors import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
 from .heads.roi_heads import FieldHead, RoIs
 from .late_fusion import LateFusionRCNN, TripletBackbone
 from .one_stage import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
+from .published.multi_scale_booster import multi_scale_booster
+from .published.mvp_net import MVPNet, mvp_net
+from .published.three_dce import ThreeDCE, three_dce
 from .two_stage import FasterRCNN
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "FullTransform",
     "GroupTransform",
     "LateFusionRCNN",
+    "MVPNet",
     "OneStageDetector",
     "OneStageHead",
     "PseudoBasicBlock",
@@ -30,6 +34,7 @@ __all__ = [
     "SlabBackbone",
     "Stem",
     "Stem2d",
+    "ThreeDCE",
     "TripletBackbone",
     "TwoStageHead",
     "faster_rcnn",
@@ -37,5 +42,8 @@ __all__ = [
     "isotropic_pools",
     "mp3d_fpn",
     "mp3d_retinanet",
+    "multi_scale_booster",
+    "mvp_net",
     "retinanet_2d",
+    "three_dce",
 ]

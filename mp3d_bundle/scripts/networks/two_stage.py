@@ -65,7 +65,17 @@ class FasterRCNN(nn.Module):
         first, second = self.features(images.tensors)
         proposals, rpn_losses = self.rpn(first, images.image_sizes, [target["boxes"] for target in targets])
         _, roi_losses = heads(second, proposals, images.image_sizes, targets)
-        return {**rpn_losses, **roi_losses}
+        return {**rpn_losses, **roi_losses, **self.further_losses(second, targets)}
+
+    def further_losses(self, levels: list[Tensor], targets: Targets) -> dict[str, Tensor]:
+        """Losses of a detector that learns more than boxes, by name; none here.
+
+        Args:
+            levels: Pyramid levels of the second stage.
+            targets: Those of `forward`, checked, with all their fields.
+        """
+        del levels, targets
+        return {}
 
     def _detect(self, images: ImageList) -> Detections:
         first, second = self.features(images.tensors)

@@ -100,11 +100,11 @@ def _run(network: nn.Module, size: int) -> None:
     if isinstance(network, OneStageDetector):
         network.network(slab)
         return
-    first, second = network.features(slab)
+    first, _ = network.features(slab)
     network.rpn.head(first)
     heads = network.roi_heads
-    side = heads.pool.output_size
-    heads.predictor(heads.box_head(torch.empty(PROPOSALS, second[0].shape[1], side, side)))
+    first_layer = next(layer for layer in heads.box_head.modules() if isinstance(layer, nn.Linear))
+    heads.predictor(heads.box_head(torch.empty(PROPOSALS, first_layer.in_features)))
 
 
 def complexity(build: Callable[[], nn.Module], size: int = 512) -> list[Row]:

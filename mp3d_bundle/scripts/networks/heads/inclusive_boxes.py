@@ -40,8 +40,9 @@ def mmdetection_anchors(stride: int, scales: Sequence[float], ratios: Sequence[f
         scales: Sides in strides.
         ratios: Heights over widths, the outer loop.
     """
-    root = torch.tensor(ratios, dtype=torch.float32).sqrt()
-    size = stride * torch.tensor(scales, dtype=torch.float32)
+    # On the CPU even where a network is built without memory.
+    root = torch.tensor(ratios, dtype=torch.float32, device="cpu").sqrt()
+    size = stride * torch.tensor(scales, dtype=torch.float32, device="cpu")
     widths, heights = (size / root[:, None]).flatten(), (size * root[:, None]).flatten()
     centre = (stride - 1) / 2
     corners = [centre - (widths - 1) / 2, centre - (heights - 1) / 2, centre + (widths - 1) / 2]
@@ -58,9 +59,11 @@ def detectron_anchors(base: int, scales: Sequence[float], ratios: Sequence[float
         scales: Sides in units of ``base``.
         ratios: Heights over widths, the outer loop.
     """
-    ratio = torch.tensor(ratios, dtype=torch.float64)
+    ratio = torch.tensor(ratios, dtype=torch.float64, device="cpu")
     widths = (base * base / ratio).sqrt().round()
-    sizes = torch.stack([widths, (widths * ratio).round()], dim=1)[:, None] * torch.tensor(scales)[:, None]
+    sizes = (
+        torch.stack([widths, (widths * ratio).round()], dim=1)[:, None] * torch.tensor(scales, device="cpu")[:, None]
+    )
     half = (sizes.flatten(0, 1) - 1) / 2
     return torch.cat([(base - 1) / 2 - half, (base - 1) / 2 + half], dim=1).tolist()
 

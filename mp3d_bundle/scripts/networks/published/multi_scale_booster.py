@@ -10,11 +10,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.rpn import RPNHead
 
 from ..backbones.resnet2d import ResNet2d
-from ..backbones.slab_backbone import check_slabs
+from ..backbones.slab_backbone import STRIDES, check_slabs
+from ..heads.anchors import Matching, Sampling
+from ..heads.box_rules import MMDETECTION
+from ..heads.inclusive_boxes import FixedAnchors, InclusiveRoIAlign, mmdetection_anchors
+from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
+from ..heads.rpn import ProposalLimits, RegionProposalNetwork
+from ..two_stage import FasterRCNN
 
 DILATIONS = (1, 2, 3)
+# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
+MSB_NAMES = (
+    (r"backbone\.conv1\.", r"backbone.body.stem.conv."),
+    (r"backbone\.bn1\.", r"backbone.body.stem.norm."),
+    *((rf"backbone\.layer{stage + 1}\.", rf"backbone.body.stages.{stage}.") for stage in range(4)),
+    (r"neck\.lateral_convs\.(\d)\.conv\.", r"backbone.laterals.\1.0."),
+    (r"neck\.lateral_convs\.(\d)\.norm\.", r"backbone.laterals.\1.1."),
+    (r"neck\.fpn_convs\.(\d)\.conv1\.", r"backbone.blocks.\1.pointwise."),
+    (r"neck\.fpn_convs\.(\d)\.sc\.atrous_conv\.", r"backbone.blocks.\1.dilated.conv."),
+    (r"neck\.fpn_convs\.(\d)\.sc\.bn\.", r"backbone.blocks.\1.dilated.norm."),
+    (r"neck\.fpn_convs\.(\d)\.se\.", r"backbone.blocks.\1.channel_gate."),
+    (r"neck\.fpn_convs\.(\d)\.fusion\.", r"backbone.blocks.\1.fusion."),
+    (r"neck\.fpn_convs\.(\d)\.sptial\.spatial\.bn\.", r"backbone.blocks.\1.spatial_gate.norm."),
+    (r"neck\.fpn_convs\.(\d)\.sptial\.spatial\.", r"backbone.blocks.\1.spatial_gate."),
+    (r"rpn_head\.rpn_conv\.", r"rpn.head.conv.0.0."),
+    (r"rpn_head\.rpn_cls\.", r"rpn.head.cls_logits."),
+    (r"rpn_head\.rpn_reg\.", r"rpn.head.bbox_pred."),
+    (r"bbox_head\.shared_fcs\.0\.", r"roi_heads.box_head.fc6."),
+    (r"bbox_head\.shared_fcs\.1\.", r"roi_heads.box_head.fc7."),
+    (r"bbox_head\.fc_cls\.", r"roi_heads.predictor.cls_score."),
+    (r"bbox_head\.fc_reg\.", r"roi_heads.predictor.bbox_pred."),
+)
 
 
 def _normed(inputs: int, outputs: int, *, relu: bool = True) -> nn.Sequential:
@@ -139,3 +169,48 @@ class BoosterBackbone(nn.Module):
             sums[level - 1] = sums[level - 1] + F.interpolate(sums[level], scale_factor=2.0, mode="nearest")
         levels = [block(each) for block, each in zip(self.blocks, sums, strict=True)]
         return [*levels, F.max_pool2d(levels[-1], 1, stride=2)]
+
+
+def multi_scale_booster(
+    num_slices: int = 3, num_classes: int = 1, *, width: int = 64, channels: int = 256, fc_channels: int = 1024
+) -> FasterRCNN:
+    """MSB, whole: 43,209,750 parameters.
+
+    Boxes are those of its authors, whose last pixel counts (`..heads.box_rules`). At most ten are reported.
+
+    Args:
+        num_slices: 3; the network reads no other number.
+        num_classes: Classes without background.
+        width: Planes of the body's first stage; 64 is ResNet-50.
+        channels: Channels of the pyramid.
+        fc_channels: Width of the two fully connected layers.
+
+    Raises:
+        ValueError: If ``num_slices`` is not 3, or there is no class.
+    """
+    if num_slices != BoosterBackbone.num_slices or num_classes < 1:
+        raise ValueError(f"Expected 3 slices and at least one class for MSB, got {num_slices!r} and {num_classes!r}.")
+    backbone = BoosterBackbone(ResNet2d(width=width, norm=nn.BatchNorm2d), out_channels=channels)
+    bases = [mmdetection_anchors(stride, (2, 4, 6, 8), (0.5, 1.0, 2.0)) for stride in STRIDES]
+    anchors = FixedAnchors(bases, STRIDES)
+    limits = ProposalLimits(per_level=2000, per_image=2000)
+    rpn = RegionProposalNetwork(
+        RPNHead(channels, anchors.per_cell),
+        anchors,
+        matching=Matching(0.5, 0.3, low_quality_floor=0.3),
+        sampling=Sampling(48, 0.5),
+        train_limits=limits,
+        test_limits=limits,
+        rules=MMDETECTION,
+    )
+    pool = InclusiveRoIAlign()
+    roi_heads = RoIHeads(
+        pool,
+        TwoMLPHead(channels * pool.output_size**2, fc_channels),
+        BoxPredictor(fc_channels, num_classes, background=True),
+        matching=Matching(0.5, 0.4, low_quality_floor=0.4),
+        sampling=Sampling(48, 0.25),
+        limits=DetectionLimits(score=0.05, per_image=10),
+        rules=MMDETECTION,
+    )
+    return FasterRCNN(backbone, rpn, roi_heads)

@@ -1,0 +1,223 @@
+"""3DCE, the 3D context enhanced region-based CNN (Yan et al., MICCAI 2018; the MP3D paper's reference [1]).
+
+A VGG-16 reads each three neighbouring slices; proposals come from the image in the middle, and position-sensitive maps
+of all images are pooled for each proposal and fused by one fully connected layer. 17,195,150 parameters with 3 slices
+(there the improved R-FCN), 25,223,310 with 27. Numbers by the released code (rsummers11/CADLab, MXNet).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.vgg import make_layers
+
+from ..backbones.slab_backbone import check_slabs
+from ..heads.anchors import Matching, Sampling
+from ..heads.box_rules import BoxRules
+from ..heads.inclusive_boxes import FixedAnchors, detectron_anchors
+from ..heads.roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
+from ..heads.rpn import ProposalLimits, RegionProposalNetwork
+from ..two_stage import FasterRCNN
+
+STRIDE = 8
+GROUP = 7
+MAPS = 10  # position-sensitive maps that each image gives for each of the 7 x 7 places
+RULES = BoxRules(inclusive=True, deviations=(1.0, 1.0, 1.0, 1.0), max_ratio=float("inf"))
+# Place of each convolution in the body, whose layers are counted with ReLU and max-pool.
+_CONVOLUTIONS = {
+    "conv1_1_new": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10, "conv3_2": 12, "conv3_3": 14,
+    "conv4_1": 17, "conv4_2": 19, "conv4_3": 21, "conv5_1": 23, "conv5_2": 25, "conv5_3": 27,
+}  # fmt: skip
+# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides. The
+# objectness layer has 2 x 15 outputs in their file, background first, and so here.
+THREE_DCE_NAMES = (
+    *((rf"arg:{name}_(weight|bias)$", rf"backbone.body.{place}.\1") for name, place in _CONVOLUTIONS.items()),
+    (r"arg:conv_new_1_(weight|bias)$", r"backbone.position_maps.\1"),
+    (r"arg:rpn_conv_3x3_(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+    (r"arg:rpn_cls_score_(weight|bias)$", r"rpn.head.cls_logits.\1"),
+    (r"arg:rpn_bbox_pred_(weight|bias)$", r"rpn.head.bbox_pred.\1"),
+    (r"arg:fc6_(weight|bias)$", r"roi_heads.box_head.1.\1"),
+    (r"arg:cls_score_(weight|bias)$", r"roi_heads.predictor.cls_score.\1"),
+    (r"arg:bbox_pred_(weight|bias)$", r"roi_heads.predictor.bbox_pred.\1"),
+)
+
+
+def position_sensitive_pool(level_map: Tensor, rois: Tensor, scale: float, group: int = GROUP) -> Tensor:
+    """Mean of each of ``group x group`` bins of a box, each from maps of its own, as MXNet's ``PSROIPooling``.
+
+    torchvision's ``ps_roi_pool`` is another operator: it rounds on the map, enforces a side of one cell and leaves out
+    the last row and column.
+
+    Args:
+        level_map: ``(B, maps * group * group, h, w)``.
+        rois: ``(R, 5)``, the row of the batch and an inclusive box in image pixels.
+        scale: Cells per pixel.
+        group: Bins along each side.
+
+    Returns:
+        ``(R, maps, group, group)``; a bin outside the map is 0.
+    """
+    height, width = level_map.shape[-2:]
+    batch = rois[:, 0].long()
+    # Half away from zero, as C rounds.
+    corners = rois[:, 1:].sign() * (rois[:, 1:].abs() + 0.5).floor()
+    start, end = corners[:, :2] * scale, (corners[:, 2:] + 1) * scale
+    sides = (end - start).clamp(min=0.1) / group
+    steps = torch.arange(group + 1, device=rois.device, dtype=rois.dtype)
+    edges = sides[:, :, None] * steps + start[:, :, None]  # (R, 2, group + 1), x first
+    limit = edges.new_tensor([width, height])[:, None]
+    first = edges[..., :-1].floor().clamp(min=0).minimum(limit).long()
+    last = edges[..., 1:].ceil().clamp(min=0).minimum(limit).long()
+    # Sums over rectangles from a table of sums, in double precision so that large sums do not swamp small differences.
+    table = torch.zeros((*level_map.shape[:2], height + 1, width + 1), dtype=torch.float64, device=level_map.device)
+    table[..., 1:, 1:] = level_map.double().cumsum(2).cumsum(3)
+    table = table.unflatten(1, (-1, group, group)).permute(0, 2, 3, 4, 5, 1)  # (B, group, group, h + 1, w + 1, maps)
+    row = torch.arange(group, device=rois.device)[:, None]
+    column = torch.arange(group, device=rois.device)[None, :]
+    image = batch[:, None, None]
+    x1, x2 = (side[:, 0, None, :] for side in (first, last))
+    y1, y2 = (side[:, 1, :, None] for side in (first, last))
+    corner = lambda y, x: table[image, row, column, y, x]  # noqa: E731
+    sums = corner(y2, x2) - corner(y1, x2) - corner(y2, x1) + corner(y1, x1)
+    cells = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
+    means = torch.where(cells[..., None] > 0, sums / cells.clamp(min=1)[..., None], 0.0)
+    return means.permute(0, 3, 1, 2).to(level_map.dtype)
+
+
+class PositionSensitivePool(PyramidRoIAlign):
+    """Crops of one level by :func:`position_sensitive_pool`."""
+
+    def __init__(self) -> None:
+        super().__init__((STRIDE,), output_size=GROUP)
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """The one level there is, ``(N,)``, for boxes of any size ``(N, 4)``."""
+        return torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+
+    def crop(self, level_map: Tensor, rois: Tensor, stride: int) -> Tensor:
+        """Crops ``(R, maps, output_size, output_size)`` of rows and inclusive boxes ``(R, 5)``."""
+        return position_sensitive_pool(level_map, rois, 1 / stride, self.output_size)
+
+
+class SoftmaxRPNHead(RPNHead):
+    """Region proposal head with two class scores for each anchor, whose difference is the logit of a softmax.
+
+    Args:
+        inputs: Channels of the map.
+        channels: Channels inside.
+        anchors: Anchors of a cell.
+    """
+
+    def __init__(self, inputs: int, channels: int, anchors: int) -> None:
+        super().__init__(channels, anchors)
+        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU()))
+        self.cls_logits = nn.Conv2d(channels, 2 * anchors, 1)
+        for layer, std in ((self.conv[0][0], 0.01), (self.cls_logits, 0.01), (self.bbox_pred, 0.001)):  # type: ignore[index]
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits ``(B, A, h, w)`` that an anchor holds a lesion, and offsets ``(B, 4 A, h, w)``, level by level."""
+        scores, offsets = super().forward(x)
+        halves = [level.chunk(2, dim=1) for level in scores]
+        return [lesion - background for background, lesion in halves], offsets
+
+
+class TripletVgg(nn.Module):
+    """VGG-16 without its fourth max-pool, on each three neighbouring slices of a slab.
+
+    Args:
+        num_slices: D = 3 M, with M odd: 3, 9, ... 33; or 1, a slice that takes the place of all three.
+        width: Channels of the first convolutions; 64 is VGG-16.
+
+    Raises:
+        ValueError: If ``num_slices`` is another number.
+    """
+
+    def __init__(self, num_slices: int, *, width: int = 64) -> None:
+        super().__init__()
+        if num_slices != 1 and num_slices not in range(3, 34, 6):
+            raise ValueError(f"Expected 1, 3, 9, 15, 21, 27 or 33 slices for 3DCE, got {num_slices!r}.")
+        self.num_slices = num_slices
+        self.images = -(-num_slices // 3)
+        w = width
+        self.out_channels = 8 * w
+        self.body = make_layers([w, w, "M", 2 * w, 2 * w, "M", *[4 * w] * 3, "M", *[8 * w] * 6])
+        self.position_maps = nn.Conv2d(self.out_channels, MAPS * GROUP**2, 1)
+        nn.init.normal_(self.position_maps.weight, std=0.01)
+        nn.init.zeros_(self.position_maps.bias)  # type: ignore[arg-type]
+        for layer in self.body:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, slabs: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the middle image, and position-sensitive maps of all.
+
+        Args:
+            slabs: ``(B, 3 M, H, W)`` normalised slabs, H and W multiples of 8.
+
+        Returns:
+            Two maps, ``(B, out_channels, H / 8, W / 8)`` and ``(B, M * 490, H / 8, W / 8)``, image after image.
+
+        Raises:
+            ValueError: If the slabs do not have ``num_slices`` slices.
+        """
+        check_slabs(slabs, self.num_slices)
+        slabs = slabs.expand(-1, 3 * self.images, -1, -1)
+        features = self.body(slabs.unflatten(1, (self.images, 3)).flatten(0, 1))
+        maps = self.position_maps(features).unflatten(0, (-1, self.images)).flatten(1, 2)
+        return features.unflatten(0, (-1, self.images))[:, self.images // 2], maps
+
+
+class ThreeDCE(FasterRCNN):
+    """Two-stage detector whose first stage reads the middle image and whose second stage reads the maps of all."""
+
+    def features(self, slabs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """One level for the proposals and one for the second stage, see `TripletVgg.forward`."""
+        middle, maps = self.backbone(slabs)
+        return [middle], [maps]
+
+
+def three_dce(
+    num_slices: int = 27, num_classes: int = 1, *, width: int = 64, rpn_channels: int = 256, fc_channels: int = 2048
+) -> ThreeDCE:
+    """3DCE, whole: 17,195,150 parameters with 3 slices, 25,223,310 with 27.
+
+    Boxes are those of its authors, whose last pixel counts (`..heads.box_rules`); offsets have no bound.
+
+    Args:
+        num_slices: Three times an odd number, 3 to 33; or 1.
+        num_classes: Classes without background.
+        width: Channels of the first convolutions; 64 is VGG-16.
+        rpn_channels: Channels inside the region proposal head.
+        fc_channels: Width of the fully connected layer.
+
+    Raises:
+        ValueError: If ``num_slices`` is another number, or there is no class.
+    """
+    if num_classes < 1:
+        raise ValueError(f"Expected at least one class besides the background, got num_classes={num_classes!r}.")
+    backbone = TripletVgg(num_slices, width=width)
+    anchors = FixedAnchors([detectron_anchors(STRIDE, (2, 3, 4, 6, 12), (0.5, 1.0, 2.0))], (STRIDE,))
+    rpn = RegionProposalNetwork(
+        SoftmaxRPNHead(backbone.out_channels, rpn_channels, anchors.per_cell),
+        anchors,
+        matching=Matching(0.7, 0.3, low_quality_floor=1e-3),  # the released code has no floor, but for no overlap
+        sampling=Sampling(32, 0.5),
+        train_limits=ProposalLimits(12000, 2000, min_side=8.0),
+        test_limits=ProposalLimits(6000, 300, min_side=8.0),
+        rules=RULES,
+    )
+    roi_heads = RoIHeads(
+        PositionSensitivePool(),
+        nn.Sequential(nn.Flatten(), nn.Linear(backbone.images * MAPS * GROUP**2, fc_channels), nn.ReLU()),
+        BoxPredictor(fc_channels, num_classes, background=True),
+        sampling=Sampling(32, 0.25),
+        limits=DetectionLimits(nms_iou=0.3, per_image=300 * num_classes),
+        rules=RULES,
+    )
+    roi_heads.box_weight = 10.0
+    nn.init.normal_(roi_heads.box_head[1].weight, std=0.001)  # type: ignore[index]
+    return ThreeDCE(backbone, rpn, roi_heads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,17 +43,6 @@ def checkpoint(values: Mapping[str, Any]) -> dict[str, Tensor]:
     """The whole checkpoint of a system, under its authors' names."""
     overrides = values.get("overrides", {})
     return {key: draw(key, shape, kind, overrides) for key, shape, kind in values["keys"]}
-
-
-def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
-    """A state dict under our names: the first rule that matches a name decides; names without one are left out."""
-    out = {}
-    for name, tensor in state.items():
-        for pattern, replacement in rules:
-            if re.match(pattern, name):
-                out[re.sub(pattern, replacement, name, count=1)] = tensor
-                break
-    return out
 
 
 def check_block(block: Mapping[str, Any], got: Tensor, tolerance: float) -> None:

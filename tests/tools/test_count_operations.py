@@ -174,6 +174,29 @@ class TestCommandLine:
         assert self.total(capsys, config_file=files) == ["total", "64,029,781", "415.813"]
 
     @pytest.mark.parametrize(
+        ("overlay", "figures"),
+        [
+            ("msb", ["43,209,750", "96.195"]),
+            ("mvpnet_3", ["79,118,733", "149.150"]),
+            ("mvpnet_9", ["157,173,741", "445.143"]),
+            ("3dce_3", ["17,195,150", "109.086"]),
+            ("3dce_27", ["25,223,310", "942.167"]),
+        ],
+    )
+    def test_counts_the_other_published_networks(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        bundle_root: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        overlay: str,
+        figures: list[str],
+    ) -> None:
+        monkeypatch.chdir(bundle_root)
+        files = ["configs/train.json", f"configs/variants/{overlay}.yaml"]
+        assert self.total(capsys, config_file=files) == ["total", *figures]
+        assert " | ".join(figures) in (bundle_root / "docs" / "method.md").read_text()
+
+    @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             ({"num_slices": 4}, "odd number of slices.*got 4"),

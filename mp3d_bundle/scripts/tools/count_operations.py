@@ -34,6 +34,7 @@ from ..networks import (
     mp3d_fpn,
 )
 from ..networks.backbones.slab_backbone import SIZE_DIVISIBLE
+from ..networks.published.multi_scale_booster import SharedDilations
 from ..weights import build_network
 
 CONVERSIONS = {"gtm": GroupTransform, "ctm": CenterCrop}
@@ -82,6 +83,8 @@ def _counter(rows: dict[str, Row], name: str) -> Callable[[nn.Module, Any, Any],
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             rows[component].macs += output.numel() * module.weight[0].numel()
             rows[REST].macs += 0 if module.bias is None else output.numel()
+        elif isinstance(module, SharedDilations):  # its one kernel runs three times, past the hook of its layer
+            rows[component].macs += sum(each.numel() for each in output) * module.conv.weight[0].numel()
         elif isinstance(module, nn.Linear):
             rows[component].macs += output.numel() * module.in_features
         elif isinstance(module, (nn.MaxPool2d, nn.MaxPool3d)):

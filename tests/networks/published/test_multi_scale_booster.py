@@ -12,8 +12,9 @@ import torch
 
 from scripts.networks import FasterRCNN, multi_scale_booster
 from scripts.networks.heads.rpn import ProposalLimits
+from scripts.networks.published.authors_names import renamed
 from scripts.networks.published.multi_scale_booster import MSB_NAMES, BoosterBackbone
-from support.field_values import check_block, checkpoint, renamed
+from support.field_values import check_block, checkpoint
 
 
 @pytest.fixture(scope="module")

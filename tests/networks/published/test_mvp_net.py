@@ -13,8 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from scripts.networks import MVPNet, mvp_net
+from scripts.networks.published.authors_names import renamed
 from scripts.networks.published.mvp_net import MVPNET_NAMES, MultiViewBackbone, PositionHead
-from support.field_values import check_block, checkpoint, renamed
+from support.field_values import check_block, checkpoint
 
 
 @pytest.fixture(scope="module")

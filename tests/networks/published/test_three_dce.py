@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from scripts.networks import three_dce
+from scripts.networks.published.authors_names import renamed
 from scripts.networks.published.three_dce import THREE_DCE_NAMES, position_sensitive_pool
-from support.field_values import renamed
 
 
 def by_loops(level_map: np.ndarray, rois: np.ndarray, scale: float, group: int) -> np.ndarray:

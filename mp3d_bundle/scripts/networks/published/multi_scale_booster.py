@@ -21,10 +21,11 @@ from ..heads.inclusive_boxes import FixedAnchors, InclusiveRoIAlign, mmdetection
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
 from ..heads.rpn import ProposalLimits, RegionProposalNetwork
 from ..two_stage import FasterRCNN
+from .authors_names import Rules
 
 DILATIONS = (1, 2, 3)
 # The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
-MSB_NAMES = (
+MSB_NAMES: Rules = (
     (r"backbone\.conv1\.", r"backbone.body.stem.conv."),
     (r"backbone\.bn1\.", r"backbone.body.stem.norm."),
     *((rf"backbone\.layer{stage + 1}\.", rf"backbone.body.stages.{stage}.") for stage in range(4)),

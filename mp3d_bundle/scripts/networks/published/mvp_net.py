@@ -26,6 +26,7 @@ from ..heads.inclusive_boxes import FixedAnchors, UnalignedRoIAlign, detectron_a
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
 from ..heads.rpn import RegionProposalNetwork
 from ..two_stage import FasterRCNN
+from .authors_names import Rules
 
 # HU that become 0 and 255, and what is taken off.
 WINDOWS = ((-174.0, 274.0), (-1493.0, 484.0), (-534.0, 1425.0))
@@ -33,7 +34,7 @@ PIXEL_MEAN = 100.0
 # Upper limits of the lower two of the three parts of the body, as z from 0 to 1.
 PART_LIMITS = (0.58, 0.72)
 # The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
-MVPNET_NAMES = (
+MVPNET_NAMES: Rules = (
     (r"Conv_Body\.conv_body\.res1\.conv1\.", r"backbone.body.stem.conv."),
     (r"Conv_Body\.conv_body\.res1\.bn1\.", r"backbone.body.stem.norm."),
     *((rf"Conv_Body\.conv_body\.res{stage + 2}\.", rf"backbone.body.stages.{stage}.") for stage in range(4)),

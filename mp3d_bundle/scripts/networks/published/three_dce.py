@@ -19,6 +19,7 @@ from ..heads.inclusive_boxes import FixedAnchors, detectron_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
 from ..heads.rpn import ProposalLimits, RegionProposalNetwork
 from ..two_stage import FasterRCNN
+from .authors_names import Rules
 
 STRIDE = 8
 GROUP = 7
@@ -31,7 +32,7 @@ _CONVOLUTIONS = {
 }  # fmt: skip
 # The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides. The
 # objectness layer has 2 x 15 outputs in their file, background first, and so here.
-THREE_DCE_NAMES = (
+THREE_DCE_NAMES: Rules = (
     *((rf"arg:{name}_(weight|bias)$", rf"backbone.body.{place}.\1") for name, place in _CONVOLUTIONS.items()),
     (r"arg:conv_new_1_(weight|bias)$", r"backbone.position_maps.\1"),
     (r"arg:rpn_conv_3x3_(weight|bias)$", r"rpn.head.conv.0.0.\1"),

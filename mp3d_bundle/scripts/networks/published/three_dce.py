@@ -116,7 +116,7 @@ class SoftmaxRPNHead(RPNHead):
         self.cls_logits = nn.Conv2d(channels, 2 * anchors, 1)
         for layer, std in ((self.conv[0][0], 0.01), (self.cls_logits, 0.01), (self.bbox_pred, 0.001)):  # type: ignore[index]
             nn.init.normal_(layer.weight, std=std)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits ``(B, A, h, w)`` that an anchor holds a lesion, and offsets ``(B, 4 A, h, w)``, level by level."""

@@ -127,7 +127,7 @@ class TestPosition:
 
     @pytest.mark.parametrize(("slices", "first"), [(3, 0), (9, 3)])
     def test_nine_slices_show_the_second_window(self, slices: int, first: int) -> None:
-        network = mvp_net(slices, channels=16, width=8, fc_channels=16)
+        network = mvp_net(slices, channels=16, fc_channels=16)
         level = torch.arange(slices).repeat_interleave(16).float().reshape(1, -1, 1, 1).repeat(2, 1, 1, 1)
         views = network.middle_views(level)
         assert views[:, 0, 0, 0].tolist() == [first, first + 1, first + 2] * 2
@@ -135,7 +135,7 @@ class TestPosition:
 
 def narrow(slices: int = 3) -> MVPNet:
     torch.manual_seed(0)
-    return mvp_net(slices, channels=32, width=8, fc_channels=32)
+    return mvp_net(slices, channels=32, fc_channels=32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -275,7 +275,6 @@ def mvp_net(
     num_classes: int = 1,
     *,
     channels: int = 256,
-    width: int = 64,
     fc_channels: int = 1024,
     window: tuple[float, float, float, float] = (-1024.0, 1050.0, 123.675, 58.395),
     as_released: bool = False,
@@ -287,8 +286,7 @@ def mvp_net(
     Args:
         num_slices: 3 or 9.
         num_classes: Classes without background.
-        channels: Channels of the pyramid for each view.
-        width: Planes of the body's first stage; 64 is ResNet-50.
+        channels: Channels of the pyramid for each view; a quarter of them are the planes of the body's first stage.
         fc_channels: Width of the two fully connected layers.
         window: See `MultiViewBackbone`.
         as_released: See `PositionHead`.
@@ -298,7 +296,7 @@ def mvp_net(
     """
     if num_classes < 1:
         raise ValueError(f"Expected at least one class besides the background, got num_classes={num_classes!r}.")
-    backbone = MultiViewBackbone(num_slices, channels=channels, width=width, window=window)
+    backbone = MultiViewBackbone(num_slices, channels=channels, width=channels // 4, window=window)
     anchors = FixedAnchors([detectron_anchors(stride, (4,), (0.5, 1.0, 2.0)) for stride in STRIDES], STRIDES)
     rpn = RegionProposalNetwork(
         PointwiseRPNHead(backbone.out_channels, channels, anchors.per_cell),

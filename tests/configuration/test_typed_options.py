@@ -11,7 +11,13 @@ import fire
 import monai.bundle
 import pytest
 
-from scripts.configuration.typed_options import current_parser, current_workflow, given_options, take_as_typed
+from scripts.configuration.typed_options import (
+    current_parser,
+    current_workflow,
+    given_options,
+    take_as_typed,
+    take_none,
+)
 
 SEEN: dict[str, Any] = {}
 
@@ -39,6 +45,28 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     SEEN.clear()
     return tmp_path / "look.json"
+
+
+def take_interval() -> None:
+    """First step of a config whose option may be None."""
+    parser = current_parser()
+    assert parser is not None
+    take_none(parser, ["interval"])
+
+
+@pytest.mark.parametrize(("word", "value"), [("None", None), ("null", None), ("3", 3), ("nil", "nil")])
+def test_none_is_taken_although_monai_leaves_it_out(
+    word: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {
+        "interval": 500,
+        "initialize": [{"_target_": f"{__name__}.take_interval"}],
+        "look": [{"_target_": f"{__name__}.see", "interval": "@interval"}],
+    }
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    SEEN.clear()
+    assert command(monkeypatch, tmp_path / "own.json", "--interval", word)["interval"] == value
 
 
 def take() -> None:

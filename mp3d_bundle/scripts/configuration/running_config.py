@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from monai.bundle import ConfigExpression, ConfigParser
 
-from .option_rules import TEXTS, misfits
+from .option_rules import RULES, TEXTS, misfits
 from .read_keys import SEPARATOR, changes, item, normal, unread
 from .tracking import adopt_tracking
-from .typed_options import current_parser, current_workflow, given_options, take_as_typed
+from .typed_options import current_parser, current_workflow, given_options, take_as_typed, take_none
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Options of `evaluate_volumes.json` that say how lesions are detected, which a file of predictions has behind it.
@@ -126,6 +126,7 @@ def check_config(parser: ConfigParser | None = None) -> None:
     if parser is None:
         raise ValueError("Expected to be called from a config, or with its parser.")
     take_as_typed(parser, TEXTS)
+    take_none(parser, [name for name, rule in RULES.items() if rule.fits(None)])
     adopt_tracking(parser)
     for complaint in _complaints(parser):
         raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")

@@ -101,6 +101,20 @@ def take_as_typed(parser: ConfigParser, names: Iterable[str]) -> None:
             parser.ref_resolver.resolved_content[name] = value
 
 
+def take_none(parser: ConfigParser, names: Iterable[str]) -> None:
+    """Set the options to None that the user typed as ``None`` or ``null``: MONAI leaves out each None of the caller.
+
+    Args:
+        parser: Parser of the config, changed in place as in `take_as_typed`.
+        names: Top-level keys that may be None.
+    """
+    typed = typed_options()
+    for name in names:
+        if typed.get(name) in ("None", "null") and name in parser and parser.ref_resolver.items:
+            parser.get()[name] = None
+            parser.ref_resolver.resolved_content[name] = None
+
+
 def _same(one: Any, two: Any) -> bool:
     return repr(one).replace("#", "::") == repr(two).replace("#", "::")
 

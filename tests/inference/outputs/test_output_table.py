@@ -111,7 +111,7 @@ def test_names_come_as_a_list_or_as_text(names: Any) -> None:
 
 @pytest.mark.parametrize(("names", "got"), [(["json", "pdf"], "pdf"), ("html", "html"), ([], "none"), ("", "none")])
 def test_unknown_names_are_refused(names: Any, got: str) -> None:
-    with pytest.raises(ValueError, match=rf"^Expected outputs among json, csv, slicer, .*, prompts, got '{got}'\.$"):
+    with pytest.raises(ValueError, match=rf"^Expected outputs among json, csv, slicer, .*prompts.*, got '{got}'\.$"):
         choose_outputs(names)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.networks.heads.anchors import BoxCoder
-from scripts.networks.heads.inclusive_boxes import InclusiveBoxCoder, clip_inclusive, half_open, inclusive_iou
+from scripts.networks.heads.box_rules import HALF_OPEN, MMDETECTION, BoxRules, InclusiveBoxCoder, half_open
 from support.drawn_values import boxes
 
 DEVIATION = st.sampled_from([0.1, 0.2, 1.0])
@@ -64,13 +64,15 @@ def test_decoded_sizes_stay_within_the_bound(both_ways: bool, references: np.nda
     torch.testing.assert_close(half_open(grown)[:, 2:] - half_open(grown)[:, :2], (sizes + 1) * factor)
 
 
-@given(boxes(), boxes(), st.integers(1, 90), st.integers(1, 90))
-def test_inclusive_overlap_and_clipping(first: np.ndarray, second: np.ndarray, height: int, width: int) -> None:
+@given(st.sampled_from([HALF_OPEN, MMDETECTION]), boxes(), boxes(), st.integers(1, 90), st.integers(1, 90))
+def test_overlap_and_clipping_of_either_rule(
+    rules: BoxRules, first: np.ndarray, second: np.ndarray, height: int, width: int
+) -> None:
     one, two = torch.from_numpy(first), torch.from_numpy(second)
-    found = inclusive_iou(one, two)
+    found = rules.iou(one, two)
     assert ((found >= 0) & (found <= 1)).all()
-    torch.testing.assert_close(found, inclusive_iou(two, one).T)
-    clipped = clip_inclusive(one, height, width)
-    torch.testing.assert_close(clip_inclusive(clipped, height, width), clipped, rtol=0, atol=0)
+    torch.testing.assert_close(found, rules.iou(two, one).T)
+    clipped = rules.clip(one, height, width)
+    torch.testing.assert_close(rules.clip(clipped, height, width), clipped, rtol=0, atol=0)
     assert (clipped >= 0).all()
-    assert (clipped <= torch.tensor([width - 1, height - 1] * 2)).all()
+    assert (clipped <= torch.tensor([width, height] * 2) - int(rules.inclusive)).all()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from scripts.boxes import pairwise_iou
-from scripts.networks.heads.inclusive_boxes import inclusive_nms
+from scripts.networks.heads.box_rules import MMDETECTION
 from scripts.networks.heads.roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
 from support.drawn_values import SEEDS, random_boxes
 
@@ -57,10 +57,10 @@ def test_inclusive_suppression(seed: int, count: int, iou: float) -> None:
     generator = np.random.default_rng(seed)
     boxes, groups = np.round(crowded(seed, count)), generator.integers(0, 3, count)
     scores = generator.permutation(count) / 25
-    kept = inclusive_nms(*(torch.from_numpy(values) for values in (boxes, scores, groups)), iou).numpy()
+    kept = MMDETECTION.nms(*(torch.from_numpy(values) for values in (boxes, scores, groups)), iou).numpy()
     check_suppressed(boxes + np.array([0, 0, 1, 1]), scores, groups, kept, iou)
     order = generator.permutation(count)
-    again = inclusive_nms(*(torch.from_numpy(values[order]) for values in (boxes, scores, groups)), iou).numpy()
+    again = MMDETECTION.nms(*(torch.from_numpy(values[order]) for values in (boxes, scores, groups)), iou).numpy()
     np.testing.assert_array_equal(order[again], kept)
 
 

@@ -24,7 +24,7 @@ BUNDLE = REPOSITORY / "mp3d_bundle"
 PAGE = (BUNDLE / "docs" / "extending.md").read_text(encoding="utf-8")
 STEP = re.compile(
     r"^(?:New file `(?P<new>[\w/.]+)`|In `(?P<old>[\w/.]+)`, below `(?P<anchor>[^`]+)`|(?P<trial>Try it)[^\n]*):\n\n"
-    r"```(?:python|yaml)\n(?P<text>.*?)```$",
+    r"```(?:python|text|yaml)\n(?P<text>.*?)```$",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -131,7 +131,7 @@ def test_a_run_leaves_weights_state_record_and_curves(trained: Path, dataset: Pa
         "_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8,
         "stem": {"_target_": "scripts.networks.Stem", "_mode_": "callable"},
     }  # fmt: skip
-    assert {"name", "notice", "seed", "epoch", "mean_sensitivity"} == set(weights["info"])
+    assert {"name", "notice", "seed", "epoch", "mean_sensitivity", "recipe"} == set(weights["info"])
     config = json.loads((trained / "config.json").read_text())
     assert (config["num_slices"], config["dataset_dir"]) == (3, str(dataset))
     (start,) = json.loads((trained / "run.json").read_text())["starts"]

@@ -8,8 +8,10 @@ from .detectors import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
 from .heads.roi_heads import FieldHead, RoIs
 from .late_fusion import LateFusionRCNN, TripletBackbone
 from .one_stage import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
+from .published.align_shift import a3d, align_shift, temporal_shift
 from .published.multi_scale_booster import multi_scale_booster
 from .published.mvp_net import MVPNet, mvp_net
+from .published.slice_attention import slice_attention
 from .published.three_dce import ThreeDCE, three_dce
 from .two_stage import FasterRCNN
 
@@ -37,6 +39,8 @@ __all__ = [
     "ThreeDCE",
     "TripletBackbone",
     "TwoStageHead",
+    "a3d",
+    "align_shift",
     "faster_rcnn",
     "fpn_3dce",
     "isotropic_pools",
@@ -45,5 +49,7 @@ __all__ = [
     "multi_scale_booster",
     "mvp_net",
     "retinanet_2d",
+    "slice_attention",
+    "temporal_shift",
     "three_dce",
 ]

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.networks.published.slice_attention import ATTENTION_BACKBONE, AttentionBackbone
+from scripts.networks import slice_attention
+from scripts.networks.published.slice_attention import ATTENTION_BACKBONE, SLICE_ATTENTION_NAMES, AttentionBackbone
 from support.field_values import backbone_state, check_block
+from support.whole_detectors import check_both_ways, check_checkpoint, keys_of, target
 
 
 def test_features_equal_the_authors(shared: Path) -> None:
@@ -52,3 +54,13 @@ def test_gradients_reach_every_parameter_and_half_precision_runs() -> None:
 def test_one_slice_has_no_neighbours() -> None:
     with pytest.raises(ValueError, match="three slices"):
         AttentionBackbone(1, embedding=24, heads=2, layers=(1, 1, 1), width=16, growth=8)
+
+
+def test_the_authors_tensors_fit(shared: Path) -> None:
+    check_checkpoint(slice_attention, keys_of(shared, "satr")["7_slices"], SLICE_ATTENTION_NAMES)
+
+
+def test_it_learns_and_finds() -> None:
+    network = slice_attention(3, growth=8, channels=16, embedding=24, fc_channels=32)
+    found = check_both_ways(network, 3, [target([[10.0, 20.0, 40.0, 50.0]]), target([])])
+    assert all(one["masks"].shape == (len(one["boxes"]), 28, 28) for one in found)

@@ -221,7 +221,7 @@ class TruncatedDenseNet(nn.Module):
             Three tensors ``(B * D, C_i, H / s, W / s)``, s = 4, 8, 16.
         """
         x = F.max_pool2d(self.norm0(self.conv0(x)).relu(), 3, stride=2, padding=1)
-        maps = [self.denseblock1(x, alpha)]
+        maps = [self.get_submodule("denseblock1")(x, alpha)]
         for index, fuse in enumerate(self.after, start=1):
             below = fuse(self.get_submodule(f"transition{index}")(maps[-1]))
             maps.append(self.get_submodule(f"denseblock{index + 1}")(below, alpha))

@@ -44,7 +44,7 @@ class DenseSlabBackbone(nn.Module):
             raise ValueError(
                 f"Expected an odd number of slices >= 1 (the middle one is the target), got {num_slices!r}."
             )
-        own_share(torch.tensor([float(thickness)]))
+        own_share(torch.tensor([float(thickness)], device="cpu"))
         self.num_slices, self.out_channels, self.thickness = num_slices, out_channels, float(thickness)
         self.body = TruncatedDenseNet(1, num_slices, mix=mix, layers=layers, width=width, growth=growth)
         self.reductions = nn.ModuleList(
@@ -71,8 +71,11 @@ class DenseSlabBackbone(nn.Module):
         """
         check_slabs(slabs, self.num_slices)
         if thickness is None:
-            thickness = slabs.new_full((slabs.shape[0],), self.thickness)
-        maps = self.body(slabs.flatten(0, 1)[:, None], own_share(thickness))
+            alpha = own_share(torch.tensor([self.thickness], device="cpu")).item()
+            shares = slabs.new_full((slabs.shape[0],), alpha)
+        else:
+            shares = own_share(thickness)
+        maps = self.body(slabs.flatten(0, 1)[:, None], shares)
         volumes = [each.unflatten(0, (-1, self.num_slices)).transpose(1, 2) for each in maps]
         return [self.decoder(self.reduced(volumes))]
 

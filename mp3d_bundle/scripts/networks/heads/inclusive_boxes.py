@@ -32,19 +32,22 @@ class FixedAnchors(PyramidAnchors):
             self.register_buffer(f"base{level}", torch.tensor(boxes, dtype=torch.float32), persistent=False)
 
 
-def mmdetection_anchors(stride: int, scales: Sequence[float], ratios: Sequence[float]) -> list[list[float]]:
+def mmdetection_anchors(
+    stride: int, scales: Sequence[float], ratios: Sequence[float], centre: float | None = None
+) -> list[list[float]]:
     """Inclusive boxes ``(ratios x scales, 4)`` around the first cell, rounded to pixels, as mmdetection 0.x makes them.
 
     Args:
         stride: Pixels per cell, the side of the square anchor at scale 1.
         scales: Sides in strides.
         ratios: Heights over widths, the outer loop.
+        centre: Centre of the first cell in pixels; in the middle of the cell if left out.
     """
     # On the CPU even where a network is built without memory.
     root = torch.tensor(ratios, dtype=torch.float32, device="cpu").sqrt()
     size = stride * torch.tensor(scales, dtype=torch.float32, device="cpu")
     widths, heights = (size / root[:, None]).flatten(), (size * root[:, None]).flatten()
-    centre = (stride - 1) / 2
+    centre = (stride - 1) / 2 if centre is None else centre
     corners = [centre - (widths - 1) / 2, centre - (heights - 1) / 2, centre + (widths - 1) / 2]
     return torch.stack([*corners, centre + (heights - 1) / 2], dim=1).round().tolist()
 

@@ -6,7 +6,22 @@ slice after each block. Numbers by the released code (M3DV/AlignShift).
 
 from __future__ import annotations
 
+from torch import nn
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.rpn import RPNHead
+
+from ..backbones.densenet import AlignShift, SlicePairs, TemporalShift
+from ..backbones.densenet_slab import DenseSlabBackbone
+from ..heads.anchors import Matching, Sampling
+from ..heads.box_rules import MMDETECTION
+from ..heads.inclusive_boxes import FixedAnchors, InclusiveRoIAlign, mmdetection_anchors
+from ..heads.mask_head import MaskHead
+from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
+from ..heads.rpn import ProposalLimits, RegionProposalNetwork
+from ..two_stage import FasterRCNN
 from .authors_names import DENSE_BODY, Rules
+
+STRIDE = 4
 
 AUTHORS_BACKBONE: Rules = (
     (r"backbone\.conv0\.adaptive_align_weights$", "backbone.unused.matrices.0"),
@@ -18,3 +33,101 @@ AUTHORS_BACKBONE: Rules = (
     *((rf"backbone\.reductionz{i}\.reduction_z_conv\.", rf"backbone.reductions.{i - 1}.") for i in (1, 2, 3)),
     *DENSE_BODY,
 )
+MASK_RCNN: Rules = (
+    (r"rpn_head\.rpn_conv\.", "rpn.head.conv.0.0."),
+    (r"rpn_head\.rpn_cls\.", "rpn.head.cls_logits."),
+    (r"rpn_head\.rpn_reg\.", "rpn.head.bbox_pred."),
+    (r"bbox_head\.fc_cls\.", "roi_heads.predictor.cls_score."),
+    (r"bbox_head\.fc_reg\.", "roi_heads.predictor.bbox_pred."),
+    (r"bbox_head\.shared_fcs\.0\.", "roi_heads.box_head.fc6."),
+    (r"bbox_head\.shared_fcs\.1\.", "roi_heads.box_head.fc7."),
+    (r"mask_head\.convs\.(\d)\.conv\.", r"roi_heads.fields.masks.convs.\1."),
+    (r"mask_head\.upsample\.", "roi_heads.fields.masks.upsample."),
+    (r"mask_head\.conv_logits\.", "roi_heads.fields.masks.logits."),
+)
+# The authors' names of AlignShift, TSM and A3D.
+ALIGN_SHIFT_NAMES: Rules = (*AUTHORS_BACKBONE, *MASK_RCNN)
+
+
+def one_map_mask_rcnn(backbone: nn.Module, channels: int, *, fc_channels: int, masks: bool, score: float) -> FasterRCNN:
+    """The Mask R-CNN of AlignShift, TSM, A3D and SATr on one map at a quarter of the resolution.
+
+    Args:
+        backbone: Slabs to a list of one map.
+        channels: Channels of the map; the mask head has half as many.
+        fc_channels: Width of the two fully connected layers.
+        masks: Whether boxes get the field ``masks``, which training then needs of the lesions.
+        score: Only boxes that score higher are reported, at most 50.
+    """
+    anchors = FixedAnchors([mmdetection_anchors(STRIDE, (4, 6, 8, 12, 24, 48), (0.5, 1.0, 2.0), 0.0)], [STRIDE])
+    rpn = RegionProposalNetwork(
+        RPNHead(channels, anchors.per_cell),
+        anchors,
+        matching=Matching(0.7, 0.3, low_quality_floor=0.3),
+        sampling=Sampling(32, 0.5),
+        train_limits=ProposalLimits(per_level=12000, per_image=2000),
+        test_limits=ProposalLimits(per_level=6000, per_image=300),
+        rules=MMDETECTION,
+    )
+    pool = InclusiveRoIAlign([STRIDE])
+    mask_head = MaskHead(channels, InclusiveRoIAlign([STRIDE], output_size=14), width=channels // 2)
+    roi_heads = RoIHeads(
+        pool,
+        TwoMLPHead(channels * pool.output_size**2, fc_channels),
+        BoxPredictor(fc_channels, 1, background=True),
+        matching=Matching(0.5, 0.5),
+        sampling=Sampling(64, 0.25),
+        limits=DetectionLimits(score=score, per_image=50),
+        fields={"masks": mask_head} if masks else None,
+        rules=MMDETECTION,
+    )
+    return FasterRCNN(backbone, rpn, roi_heads)
+
+
+def align_shift(
+    num_slices: int = 3,
+    *,
+    masks: bool = True,
+    thickness: float = 2.0,
+    growth: int = 32,
+    channels: int = 512,
+    fc_channels: int = 2048,
+) -> FasterRCNN:
+    """AlignShift, whole: 70,527,078 and 76,032,102 parameters at 3 and 7 slices.
+
+    Boxes are those of its authors, whose last pixel counts (`..heads.box_rules`).
+
+    Args:
+        num_slices: Slices of a slab, odd.
+        masks: Whether boxes get the field ``masks``, which training then needs of the lesions.
+        thickness: Distance between slices in mm.
+        growth: Channels that a dense layer adds; the stem has twice as many.
+        channels: Channels of the map.
+        fc_channels: Width of the two fully connected layers.
+
+    Raises:
+        ValueError: If ``num_slices`` is not an odd number >= 1, or the thickness not positive.
+    """
+    backbone = DenseSlabBackbone(
+        num_slices, AlignShift, out_channels=channels, width=2 * growth, growth=growth, thickness=thickness
+    )
+    return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3)
+
+
+def temporal_shift(
+    num_slices: int = 3, *, masks: bool = True, growth: int = 32, channels: int = 512, fc_channels: int = 2048
+) -> FasterRCNN:
+    """TSM on the network of AlignShift: as many parameters. See `align_shift`."""
+    backbone = DenseSlabBackbone(num_slices, TemporalShift, out_channels=channels, width=2 * growth, growth=growth)
+    return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3)
+
+
+def a3d(
+    num_slices: int = 3, *, masks: bool = True, growth: int = 32, channels: int = 512, fc_channels: int = 2048
+) -> FasterRCNN:
+    """A3D: 70,757,775 and 77,257,359 parameters at 3 and 7 slices, matrices that nothing reads among them.
+
+    See `align_shift`.
+    """
+    backbone = DenseSlabBackbone(num_slices, SlicePairs, out_channels=channels, width=2 * growth, growth=growth)
+    return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=5e-5)

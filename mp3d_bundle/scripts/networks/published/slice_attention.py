@@ -16,7 +16,8 @@ from torchvision.ops import MLP, StochasticDepth
 
 from ..backbones.densenet import MixFactory, SlicePairs
 from ..backbones.densenet_slab import DenseSlabBackbone
-from .align_shift import AUTHORS_BACKBONE
+from ..two_stage import FasterRCNN
+from .align_shift import AUTHORS_BACKBONE, MASK_RCNN, one_map_mask_rcnn
 from .authors_names import Rules
 
 EPSILON = 1e-6
@@ -35,6 +36,7 @@ ATTENTION_BACKBONE: Rules = (
     (r"backbone\.fusion_block(\d)\.bn1\.", r"backbone.stages.\1.fuse_norm."),
     *AUTHORS_BACKBONE,
 )
+SLICE_ATTENTION_NAMES: Rules = (*ATTENTION_BACKBONE, *MASK_RCNN)
 
 
 class NeighbourAttention(nn.Module):
@@ -191,3 +193,33 @@ class AttentionBackbone(DenseSlabBackbone):
             fused, class_token = stage(volume, flat, class_token)
             maps.append(fused)
         return maps
+
+
+def slice_attention(
+    num_slices: int = 7,
+    *,
+    masks: bool = True,
+    growth: int = 32,
+    channels: int = 512,
+    embedding: int = 384,
+    fc_channels: int = 2048,
+) -> FasterRCNN:
+    """SATr, whole: 170,990,351 parameters at 7 slices.
+
+    Boxes are those of its authors, whose last pixel counts (`..heads.box_rules`).
+
+    Args:
+        num_slices: Slices of a slab, odd and at least 3.
+        masks: Whether boxes get the field ``masks``, which training then needs of the lesions.
+        growth: Channels that a dense layer adds; the stem has twice as many.
+        channels: Channels of the map.
+        embedding: Length of a token, a multiple of 6.
+        fc_channels: Width of the two fully connected layers.
+
+    Raises:
+        ValueError: If ``num_slices`` is not an odd number >= 3.
+    """
+    backbone = AttentionBackbone(
+        num_slices, embedding=embedding, out_channels=channels, width=2 * growth, growth=growth
+    )
+    return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=5e-5)

@@ -26,18 +26,29 @@ from .subvolume_labels import ALL, VolumeLabel, read_volume_labels
 logger = logging.getLogger(__name__)
 
 
-class VolumeRecord(TypedDict):
-    """One sub-volume, without pixels.
+class SliceRun(TypedDict):
+    """Consecutive slices in a folder of PNGs.
 
     Keys:
+        slice_range: First and last slice number, inclusive.
+        folder: Path of the series' PNGs.
+        spacing: ``(x, y, z)`` mm, or None where neither known nor needed.
+    """
+
+    slice_range: tuple[int, int]
+    folder: str
+    spacing: tuple[float, float, float] | None
+
+
+class VolumeRecord(SliceRun):
+    """One sub-volume, without pixels.
+
+    Keys, besides those of its slices:
         id: ``000001_01_01_103-115``.
         series: ``000001_01_01``.
         patient: ``000001``.
-        slice_range: First and last slice number, inclusive.
-        folder: Path of the series' PNGs.
         source: The place of the labels, for messages.
         part: Of the label file, or None for all of it.
-        spacing: ``(x, y, z)`` mm, or None where neither known nor needed.
         slice_interval: z of the spacing, or None.
         true_boxes: ``(N, 6)`` float64 in the volume frame (see `subvolume_frames`), or None where lesions are not
             labelled in 3D.
@@ -47,11 +58,8 @@ class VolumeRecord(TypedDict):
     id: str
     series: str
     patient: str
-    slice_range: tuple[int, int]
-    folder: str
     source: str
     part: str | None
-    spacing: tuple[float, float, float] | None
     slice_interval: float | None
     true_boxes: np.ndarray | None
     key_boxes: np.ndarray | None
@@ -229,7 +237,7 @@ def _need_spacing(records: Sequence[VolumeRecord]) -> None:
             )
 
 
-def slice_paths(record: VolumeRecord) -> list[Path]:
+def slice_paths(record: SliceRun) -> list[Path]:
     """The PNGs of a sub-volume, in the order of their numbers."""
     first, last = record["slice_range"]
     return [Path(record["folder"]) / f"{number:03d}.png" for number in range(first, last + 1)]
@@ -277,7 +285,7 @@ def check_slices(records: Sequence[VolumeRecord], missing: str = "raise") -> lis
     return present
 
 
-def read_subvolume(record: VolumeRecord) -> Scan:
+def read_subvolume(record: SliceRun) -> Scan:
     """Read the slices of a sub-volume.
 
     Slices stay in the order of their numbers, as slabs are read in training; where in the body they lie is not
@@ -305,6 +313,6 @@ def read_subvolume(record: VolumeRecord) -> Scan:
     hu = np.stack(slices)
     height, width = slices[0].shape
     if record["spacing"] is None:
-        raise ValueError(f"Expected a spacing of {record['source']}, got none.")
+        raise ValueError(f"Expected a spacing of the slices in {record['folder']}, got none.")
     affine = np.diag([*record["spacing"], 1.0])
     return Scan(hu, affine, np.eye(4), (width, height, len(hu)), Path(record["folder"]), tuple(paths))

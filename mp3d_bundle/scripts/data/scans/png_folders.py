@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..deeplesion.dl_info import read_csv
-from ..deeplesion.subvolumes import checked_spacing, read_subvolume
+from ..deeplesion.subvolumes import SliceRun, checked_spacing, read_subvolume
 from ..records import Record
 from .scan import Scan
 
@@ -76,7 +76,7 @@ def read_run(
             f"Expected the spacing of slices {first} to {last} of {folder} from a key slice in {where}: name the "
             'labels by --annotations FILE, or give --spacing "[x, y, z]" in mm.'
         )
-    record = {"folder": str(folder), "slice_range": run, "spacing": known}
+    record: SliceRun = {"folder": str(folder), "slice_range": run, "spacing": known}
     shown = " x ".join(f"{edge:g}" for edge in known)
     notes = (
         f"PNG slices {first} to {last}: slice k of the results is the PNG with number {first} + k.",

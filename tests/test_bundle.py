@@ -276,7 +276,7 @@ def test_an_evaluation_that_cannot_be_ends_in_one_line(
         ({"checkpoint": "model.pt"}, "Config key checkpoint belongs to evaluate.json"),
         ({"milestones": [-1]}, "a list, each entry a whole number of at least 1 for config key milestones"),
         ({"batch_size": 0}, "batch_size"),
-        ({"amp": "maybe"}, "amp to be True or False, got 'maybe'"),
+        ({"amp": "maybe"}, "amp to be True or False for config key amp, got 'maybe'"),
         ({"dataset_dir": "nowhere"}, "folder at nowhere"),
     ],
 )

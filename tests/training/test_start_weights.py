@@ -192,7 +192,7 @@ def test_a_2d_network_is_told_where_to_start_from(source: tuple) -> None:
 @pytest.mark.parametrize(
     ("content", "advice"),
     [
-        ({"state_dict": {"backbone.layer1.0.conv1.weight": torch.ones(1)}}, "scripts.tools.convert_weights"),
+        ({"state_dict": {"backbone.layer1.0.conv1.weight": torch.ones(1)}}, "scripts.convert_checkpoint"),
         ({"conv1.weight": torch.ones(1)}, "--imagenet takes it"),
     ],
 )

@@ -137,7 +137,7 @@ def test_an_appended_handler_is_there_in_every_process(tmp_path: Path, monkeypat
 
     ((first, first_validation), (second, second_validation)) = handlers(0), handlers(1)
     assert first == [*second, "ProgressBar", "StatsHandler", "TensorBoardStatsHandler"]
-    assert second[-1] == "OwnHandler"
+    assert "OwnHandler" in second
     assert {"Checkpointer", "StopOnNonFinite", "ValidationHandler"} < set(second)
     assert second_validation == ["OwnHandler"]
     assert first_validation == [

@@ -107,7 +107,8 @@ def test_a_list_killed_at_random_ends_as_if_it_never_was(scans: Path, tmp_path: 
     for output in {tmp_path / f"out_{number // 5}" for number in range(kills)}:
         runner(scans, output).main()
         assert results(output) == whole
-    assert killed > kills // 4
+    # A run that finds scans finished is shorter than the first one, so that many kills come too late.
+    assert killed >= kills // 5
 
 
 def test_the_signal_ends_the_work_and_says_how_to_resume(

@@ -54,8 +54,8 @@ def end_errors_in_one_line() -> None:
     previous = sys.excepthook
     if getattr(previous, "ends_in_one_line", False):
         return
-    for name in _ENGINES:
-        logging.getLogger(f"ignite.engine.engine.{name}").addFilter(_is_no_error)
+    for name in (*(f"ignite.engine.engine.{name}" for name in _ENGINES), "monai.handlers.StatsHandler"):
+        logging.getLogger(name).addFilter(_is_no_error)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt) and not os.environ.get(SHOW_TRACEBACK):

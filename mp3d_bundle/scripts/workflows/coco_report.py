@@ -9,7 +9,6 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
-from ignite.engine import Engine, Events
 
 from ..boxes import from_coco, to_coco
 from ..data.coco.coco_instances import Categories
@@ -18,7 +17,7 @@ from ..inference.outputs.pictures.photograph_pictures import Named, contact_shee
 from ..metrics.coco_average_precision import CocoCase, CocoMetrics, coco_average_precision
 from ..storage.atomic_files import replacing, sha256, write_json
 from ..storage.output_folder import evaluation_lock
-from .evaluating import WeightsLoader
+from .evaluating import FolderReport, WeightsLoader
 from .to_cases import to_case
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ def to_coco_case(data: dict[str, Any]) -> dict[str, CocoCase]:
     return {"case": CocoCase(**{**case, **details})}
 
 
-class CocoReport:
+class CocoReport(FolderReport):
     """Writes the files of an evaluation on COCO and logs its figures, when the engine is done.
 
     ``metrics.json`` holds the six figures and the AP of every category; ``detections.json`` is COCO's results
@@ -83,21 +82,6 @@ class CocoReport:
         self.dataset_name = dataset_name
         self.pictures = pictures
         self.score = score
-
-    def attach(self, engine: Engine) -> None:
-        """Report on ``engine``, an evaluator; another evaluation into the folder is refused meanwhile."""
-        engine.add_event_handler(Events.STARTED, self.take_folder)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def take_folder(self) -> None:
-        """Take the folder.
-
-        Raises:
-            BlockingIOError: If another evaluation is at work there.
-            OSError: If it cannot be written.
-        """
-        if idist.get_rank() == 0:
-            self.lock.acquire(take_over=True)
 
     def write(self) -> None:
         """Write the files; in several processes the first one does."""

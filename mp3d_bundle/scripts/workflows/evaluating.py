@@ -24,7 +24,7 @@ from ..metrics.image.image_report import write_report
 from ..metrics.image.image_tables import format_table
 from ..recipe import KEY, Recipe, read_recipe, tell_deviations
 from ..storage.atomic_files import sha256
-from ..storage.output_folder import evaluation_lock
+from ..storage.output_folder import FolderLock, evaluation_lock
 from ..weights import build_network, load_state, read_tensors, tensors_sha256
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,36 @@ class WeightsLoader:
         logger.info("Loaded the weights of %s.%s", self.path, f" {notice}" if notice else "")
 
 
-class EvaluationReport:
+class FolderReport:
+    """A report of an evaluation that has its folder for itself while the evaluation runs.
+
+    Attributes:
+        lock: Of the folder, see `evaluation_lock`.
+    """
+
+    lock: FolderLock
+
+    def attach(self, engine: Engine) -> None:
+        """Report on ``engine``, an evaluator; another evaluation into the folder is refused meanwhile."""
+        engine.add_event_handler(Events.STARTED, self.take_folder)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def take_folder(self) -> None:
+        """Take the folder.
+
+        Raises:
+            BlockingIOError: If another evaluation is at work there.
+            OSError: If it cannot be written.
+        """
+        if idist.get_rank() == 0:
+            self.lock.acquire(take_over=True)
+
+    def write(self) -> None:
+        """Write the files, once the evaluation is complete."""
+        raise NotImplementedError
+
+
+class EvaluationReport(FolderReport):
     """Writes the report of an evaluation and shows its table, when the engine is done.
 
     Args:
@@ -169,21 +198,6 @@ class EvaluationReport:
         self.bootstrap = bootstrap
         self.gallery_images = gallery_images
         self.gallery_fps = gallery_fps
-
-    def attach(self, engine: Engine) -> None:
-        """Report on ``engine``, an evaluator; another evaluation into the folder is refused meanwhile."""
-        engine.add_event_handler(Events.STARTED, self.take_folder)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def take_folder(self) -> None:
-        """Take the folder.
-
-        Raises:
-            BlockingIOError: If another evaluation is at work there.
-            OSError: If it cannot be written.
-        """
-        if idist.get_rank() == 0:
-            self.lock.acquire(take_over=True)
 
     def write(self) -> None:
         """Write the files and log the table; in several processes the first one writes."""

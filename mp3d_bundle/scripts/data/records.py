@@ -119,6 +119,7 @@ class KeySlice:
         boxes: Slab-frame boxes as labelled.
         noisy: Of each box, whether its label is marked as noisy.
         lesion_types: Of each box, 1 to 8 or -1.
+        labels: Of each box, its class from 1.
     """
 
     file_name: str
@@ -131,6 +132,7 @@ class KeySlice:
     boxes: list[np.ndarray] = field(default_factory=list)
     noisy: list[bool] = field(default_factory=list)
     lesion_types: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.file_name = self.file_name.replace("/", "_").replace("\\", "_")
@@ -166,11 +168,12 @@ class KeySlice:
             )
         return box.astype(np.float32)
 
-    def add(self, box: np.ndarray, *, noisy: bool, lesion_type: int) -> None:
+    def add(self, box: np.ndarray, *, noisy: bool, lesion_type: int, label: int = 1) -> None:
         """Add a box that `checked` returned."""
         self.boxes.append(box)
         self.noisy.append(noisy)
         self.lesion_types.append(lesion_type)
+        self.labels.append(label)
 
     def record(self, images_dir: Path, kept: Sequence[int]) -> Record:
         """The record of this key slice with the ``kept`` boxes."""
@@ -188,7 +191,7 @@ class KeySlice:
             "window": self.window,
             "instances": {
                 "boxes": np.array([self.boxes[i] for i in kept], dtype=np.float32).reshape(-1, 4),
-                "labels": np.ones(len(kept), dtype=np.int64),
+                "labels": np.array([self.labels[i] for i in kept], dtype=np.int64),
                 "noisy": np.array([self.noisy[i] for i in kept], dtype=bool),
                 "lesion_type": np.array([self.lesion_types[i] for i in kept], dtype=np.int64),
             },

@@ -60,6 +60,46 @@ class TestRecord:
         assert len(read_csv(path, "")) == 3
 
 
+NO_LESION = {"Bounding_boxes": "", "Measurement_coordinates": "", "Lesion_diameters_Pixel_": ""}
+
+
+class TestSetsOfOnesOwn:
+    def test_a_row_without_a_box_is_a_key_slice_without_a_lesion(
+        self, write_csv: WriteCsv, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = write_csv({}, {"File_name": "000001_01_01_112.png", "Key_slice_index": "112", **NO_LESION})
+        first, second = read_csv(path, "", keep_noisy=False)
+        assert (len(first["instances"]["boxes"]), second["key_slice"]) == (1, 112)
+        assert {name: values.shape for name, values in second["instances"].items()} == {
+            "boxes": (0, 4),
+            "labels": (0,),
+            "noisy": (0,),
+            "lesion_type": (0,),
+        }
+        assert lines(caplog, "without a lesion (rows without a box): 1")
+
+    def test_a_row_that_lost_its_box_is_none(self, write_csv: WriteCsv) -> None:
+        with pytest.raises(ValueError, match=r"4 numbers as Bounding_boxes, got '' in .* row 2"):
+            read_csv(write_csv({"Bounding_boxes": ""}), "")
+
+    def test_a_key_slice_has_lesions_or_none(self, write_csv: WriteCsv) -> None:
+        with pytest.raises(ValueError, match=r"row without a box, got both: .*000001_01_01_109.png"):
+            read_csv(write_csv({}, NO_LESION), "")
+
+    def test_classes_are_labels_where_they_are_asked_for(self, write_csv: WriteCsv) -> None:
+        path = write_csv(
+            {"Lesion_class": "2"},
+            {"Lesion_class": "1", "Bounding_boxes": "1, 1, 20, 20"},
+            columns=(*COLUMNS, "Lesion_class"),
+        )
+        assert read_csv(path, "")[0]["instances"]["labels"].tolist() == [1, 1]
+        assert read_csv(path, "", by_class=True)[0]["instances"]["labels"].tolist() == [2, 1]
+        for text in ("0", "", "1.5", "x"):
+            path = write_csv({"Lesion_class": text}, columns=(*COLUMNS, "Lesion_class"))
+            with pytest.raises(ValueError, match=r"Lesion_class.* row 2"):
+                read_csv(path, "", by_class=True)
+
+
 class TestIrregularities:
     def test_rows_of_a_key_slice_are_grouped_in_order(self, write_csv: WriteCsv) -> None:
         first, second = "000009_01_01_020.png", "000002_01_01_004.png"

@@ -144,6 +144,11 @@ class TestSlabReader:
         slab = SlabReader(5)(record(tmp_path / "s_1", 6, 2.5, (5, 6)))
         np.testing.assert_array_equal(slab, [slices[n] for n in (5, 5, 6, 6, 6)])
 
+    def test_slice_1000_follows_999(self, tmp_path: Path) -> None:
+        slices = series(tmp_path, [998, 999, 1000, 1001])
+        slab = SlabReader(5)(record(tmp_path, 1000, 2.5))
+        np.testing.assert_array_equal(slab, [slices[number] for number in (998, 999, 1000, 1001, 1001)])
+
     def test_hole_inside_the_slice_range_is_told_once(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         slices = series(tmp_path / "s_1", [5, 6, 8])
         reader = SlabReader(5)

@@ -3,6 +3,9 @@
 The file has 18 columns, several of them lists in one cell, and one row per lesion; rows of a key slice need
 not follow each other. Boxes are 1-based and become 0-based (slab frame) here. Yan et al., "DeepLesion",
 Journal of Medical Imaging 5(3), 2018, describes the columns.
+
+Data sets of one's own may go further: a row without a box, measurement and diameters is a key slice without a lesion,
+and the column ``Lesion_class`` holds the class of each, from 1.
 """
 
 from __future__ import annotations
@@ -46,6 +49,12 @@ COLUMNS = (
     "Train_Val_Test",
 )
 
+# The class of a lesion, in sets of one's own; DeepLesion has no such column.
+CLASS_COLUMN = "Lesion_class"
+# What a row says of its lesion; all of it is empty in the row of a key slice without one.
+_OF_LESION = ("Bounding_boxes", "Measurement_coordinates", "Lesion_diameters_Pixel_")
+_LARGEST_CLASS = 1000
+
 # No whole number of these labels is larger.
 _LARGEST = 1e9
 
@@ -59,17 +68,23 @@ _COMPLETE = {"train": (22_919, 22_496), "validation": (4_889, 4_793), "test": (4
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of the file: what it says of its key slice, and its lesion."""
+    """One row of the file: what it says of its key slice, and its lesion; a key slice without one has no box."""
 
     key_slice: KeySlice
-    box: np.ndarray
+    box: np.ndarray | None
     noisy: bool
     lesion_type: int
     split: int
+    label: int = 1
 
 
 def read_csv(
-    path: str | Path, images_dir: str | Path, *, split: str | None = None, keep_noisy: bool = True
+    path: str | Path,
+    images_dir: str | Path,
+    *,
+    split: str | None = None,
+    keep_noisy: bool = True,
+    by_class: bool = False,
 ) -> list[Record]:
     """Read ``DL_info.csv``, whole or in part; further columns are ignored.
 
@@ -80,6 +95,7 @@ def read_csv(
         images_dir: Folder of the series folders (``Images_png``).
         split: ``"train"``, ``"validation"``, ``"test"``, or None for all rows.
         keep_noisy: Whether boxes marked as noisy are kept, as the released code does.
+        by_class: Whether labels are the classes of the column `CLASS_COLUMN`; if not, all lesions are of one class.
 
     Returns:
         One record per key slice in the order of its first row, see `scripts.data.records`.
@@ -93,7 +109,7 @@ def read_csv(
     if split is not None and split not in SPLITS:
         raise ValueError(f"Expected one of the splits {', '.join(SPLITS)}, got {split!r}.")
     findings: Counter[str] = Counter()
-    rows = [_parse(cells, source, findings) for source, cells in _cells(path)]
+    rows = [_parse(cells, source, findings, by_class=by_class) for source, cells in _cells(path)]
     _check_splits(rows, path)
     chosen = [row for row in rows if split is None or row.split == SPLITS[split]]
     if not chosen:
@@ -150,7 +166,7 @@ def _check_header(header: list[str], path: Path) -> None:
             raise ValueError(f"Expected the column {column!r} of DL_info.csv, but it is not in {path}.{hint}")
 
 
-def _parse(cells: Mapping[str, str], source: str, findings: Counter[str]) -> _Row:
+def _parse(cells: Mapping[str, str], source: str, findings: Counter[str], *, by_class: bool) -> _Row:
     """Read one row; what is odd but harmless is counted in ``findings``."""
     key_slice = _parse_key_slice(cells, source, findings)
     split = _whole(cells["Train_Val_Test"], "Train_Val_Test", source)
@@ -164,9 +180,23 @@ def _parse(cells: Mapping[str, str], source: str, findings: Counter[str]) -> _Ro
         raise ValueError(f"Expected 0 or 1 as Possibly_noisy, got {noisy} in {source}.")
     if not cells["Patient_age"]:
         findings["rows without Patient_age, which is not used"] += 1
+    # A row that has lost its box must not become a slice without a lesion.
+    if not any(cells[column] for column in _OF_LESION):
+        return _Row(key_slice, None, False, -1, split)
     corners = np.array(_numbers(cells["Bounding_boxes"], 4, "Bounding_boxes", source))
     box = key_slice.checked(from_deeplesion(corners), source)
-    return _Row(key_slice, box, bool(noisy), lesion_type, split)
+    label = _parse_class(cells, source) if by_class else 1
+    return _Row(key_slice, box, bool(noisy), lesion_type, split, label)
+
+
+def _parse_class(cells: Mapping[str, str], source: str) -> int:
+    """The class of a lesion, from 1."""
+    if not cells.get(CLASS_COLUMN):
+        raise ValueError(f"Expected the class of every lesion as {CLASS_COLUMN}, got none in {source}.")
+    label = _whole(cells[CLASS_COLUMN], CLASS_COLUMN, source)
+    if not 1 <= label <= _LARGEST_CLASS:
+        raise ValueError(f"Expected a class from 1 to {_LARGEST_CLASS} as {CLASS_COLUMN}, got {label} in {source}.")
+    return label
 
 
 def _parse_key_slice(cells: Mapping[str, str], source: str, findings: Counter[str]) -> KeySlice:
@@ -249,16 +279,24 @@ def _group(rows: list[_Row], name: str) -> list[KeySlice]:
     slices: dict[str, KeySlice] = {}
     seen: set[tuple] = set()
     notes: Counter[str] = Counter()
+    without: dict[str, str] = {}
     for row in rows:
         key_slice = slices.setdefault(row.key_slice.file_name, row.key_slice)
         shared = ("image_size", "spacing", "slice_interval", "slice_range")
         if any(getattr(key_slice, what) != getattr(row.key_slice, what) for what in shared):
             notes["rows that say otherwise of their key slice than its first row, which is used"] += 1
+        if row.box is None:
+            without.setdefault(key_slice.file_name, row.key_slice.source)
+            continue
         lesion = (key_slice.file_name, *row.box.tolist())
         notes["rows that repeat the box of another row, kept"] += lesion in seen
         seen.add(lesion)
-        key_slice.add(row.box, noisy=row.noisy, lesion_type=row.lesion_type)
+        key_slice.add(row.box, noisy=row.noisy, lesion_type=row.lesion_type, label=row.label)
     log_findings(name, notes, logging.WARNING)
+    for file_name, source in without.items():
+        if slices[file_name].boxes:
+            raise ValueError(f"Expected a key slice with lesions or a row without a box, got both: {source}.")
+    log_findings(name, Counter({"key slices without a lesion (rows without a box)": len(without)}))
     return list(slices.values())
 
 

@@ -27,6 +27,7 @@ def load_records(
     keep_noisy: bool = True,
     missing_images: str = "raise",
     subset: Subset | None = None,
+    by_class: bool = False,
 ) -> list[Record]:
     """Load one split of DeepLesion, or of a data set in its format.
 
@@ -40,6 +41,7 @@ def load_records(
         keep_noisy: Whether boxes marked as noisy are kept, as the released code does.
         missing_images: What to do about absent PNGs: ``"raise"``, ``"drop"`` or ``"ignore"``.
         subset: Draws a share of the images that are there; all of them if left out.
+        by_class: Whether labels are the classes of an imported set; if not, all lesions are of one class.
 
     Returns:
         One record per key slice, see `scripts.data.records`.
@@ -58,9 +60,11 @@ def load_records(
     if missing_images != "ignore" and not images_dir.is_dir():
         raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but there is no such folder.")
     if labels.suffix.lower() == ".json":
+        if by_class:
+            raise ValueError(f"Expected a DL_info.csv with classes, got {labels}.")
         records = read_coco(labels, images_dir, keep_noisy=keep_noisy)
     else:
-        records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy)
+        records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class)
     records = check_images(records, missing_images)
     return records if subset is None else subset(records)
 

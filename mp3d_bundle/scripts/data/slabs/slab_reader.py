@@ -123,8 +123,7 @@ class SlabReader:
         key_path = Path(record["image"])
         blends = self.plan(record)
         offsets = sorted({offset for blend in blends for offset in (blend.near, blend.far)}, key=abs)
-        numbers = (str(int(record["key_slice"]) + offset).zfill(len(key_path.stem)) for offset in offsets)
-        paths = [key_path.with_name(f"{number}.png") for number in numbers]
+        paths = [_neighbour(key_path, int(record["key_slice"]) + offset) for offset in offsets]
         slices = dict(zip(offsets, _read_alike(paths), strict=True))
         slab = np.empty((self.num_slices, *slices[0].shape), dtype=np.float32)
         for index, blend in enumerate(blends):
@@ -150,6 +149,13 @@ class SlabReader:
                 len(absent) - 1,
                 record["key_slice"],
             )
+
+
+def _neighbour(key_path: Path, number: int) -> Path:
+    """Path of another slice, named with as many digits as the key slice; or with three, as 1000.png follows 999.png."""
+    digits = len(key_path.stem)
+    path = key_path.with_name(f"{number:0{digits}d}.png")
+    return path.with_name(f"{number:03d}.png") if digits > max(3, len(str(number))) and not path.is_file() else path
 
 
 def _stored_numbers(folder: Path) -> list[int]:

@@ -22,10 +22,8 @@ from scripts.data.scans.scan import read_scan
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.data.synthetic.presets import resolve
 from scripts.data.synthetic.whole_scans import make_scan
-from scripts.inference.detections import Lesion, SliceBoxes
-from scripts.inference.linking import link_boxes
-from scripts.inference.slab_cutter import PlaneScale, SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.detections import Lesion, SliceBoxes, link_boxes
+from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from scripts.metrics.froc import curve_from_matches, sensitivity_at
 from scripts.metrics.matching import FrocRule, match_overlaps
 from scripts.weights import load_network

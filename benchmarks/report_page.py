@@ -12,8 +12,7 @@ import numpy as np
 
 from benchmarks._timing import compare
 from scripts.data.scans.scan import Scan
-from scripts.inference.detections import ScanResult, SliceBoxes
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import ScanResult, SliceBoxes, link_boxes
 from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.lesions_document import describe_lesions, describe_run
 

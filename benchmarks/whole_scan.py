@@ -24,12 +24,10 @@ from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.scan import read_scan
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.inference.detections import ScanResult
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import ScanResult, link_boxes
 from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.lesions_document import describe_lesions, describe_run
-from scripts.inference.slab_cutter import SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.networks import mp3d_fpn
 
 SLICES, SIDE, PIXEL_MM, LATTICE_MM, REACH = 600, 512, 0.8, 2.5, 4

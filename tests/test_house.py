@@ -79,7 +79,6 @@ TESTED_ELSEWHERE = {
         ("anatomy", "atlas", "cohort", "rendering", "writing"), "parts of the generator: test_generator, test_shapes"
     ),
     "align_shift": "test_authors_names",
-    "detections": "types: test_linking, test_volume_detector",
     "lesions_table": "test_lesions_document, test_result_writer",
     "mulan": "test_authors_names",
     "scan_protocol": "types alone",

@@ -27,11 +27,10 @@ from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.label_map import label_map
-from scripts.inference.outputs.result_storage import RECORD
+from scripts.inference.outputs.result_folder import RECORD
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.outputs.slicer_nodes import slicer_markups
-from scripts.inference.slab_cutter import SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.interrupts import Stopped, stopped_by_signals
 from scripts.workflows.infer_scans import ScanRunner, Weights
 from support.fake_scans import BlobDetector, Seen, ball_scan

@@ -26,8 +26,7 @@ from scripts.data.records import Record
 from scripts.data.scans.scan import read_scan
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.data.synthetic import generate
-from scripts.inference.slab_cutter import PlaneScale, SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from scripts.weights import load_network
 from support.fake_scans import ball_scan
 

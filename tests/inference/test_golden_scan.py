@@ -19,11 +19,10 @@ import pytest
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import link_boxes
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.outputs.slicer_nodes import slicer_markups
-from scripts.inference.slab_cutter import PlaneScale, SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from scripts.workflows.infer_scans import ScanRunner, Weights
 
 GOLDEN = Path(__file__).with_name("golden")

@@ -15,12 +15,11 @@ import torch
 
 from scripts.data.scans.scan import read_scan
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.inference.detections import SliceBoxes
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import SliceBoxes, link_boxes
 from scripts.inference.outputs.label_map import label_map
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.outputs.slicer_nodes import slicer_markups
-from scripts.inference.slab_cutter import SlabCutter
+from scripts.inference.volume_detector import SlabCutter
 from scripts.storage.result_files import OUTPUTS
 from scripts.weights import build_network, save_weights
 

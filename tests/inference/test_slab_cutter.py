@@ -12,7 +12,7 @@ import torch
 
 from scripts.data.intensity import IntensityWindow
 from scripts.data.slabs.slab_reader import SlabReader, resample_z
-from scripts.inference.slab_cutter import PlaneScale, SlabCutter
+from scripts.inference.volume_detector import PlaneScale, SlabCutter
 
 cut = partial(SlabCutter, resample_z)
 

@@ -16,10 +16,8 @@ from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.scan import read_scan
 from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.inference.detections import SliceBoxes
-from scripts.inference.linking import link_boxes
-from scripts.inference.slab_cutter import PlaneScale, SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.detections import SliceBoxes, link_boxes
+from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from scripts.networks import ResNet3d, TwoStageHead, mp3d_fpn
 from support.fake_scans import BlobDetector, ball_scan, scan_of
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.boxes import pairwise_iou
-from scripts.inference.detections import Lesion, SliceBoxes
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import Lesion, SliceBoxes, link_boxes
 from support.drawn_values import SEEDS, random_boxes
 
 MIN_IOU = st.sampled_from([0.1, 0.2, 0.5])

@@ -11,8 +11,7 @@ import pytest
 
 from scripts.data.scans.find_scans import find_scans
 from scripts.inference.detections import ScanResult
-from scripts.inference.outputs.output_table import choose_outputs, maker_of
-from scripts.inference.outputs.result_writer import ResultWriter
+from scripts.inference.outputs.result_writer import ResultWriter, choose_outputs, maker_of
 from scripts.storage.result_files import OUTPUTS, Output, file_names
 from support.fake_results import parts, results_of
 from support.fake_scans import ball_scan, scan_of

@@ -14,10 +14,9 @@ from scripts.data.intensity import IntensityWindow
 from scripts.data.scans import find_scans as finding
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.inference.outputs.finished_results import describe_source
+from scripts.inference.outputs.result_folder import describe_source
 from scripts.inference.outputs.result_writer import ResultWriter
-from scripts.inference.slab_cutter import SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.storage.atomic_files import hash_files
 from scripts.workflows.infer_scans import ScanRunner, Weights
 from support.fake_dicom import write_ct

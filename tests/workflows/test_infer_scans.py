@@ -22,11 +22,10 @@ from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.error_lines import root_error
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import link_boxes
 from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.result_writer import ResultWriter
-from scripts.inference.slab_cutter import SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.weights import build_network, load_network, save_weights
 from scripts.workflows.infer_scans import ScanRunner, Weights, network_with_weights
 from support.fake_dicom import write_ct

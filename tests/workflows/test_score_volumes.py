@@ -27,10 +27,8 @@ from scripts.data.deeplesion.subvolumes import load_volumes
 from scripts.data.intensity import IntensityWindow
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.error_lines import root_error
-from scripts.inference.detections import Lesion, SliceBoxes
-from scripts.inference.linking import link_boxes
-from scripts.inference.slab_cutter import SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.detections import Lesion, SliceBoxes, link_boxes
+from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.metrics.volume.volume_matching import OFFICIAL
 from scripts.weights import build_network, save_weights
 from scripts.workflows.infer_scans import Weights

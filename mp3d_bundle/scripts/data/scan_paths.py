@@ -4,7 +4,7 @@
 """
 
 from .scans.find_scans import ScanSource, find_scans
-from .scans.reading_rules import ReadingRules
 from .scans.scan import Scan
+from .scans.volume_files.stored_image import ReadingRules
 
 __all__ = ["ReadingRules", "Scan", "ScanSource", "find_scans"]

@@ -20,10 +20,9 @@ from ..data.scans.find_scans import ScanSource
 from ..data.scans.scan import Scan
 from ..data.scans.volume_files.stored_image import log_text, shown
 from ..error_lines import SHOW_TRACEBACK
-from ..inference.detections import Lesion, SliceBoxes
-from ..inference.linking import link_boxes
-from ..inference.outputs.finished_results import are_finished
+from ..inference.detections import Lesion, SliceBoxes, link_boxes
 from ..inference.outputs.lesions_document import cautions
+from ..inference.outputs.result_folder import are_finished
 from ..inference.outputs.result_writer import ResultWriter
 from ..inference.volume_detector import VolumeDetector
 from ..interrupts import Stopped, stopped_by_signals

@@ -29,7 +29,7 @@ from monai.bundle import ConfigWorkflow
 
 from ..data.deeplesion.dataset_from_scans import LabelledScan, read_labelled, write_labelled
 from ..error_lines import root_error
-from ..inference.slab_cutter import PlaneScale
+from ..inference.volume_detector import PlaneScale
 from ..recipe import KEY, Recipe, fit_for, stored_recipe
 from ..storage.atomic_files import replacing, sha256
 from ..storage.output_folder import FolderLock

@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from ..data.deeplesion.subvolume_frames import from_edges, from_slab
 from ..data.deeplesion.subvolumes import VolumeRecord, read_subvolume
-from ..inference.detections import Lesion, SliceBoxes
-from ..inference.linking import link_boxes
+from ..inference.detections import Lesion, SliceBoxes, link_boxes
 from ..inference.volume_detector import VolumeDetector
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.volume.volume_report import write_volume_report

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.data.scans.gantry_tilt import measure_skew, shift_back
+from scripts.data.scans.scan import measure_skew, shift_back
 
 WHERE = Path("scan.nii")
 

@@ -10,11 +10,10 @@ import pytest
 
 from scripts.data.intensity import IntensityWindow
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import link_boxes
 from scripts.inference.outputs.lesions_document import calibration_of, cautions, describe_lesions, no_probability
 from scripts.inference.outputs.result_writer import ResultWriter
-from scripts.inference.slab_cutter import PlaneScale, SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from support.fake_scans import BlobDetector, ball_scan, scan_of
 
 CALIBRATION = {"scores": [0.0, 1.0], "probabilities": [0.1, 0.5]}

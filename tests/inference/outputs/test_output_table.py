@@ -12,9 +12,9 @@ import pytest
 from monai.bundle import ConfigParser
 
 from scripts.data.scans.scan import read_scan
-from scripts.inference.outputs.output_table import bundle_version, choose_outputs
-from scripts.inference.outputs.result_storage import RECORD
-from scripts.inference.outputs.result_writer import ResultWriter
+from scripts.inference.outputs.lesions_document import bundle_version
+from scripts.inference.outputs.result_folder import RECORD
+from scripts.inference.outputs.result_writer import ResultWriter, choose_outputs
 from scripts.storage.result_files import OUTPUTS, file_names
 from support.fake_dicom import write_ct
 from support.fake_results import parts, results_of

@@ -21,11 +21,9 @@ from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.scan import Scan, read_scan
 from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.inference.detections import SliceBoxes
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import SliceBoxes, link_boxes
 from scripts.inference.outputs.result_writer import ResultWriter
-from scripts.inference.slab_cutter import SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from support.fake_scans import BlobDetector, ball_scan, scan_of
 
 MODEL = {"name": "demo", "notice": "Synthetic weights.", "path": "/somewhere/demo.pt", "sha256": "0" * 64}

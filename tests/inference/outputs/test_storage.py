@@ -17,10 +17,9 @@ from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import link_boxes
 from scripts.inference.outputs.lesions_document import describe_lesions
-from scripts.inference.slab_cutter import SlabCutter
-from scripts.inference.volume_detector import VolumeDetector
+from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from support.fake_dicom import write_ct
 from support.fake_scans import BALL_HU, BODY_HU, BlobDetector, ball_scan
 

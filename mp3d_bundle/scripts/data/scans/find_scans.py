@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,31 +13,52 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...storage.result_files import file_names
-from .dicom.dicom_files import DICOM_SUFFIXES, Open
-from .dicom.dicom_headers import NO_DICOM, Contents, Look, Series, folder_files, look_at, read_contents
+from .dicom.dicom_files import DICOM_SUFFIXES, Open, label_of, uid_name
+from .dicom.dicom_headers import Contents, Look, Series, folder_files, holds_dicom, read_contents
 from .dicom.dicom_series import read_found, read_slices
 from .dicom.dicom_zip import ZIP_SUFFIX, archive_files, open_zipped_series
 from .png_folders import find_runs, read_run
-from .reading_rules import DEFAULT_RULES, ReadingRules
-from .scan import Scan, canonical
-from .scan_source import (
-    VOLUME_SUFFIXES,
-    ScanSource,
-    case_name,
-    entry_names,
-    label_of,
-    with_extensions,
-    with_unique_names,
-    without_suffix,
-)
-from .volume_files.stored_image import Note, log_text, shown
+from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
+from .volume_files.stored_image import DEFAULT_RULES, Note, ReadingRules, log_text, shown
 
 logger = logging.getLogger(__name__)
 
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 # Headers take about 23 KB each in memory: of a larger collection those of later series are read again.
 MAX_KEPT_HEADERS = 10_000
 # What results of DICOM are named by: the SeriesInstanceUID, or the place, of which folders often name the patient.
 RESULT_NAMES = ("series", "place")
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """Where one scan lies and what its results are called.
+
+    Attributes:
+        path: A file, an archive, or the folder of a series; it need not exist (reading it then says so).
+        name: Relative folder for the results, of its own for each source of one call of `find_scans`; ``""`` where the
+            input was a single scan.
+        series: SeriesInstanceUID, where the scan is one of DICOM.
+        opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
+        left_out: A sentence on each file of a folder that holds DICOM but no CT slice.
+        rules: How strictly the scan is read, without an opener.
+    """
+
+    path: Path
+    name: str = ""
+    series: str | None = None
+    opener: Callable[[], AbstractContextManager[Scan]] | None = None
+    left_out: tuple[str, ...] = ()
+    rules: ReadingRules = DEFAULT_RULES
+
+    def open(self) -> AbstractContextManager[Scan]:
+        """Read the scan; its files are there as long as the context lasts.
+
+        Raises:
+            ValueError: If it is not a CT that can be used.
+            OSError: If it is not there, damaged or cut short.
+        """
+        return self.opener() if self.opener else nullcontext(read_scan(self.path, self.rules))
 
 
 def find_scans(
@@ -174,7 +195,7 @@ class _Finder:
         """The scans that lie in one folder, not below it."""
         place = folder.relative_to(root).as_posix()
         known: dict[Path, Look] = {}
-        series = self._series(folder, place, known) if _holds_dicom(folder, names, known) else []
+        series = self._series(folder, place, known) if holds_dicom(folder, names, known) else []
         if any(not source.left_out for source in series):
             return series
         sources = self._runs(folder, place if place != "." else folder.name)
@@ -283,10 +304,7 @@ def _refuse(error: Exception, path: Path) -> NoReturn:
 
 
 def _refuse_empty(contents: Iterable[Contents], path: Path) -> NoReturn:
-    others: dict[str, int] = defaultdict(int)
-    for inside in contents:
-        for kind, number in inside.others.items():
-            others[kind] += number
+    others = sum((Counter(inside.others) for inside in contents), Counter[str]())
     Contents((), (), others).choose(None, path)
     raise ValueError(f"Expected a DICOM series in {path}.")
 
@@ -317,22 +335,55 @@ def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
     return sorted(places)
 
 
-def _holds_dicom(folder: Path, names: Sequence[str], known: dict[Path, Look]) -> bool:
-    """Whether a folder holds a file that is DICOM by its name or its content; what was seen on the way is ``known``."""
-    for name in names:
-        path = folder / name
-        if name.lower().endswith(DICOM_SUFFIXES):
-            return True
-        # A pipe would keep the reader waiting for a writer.
-        if not path.is_file():
-            continue
-        try:
-            look = known[path] = look_at(path, partial(path.open, "rb"))
-        except Exception:
-            # Whatever is wrong with its header, it is DICOM: reading it says so.
-            return True
-        if not isinstance(look, str):
-            return True
-        if look != NO_DICOM:
-            logger.warning("%s: left out, %s.", shown(path), look)
-    return False
+def entry_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each entry of a list: its own, or its place below the folder of them all where a name comes twice."""
+    # ``..`` and ``.`` have names as well, once they are spelt out.
+    paths = [Path(os.path.abspath(path)) for path in paths]
+    names = [without_suffix(Path(path.name)) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    # patient_1/ct.nii and patient_2/ct.nii: the folders tell them apart.
+    parents = os.path.commonpath([path.parent for path in paths])
+    return [without_suffix(path.relative_to(parents)) for path in paths]
+
+
+def without_suffix(path: Path) -> str:
+    """A relative path without the suffix of a volume file or archive."""
+    text = path.as_posix()
+    for suffix in sorted((*VOLUME_SUFFIXES, ZIP_SUFFIX), key=len, reverse=True):
+        if text.lower().endswith(suffix):
+            return text[: -len(suffix)]
+    return text
+
+
+def case_name(source: ScanSource) -> str:
+    """The name of a source's results: its UID, which does not reveal the patient, or else its own name."""
+    return source.name if source.series is None or source.series == "none" else uid_name(source.series)
+
+
+def with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:
+    """The same sources; files that would be named alike (``x.nrrd`` and ``x.mha``) keep their extensions."""
+    paths: dict[str, set[Path]] = defaultdict(set)
+    for source in sources:
+        paths[source.name].add(source.path)
+    extensions = [source.path.name[len(without_suffix(Path(source.path.name))) :] for source in sources]
+    return [
+        replace(source, name=source.name + extension)
+        if source.series is None and source.name and len(paths[source.name]) > 1
+        else source
+        for source, extension in zip(sources, extensions, strict=True)
+    ]
+
+
+def with_unique_names(sources: Sequence[ScanSource]) -> list[ScanSource]:
+    """The same sources with ``_2``, ``_3``, ... after a name that was given already."""
+    taken: set[str] = set()
+    result = []
+    for source in sources:
+        name, number = source.name, 1
+        while name in taken:
+            number += 1
+            name = f"{source.name}_{number}"
+        taken.add(name)
+        result.append(replace(source, name=name))
+    return result

@@ -15,9 +15,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from .reading_rules import DEFAULT_RULES, ReadingRules
 from .scan import Scan, canonical, read_scan
-from .volume_files.stored_image import LPS_FROM_RAS, StoredImage
+from .volume_files.stored_image import DEFAULT_RULES, LPS_FROM_RAS, ReadingRules, StoredImage
 
 _FRAME = "stored_from_canonical"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
-from .output_table import strict_json
+from .lesions_document import strict_json
 
 # NIfTI's world is RAS, ours is LPS.
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -7,6 +7,7 @@ row, ``k`` the slice from its lowest position) and in LPS millimetres (low corne
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,6 @@ from ...instances import select
 from ...storage.atomic_files import hash_files
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
-from .output_table import strict_json
 
 SCHEMA_VERSION = "1.1"
 NOTICE = "Not a medical device. For research use only."
@@ -31,6 +31,8 @@ _FRAMES = {
 }
 
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
+_METADATA = Path(__file__).resolve().parents[3] / "configs" / "metadata.json"
+_NUMBERS = re.compile(r"\[\s+((?:-?[0-9][0-9.eE+-]*,?\s+)+)\]")
 # Pixels whose sides differ by more than this factor count as not square.
 _SQUARE = 1.25
 
@@ -263,3 +265,14 @@ def stored_slice(scan: ScanLike, found: SliceBoxes, lattice_slice: int) -> int:
 def _numbers(values: Any, digits: int = 4) -> list[float]:
     """Plain floats, rounded; adding zero turns -0.0 into 0.0."""
     return [round(float(value), digits) + 0.0 for value in values]
+
+
+def bundle_version() -> str:
+    """The version of this bundle, as its metadata has it."""
+    return json.loads(_METADATA.read_text(encoding="utf-8"))["version"]
+
+
+def strict_json(content: Mapping[str, Any]) -> bytes:
+    """JSON without NaN, a list of numbers to a line."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    return (_NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n").encode()

@@ -1,20 +1,72 @@
-"""Results of a scan as files, all of them or none."""
+"""Results of a scan as files, all of them or none; `scripts.storage.result_files` has the table of them."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from ...storage.result_files import OUTPUTS
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
-from .finished_results import describe_part, describe_source
 from .lesions_document import calibration_of, describe_lesions, describe_run, notices_of
-from .output_table import Maker, maker_of
 from .pictures.finding_pictures import OverlayWriter
-from .result_storage import store
+from .result_folder import describe_part, describe_source, store
+
+logger = logging.getLogger(__name__)
+
+
+class Maker(Protocol):
+    """Makes result files of a scan."""
+
+    def __call__(self, result: ScanResult, /) -> dict[str, bytes]:
+        """The content of each file by its name."""
+        ...
+
+
+def maker_of(name: str) -> Maker:
+    """What makes the files of an output, as the table has it.
+
+    To be called while a config is being built, as targets are: a later import may find the modules of another bundle.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    module, attribute = OUTPUTS[_known(name)].maker.rsplit(".", 1)
+    made = getattr(importlib.import_module(f".{module}", __package__), attribute)
+    return made() if isinstance(made, type) else made
+
+
+def _known(name: str) -> str:
+    if name not in OUTPUTS:
+        raise ValueError(f"Expected outputs among {', '.join(OUTPUTS)}, got {name or 'none'!r}.")
+    return name
+
+
+def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Check the names of results.
+
+    Args:
+        names: Names of `OUTPUTS`, as a list or as one text with commas.
+
+    Returns:
+        The names without ``dicom`` where highdicom is not installed, which is logged.
+
+    Raises:
+        ValueError: If a name is unknown, or none was given.
+    """
+    chosen = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+    for name in chosen or [""]:
+        _known(name)
+    if "dicom" in chosen and importlib.util.find_spec("highdicom") is None:
+        logger.warning("No DICOM results are written: they need the package highdicom, which is not installed.")
+        chosen.remove("dicom")
+    return tuple(chosen)
 
 
 @dataclass(frozen=True)

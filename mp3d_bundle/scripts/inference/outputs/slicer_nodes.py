@@ -13,7 +13,7 @@ import numpy as np
 
 from ..detections import Lesion, ScanResult
 from ..scan_protocol import ScanLike
-from .output_table import strict_json
+from .lesions_document import strict_json
 
 # Slicer accepts a file by this name; nothing is fetched from there.
 SCHEMA = (

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.data.scans.reading_rules import ReadingRules
 from scripts.data.scans.scan import read_scan
+from scripts.data.scans.volume_files.stored_image import ReadingRules
 from support.fake_volumes import ORIGIN, SPACING, body, itk_image, nifti, patch
 
 

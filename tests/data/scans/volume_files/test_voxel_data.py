@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.data.scans.reading_rules import DEFAULT_RULES, ReadingRules
+from scripts.data.scans.volume_files.stored_image import DEFAULT_RULES, ReadingRules
 from scripts.data.scans.volume_files.voxel_data import BZIP2, GZIP, RAW, ZLIB, Part, read_voxels
 
 VALUES = np.random.default_rng(0).integers(-1000, 1000, (7, 9, 11)).astype("<i2")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.inference.detections import SliceBoxes
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import SliceBoxes, link_boxes
 from scripts.inference.outputs.pictures.finding_pictures import (
     LUNG,
     SOFT_TISSUE,

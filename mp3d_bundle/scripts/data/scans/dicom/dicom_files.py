@@ -57,6 +57,7 @@ _ODD = (
     MemoryError,
     StructError,
 )
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.-]+")
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
@@ -207,6 +208,11 @@ def uid_name(uid: str) -> str:
         The UID; ``series_`` and a hash of any other text.
     """
     return uid if _UID.fullmatch(uid) else f"series_{hashlib.sha256(uid.encode(errors='replace')).hexdigest()[:16]}"
+
+
+def label_of(text: str) -> str:
+    """A header's words as the name of a folder: no path, and neither hidden nor the folder above."""
+    return _NOT_IN_NAMES.sub("_", text).strip("_.")
 
 
 def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:

@@ -7,8 +7,9 @@ slice, or each group of them in one series, has a line.
 from __future__ import annotations
 
 import functools
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from ..volume_files.stored_image import Note
+from ..volume_files.stored_image import Note, shown
 from .dicom_files import (
     DICOM_SUFFIXES,
     OTHER_SUFFIXES,
@@ -34,6 +35,8 @@ from .dicom_files import (
 )
 from .dicom_stacks import TAGS as STACK_TAGS
 from .dicom_stacks import split_series
+
+logger = logging.getLogger(__name__)
 
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _TAGS = sorted(
@@ -250,6 +253,27 @@ def look_at(path: Path, open_file: Open) -> Look:
         return error
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
+
+
+def holds_dicom(folder: Path, names: Sequence[str], known: dict[Path, Look]) -> bool:
+    """Whether a folder holds a file that is DICOM by its name or its content; what was seen on the way is ``known``."""
+    for name in names:
+        path = folder / name
+        if name.lower().endswith(DICOM_SUFFIXES):
+            return True
+        # A pipe would keep the reader waiting for a writer.
+        if not path.is_file():
+            continue
+        try:
+            look = known[path] = look_at(path, functools.partial(path.open, "rb"))
+        except Exception:
+            # Whatever is wrong with its header, it is DICOM: reading it says so.
+            return True
+        if not isinstance(look, str):
+            return True
+        if look != NO_DICOM:
+            logger.warning("%s: left out, %s.", shown(path), look)
+    return False
 
 
 def _notes(left: Mapping[tuple[str, str, str], list[Path]]) -> Iterator[str]:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ..reading_rules import DEFAULT_RULES, ReadingRules
 from ..scan import Scan, canonical
+from ..volume_files.stored_image import DEFAULT_RULES, ReadingRules
 from .dicom_files import Open
 from .dicom_headers import Series
 from .dicom_series import read_found, read_slices

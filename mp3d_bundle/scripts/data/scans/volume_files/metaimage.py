@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..reading_rules import ReadingRules
 from .header_text import Fields, data_file, data_names, integers, millimetres, numbers, read_lines, shortened
-from .stored_image import StoredImage, check_shape, check_spacing, itk_values
+from .stored_image import ReadingRules, StoredImage, check_shape, check_spacing, itk_values
 from .voxel_data import RAW, ZLIB, Part, read_voxels
 
 _TYPES = {

@@ -20,8 +20,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from ..reading_rules import ReadingRules
-from .stored_image import LPS_FROM_RAS, StoredImage, check_shape, check_spacing
+from .stored_image import LPS_FROM_RAS, ReadingRules, StoredImage, check_shape, check_spacing
 from .voxel_data import GZIP, RAW, Part, read_voxels
 
 # Codes of units of length: name, and millimetres.

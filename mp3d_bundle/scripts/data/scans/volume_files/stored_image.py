@@ -10,6 +10,7 @@ slices. What makes a CT of it (orientation, Hounsfield units) is `scripts.data.s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,45 @@ import numpy as np
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Edges of voxels, lengths of volumes and distances from the origin that CTs of people have, in mm.
 SMALLEST_EDGE, LARGEST_EDGE, LARGEST_EXTENT, FARTHEST = 0.01, 50.0, 10_000.0, 20_000.0
+
+# Headers cannot claim more than this, unless a user says otherwise: 3,000 slices of 512 x 512 in float32 fit.
+MAX_GIGABYTES = 4.0
+
+
+@dataclass(frozen=True)
+class ReadingRules:
+    """How strictly scans are read.
+
+    Attributes:
+        hu_offset: What is added to the values to make Hounsfield units of them, on top of the file's own slope and
+            intercept. Where it is given, 0 included, the values count as Hounsfield units whatever their distribution.
+        any_geometry: Take voxel sizes, extents and places that no CT of a person has.
+        max_gigabytes: Most GiB of voxels that the header of one file may claim.
+    """
+
+    hu_offset: float | None = None
+    any_geometry: bool = False
+    max_gigabytes: float = MAX_GIGABYTES
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: If one is not of its kind.
+        """
+        if self.hu_offset is not None and not _finite(self.hu_offset):
+            raise ValueError(f"Expected a number of Hounsfield units as hu_offset, got {self.hu_offset!r}.")
+        if not isinstance(self.any_geometry, bool):
+            raise ValueError(f"Expected True or False as any_geometry, got {self.any_geometry!r}.")
+        if not _finite(self.max_gigabytes) or self.max_gigabytes <= 0:
+            raise ValueError(f"Expected a positive number as max_gigabytes, got {self.max_gigabytes!r}.")
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+DEFAULT_RULES = ReadingRules()
 
 
 class Note(str):

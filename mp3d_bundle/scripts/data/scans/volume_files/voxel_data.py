@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..reading_rules import MAX_GIGABYTES, ReadingRules
+from .stored_image import MAX_GIGABYTES, ReadingRules
 
 RAW, GZIP, ZLIB, BZIP2, TEXT, HEX = "raw", "gzip", "zlib", "bzip2", "text", "hex"
 _BLOCK = 1 << 20

@@ -22,7 +22,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ...detections import Lesion, ScanResult
 from ...scan_protocol import ScanLike
-from ..output_table import bundle_version
+from ..lesions_document import bundle_version
 from .box_segmentation import segment_boxes
 from .source_images import Outlined, SourceSlice, cut, nearest, read_sources
 

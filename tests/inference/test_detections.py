@@ -7,8 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scripts.inference.detections import SliceBoxes
-from scripts.inference.linking import link_boxes
+from scripts.inference.detections import SliceBoxes, link_boxes
 
 HERE, THERE = (10, 10, 30, 20), (60, 10, 80, 30)
 

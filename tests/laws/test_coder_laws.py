@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.networks.heads.anchors import BoxCoder
-from scripts.networks.heads.box_rules import HALF_OPEN, MMDETECTION, BoxRules, InclusiveBoxCoder, half_open
+from scripts.networks.heads.box_rules import HALF_OPEN, MMDETECTION, BoxCoder, BoxRules, InclusiveBoxCoder, half_open
 from support.drawn_values import boxes
 
 DEVIATION = st.sampled_from([0.1, 0.2, 1.0])

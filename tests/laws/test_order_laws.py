@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import DistributedSampler
 
+from scripts.data.transforms import SampleDataset
 from scripts.training.resuming.sample_order import ResumableSampler
-from scripts.training.sample_dataset import SampleDataset
 
 
 def dataset(count: int) -> SampleDataset:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from scripts.networks import FasterRCNN, ResNet3d, TwoStageHead, mp3d_fpn
 from scripts.networks.export_graph import DetectionGraph, anchor_grid, clip_to_slab, pad_to_stride, suppress, with_row
-from scripts.networks.heads.anchors import PyramidAnchors
 from scripts.networks.heads.box_rules import MMDETECTION
+from scripts.networks.heads.rpn import PyramidAnchors
 
 
 def narrow(num_classes: int = 1, num_slices: int = 3, **limits: float) -> FasterRCNN:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from scripts.networks import FasterRCNN
-from scripts.networks.heads.anchors import BoxCoder, PyramidAnchors, Sampling
+from scripts.networks.heads.box_rules import BoxCoder, Sampling
+from scripts.networks.heads.rpn import PyramidAnchors
 from scripts.tools.convert_weights import from_released, infer_definition
 from scripts.weights import build_network
 from support import released_values as released

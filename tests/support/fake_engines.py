@@ -16,14 +16,14 @@ from monai.inferers import SimpleInferer
 from monai.transforms import RandScaleIntensityd
 from torch import nn
 
+from scripts.data.transforms import SampleDataset
 from scripts.training.learning_rate import warmup_step_schedule
 from scripts.training.mixed_precision import MixedPrecision
 from scripts.training.resuming.checkpoints import Checkpointer
 from scripts.training.resuming.sample_order import ResumableSampler
 from scripts.training.resuming.stopping import start_worker
-from scripts.training.sample_dataset import SampleDataset, prepare_slabs, prepare_targets
 from scripts.training.train_handlers import SeedEpoch
-from scripts.training.train_steps import EvaluationStep, TrainingStep, total_loss
+from scripts.training.train_steps import EvaluationStep, TrainingStep, prepare_slabs, prepare_targets, total_loss
 from scripts.workflows.to_cases import cases_of, to_case
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
+from monai.data import MetaTensor
 
 from scripts.training.mixed_precision import MixedPrecision
 from scripts.training.train_handlers import StopOnNonFinite
-from scripts.training.train_steps import total_loss
+from scripts.training.train_steps import prepare_slabs, prepare_targets, total_loss
 from support.fake_engines import Run
 
 
@@ -20,6 +22,32 @@ def recorded(run: Run) -> list[dict[str, float]]:
     )
     run.run()
     return rows
+
+
+def test_a_batch_for_training() -> None:
+    image = MetaTensor(torch.zeros(3, 4, 6))
+    samples = [
+        {
+            "image": image,
+            "instances": {"boxes": torch.tensor([[1, 2, 3, 4]]), "labels": torch.tensor([1]), "age": torch.tensor([7])},
+        },
+        {"image": image, "instances": {"boxes": np.zeros((0, 4)), "labels": np.zeros(0), "age": np.zeros(0, int)}},
+    ]
+    slabs, targets, args, kwargs = prepare_targets(samples, "cpu")
+    assert [type(slab) for slab in slabs] == [torch.Tensor, torch.Tensor]
+    assert slabs[0].shape == (3, 4, 6)
+    assert [target["boxes"].shape for target in targets] == [(1, 4), (0, 4)]
+    assert targets[0]["boxes"].dtype is torch.float32
+    assert targets[1]["labels"].dtype is torch.int64
+    assert [target["age"].tolist() for target in targets] == [[7], []]
+    assert args == (targets,)
+    assert kwargs == {}
+
+
+def test_a_batch_for_evaluation_needs_no_boxes() -> None:
+    slabs, targets = prepare_slabs([{"image": torch.zeros(3, 4, 6)}], "cpu")
+    assert len(slabs) == 1
+    assert targets is None
 
 
 def test_named_losses_rate_and_norm_are_reported_without_a_graph() -> None:

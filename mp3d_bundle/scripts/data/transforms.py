@@ -1,4 +1,4 @@
-"""Transforms from records to the samples that networks are trained and evaluated on.
+"""From records to the samples that networks are trained and evaluated on: transforms, and the seeded data set.
 
 The order is that of the released code: `LoadSlabd`, `IntensityWindowd` (clipping comes before resizing, so
 that padding of -3024 HU does not bleed into the body), `RandResizeSlabd`, `RandFlipSlabd`, and `ClipBoxesd`
@@ -17,9 +17,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from monai.transforms import RandomizableTransform, Transform
+from monai.data import Dataset
+from monai.transforms import Randomizable, RandomizableTransform, Transform
 
-from ..boxes import Affine, area
+from ..boxes import Affine
 from ..instances import clip, move, select, to
 from .intensity import IntensityWindow
 from .records import ImageRecord, Sample
@@ -34,6 +35,7 @@ __all__ = [
     "RandResizeSlabd",
     "ResizeSlabd",
     "Sample",
+    "SampleDataset",
     "flip_slab",
     "resize_slab",
 ]
@@ -291,8 +293,8 @@ class ClipBoxesd(Transform):
         """Return the sample with its instances clipped and cut down; none may be left."""
         height, width = sample["image"].shape[-2:]
         clipped = clip(sample["instances"], height, width)
-        boxes = clipped["boxes"]
-        keep = ((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(dim=1) & (area(boxes) > 0)
+        sides = clipped["boxes"][:, 2:] - clipped["boxes"][:, :2]
+        keep = ((sides >= self.min_size) & (sides > 0)).all(dim=1)
         dropped = int((~keep).sum())
         if dropped and sample["file_name"] not in self._told:
             self._told.add(sample["file_name"])
@@ -304,3 +306,42 @@ class ClipBoxesd(Transform):
                 self.min_size,
             )
         return {**sample, "instances": select(clipped, keep)}
+
+
+class SampleDataset(Dataset):
+    """Records and their transforms, with random numbers that depend on (seed, epoch, index) alone.
+
+    So the same epoch gives the same samples whatever the number of workers, and a run that was
+    interrupted goes on with exactly the samples it would have had. Each sample carries its untouched
+    record under ``record``.
+
+    Args:
+        data: Records.
+        transform: Transform, or sequence of transforms, of one record.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self, data: Sequence[Any], transform: Sequence[Callable] | Callable | None = None, *, seed: int = 0
+    ) -> None:
+        super().__init__(data, transform)
+        self.seed = seed
+        # Shared memory: workers that outlive an epoch see the new number too.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random numbers of ``epoch`` (1-based) for the samples read from now on."""
+        self._epoch[0] = epoch
+
+    def _transform(self, index: int) -> Any:
+        if isinstance(self.transform, Randomizable):
+            sequence = np.random.SeedSequence((self.seed, int(self._epoch[0]), index))
+            self.transform.set_random_state(seed=int(sequence.generate_state(1)[0]))
+        try:
+            sample: Any = super()._transform(index)
+        except RuntimeError as error:
+            # MONAI hides the reader's own message, which names the file, behind the transform's name.
+            if error.__cause__ is None:
+                raise
+            raise error.__cause__ from None
+        return {**sample, "record": self.data[index]}

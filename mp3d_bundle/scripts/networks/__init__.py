@@ -1,9 +1,8 @@
 """Networks: 3D body, conversion to 2D, pyramid, detection heads; and the factories that configs name."""
 
-from .backbones.group_transform import CenterCrop, FullTransform, GroupTransform
 from .backbones.resnet2d import FixedBatchNorm2d, ResNet2d, Stem2d
 from .backbones.resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
-from .backbones.slab_backbone import SlabBackbone
+from .backbones.slab_backbone import CenterCrop, FullTransform, GroupTransform, SlabBackbone
 from .detectors import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
 from .heads.roi_heads import FieldHead, RoIs
 from .late_fusion import LateFusionRCNN, TripletBackbone

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from ..boxes import check_boxes
-from ..instances import Instances, check_rows
+from ..instances import Instances, check
 from .backbones.slab_backbone import SIZE_DIVISIBLE
 
 Targets = Sequence[Instances[Tensor]]
@@ -125,7 +124,7 @@ def _check_target(target: Instances[Tensor], index: int, num_classes: int, reads
     if missing:
         raise ValueError(f"Expected a tensor '{missing[0]}' in the target of slab {index}, got keys {sorted(target)}.")
     where = f"the target of slab {index}"
-    check_boxes(target["boxes"], where)
+    check({name: target[name] for name in ("boxes", *reads)}, where)
     labels = target["labels"]
     if labels.shape != target["boxes"].shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
@@ -137,7 +136,6 @@ def _check_target(target: Instances[Tensor], index: int, num_classes: int, reads
             f"Expected labels in 1..{num_classes} (0 is the background), got {labels.tolist()} "
             f"in the target of slab {index}."
         )
-    check_rows({name: target[name] for name in reads}, len(labels), where)
 
 
 def check_finite(values: Tensor, what: str) -> None:

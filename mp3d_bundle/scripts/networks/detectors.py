@@ -9,13 +9,12 @@ from torch import nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead
 
-from .backbones.group_transform import GroupTransform
 from .backbones.resnet2d import ResNet2d
 from .backbones.resnet3d import ResNet3d
-from .backbones.slab_backbone import SlabBackbone
-from .heads.anchors import PyramidAnchors, Sampling
+from .backbones.slab_backbone import GroupTransform, SlabBackbone
+from .heads.box_rules import Sampling
 from .heads.roi_heads import BoxPredictor, DetectionLimits, FieldHead, PyramidRoIAlign, RoIHeads
-from .heads.rpn import ProposalLimits, RegionProposalNetwork
+from .heads.rpn import ProposalLimits, PyramidAnchors, RegionProposalNetwork
 from .late_fusion import LateFusionRCNN, TripletBackbone
 from .two_stage import FasterRCNN
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from .heads.anchors import at_least_float32, per_anchor
+from .heads.box_rules import at_least_float32
+from .heads.rpn import per_anchor
 from .two_stage import FasterRCNN
 
 # Score of a row that holds no box; scores of boxes are at least 0.

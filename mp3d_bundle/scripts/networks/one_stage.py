@@ -25,13 +25,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, sigmoid_focal_loss
 
 from ..boxes import swap_axes
-from .backbones.group_transform import GroupTransform
 from .backbones.resnet2d import ResNet2d
 from .backbones.resnet3d import ResNet3d
-from .backbones.slab_backbone import SIZE_DIVISIBLE, SlabBackbone
+from .backbones.slab_backbone import SIZE_DIVISIBLE, GroupTransform, SlabBackbone
 from .batching import Detections, Targets, check_finite, check_targets, detect_by_size, pad_slabs
 from .detectors import TwoStageHead
-from .heads.anchors import PyramidAnchors, at_least_float32, per_anchor
+from .heads.box_rules import at_least_float32
+from .heads.rpn import PyramidAnchors, per_anchor
 from .late_fusion import TripletBackbone
 
 

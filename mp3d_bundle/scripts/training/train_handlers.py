@@ -13,8 +13,8 @@ from ignite.handlers import Timer
 from monai.engines.utils import IterationEvents
 from tqdm import tqdm
 
+from ..data.transforms import SampleDataset
 from .mixed_precision import MixedPrecision
-from .sample_dataset import SampleDataset
 
 
 class StopOnNonFinite:

@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 
+from ..data.records import Sample
+from ..instances import Instances, to
 from .mixed_precision import MixedPrecision
-from .sample_dataset import Batch
+
+Batch = Sequence[Sample]
+
+
+def _slabs(samples: Batch, device: torch.device | str | None, non_blocking: bool) -> list[torch.Tensor]:
+    images: list[Any] = [sample["image"] for sample in samples]
+    plain = [image.as_tensor() if hasattr(image, "as_tensor") else torch.as_tensor(image) for image in images]
+    return [image.to(device, non_blocking=non_blocking) for image in plain]
+
+
+def prepare_slabs(
+    samples: Batch, device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[list[torch.Tensor], None]:
+    """What an evaluation step hands to the network: the slabs alone.
+
+    Args:
+        samples: Samples with ``image`` of shape (D, H, W).
+        device: Device to copy to.
+        non_blocking: Whether copies may overlap with computation.
+        kwargs: Unused; MONAI's engines pass their ``to_kwargs``.
+
+    Returns:
+        The slabs, and None in place of targets.
+    """
+    return _slabs(samples, device, non_blocking), None
+
+
+def prepare_targets(
+    samples: Batch, device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[list[torch.Tensor], list[Instances[torch.Tensor]], tuple[list[Instances[torch.Tensor]]], dict]:
+    """What a training step hands to the network: slabs and their instances, every field of them.
+
+    Args:
+        samples: Samples with ``image`` (D, H, W) and ``instances``, whose ``boxes`` (N, 4) are in pixels of it.
+        device: Device to copy to.
+        non_blocking: Whether copies may overlap with computation.
+        kwargs: Unused; MONAI's engines pass their ``to_kwargs``.
+
+    Returns:
+        Slabs, targets (``boxes`` float32, ``labels`` int64, further fields as they are), and the targets once more as
+        the positional arguments of the network, with no keyword arguments.
+    """
+    slabs, targets = _slabs(samples, device, non_blocking), []
+    for sample in samples:
+        instances = to(sample["instances"], device)
+        boxes, labels = instances["boxes"].float().reshape(-1, 4), instances["labels"].long()
+        targets.append({**instances, "boxes": boxes, "labels": labels})
+    return slabs, targets, (targets,), {}
 
 
 def total_loss(losses: dict[str, torch.Tensor], targets: Any = None) -> torch.Tensor:

@@ -1,18 +1,31 @@
-"""Box rules of the field's systems against the values of their authors' modules."""
+"""Box rules: the field's systems against the values of their authors' modules; coding, matching, sampling."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
 from scripts.boxes import clip
-from scripts.networks.heads.box_rules import DETECTRON, HALF_OPEN, MMDETECTION, BoxRules
+from scripts.networks.heads.box_rules import (
+    BACKGROUND,
+    DETECTRON,
+    HALF_OPEN,
+    IGNORED,
+    MMDETECTION,
+    BoxCoder,
+    BoxRules,
+    Matching,
+    Sampling,
+)
 
+RPN_MATCHING = Matching(0.7, 0.3, low_quality_floor=0.3)
 MULAN = BoxRules(inclusive=True, deviations=(1.0, 1.0, 1.0, 1.0), both_ways=False)
 
 
@@ -73,3 +86,105 @@ def test_half_open_boxes_follow_the_plain_rules_exactly() -> None:
     assert torch.equal(HALF_OPEN.iou(boxes, boxes), box_iou(boxes, boxes))
     assert torch.equal(HALF_OPEN.clip(boxes, 40, 60), clip(boxes, 40, 60))
     assert torch.equal(HALF_OPEN.nms(boxes, scores, groups, 0.3), batched_nms(boxes, scores, groups, 0.3))
+
+
+class TestBoxCoder:
+    boxes = torch.tensor([[10.0, 20.0, 50.0, 30.0], [0.0, 0.0, 7.0, 90.0]])
+    references = torch.tensor([[12.0, 18.0, 44.0, 40.0], [5.0, 5.0, 25.0, 45.0]])
+
+    @pytest.mark.parametrize("deviations", [(1, 1, 1, 1), (0.1, 0.1, 0.2, 0.2)])
+    def test_decode_undoes_encode(self, deviations: tuple[float, ...]) -> None:
+        coder = BoxCoder(deviations)
+        torch.testing.assert_close(coder.decode(coder.encode(self.boxes, self.references), self.references), self.boxes)
+
+    def test_empty_boxes(self) -> None:
+        empty = torch.zeros(0, 4)
+        assert BoxCoder().encode(empty, empty).shape == (0, 4)
+        assert BoxCoder().decode(torch.zeros(0, 3, 4), empty).shape == (0, 3, 4)
+
+    def test_offsets_are_measured_in_deviations(self) -> None:
+        reference = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+        moved = torch.tensor([[1.0, 4.0, 11.0, 24.0]])
+        torch.testing.assert_close(BoxCoder().encode(moved, reference), torch.tensor([[0.1, 0.2, 0.0, 0.0]]))
+        torch.testing.assert_close(
+            BoxCoder((0.1, 0.1, 0.2, 0.2)).encode(moved, reference), torch.tensor([[1.0, 2.0, 0.0, 0.0]])
+        )
+        grown = torch.tensor([[-5.0, -10.0, 15.0, 30.0]])
+        torch.testing.assert_close(
+            BoxCoder((0.1, 0.1, 0.2, 0.2)).encode(grown, reference), torch.tensor([[0.0, 0.0, 5.0, 5.0]]) * math.log(2)
+        )
+
+    @pytest.mark.parametrize(
+        ("offset", "factor"), [(50.0, 62.5), (-50.0, 1 / 62.5), (4.0, math.exp(4)), (-4, 0.01831564)]
+    )
+    def test_sizes_stay_within_a_factor_of_62_5_both_ways(self, offset: float, factor: float) -> None:
+        reference = torch.tensor([[0.0, 0.0, 100.0, 10.0]], dtype=torch.float64)
+        decoded = BoxCoder().decode(torch.tensor([[0.0, 0.0, offset, offset]], dtype=torch.float64), reference)
+        sizes = decoded[:, 2:] - decoded[:, :2]
+        torch.testing.assert_close(sizes, torch.tensor([[100.0, 10.0]], dtype=torch.float64) * factor)
+
+    def test_several_classes_share_a_reference(self) -> None:
+        offsets = torch.randn(2, 3, 4)
+        together = BoxCoder().decode(offsets, self.references)
+        for index in range(3):
+            torch.testing.assert_close(together[:, index], BoxCoder().decode(offsets[:, index], self.references))
+
+
+class TestMatching:
+    def test_thresholds_of_the_proposal_network(self) -> None:
+        iou = torch.tensor([[0.70, 0.69, 0.30, 0.29, 0.95]])
+        assert RPN_MATCHING(iou).tolist() == [0, IGNORED, IGNORED, BACKGROUND, 0]
+
+    def test_threshold_of_the_second_stage(self) -> None:
+        assert Matching(0.5, 0.5)(torch.tensor([[0.5, 0.4999, 0.0]])).tolist() == [0, BACKGROUND, BACKGROUND]
+
+    def test_a_poorly_covered_lesion_claims_all_its_best_anchors_above_the_floor(self) -> None:
+        iou = torch.tensor([[0.40, 0.10, 0.40, 0.35]])
+        assert RPN_MATCHING(iou).tolist() == [0, BACKGROUND, 0, IGNORED]
+        assert RPN_MATCHING(iou * 0.75).tolist() == [0, BACKGROUND, 0, BACKGROUND], "a best IoU of 0.3 is enough"
+        assert RPN_MATCHING(iou * 0.7).tolist() == [BACKGROUND] * 4
+
+    def test_the_later_claim_wins(self) -> None:
+        iou = torch.tensor([[0.60, 0.10], [0.40, 0.10]])
+        assert RPN_MATCHING(iou).tolist() == [1, BACKGROUND], "though the first lesion overlaps it more"
+
+    def test_a_claim_overrides_a_good_match(self) -> None:
+        iou = torch.tensor([[0.9, 0.8], [0.1, 0.75]])
+        assert RPN_MATCHING(iou).tolist() == [0, 1]
+
+    def test_no_low_quality_matches_in_the_second_stage(self) -> None:
+        assert Matching(0.5, 0.5)(torch.tensor([[0.4, 0.1]])).tolist() == [BACKGROUND, BACKGROUND]
+
+    @pytest.mark.parametrize("matching", [RPN_MATCHING, Matching(0.5, 0.5)])
+    def test_nothing_to_match(self, matching: Matching) -> None:
+        assert matching(box_iou(torch.zeros(0, 4), torch.rand(3, 4))).tolist() == [BACKGROUND] * 3
+        assert matching(box_iou(torch.rand(2, 4), torch.zeros(0, 4))).tolist() == []
+        assert matching(box_iou(torch.zeros(0, 4), torch.zeros(0, 4))).tolist() == []
+
+
+class TestSampling:
+    def matches(self, positives: int, negatives: int, ignored: int = 5) -> Tensor:
+        each = [torch.zeros(positives), torch.full((negatives,), BACKGROUND), torch.full((ignored,), IGNORED)]
+        return torch.cat(each).long()[torch.randperm(positives + negatives + ignored)]
+
+    @pytest.mark.parametrize(
+        ("positives", "negatives", "expected"),
+        [(3, 5000, (3, 253)), (500, 5000, (128, 128)), (500, 20, (128, 20)), (0, 5000, (0, 256)), (9, 0, (9, 0))],
+    )
+    def test_negatives_fill_what_positives_leave(
+        self, positives: int, negatives: int, expected: tuple[int, int]
+    ) -> None:
+        matches = self.matches(positives, negatives)
+        chosen, background = Sampling(256, 0.5)(matches)
+        assert (len(chosen), len(background)) == expected
+        assert (matches[chosen] >= 0).all()
+        assert (matches[background] == BACKGROUND).all()
+        assert len(set(chosen.tolist() + background.tolist())) == sum(expected), "without replacement"
+
+    def test_draws_follow_the_seed_and_vary(self) -> None:
+        matches = self.matches(0, 1000)
+        draws = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            draws.append(sorted(Sampling(10, 0.5)(matches)[1].tolist()))
+        assert draws[0] == draws[1] != draws[2]

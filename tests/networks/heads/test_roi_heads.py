@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from scripts.networks import mp3d_fpn
-from scripts.networks.heads.anchors import Sampling
+from scripts.networks.heads.box_rules import Sampling
 from scripts.networks.heads.roi_heads import BoxPredictor, PyramidRoIAlign, RoIHeads, RoIs
 
 SIZE = [(512, 512)]

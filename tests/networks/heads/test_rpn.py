@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torchvision.models.detection.rpn import RPNHead
 
 from scripts.networks import mp3d_fpn
-from scripts.networks.heads.anchors import PyramidAnchors, Sampling
-from scripts.networks.heads.rpn import ProposalLimits, RegionProposalNetwork
+from scripts.networks.heads.box_rules import Sampling
+from scripts.networks.heads.rpn import ProposalLimits, PyramidAnchors, RegionProposalNetwork
 
 ALL = Sampling(10**9, 0.5)
 
@@ -227,3 +227,44 @@ def test_head_starts_normal_with_deviation_0_01() -> None:
     for layer in (head.conv[0][0], head.cls_logits, head.bbox_pred):
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.15)
         assert layer.bias.eq(0).all()
+
+
+def maps(height: int, width: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Empty pyramid levels of a slab."""
+    return [torch.empty(1, 1, -(-height // stride), -(-width // stride), dtype=dtype) for stride in (4, 8, 16, 32, 64)]
+
+
+class TestPyramidAnchors:
+    def test_a_512_pixel_slab_has_65472(self) -> None:
+        levels = PyramidAnchors()(maps(512, 512))
+        assert [len(level) for level in levels] == [49152, 12288, 3072, 768, 192]
+        assert sum(len(level) for level in levels) == 65_472
+
+    def test_areas_are_those_of_squares_from_16_to_256(self) -> None:
+        anchors = PyramidAnchors()
+        for level, side in enumerate((16, 32, 64, 128, 256)):
+            sizes = anchors.base(level)[:, 2:] - anchors.base(level)[:, :2]
+            torch.testing.assert_close(sizes.prod(dim=1), torch.full((3,), side**2.0))
+
+    def test_wide_then_square_then_tall_and_not_rounded(self) -> None:
+        widths, heights = (PyramidAnchors().base(0)[:, 2:] * 2).unbind(1)
+        torch.testing.assert_close(heights / widths, torch.tensor([0.5, 1.0, 2.0]))
+        assert widths[0].item() == pytest.approx(16 * math.sqrt(2), abs=1e-5)
+
+    def test_centres_are_multiples_of_the_stride_row_after_row(self) -> None:
+        levels = PyramidAnchors()(maps(64, 128))
+        for level, stride in zip(levels, (4, 8, 16, 32, 64), strict=True):
+            centres = (level[:, :2] + level[:, 2:]) / 2
+            rows, columns = 64 // stride, 128 // stride
+            expected = [(x * stride, y * stride) for y in range(rows) for x in range(columns) for _ in range(3)]
+            torch.testing.assert_close(centres, torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0)
+
+    def test_odd_levels_keep_their_stride(self) -> None:
+        coarsest = PyramidAnchors()(maps(96, 160))[4]
+        assert len(coarsest) == 2 * 3 * 3
+        torch.testing.assert_close((coarsest[-1, :2] + coarsest[-1, 2:]) / 2, torch.tensor([128.0, 64.0]))
+
+    def test_half_precision_networks_keep_exact_positions(self) -> None:
+        last = PyramidAnchors().half()(maps(512, 512))[0][-1]
+        assert last.dtype == torch.float32
+        torch.testing.assert_close((last[:2] + last[2:]) / 2, torch.tensor([508.0, 508.0]))

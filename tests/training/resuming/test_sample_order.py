@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from monai.data import DataLoader, DistributedSampler
 
+from scripts.data.transforms import SampleDataset
 from scripts.training.resuming.sample_order import ResumableSampler
-from scripts.training.sample_dataset import SampleDataset
 
 DATA = SampleDataset([{"index": index} for index in range(11)])
 

@@ -1,10 +1,10 @@
-"""How a detector reads the four numbers of a box: whether the last pixel counts, and all that follows from it.
+"""How a detector reads the four numbers of a box, codes them, and assigns boxes to lesions.
 
-MSB, MVP-Net, 3DCE, MULAN, AlignShift, A3D and SATr were written before mmdetection 2.0 and torchvision: they take
-``x2`` and ``y2`` for the last pixel of a box, so that a box is ``x2 - x1 + 1`` pixels wide. Their offsets, overlaps and
-limits all carry that 1; the numbers here are those of their released code. Everything else in this project uses
-half-open boxes. A box keeps its four numbers on the way between the two: DeepLesion's boxes, which pad the ends of a
-diameter by five pixels, were read either way.
+Half-open boxes as everywhere in this project, or boxes whose last pixel counts. MSB, MVP-Net, 3DCE, MULAN, AlignShift,
+A3D and SATr were written before mmdetection 2.0 and torchvision: they take ``x2`` and ``y2`` for the last pixel of a
+box, so that a box is ``x2 - x1 + 1`` pixels wide. Their offsets, overlaps and limits all carry that 1; the numbers here
+are those of their released code. A box keeps its four numbers on the way between the two: DeepLesion's boxes, which
+pad the ends of a diameter by five pixels, were read either way.
 """
 
 from __future__ import annotations
@@ -15,15 +15,61 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
-from ...boxes import clip
-from .anchors import BoxCoder
+# Results of `Matching.__call__` for boxes that belong to no ground truth.
+BACKGROUND = -1
+IGNORED = -2
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or unchanged if it is float64: boxes and losses need more than half precision."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def half_open(boxes: Tensor) -> Tensor:
     """The same pixels as half-open boxes: ``x2`` and ``y2`` one further. ``(N, 4)`` -> ``(N, 4)``."""
     return boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+
+
+class BoxCoder:
+    """Boxes as offsets against reference boxes: centre shifts in reference sizes, logarithms of size ratios.
+
+    Args:
+        deviations: The offsets are divided by these four numbers, (dx, dy, dw, dh).
+        max_ratio: Decoded sizes stay within this factor of the reference, both up and down.
+    """
+
+    def __init__(self, deviations: Sequence[float] = (1.0, 1.0, 1.0, 1.0), max_ratio: float = 1000.0 / 16.0) -> None:
+        self.deviations = tuple(float(value) for value in deviations)
+        self.limit = abs(math.log(max_ratio))
+
+    def encode(self, boxes: Tensor, references: Tensor) -> Tensor:
+        """Offsets ``(N, 4)`` of ``boxes`` against ``references``, both ``(N, 4)`` slab-frame boxes."""
+        sizes = references[:, 2:] - references[:, :2]
+        centres = (references[:, 2:] + references[:, :2]) / 2
+        shifts = ((boxes[:, 2:] + boxes[:, :2]) / 2 - centres) / sizes
+        ratios = torch.log((boxes[:, 2:] - boxes[:, :2]) / sizes)
+        return torch.cat([shifts, ratios], dim=1) / boxes.new_tensor(self.deviations)
+
+    def decode(self, offsets: Tensor, references: Tensor) -> Tensor:
+        """Boxes in the slab frame from offsets.
+
+        Args:
+            offsets: ``(N, ..., 4)``.
+            references: ``(N, 4)`` slab-frame boxes.
+
+        Returns:
+            ``(N, ..., 4)`` boxes, not clipped to the image.
+        """
+        references = references.reshape(references.shape[0], *[1] * (offsets.ndim - 2), 4)
+        # Number by number: a tensor of the four would tie an exported graph to the device that it was made on.
+        scaled = [column * by for column, by in zip(offsets.unbind(-1), self.deviations, strict=True)]
+        offsets = torch.stack(scaled, dim=-1)
+        sizes = references[..., 2:] - references[..., :2]
+        centres = (references[..., 2:] + references[..., :2]) / 2 + offsets[..., :2] * sizes
+        half = sizes * offsets[..., 2:].clamp(-self.limit, self.limit).exp() / 2
+        return torch.cat([centres - half, centres + half], dim=-1)
 
 
 class InclusiveBoxCoder(BoxCoder):
@@ -107,7 +153,8 @@ class BoxRules:
 
     def clip(self, boxes: Tensor, height: int, width: int) -> Tensor:
         """Boxes ``(..., 4)`` cut to an image; the last coordinate of an inclusive box is that of the last pixel."""
-        return clip(boxes, height - 1, width - 1) if self.inclusive else clip(boxes, height, width)
+        last = 1 if self.inclusive else 0
+        return clip_boxes_to_image(boxes, (height - last, width - last))
 
 
 HALF_OPEN = BoxRules()
@@ -115,3 +162,72 @@ HALF_OPEN = BoxRules()
 # whose sizes have no bound.
 MMDETECTION = BoxRules(inclusive=True)
 DETECTRON = BoxRules(inclusive=True, both_ways=False)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Rule that assigns boxes to ground truth by intersection over union.
+
+    Attributes:
+        positive: A box is positive where its best IoU is at least this.
+        negative: A box is background where its best IoU is below this; between the two it is ignored.
+        low_quality_floor: If given, every ground truth also claims all boxes that tie for its own best IoU,
+            as long as that is at least this floor. Where two claim the same box, the later one has it.
+    """
+
+    positive: float
+    negative: float
+    low_quality_floor: float | None = None
+
+    def __call__(self, iou: Tensor) -> Tensor:
+        """Assign boxes.
+
+        Args:
+            iou: ``(G, N)`` of G ground truths and N boxes.
+
+        Returns:
+            ``(N,)`` int64: index of the ground truth, :data:`BACKGROUND` or :data:`IGNORED`.
+        """
+        if iou.shape[0] == 0:
+            return torch.full((iou.shape[1],), BACKGROUND, dtype=torch.int64, device=iou.device)
+        best, matches = iou.max(dim=0)
+        matches = torch.where(best < self.positive, IGNORED, matches)
+        matches = torch.where(best < self.negative, BACKGROUND, matches)
+        if self.low_quality_floor is not None and iou.shape[1]:
+            claims = iou.max(dim=1).values
+            for truth in torch.nonzero(claims >= self.low_quality_floor).flatten().tolist():
+                matches[iou[truth] == claims[truth]] = truth
+        return matches
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many boxes of an image enter the loss, and how many of them may be positive.
+
+    Attributes:
+        count: Boxes per image.
+        positive_fraction: Upper bound of the share of positives; negatives fill the rest.
+    """
+
+    count: int
+    positive_fraction: float
+
+    def __call__(self, matches: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw from torch's global generator.
+
+        Args:
+            matches: ``(N,)`` result of a :class:`Matching`.
+
+        Returns:
+            Indices of the sampled positives and negatives, two int64 vectors.
+        """
+        positives = torch.nonzero(matches >= 0).flatten()
+        negatives = torch.nonzero(matches == BACKGROUND).flatten()
+        positives = _draw(positives, int(self.count * self.positive_fraction))
+        return positives, _draw(negatives, self.count - positives.numel())
+
+
+def _draw(indices: Tensor, count: int) -> Tensor:
+    if indices.numel() <= count:
+        return indices
+    return indices[torch.randperm(indices.numel(), device=indices.device)[:count]]

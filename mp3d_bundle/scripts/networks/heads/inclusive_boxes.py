@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from .anchors import PyramidAnchors
 from .box_rules import half_open
 from .roi_heads import PyramidRoIAlign
+from .rpn import PyramidAnchors
 
 
 class FixedAnchors(PyramidAnchors):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...instances import RULES, Instances
-from .anchors import at_least_float32
+from .box_rules import at_least_float32
 from .roi_heads import PyramidRoIAlign, RoIs
 
 SMOOTHING = 0.01

@@ -13,8 +13,7 @@ from torchvision.ops import roi_align
 
 from ...instances import STANDARD, Instances, cat, num_instances, select, to
 from ..batching import Detections, Targets, check_finite
-from .anchors import Matching, Sampling, at_least_float32
-from .box_rules import HALF_OPEN, BoxRules
+from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
 
 
 class PyramidRoIAlign(nn.Module):

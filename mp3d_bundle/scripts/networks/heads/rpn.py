@@ -15,8 +15,65 @@ from torch.nn import functional as F
 from torchvision.models.detection.rpn import RPNHead
 
 from ..batching import check_finite
-from .anchors import Matching, PyramidAnchors, Sampling, per_anchor
-from .box_rules import HALF_OPEN, BoxRules
+from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
+
+
+def per_anchor(level_map: Tensor, values: int) -> Tensor:
+    """``(B, A * values, h, w)`` -> ``(B, h * w * A, values)``, float32 or float64: the order of PyramidAnchors."""
+    return at_least_float32(level_map.permute(0, 2, 3, 1).reshape(level_map.shape[0], -1, values))
+
+
+class PyramidAnchors(nn.Module):
+    """Anchors of one size and several shapes at every cell of every pyramid level.
+
+    Unlike torchvision's generator, base anchors are not rounded to whole pixels and the strides are fixed, so
+    that slabs of any size get the anchors of the released code; cells are centred on multiples of the stride.
+
+    Args:
+        strides: Pixels between neighbouring cells of each level.
+        scale: Side of the square anchor in units of the stride: 4 in the paper (16 to 256 pixels), 2 for small images.
+        ratios: Heights over widths; the area is the same for all.
+    """
+
+    def __init__(
+        self, strides: Sequence[int] = (4, 8, 16, 32, 64), scale: float = 4.0, ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    ) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        heights = torch.tensor(ratios, dtype=torch.float32).sqrt()
+        shapes = torch.stack([-1 / heights, -heights, 1 / heights, heights], dim=1) / 2
+        for level, stride in enumerate(self.strides):
+            self.register_buffer(f"base{level}", shapes * (scale * stride), persistent=False)
+
+    @property
+    def per_cell(self) -> int:
+        """Number of anchors at each cell."""
+        return self.base(0).shape[0]
+
+    def base(self, level: int) -> Tensor:
+        """``(A, 4)`` anchors of a level, centred on the origin, in pixels of the slab."""
+        return self.get_buffer(f"base{level}")
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Anchors of every level.
+
+        Args:
+            features: One ``(B, C, h, w)`` map per level.
+
+        Returns:
+            One ``(h * w * A, 4)`` tensor per level in the slab frame, cell by cell, row after row.
+        """
+        return [self._grid(level, *feature.shape[-2:]) for level, feature in enumerate(features)]
+
+    def _grid(self, level: int, height: int, width: int) -> Tensor:
+        base, stride = at_least_float32(self.base(level)), self.strides[level]
+        y, x = torch.meshgrid(
+            torch.arange(height, device=base.device, dtype=base.dtype) * stride,
+            torch.arange(width, device=base.device, dtype=base.dtype) * stride,
+            indexing="ij",
+        )
+        shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
+        return (shifts + base).reshape(-1, 4)
 
 
 @dataclass(frozen=True)

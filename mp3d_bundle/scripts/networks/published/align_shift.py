@@ -12,8 +12,7 @@ from torchvision.models.detection.rpn import RPNHead
 
 from ..backbones.densenet import AlignShift, SlicePairs, TemporalShift
 from ..backbones.densenet_slab import DenseSlabBackbone
-from ..heads.anchors import Matching, Sampling
-from ..heads.box_rules import MMDETECTION
+from ..heads.box_rules import MMDETECTION, Matching, Sampling
 from ..heads.inclusive_boxes import FixedAnchors, InclusiveRoIAlign, mmdetection_anchors
 from ..heads.mask_head import MaskHead
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads

@@ -15,8 +15,7 @@ from torchvision.models.detection.rpn import RPNHead
 
 from ..backbones.resnet2d import ResNet2d
 from ..backbones.slab_backbone import STRIDES, check_slabs
-from ..heads.anchors import Matching, Sampling
-from ..heads.box_rules import MMDETECTION
+from ..heads.box_rules import MMDETECTION, Matching, Sampling
 from ..heads.inclusive_boxes import FixedAnchors, InclusiveRoIAlign, mmdetection_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
 from ..heads.rpn import ProposalLimits, RegionProposalNetwork

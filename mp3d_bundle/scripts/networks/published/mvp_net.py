@@ -20,8 +20,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from ..backbones.resnet2d import ResNet2d
 from ..backbones.slab_backbone import STRIDES, check_slabs, initialise_pyramid
 from ..batching import Targets
-from ..heads.anchors import Matching, Sampling, at_least_float32
-from ..heads.box_rules import DETECTRON
+from ..heads.box_rules import DETECTRON, Matching, Sampling, at_least_float32
 from ..heads.inclusive_boxes import FixedAnchors, UnalignedRoIAlign, detectron_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
 from ..heads.rpn import RegionProposalNetwork

@@ -13,8 +13,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.vgg import make_layers
 
 from ..backbones.slab_backbone import check_slabs
-from ..heads.anchors import Matching, Sampling
-from ..heads.box_rules import BoxRules
+from ..heads.box_rules import BoxRules, Matching, Sampling
 from ..heads.inclusive_boxes import FixedAnchors, detectron_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
 from ..heads.rpn import ProposalLimits, RegionProposalNetwork

@@ -1,17 +1,16 @@
-"""Samples: random numbers by (seed, epoch, index), readable errors, batches for the network."""
+"""The seeded data set: random numbers by (seed, epoch, index), readable errors."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader, MetaTensor
+from monai.data import DataLoader
 from monai.data.utils import no_collation
 from monai.transforms import RandScaleIntensityd
 
-from scripts.training.sample_dataset import SampleDataset, prepare_slabs, prepare_targets
+from scripts.data.transforms import SampleDataset
 
 
 def dataset(seed: int = 3, count: int = 4) -> SampleDataset:
@@ -65,29 +64,3 @@ def test_an_error_of_a_transform_is_its_own(workers: int) -> None:
     with pytest.raises(ValueError, match=r"Expected a slice") as caught:
         list(loader)
     assert str(caught.value).strip().splitlines()[-1].endswith("Expected a slice, got nothing in a.png.")
-
-
-def test_a_batch_for_training() -> None:
-    image = MetaTensor(torch.zeros(3, 4, 6))
-    samples = [
-        {
-            "image": image,
-            "instances": {"boxes": torch.tensor([[1, 2, 3, 4]]), "labels": torch.tensor([1]), "age": torch.tensor([7])},
-        },
-        {"image": image, "instances": {"boxes": np.zeros((0, 4)), "labels": np.zeros(0), "age": np.zeros(0, int)}},
-    ]
-    slabs, targets, args, kwargs = prepare_targets(samples, "cpu")
-    assert [type(slab) for slab in slabs] == [torch.Tensor, torch.Tensor]
-    assert slabs[0].shape == (3, 4, 6)
-    assert [target["boxes"].shape for target in targets] == [(1, 4), (0, 4)]
-    assert targets[0]["boxes"].dtype is torch.float32
-    assert targets[1]["labels"].dtype is torch.int64
-    assert [target["age"].tolist() for target in targets] == [[7], []]
-    assert args == (targets,)
-    assert kwargs == {}
-
-
-def test_a_batch_for_evaluation_needs_no_boxes() -> None:
-    slabs, targets = prepare_slabs([{"image": torch.zeros(3, 4, 6)}], "cpu")
-    assert len(slabs) == 1
-    assert targets is None

@@ -10,7 +10,8 @@ from typing import Any
 
 import fire
 import pytest
-from monai.bundle import ConfigParser, run
+import torch
+from monai.bundle import ConfigParser, load, run
 
 from scripts.configuration import running_config as config_module
 from scripts.configuration.running_config import check_config, plain_config
@@ -121,6 +122,10 @@ ADAMW = "variants/optimizer_adamw.yaml"
         (["train"], "flips#diagonal", 0.5, r"Unknown config key flips#diagonal"),
         (["train"], "flips", {"horizontal": 0.5, "diagonal": 0.5}, r"Unknown config key flips#diagonal"),
         (["train"], "dataset_dirr", "x", r"Unknown config key dataset_dirr \(did you mean dataset_dir\?\)"),
+        (["train"], "subset_seed", 3, "subset_seed has no effect on all of the training images"),
+        (["train", "variants/subset_100.yaml"], "subset_seed", 3, "give a --train_fraction below 1"),
+        (["train", "variants/subset_20.yaml"], "subset_seed", 3, None),
+        (["inference"], "network_def#checkpoint", "m.pt", "network_def#checkpoint has no effect"),
         (["train"], "pretrained_transfer", "centre", "pretrained_transfer has no effect without --pretrained"),
         (["train"], "_mine", 1, None),
         (["train"], "bundle_root", "x", None),
@@ -159,6 +164,30 @@ def test_a_key_that_the_config_itself_reads_is_known() -> None:
     config["test_scale"] = 96
     with pytest.raises(ValueError, match="Unknown config key my_scale"):
         check_config(config)
+
+
+def test_what_monais_load_asks_for_counts_as_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It builds the network alone, which the run of this config does not need."""
+    folder = tmp_path / "own" / "configs"
+    folder.mkdir(parents=True)
+    content = {
+        "network_def": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3},
+        "note": "",
+        "initialize": [{"_target_": "scripts.configuration.running_config.check_config"}],
+        "run": ["$print('done')"],
+    }
+    (folder / "inference.json").write_text(json.dumps(content))
+    (folder / "metadata.json").write_text(json.dumps({"version": "1"}))
+    (tmp_path / "own" / "models").mkdir()
+    torch.save(torch.nn.Linear(2, 3, bias=False).state_dict(), tmp_path / "own" / "models" / "model.pt")
+    monkeypatch.setattr(config_module, "CONFIGS", folder)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    loaded = load("own", bundle_dir=str(tmp_path), workflow_type="inference", net_override={"bias": False})
+    assert loaded.bias is None
+    for option in ({"network_def#out_features": 4}, {"note": "new"}):
+        with pytest.raises(RuntimeError) as caught:
+            run("run", config_file=str(folder / "inference.json"), **QUIET, **option)
+        assert f"onfig key {next(iter(option))} has no effect" in str(root_error(caught.value))
 
 
 @pytest.mark.parametrize("way", ["words", "dashes", "one dash", "arguments file", "python", "overlay"])

@@ -13,8 +13,6 @@ SEPARATOR = "::"
 SHARED = "_shared_"
 # These serve the whole config or stand in its place: nothing needs to read them.
 _FREE = ("bundle_root", "imports")
-# `monai.bundle.load` sets it and asks the config for its network, which a run does not do.
-_FOR_LOAD = ("network_def::checkpoint",)
 # What is only told with the results has no effect on them.
 _RECORDS = ("writer::settings",)
 # Arguments of MONAI's engines that the steps of this bundle do not read, or that the schedule would not follow.
@@ -132,7 +130,7 @@ def unread(
     found = ids_read(config, roots)
     shared = [name.replace("#", SEPARATOR) for name in config.get(SHARED, {})]
     for name in dict.fromkeys([*given, *changes(config, [entries[file] for file in used])]):
-        free = name.split(SEPARATOR)[0] in _FREE or name.startswith("_") or name in _FOR_LOAD
+        free = name.split(SEPARATOR)[0] in _FREE or name.startswith("_")
         if free or is_read(name, found):
             continue
         excused = any(f"{name}{SEPARATOR}".startswith(f"{other}{SEPARATOR}") for other in shared)

@@ -14,7 +14,7 @@ from monai.bundle import ConfigExpression, ConfigParser
 from .option_rules import RULES, TEXTS, misfits
 from .read_keys import SEPARATOR, changes, item, normal, unread
 from .tracking import adopt_tracking
-from .typed_options import current_parser, current_workflow, given_options, take_as_typed, take_none
+from .typed_options import current_parser, current_workflow, given_options, ids_asked, take_as_typed, take_none
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Options of `evaluate_volumes.json` that say how lesions are detected, which a file of predictions has behind it.
@@ -87,7 +87,7 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
         own = [name for file in used for name in entries[file] if entries[file][name] == entries[file]["run"]]
         roots = ("initialize", "finalize", *own)
         if workflow is not None:
-            roots = (workflow.init_id, workflow.run_id, workflow.final_id)
+            roots = (workflow.init_id, workflow.run_id, workflow.final_id, *ids_asked())
         yield from unread(config, entries, used=used, roots=roots, given=given)
     for name in dict.fromkeys([*given, *changes(config, list(entries.values()))]):
         bases = [base for entry in entries.values() if (base := item(entry, name)) is not None]
@@ -100,6 +100,8 @@ def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Col
     """Yield a complaint for each chosen option that only has an effect together with another one."""
     if "pretrained_transfer" in chosen and config.get("pretrained") is None:
         yield "config key pretrained_transfer has no effect without --pretrained FILE"
+    if "subset_seed" in chosen and config.get("train_fraction") == 1:
+        yield "config key subset_seed has no effect on all of the training images: give a --train_fraction below 1"
     if config.get("predictions") is not None and (unused := [name for name in _OF_A_DETECTOR if name in chosen]):
         yield f"config key {unused[0]} has no effect with --predictions, which are scored without a detector"
     if "amp_dtype" in chosen and parser.ref_resolver.items and parser.get_parsed_content("amp") in (False, "false"):

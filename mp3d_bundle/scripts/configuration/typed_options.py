@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.bundle.scripts import create_workflow
+from monai.bundle.scripts import create_workflow, load
 
 from ..command_words import as_typed, typed_options
 
@@ -53,6 +53,11 @@ def _caller(kind: type[_Owner]) -> _Owner | None:
     """The nearest caller that is a method of an object of a kind: that object."""
     owners = (frame.f_locals.get("self") for frame in _callers())
     return next((owner for owner in owners if isinstance(owner, kind)), None)
+
+
+def ids_asked() -> tuple[str, ...]:
+    """Ids that the code around a workflow reads once it is initialized: the network, if MONAI's ``load`` made it."""
+    return ("network_def",) if any(frame.f_code is load.__code__ for frame in _callers()) else ()
 
 
 def given_options() -> dict[str, Any]:

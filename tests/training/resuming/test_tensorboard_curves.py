@@ -10,6 +10,8 @@ import pytest
 from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardStatsHandler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from scripts.training.resuming.tensorboard_curves import EventWriter
@@ -63,6 +65,56 @@ def test_an_interrupted_run_has_the_curves_of_a_straight_one(
     assert found == curves(tmp_path / "straight")
     assert [step for step, _ in found["train/loss"]] == list(range(1, 10))
     assert [step for step, _ in found["mean_sensitivity"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("written", [0, 1, 99])
+def test_a_validation_that_the_checkpoint_counts_on_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    run(tmp_path / "straight")
+    write = EventFileWriter.add_event
+    own = EventWriter.release
+
+    def release(self: EventWriter) -> None:
+        """As killed after the checkpoint, with some of the validation's values in the event file."""
+        left = [written]
+
+        def add(writer: EventFileWriter, event: Event) -> None:
+            if not left[0]:
+                raise OSError("pulled the plug")
+            left[0] -= 1
+            write(writer, event)
+
+        monkeypatch.setattr(EventFileWriter, "add_event", add)
+        try:
+            own(self)
+        finally:
+            monkeypatch.setattr(EventFileWriter, "add_event", write)
+        raise OSError("pulled the plug")
+
+    monkeypatch.setattr(EventWriter, "release", release)
+    with pytest.raises(OSError, match="pulled the plug"):
+        run(tmp_path / "stopped")
+    monkeypatch.setattr(EventWriter, "release", own)
+    run(tmp_path / "stopped")
+    assert curves(tmp_path / "stopped") == curves(tmp_path / "straight")
+    assert not list((tmp_path / "stopped").rglob("*.pending"))
+
+
+def test_values_of_iterations_are_on_the_disk_before_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def read(self: EventWriter, engine: Engine) -> None:
+        secure(self, engine)
+        found.append([step for step, _ in curves(tmp_path).get("train/loss", [])])
+
+    secure = EventWriter.secure
+    monkeypatch.setattr(EventWriter, "secure", read)
+    run(tmp_path, interval=1)
+    assert found[0] == [1]
+    assert found[-1] == list(range(1, 10))
 
 
 def test_no_file_is_made_before_there_is_something_to_write(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-from ignite.engine import Engine, Events
+from ignite.engine import Engine, EventEnum, Events
 from monai.engines import Evaluator
 from torch import nn
 
@@ -27,6 +27,13 @@ logger = logging.getLogger(__name__)
 
 LAST = "last.pt"
 BEST = "model.pt"
+
+
+class CheckpointEvents(EventEnum):
+    """Events that a :class:`Checkpointer` fires on the trainer."""
+
+    WRITING = "checkpoint_writing"
+    """``last.pt`` is about to be written: what it counts on has to be on the disk."""
 
 
 def network_definition(key: str = "network_def") -> dict[str, Any]:
@@ -112,6 +119,7 @@ class Checkpointer:
 
     def attach(self, engine: Engine) -> None:
         """Resume, save and finish with ``engine``, a trainer."""
+        engine.register_events(*CheckpointEvents)
         engine.add_event_handler(Events.STARTED, self.resume)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self.save_between)
         engine.add_event_handler(Events.ITERATION_STARTED, self._restore)
@@ -353,6 +361,7 @@ class Checkpointer:
             "gradients": self._waiting_gradients(engine),
             "random": states,
         }
+        engine.fire_event(CheckpointEvents.WRITING)
         write_atomically(content, self.directory / LAST)
 
     def _waiting_gradients(self, engine: Engine) -> dict[str, Any]:

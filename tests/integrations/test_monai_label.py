@@ -15,6 +15,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INTEGRATION = REPOSITORY / "integrations" / "monai_label"
+BUNDLE = REPOSITORY / "mp3d_bundle"
 SERVE = INTEGRATION / "serve.py"
 
 
@@ -218,6 +219,17 @@ def test_what_cannot_be_served_is_said(tmp_path: Path, arguments: tuple[str, ...
     assert done.stderr.startswith("label: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_module_that_is_started_as_a_program_is_there() -> None:
+    named = [
+        name
+        for path in INTEGRATION.rglob("*.py")
+        for name in re.findall(r"""["']-m["'],\s*["'](scripts[\w.]*)["']""", path.read_text())
+    ]
+    assert named
+    absent = [name for name in named if not (BUNDLE / name.replace(".", "/")).with_suffix(".py").is_file()]
+    assert absent == []
 
 
 def test_no_address_is_contacted_by_the_app() -> None:

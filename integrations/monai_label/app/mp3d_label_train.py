@@ -84,7 +84,7 @@ class LesionTrainTask(TrainTask):
             return json.loads(Path(paths["answer"]).read_text(encoding="utf-8"))
 
     def _run(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "scripts.label_training", *arguments]
+        command = [sys.executable, "-m", "scripts.workflows.label_training", *arguments]
         variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         process = subprocess.Popen(
             command, cwd=self.path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -1,6 +1,6 @@
 """Train served weights further on scans whose lesions were boxed in a viewer, and put the result in their place.
 
-    python -m scripts.label_training --order ORDER.json --answer ANSWER.json
+    python -m scripts.workflows.label_training --order ORDER.json --answer ANSWER.json
 
 Run from the bundle's folder; MONAI Label's app runs it for ``POST /train``. The order names ``items`` (each an
 ``image``, a CT, and a ``label``, Slicer markups), ``weights``, ``max_epochs``, ``val_split``, ``learning_rate``,

@@ -65,11 +65,28 @@ def test_a_recipe_comes_back_from_plain_values(recipe: Recipe) -> None:
         ("colour_order", "BBB"),
         ("classes", []),
         ("classes", [1]),
+        ("classes", "lesion"),
+        ("crop_border", 1),
+        ("longest_side", 0),
+        ("longest_side", True),
+        ("tags", "liver"),
+        ("tags", [1]),
     ],
 )
 def test_values_that_no_recipe_has_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"Expected a {name} that can be used, got .* in the recipe of the file"):
         read_recipe({**PAPER.plain(), name: value}, "the file")
+
+
+def test_files_of_earlier_releases_lack_what_came_later() -> None:
+    later = replace(OTHER, crop_border=True, longest_side=512, tags=("liver", "cyst"))
+    assert "crop_border" not in OTHER.plain()
+    assert read_recipe(later.plain(), "the file") == later
+    assert OTHER.deviations(later) == {
+        "crop_border": {"weights": False, "used": True},
+        "longest_side": {"weights": None, "used": 512},
+        "tags": {"weights": [], "used": ["liver", "cyst"]},
+    }
 
 
 def test_a_recipe_without_a_value_is_refused() -> None:

@@ -50,6 +50,9 @@ class Recipe:
         std: What they are then divided by.
         colour_order: Colours in the order of the slices; None for CT.
         classes: Names of the classes, in the order of their labels from 1.
+        crop_border: Whether images are first cut to the body in their middle slice, see `scripts.data.border`.
+        longest_side: Side in pixels that images of one ``pixel_spacing`` are reduced to where they are larger.
+        tags: Names of the tags that the network gives, in its order; none if it gives none, or they are not known.
     """
 
     num_slices: int = 9
@@ -63,6 +66,9 @@ class Recipe:
     std: float = 58.395
     colour_order: str | None = None
     classes: tuple[str, ...] = ("lesion",)
+    crop_border: bool = False
+    longest_side: int | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def photographs(self) -> bool:
@@ -70,12 +76,13 @@ class Recipe:
         return self.colour_order is not None
 
     def plain(self) -> dict[str, Any]:
-        """The recipe as plain values, for a file."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """The recipe as plain values, for a file; values of `LATER` only where they are not the default."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
     def deviations(self, used: Recipe) -> dict[str, Deviation]:
         """In what ``used`` differs: by name, the value of the ``weights`` and the one ``used``."""
-        wanted, done = self.plain(), used.plain()
+        wanted, done = LATER | self.plain(), LATER | used.plain()
         return {name: {"weights": wanted[name], "used": done[name]} for name in wanted if wanted[name] != done[name]}
 
     def class_note(self) -> str | None:
@@ -86,6 +93,8 @@ class Recipe:
         return f"The network tells {len(self.classes)} classes apart ({few}); here all count as one class, lesion."
 
 
+# What files of earlier releases do not say, and what holds for their weights.
+LATER: dict[str, Any] = {"crop_border": False, "longest_side": None, "tags": []}
 PAPER = Recipe()
 # The released code's reading of photographs; the scale is not stated there, see docs/pretraining.md.
 PHOTOGRAPHS = Recipe(3, None, None, 640, 640, window=(0.0, 255.0), colour_order="BGR")
@@ -99,6 +108,7 @@ def read_recipe(content: Any, where: str) -> Recipe:
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"Expected a recipe with its values by name, got {type(content).__name__} in {where}.")
+    content = LATER | dict(content)
     missing = [field.name for field in fields(Recipe) if field.name not in content]
     if missing:
         raise ValueError(f"Expected {missing[0]} in the recipe of {where}, got none.")
@@ -109,7 +119,8 @@ def read_recipe(content: Any, where: str) -> Recipe:
             f"Expected a {wrong} that can be used, got {str(values[wrong])[:100]} in the recipe of {where}."
         )
     low, high = values["window"]
-    return Recipe(**{**values, "window": (float(low), float(high)), "classes": tuple(values["classes"])})
+    lists = {name: tuple(values[name]) for name in ("classes", "tags")}
+    return Recipe(**{**values, "window": (float(low), float(high)), **lists})
 
 
 def _number(value: Any) -> bool:
@@ -122,6 +133,10 @@ def _positive(value: Any) -> bool:
 
 def _size(value: Any) -> bool:
     return type(value) is int and 1 <= value <= _LARGEST
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) <= _LARGEST and all(isinstance(name, str) for name in value)
 
 
 _CHECKS = {
@@ -137,9 +152,10 @@ _CHECKS = {
     "mean": _number,
     "std": _positive,
     "colour_order": lambda value: value is None or (isinstance(value, str) and sorted(value) == sorted(COLOURS)),
-    "classes": lambda value: (
-        isinstance(value, Sequence) and 0 < len(value) <= _LARGEST and all(isinstance(name, str) for name in value)
-    ),
+    "classes": lambda value: _names(value) and len(value) > 0,
+    "crop_border": lambda value: isinstance(value, bool),
+    "longest_side": lambda value: value is None or _size(value),
+    "tags": _names,
 }
 
 

@@ -240,7 +240,16 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> N
         ValueError: Listing the first missing, left-over and misshapen tensors, those of another type and those with
             values that are not finite, and ``where`` they come from.
     """
-    own = network.state_dict()
+    check_values(network.state_dict(), state, where)
+    network.load_state_dict(dict(state))
+
+
+def check_values(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    """Check a state dict against the network's own tensors, which may be without memory.
+
+    Raises:
+        ValueError: As `load_state`.
+    """
     _check_state(own, state, where)
     broken = [name for name in own if state[name].is_floating_point() and not bool(state[name].isfinite().all())]
     if broken:
@@ -253,7 +262,6 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> N
             "%s: %d tensors are stored in half precision (%s): scores differ a little from those of the full weights.",
             *(where, len(halved), state[halved[0]].dtype),
         )
-    network.load_state_dict(dict(state))
 
 
 def _check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:

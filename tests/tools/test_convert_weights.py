@@ -208,7 +208,7 @@ class TestProblems:
             build_network(infer_definition(state, "a.pth"), "a.pth")
 
     def test_the_direction_is_checked(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="--to bundle or --to mmdet, got 'onnx'"):
+        with pytest.raises(ValueError, match="--to bundle or --to authors, got 'onnx'"):
             convert("a", "b", to="onnx")
         torch.save({"state_dict": {}}, tmp_path / "a.pth")
         with pytest.raises(ValueError, match="tensors under 'model'"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+from ..data.slabs.z_lattice import LATTICES
 from .typed_options import MARKS
 
 # Top-level keys that hold a path, a list of paths or another text, and are taken as the user typed them.
@@ -99,7 +100,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("seed", "subset_seed"), SEED),
     "num_slices": ODD,
     "num_classes": whole(1),
-    "z_mode": one_of("corrected", "released"),
+    "z_mode": one_of(*LATTICES),
     **dict.fromkeys(("keep_noisy", "progress", "slice_overlays", "any_geometry", "overwrite"), SWITCH),
     "amp": Rule(
         "amp to be True or False", lambda value: type(value) is bool or str(value).lower() in ("true", "false")

@@ -1,17 +1,19 @@
-"""Translate checkpoints between the released mmdetection code and this bundle, tensor by tensor.
+"""Translate checkpoints between the authors' codes and this bundle, tensor by tensor.
 
     python -m scripts.convert_checkpoint --source mp3d63-d720bda1.pth --target models/coco_mp3d63.pt
-    python -m scripts.convert_checkpoint --source models/model.pt --target out.pth --to mmdet
+    python -m scripts.convert_checkpoint --source alignshift_7slice.pth --target models/alignshift.pt
+    python -m scripts.convert_checkpoint --source models/model.pt --target out.pth --to authors
 
-Run from the bundle's folder. Reads backbone files and whole detectors; rejects a file in which a tensor is
-missing or left over. Loads tensors only.
+Run from the bundle's folder. Says whose checkpoint it found, by the names of its tensors: MP3D (a backbone or a whole
+detector) or a system of `scripts.tools.published_layouts`. Rejects a file in which a tensor is missing or left over.
+Loads tensors only.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..networks.published.authors_names import inverted, renamed
 from ..recipe import KEY, PAPER, PHOTOGRAPHS, Recipe, class_names, classes_of, slices_of
-from ..weights import BACKBONE_PARTS, build_network, read_tensors, write_atomically
+from ..storage.printable import shown_name as printable
+from ..weights import (
+    BACKBONE_PARTS,
+    WeightsFile,
+    build_network,
+    check_values,
+    read_tensors,
+    shown,
+    write_atomically,
+)
+from .published_layouts import LAYOUTS, Layout, find_layout
 
 # Our name -> the released code's name. Order matters only where patterns overlap.
 _RULES = [
@@ -54,6 +67,8 @@ _RULES = [
     (r"^roi_heads\.predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
 ]
 COCO_CLASSES = 80
+# Where the authors' files keep their tensors; a bare state dict is taken too.
+ENTRIES = ("state_dict", "model")
 _CLASSIFIER = "roi_head.bbox_head.fc_cls."
 
 
@@ -104,23 +119,43 @@ def from_released(state: Mapping[str, Tensor], network: nn.Module, where: str) -
     own = network.state_dict()
     if not any(name.startswith(("neck.", "rpn_head.", "roi_head.")) for name in state):
         own = {name: tensor for name, tensor in own.items() if name.startswith(BACKBONE_PARTS)}
-    names = {released_name(name, tensor.shape): name for name, tensor in own.items()}
+    placed = _placed(state, own, {released_name(name, tensor.shape): name for name, tensor in own.items()}, where)
+    rolled = "roi_heads.predictor.cls_score."
+    return OrderedDict((name, tensor.roll(1, 0) if name.startswith(rolled) else tensor) for name, tensor in placed)
+
+
+def from_authors(state: Mapping[str, Tensor], network: nn.Module, layout: Layout, where: str) -> dict[str, Tensor]:
+    """The tensors of a published system under our names.
+
+    Args:
+        state: The authors' names, all of which must have a place.
+        network: Network that they must cover exactly.
+        layout: That of the file.
+        where: Source, for errors.
+
+    Raises:
+        ValueError: Naming the tensors that are missing, left over or misshapen.
+    """
+    own = network.state_dict()
+    names = dict(zip(renamed(own, inverted(layout.rules)), own, strict=True))
+    return dict(_placed(state, own, names, where))
+
+
+def _placed(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Mapping[str, str], where: str
+) -> list[tuple[str, Tensor]]:
+    """Our names and the tensors of ``state``, whose ``names`` are the keys of ours; every one has its place."""
     problems = [f"missing: {name}" for name in names if name not in state]
-    problems += [f"left over: {name}" for name in state if name not in names]
+    problems += [f"left over: {printable(name)}" for name in state if name not in names]
     problems += [
         f"{name}: expected shape {tuple(own[names[name]].shape)}, got {tuple(tensor.shape)}"
         for name, tensor in state.items()
         if name in names and own[names[name]].shape != tensor.shape
     ]
     if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise ValueError(
-            f"Expected a checkpoint of the released code in which every tensor has its place, {where}: {shown}."
-        )
-    return OrderedDict(
-        (ours, state[released].roll(1, 0) if released.startswith(_CLASSIFIER) else state[released])
-        for released, ours in names.items()
-    )
+        few = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ValueError(f"Expected a checkpoint in which every tensor has its place, {where}: {few}.")
+    return [(ours, state[theirs]) for theirs, ours in names.items()]
 
 
 def infer_definition(state: Mapping[str, Tensor], where: str, *, isotropic: bool = False) -> dict[str, Any]:
@@ -142,8 +177,9 @@ def infer_definition(state: Mapping[str, Tensor], where: str, *, isotropic: bool
     first, second = (shapes.get(f"backbone.{name}.weight", ()) for name in ("conv1_custom", "layer1.0.conv1"))
     if min(layers) == 0 or len(first) != 5 or len(second) != 5:
         raise ValueError(
-            f"Expected a checkpoint of the released code, with 'backbone.conv1_custom' and the stages "
-            f"'backbone.layer1' to 'backbone.layer4', got {list(state)[:3]} in {where}."
+            f"Expected a checkpoint of MP3D, with 'backbone.conv1_custom' and the stages 'backbone.layer1' to "
+            f"'backbone.layer4', or of {', '.join(each.name for each in LAYOUTS.values())}, "
+            f"got {shown(list(state)[:3])} in {where}."
         )
     body: dict[str, Any] = {"_target_": "scripts.networks.ResNet3d", "layers": layers, "width": first[0]}
     if second[2:] != (1, 1, 1):
@@ -187,53 +223,131 @@ def recipe_of(network: nn.Module, part: str) -> Recipe:
 
 
 def released_state(content: Any, where: str) -> OrderedDict[str, Tensor]:
-    """The tensors of a released file, without the ``module.`` that data-parallel training leaves.
+    """The tensors of a file of the authors, without the ``module.`` that data-parallel training leaves.
 
     Raises:
-        ValueError: If the file holds no state dict.
+        ValueError: If the file holds no state dict, or is one of this bundle.
     """
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    state = content
+    if isinstance(content, Mapping):
+        if "model" in content and "network" in content:
+            raise ValueError(f"Expected a checkpoint of the authors, got a weights file of this bundle in {where}.")
+        state = next((content[entry] for entry in ENTRIES if entry in content), content)
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"Expected a dict of tensors under 'state_dict', got {type(state).__name__} in {where}.")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f"Expected a dict of tensors, got {type(value).__name__} as {name!r} in {where}.")
-    return OrderedDict((name.removeprefix("module."), tensor) for name, tensor in state.items())
+            raise ValueError(f"Expected a dict of tensors, got {type(value).__name__} as {shown(name)} in {where}.")
+    plain = OrderedDict((name.removeprefix("module."), tensor) for name, tensor in state.items())
+    if len(plain) != len(state):
+        raise ValueError(f"Expected each tensor once, got some with and without 'module.' in front in {where}.")
+    return plain
 
 
-def convert(source: str, target: str, to: str = "bundle", isotropic: bool = False) -> None:
-    """Translate a checkpoint from the released mmdetection code, or to it.
+def _converted(state: Mapping[str, Tensor], layout: Layout, where: str) -> WeightsFile:
+    """A published system's tensors as the content of a weights file."""
+    try:
+        definition = layout.define({name: tuple(tensor.shape) for name, tensor in state.items()})
+    except ValueError as error:
+        raise ValueError(f"{error} in {where}.") from None
+    network = build_network(definition, where, device="meta")
+    kept = {name: tensor for name, tensor in state.items() if layout.reason(name) is None}
+    model = from_authors(kept, network, layout, where)
+    recipe = replace(layout.recipe, num_slices=slices_of(network), classes=class_names(classes_of(network)))
+    facts = {"name": layout.name, "part": "detector", "origin": layout.source, "licence": layout.licence}
+    return {"model": model, "network": definition, "info": {**facts, KEY: recipe.plain()}}
+
+
+def _converted_mp3d(state: Mapping[str, Tensor], where: str, *, isotropic: bool) -> WeightsFile:
+    definition = infer_definition(state, where, isotropic=isotropic)
+    network = build_network(definition, where, device="meta")  # only names and shapes are needed
+    model = from_released(state, network, where)
+    part = "detector" if len(model) == len(network.state_dict()) else "backbone"
+    info = {"name": Path(where).stem, "part": part, KEY: recipe_of(network, part).plain()}
+    return {"model": dict(model), "network": definition, "info": info}
+
+
+def convert(source: str, target: str, to: str = "bundle", isotropic: bool = False, network: str | None = None) -> None:
+    """Translate a checkpoint from its authors' code, or to it.
 
     Args:
-        source: File to read: one of the released code (``--to bundle``) or a weights file (``--to mmdet``).
+        source: File to read: one of the authors (``--to bundle``) or a weights file (``--to authors``).
         target: File to write; atomically.
-        to: ``bundle`` or ``mmdet``.
-        isotropic: The source is the released network with inter-slice pooling (its tensors alone do not tell).
+        to: ``bundle`` or ``authors``; ``mmdet`` is another word for the latter.
+        isotropic: The source is MP3D's released network with inter-slice pooling (its tensors alone do not tell).
+        network: The system that the source is of, where its tensors alone do not tell: ``tsm`` or ``alignshift``.
 
     Raises:
-        ValueError: If the source is not such a file, or a tensor in it is missing, left over or misshapen.
+        ValueError: If the source is not such a file, or a tensor in it is missing, left over, misshapen, of another
+            type or not finite.
         FileNotFoundError: If there is no source file.
         OSError: If the target cannot be written.
     """
-    if to not in ("bundle", "mmdet"):
-        raise ValueError(f"Expected --to bundle or --to mmdet, got {to!r}.")
+    if to not in ("bundle", "authors", "mmdet"):
+        raise ValueError(f"Expected --to bundle or --to authors, got {to!r}.")
     content = read_tensors(source)
-    if to == "mmdet":
-        model = content.get("model") if isinstance(content, dict) else None
-        if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
-            raise ValueError(
-                f"Expected a weights file of this bundle with tensors under 'model', got none in {source}."
-            )
-        state = to_released(model)
-        write_atomically({"state_dict": state, "meta": {"source": Path(source).name}}, Path(target))
-        print(f"Wrote {len(state)} tensors under the released code's names to {target}.")
+    if to != "bundle":
+        _write_authors(content, source, target)
         return
     state = released_state(content, source)
-    definition = infer_definition(state, source, isotropic=isotropic)
-    network = build_network(definition, source, device="meta")  # only names and shapes are needed
-    model = from_released(state, network, source)
-    part = "detector" if len(model) == len(network.state_dict()) else "backbone"
-    info = {"name": Path(source).stem, "part": part, "source": Path(source).name, KEY: recipe_of(network, part).plain()}
-    write_atomically({"model": dict(model), "network": definition, "info": info}, Path(target))
-    count = sum(tensor.numel() for tensor in model.values())
-    print(f"Wrote {len(model)} tensors ({count:,} parameters, {part}) to {target}: none missing, none left over.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    try:
+        key = find_layout(shapes, _config_text(content), network)
+    except ValueError as error:
+        raise ValueError(f"{str(error).removesuffix('.')} in {source}.") from None
+    if key is None:
+        file = _converted_mp3d(state, source, isotropic=isotropic)
+    else:
+        file = _converted(state, LAYOUTS[key], source)
+    own = build_network(file["network"], source, device="meta").state_dict()
+    check_values({name: own[name] for name in file["model"]}, file["model"], source)
+    file["info"]["source"] = Path(source).name
+    write_atomically(file, Path(target))
+    for line in _told(state, content, key):
+        print(line)
+    count = sum(tensor.numel() for tensor in file["model"].values())
+    part = file["info"]["part"]
+    kept = f"{len(file['model'])} tensors ({count:,} parameters, {part})"
+    print(f"Wrote {kept} to {target}: none missing, none left over.")
+
+
+def _told(state: Mapping[str, Tensor], content: Any, key: str | None) -> Iterator[str]:
+    """What was found and what of it is not in the weights file."""
+    if key is None:
+        yield f"Found the layout of MP3D: {len(state)} tensors."
+    else:
+        layout = LAYOUTS[key]
+        yield f"Found the layout of {layout.name} ({layout.source}, {layout.licence}): {len(state)} tensors."
+        alike = [name for name, other in LAYOUTS.items() if other.marks == layout.marks and name != key]
+        if alike:
+            yield f"Files of {LAYOUTS[alike[0]].name} have the same tensors: say --network {alike[0]} if it is one."
+        for name in state:
+            if reason := layout.reason(name):
+                yield f"Left out {name}: {reason}."
+    entries = [name for name in ENTRIES if isinstance(content, Mapping) and name in content]
+    others = [printable(str(name)) for name in content if name not in entries] if entries else []
+    if others:
+        yield f"Left out of the file: {', '.join(others)}, which are no weights."
+
+
+def _config_text(content: Any) -> str:
+    """The text of the config that mmcv puts into a checkpoint; "" without one."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    text = meta.get("config") if isinstance(meta, Mapping) else None
+    return text if isinstance(text, str) else ""
+
+
+def _write_authors(content: Any, source: str, target: str) -> None:
+    """Write a weights file of this bundle under its authors' names."""
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
+        raise ValueError(f"Expected a weights file of this bundle with tensors under 'model', got none in {source}.")
+    definition = content.get("network")
+    target_name = definition.get("_target_") if isinstance(definition, Mapping) else None
+    layout = next((each for each in LAYOUTS.values() if f"scripts.networks.{each.factory}" == target_name), None)
+    if layout is None:
+        state, entry, name = to_released(model), "state_dict", "the released code"
+    else:
+        state, entry, name = renamed(model, inverted(layout.rules)), layout.entry, f"{layout.name}'s authors"
+    write_atomically({entry: state, "meta": {"source": Path(source).name}}, Path(target))
+    print(f"Wrote {len(state)} tensors under the names of {name} to {target}.")

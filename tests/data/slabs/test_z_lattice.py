@@ -1,11 +1,11 @@
-"""The two lattices: where each position of a slab comes from."""
+"""The lattices: where each position of a slab comes from."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from scripts.data.slabs.z_lattice import LATTICES, Blend, Lattice, corrected_lattice, released_lattice
+from scripts.data.slabs.z_lattice import LATTICES, Blend, Lattice, corrected_lattice, native_lattice, released_lattice
 
 EVERYWHERE = range(-1000, 1001)
 EXACT_INTERVALS = [5.0, 2.5, 1.25, 1.0, 0.5, 0.25]
@@ -90,3 +90,14 @@ def test_needed_slices_at_the_common_intervals() -> None:
     for interval, count in [(1.0, 13), (2.5, 9), (5.0, 5)]:
         blends = corrected_lattice(2.5 / interval, 4, EVERYWHERE)
         assert len({offset for blend in blends for offset in (blend.near, blend.far)}) == count
+
+
+@pytest.mark.parametrize(("interval", "step"), [(5.0, 5.0), (2.5, 2.5), (2.0, 2.0), (1.0, 2.0), (0.5, 2.0)])
+def test_native_slabs_are_of_stored_slices_unless_they_lie_too_close(interval: float, step: float) -> None:
+    blends = native_lattice(2.0 / interval, 3, EVERYWHERE)
+    assert all(blend.weight == 0 for blend in blends)
+    np.testing.assert_allclose(places(blends) * interval, step * np.arange(-3, 4))
+
+
+def test_native_slabs_repeat_the_last_stored_slice() -> None:
+    assert [blend.far for blend in native_lattice(0.4, 3, range(-1, 3))] == [-1, -1, -1, 0, 1, 2, 2]

@@ -1,7 +1,7 @@
 """Lattices: which stored slices, with which weights, make up each position of a slab.
 
-A lattice is a plain function of offsets from the key slice; it touches no file. There are two of them,
-`corrected_lattice` and `released_lattice`, and whoever builds slabs is handed one.
+A lattice is a plain function of offsets from the key slice; it touches no file. There are three of them,
+`corrected_lattice`, `released_lattice` and `native_lattice`, and whoever builds slabs is handed one.
 """
 
 from __future__ import annotations
@@ -105,4 +105,27 @@ def released_lattice(
     return [*reversed(one_side(-1)), Blend(0, 0, 0.0), *one_side(1)]
 
 
-LATTICES: dict[str, Lattice] = {"corrected": corrected_lattice, "released": released_lattice}
+def native_lattice(
+    ratio: float, reach: int, stored: Collection[int], limits: tuple[int, int] | None = None
+) -> list[Blend]:
+    """Plan a slab of the slices as they are stored, unless they lie closer than the lattice spacing.
+
+    AlignShift reads its slabs so, and is given the distance between slices; see `released_lattice` for the rest.
+
+    Args:
+        ratio: Lattice spacing / slice interval; below 1 it counts as 1.
+        reach: Positions on each side of the key slice, ``D // 2``.
+        stored: Offsets from the key slice (in slices) at which a slice is stored.
+        limits: Not consulted, as in the released code.
+
+    Returns:
+        ``2 * reach + 1`` blends from the first position to the last.
+    """
+    return released_lattice(max(ratio, 1.0), reach, stored, limits)
+
+
+LATTICES: dict[str, Lattice] = {
+    "corrected": corrected_lattice,
+    "released": released_lattice,
+    "native": native_lattice,
+}

@@ -102,6 +102,25 @@ def move(boxes: ArrayT, by: Affine) -> ArrayT:
     return join(x1, y1, x2, y2)
 
 
+def warp(boxes: ArrayT, matrix: np.ndarray) -> ArrayT:
+    """The upright boxes ``(N, 4)`` around boxes whose corners are moved by ``matrix`` ``(2, 3)``, see `warp_points`."""
+    x1, y1, x2, y2 = (boxes[..., column] for column in range(4))
+    corners = join(join(x1, x2, x2, x1), join(y1, y1, y2, y2))
+    moved = warp_points(corners, matrix)
+    x, y = (
+        moved[..., axis].sort(-1)[0] if isinstance(moved, torch.Tensor) else np.sort(moved[..., axis])
+        for axis in (0, 1)
+    )
+    return join(x[..., 0], y[..., 0], x[..., -1], y[..., -1])
+
+
+def warp_points(points: ArrayT, matrix: np.ndarray) -> ArrayT:
+    """Move points ``(..., 2)``, x and y in pixels, by ``matrix`` ``(2, 3)``: from old to new places ``(x, y, 1)``."""
+    (a, b, c), (d, e, f) = np.asarray(matrix, dtype=np.float64).tolist()
+    x, y = points[..., 0], points[..., 1]
+    return join(a * x + b * y + c, d * x + e * y + f)
+
+
 def scale(boxes: ArrayT, factor_x: float, factor_y: float) -> ArrayT:
     """Scale ``(N, 4)`` slab-frame boxes with an image resized by ``factor_x`` and ``factor_y`` (new / old)."""
     return move(boxes, Affine(factor_x, factor_y))

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import grid_sample
 from torchvision.ops import roi_align
 
-from .boxes import Affine, ArrayT, check_boxes, join
+from .boxes import Affine, ArrayT, check_boxes, join, warp_points
 from .boxes import clip as clip_boxes
 from .boxes import move as move_boxes
+from .boxes import warp as warp_boxes
 
 Instances = dict[str, ArrayT]
 
@@ -40,10 +42,13 @@ class Rule:
     Attributes:
         move: Values ``(N, ...)`` and the `Affine` of the image to new values.
         reframe: Values, the boxes ``(N, 4)`` they belong to, and the boxes after clipping, to new values.
+        warp: Values, a matrix ``(2, 3)`` that moves, scales and turns the image, the boxes they belong to, and the
+            boxes after it, to new values.
     """
 
     move: Callable[[Any, Affine], Any] = _stay
     reframe: Callable[[Any, Any, Any], Any] = _stay
+    warp: Callable[[Any, np.ndarray, Any, Any], Any] = _stay
 
 
 def _move_grids(grids: ArrayT, by: Affine) -> ArrayT:
@@ -74,15 +79,40 @@ def _move_lengths(lengths: ArrayT, by: Affine) -> ArrayT:
     return lengths * abs(by.scale_x * by.scale_y) ** 0.5
 
 
+def _warp_grids(grids: ArrayT, matrix: np.ndarray, old: ArrayT, new: ArrayT) -> ArrayT:
+    """Read grids ``(N, h, w)``, laid over the boxes ``old``, anew over the boxes ``new`` of the moved image."""
+    values, before, after = (torch.as_tensor(each) for each in (grids, old, new))
+    if values.shape[0] == 0:
+        return grids
+    height, width = values.shape[-2:]
+    rows, columns = (torch.arange(n, dtype=torch.float64).add(0.5) / n for n in (height, width))
+    cells = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    before, after = before.double()[:, None, None], after.double()[:, None, None]
+    places = after[..., :2] + cells * (after[..., 2:] - after[..., :2])
+    back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
+    inside = (warp_points(places, back) - before[..., :2]) / (before[..., 2:] - before[..., :2]).clamp(min=1e-6)
+    read = grid_sample(values[:, None].double(), 2 * inside - 1, align_corners=False)[:, 0]
+    read = read >= 0.5 if values.dtype == torch.bool else read.to(values.dtype)
+    return read if isinstance(grids, torch.Tensor) else read.numpy()  # type: ignore[return-value]
+
+
+def _warp_points(points: ArrayT, matrix: np.ndarray, *_: Any) -> ArrayT:
+    return warp_points(points, matrix)
+
+
+def _warp_lengths(lengths: ArrayT, matrix: np.ndarray, *_: Any) -> ArrayT:
+    return lengths * float(abs(np.linalg.det(np.asarray(matrix)[:, :2]))) ** 0.5
+
+
 # A new field of place or size is a new line.
 RULES: dict[str, Rule] = {
     "boxes": Rule(move_boxes),
     # (N, h, w): a grid of any size laid over the box, independent of the size of the box.
-    "masks": Rule(_move_grids, _reframe_grids),
+    "masks": Rule(_move_grids, _reframe_grids, _warp_grids),
     # (N, K, 2): x and y in pixels, for example the four ends of the two RECIST diameters.
-    "recist": Rule(_move_points),
+    "recist": Rule(_move_points, warp=_warp_points),
     # (N, K): lengths in pixels, long and short axis.
-    "diameters": Rule(_move_lengths),
+    "diameters": Rule(_move_lengths, warp=_warp_lengths),
 }
 
 
@@ -175,6 +205,22 @@ def clip(instances: Mapping[str, ArrayT], height: float, width: float) -> Instan
     new = clip_boxes(old, height, width)
     fields = {
         name: RULES[name].reframe(values, old, new) if name in RULES else values for name, values in instances.items()
+    }
+    return {**fields, "boxes": new}
+
+
+def warp(instances: Mapping[str, ArrayT], matrix: np.ndarray) -> Instances[ArrayT]:
+    """Move, scale and turn instances with their image, every field by its rule.
+
+    Args:
+        instances: Boxes become the upright boxes around the moved ones.
+        matrix: ``(2, 3)`` from old to new places ``(x, y, 1)`` in pixels.
+    """
+    old = instances["boxes"]
+    new = warp_boxes(old, matrix)
+    fields = {
+        name: RULES[name].warp(values, matrix, old, new) if name in RULES else values
+        for name, values in instances.items()
     }
     return {**fields, "boxes": new}
 

@@ -63,7 +63,17 @@ class Record(ImageRecord):
     spacing: tuple[float, float]
 
 
-class Sample(TypedDict):
+class CroppedSample(TypedDict, total=False):
+    """What a sample has whose border was cut off.
+
+    Attributes:
+        origin: float32 ``(2,)``, original pixels (x, y) at the upper left corner of ``image``.
+    """
+
+    origin: torch.Tensor
+
+
+class Sample(CroppedSample):
     """What the transforms make of a record, whose other keys a sample keeps.
 
     Attributes:

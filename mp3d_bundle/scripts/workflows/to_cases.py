@@ -19,16 +19,21 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
     Args:
         data: A sample after the transforms, ``image`` (D, H, W), with the detections in it added as
             ``pred``: ``boxes`` (M, 4) in slab pixels, ``scores`` (M,) and any further fields. Its ``scale_factor``
-            (2,) says how many slab pixels make an original pixel, along x and y; its ``record`` holds what was
-            annotated.
+            (2,) says how many slab pixels make an original pixel, along x and y; ``origin`` (2,), if there, which
+            original pixel is the slab's first; its ``record`` holds what was annotated.
 
     Returns:
         ``case``, see `scripts.metrics.cases`; ``image`` is the path of the key slice.
     """
     record = data["record"]
     factor_x, factor_y = (1 / float(factor) for factor in data["scale_factor"])
-    height, width = data["image"].shape[-2:]
-    found = move(to_arrays(data["pred"]), Affine(factor_x, factor_y))
+    height, width = (
+        round(int(side) * by) for side, by in zip(data["image"].shape[-2:], (factor_y, factor_x), strict=True)
+    )
+    if "origin" in data:
+        height, width = data["image_size"]
+    shift_x, shift_y = map(float, data.get("origin", (0.0, 0.0)))
+    found = move(to_arrays(data["pred"]), Affine(factor_x, factor_y, shift_x, shift_y))
     truth = dict(record["instances"])
     fields = {name: values for name, values in further(truth).items() if name not in PER_LESION}
     case: dict[str, Any] = {
@@ -36,8 +41,8 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
         "boxes": found["boxes"].reshape(-1, 4),
         "scores": found["scores"],
         "true_boxes": np.asarray(truth["boxes"], dtype=np.float64).reshape(-1, 4),
-        "width": round(int(width) * factor_x),
-        "height": round(int(height) * factor_y),
+        "width": int(width),
+        "height": int(height),
         "fields": further(found),
         "true_fields": to_arrays(fields),
         **{name: truth[name] for name in PER_LESION if name in truth},

@@ -78,6 +78,14 @@ def test_suppression_counts_the_last_pixel() -> None:
     assert MMDETECTION.nms(boxes, scores, torch.tensor([0, 1]), 0.3).tolist() == [0, 1]
 
 
+def test_boxes_below_a_pixel_are_reported_as_the_pixels_they_cover() -> None:
+    boxes = torch.tensor([[3.0, 4.0, 9.0, 8.0], [3.0, 4.0, 2.5, 8.0], [5.0, 4.0, 5.0, 3.0], [95.0, 63.0, 95.0, 63.0]])
+    wanted = [[3.0, 4.0, 9.0, 8.0], [3.0, 4.0, 3.5, 8.0], [5.0, 4.0, 6.0, 4.0 + 1 / 256], [95.0, 63.0, 96.0, 64.0]]
+    assert MMDETECTION.reported(boxes).tolist() == wanted
+    assert torch.equal(HALF_OPEN.reported(boxes), boxes)
+    assert MMDETECTION.reported(torch.zeros(0, 4)).shape == (0, 4)
+
+
 def test_half_open_boxes_follow_the_plain_rules_exactly() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(40, 2, generator=generator) * 50

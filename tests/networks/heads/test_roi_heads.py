@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from scripts.networks import mp3d_fpn
-from scripts.networks.heads.box_rules import Sampling
+from scripts.networks.heads.box_rules import MMDETECTION, Sampling
 from scripts.networks.heads.roi_heads import BoxPredictor, PyramidRoIAlign, RoIHeads, RoIs
 
 SIZE = [(512, 512)]
@@ -291,3 +291,14 @@ class TestFurtherHeads:
     def test_no_head_takes_the_name_of_a_field_that_all_detectors_give(self) -> None:
         with pytest.raises(ValueError, match="other names than boxes, scores, labels, got 'scores'"):
             heads([0.0, 1.0], [0.0] * 4, fields={"scores": Ages()})
+
+
+def test_boxes_below_a_pixel_are_not_inverted() -> None:
+    """Inclusive boxes that shrink below a pixel, and one beyond the edge: metrics and writers read half-open boxes."""
+    made = heads([0.0, 5.0], [0.0, 0.0, -100.0, -100.0], rules=MMDETECTION).eval()
+    proposals = torch.tensor([[10.0, 20.0, 25.0, 35.0], [500.0, 40.0, 515.0, 55.0]])
+    (found,), _ = made(FEATURES, [proposals], SIZE)
+    boxes = found["boxes"]
+    assert len(boxes) == 2
+    assert ((boxes[:, 2:] - boxes[:, :2] > 0) & (boxes[:, 2:] - boxes[:, :2] <= 1)).all()
+    assert (boxes[:, 2:] <= 512).all()

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
+# Pixels; decoded sides are above zero, but float32 may lose them.
+_LEAST_SIDE = 1 / 256
 # Results of `Matching.__call__` for boxes that belong to no ground truth.
 BACKGROUND = -1
 IGNORED = -2
@@ -155,6 +157,19 @@ class BoxRules:
         """Boxes ``(..., 4)`` cut to an image; the last coordinate of an inclusive box is that of the last pixel."""
         last = 1 if self.inclusive else 0
         return clip_boxes_to_image(boxes, (height - last, width - last))
+
+    def reported(self, boxes: Tensor) -> Tensor:
+        """Boxes ``(N, 4)`` as the detector reports them, which everything behind it reads as half-open.
+
+        Inclusive boxes keep their four numbers, but for sides of at most one pixel: there the last coordinate is not
+        behind the first one, so that the box would be empty or inverted. Such a side becomes that of the half-open
+        box of the same pixels.
+        """
+        if not self.inclusive:
+            return boxes
+        first, last = boxes[..., :2], boxes[..., 2:]
+        wider = torch.maximum(last + 1, first + _LEAST_SIDE)
+        return torch.cat([first, torch.where(last > first, last, wider)], dim=-1)
 
 
 HALF_OPEN = BoxRules()

@@ -297,4 +297,5 @@ class RoIHeads(nn.Module):
         row, column = torch.nonzero(scores > self.limits.score, as_tuple=True)
         found = {"boxes": boxes[row, column], "scores": scores[row, column], "labels": column + 1, "proposals": row}
         keep = self.rules.nms(found["boxes"], found["scores"], found["labels"], self.limits.nms_iou)
-        return select(found, keep[: self.limits.per_image])
+        best = select(found, keep[: self.limits.per_image])
+        return {**best, "boxes": self.rules.reported(best["boxes"])}

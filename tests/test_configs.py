@@ -38,7 +38,10 @@ COMBINATIONS = {"demo"}
 # The baselines bring a 2D network, a head and a number of slices of their own: they take the place of these axes.
 FLAT = {"fpn", "retinanet"}
 # The other published systems bring a whole network: nothing that shapes or starts one goes with them.
-WHOLE = {"msb", "mvpnet", "3dce"}
+WHOLE = {"msb", "mvpnet", "3dce", "alignshift", "tsm", "a3d", "satr"}
+# Their own numbers that make them narrow, which `size_narrow` cannot know.
+_THIN = {"growth": 8, "channels": 16, "fc_channels": 32}
+THIN = {"alignshift": _THIN, "tsm": _THIN, "a3d": _THIN, "satr": {**_THIN, "embedding": 24}}
 NOT_FLAT = {"slices", "head", "backbone", "pooling", "conversion"}
 
 
@@ -254,7 +257,10 @@ def merged(*overlays: Path) -> ConfigParser:
 
 def narrow(*overlays: Path) -> ConfigParser:
     """The training config with a small network, the overlays on top."""
-    return merged(variant("size_narrow"), *overlays)
+    parser = merged(variant("size_narrow"), *overlays)
+    for path in overlays:
+        parser.update({f"network_def#{name}": value for name, value in THIN.get(axis(path), {}).items()})
+    return parser
 
 
 def run_both_ways(parser: ConfigParser) -> None:
@@ -268,7 +274,7 @@ def run_both_ways(parser: ConfigParser) -> None:
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert len(losses) >= 2
     sum(losses.values()).backward()  # type: ignore[union-attr]
-    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert all(each.grad is not None for each in network.parameters() if each.requires_grad)
     with torch.no_grad(), precision.autocast():
         (found,) = network.eval()([slab])
     assert found["boxes"].shape == (len(found["scores"]), 4)

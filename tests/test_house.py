@@ -80,7 +80,6 @@ TESTED_ELSEWHERE = {
     ),
     "align_shift": "test_authors_names",
     "lesions_table": "test_lesions_document, test_result_writer",
-    "mulan": "test_authors_names",
     "scan_protocol": "types alone",
 }
 # Import names that differ from the name of the distribution.

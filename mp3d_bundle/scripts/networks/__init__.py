@@ -5,9 +5,11 @@ from .backbones.resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottlene
 from .backbones.slab_backbone import CenterCrop, FullTransform, GroupTransform, SlabBackbone
 from .detectors import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
 from .heads.roi_heads import FieldHead, RoIs
+from .heads.score_refinement import Patient
 from .late_fusion import LateFusionRCNN, TripletBackbone
 from .one_stage import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
 from .published.align_shift import a3d, align_shift, temporal_shift
+from .published.mulan import MULAN, mulan
 from .published.multi_scale_booster import multi_scale_booster
 from .published.mvp_net import MVPNet, mvp_net
 from .published.slice_attention import slice_attention
@@ -15,6 +17,7 @@ from .published.three_dce import ThreeDCE, three_dce
 from .two_stage import FasterRCNN
 
 __all__ = [
+    "MULAN",
     "AnchorShapes",
     "CenterCrop",
     "FasterRCNN",
@@ -27,6 +30,7 @@ __all__ = [
     "MVPNet",
     "OneStageDetector",
     "OneStageHead",
+    "Patient",
     "PseudoBasicBlock",
     "PseudoBottleneck",
     "ResNet2d",
@@ -45,6 +49,7 @@ __all__ = [
     "isotropic_pools",
     "mp3d_fpn",
     "mp3d_retinanet",
+    "mulan",
     "multi_scale_booster",
     "mvp_net",
     "retinanet_2d",

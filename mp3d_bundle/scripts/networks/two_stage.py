@@ -61,7 +61,8 @@ class FasterRCNN(nn.Module):
             return detect_by_size(self._detect, slabs)
         images = pad_slabs(slabs)
         heads = self.roi_heads
-        targets = check_targets(targets, len(images.image_sizes), heads.predictor.num_classes, heads.reads)
+        reads = (*heads.reads, *heads.used(targets))
+        targets = check_targets(targets, len(images.image_sizes), heads.predictor.num_classes, reads)
         first, second = self.features(images.tensors)
         proposals, rpn_losses = self.rpn(first, images.image_sizes, [target["boxes"] for target in targets])
         _, roi_losses = heads(second, proposals, images.image_sizes, targets)

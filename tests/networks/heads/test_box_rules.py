@@ -15,6 +15,7 @@ from torchvision.ops import batched_nms, box_iou
 from scripts.boxes import clip
 from scripts.networks.heads.box_rules import (
     BACKGROUND,
+    CLAIMS_AT_ANY_OVERLAP,
     DETECTRON,
     HALF_OPEN,
     IGNORED,
@@ -159,6 +160,12 @@ class TestMatching:
     def test_a_claim_overrides_a_good_match(self) -> None:
         iou = torch.tensor([[0.9, 0.8], [0.1, 0.75]])
         assert RPN_MATCHING(iou).tolist() == [0, 1]
+
+    def test_a_claimed_box_may_stay_with_its_best_ground_truth(self) -> None:
+        iou = torch.tensor([[0.8, 0.6, 0.1], [0.2, 0.5, 0.1]])
+        assert Matching(0.7, 0.3, low_quality_floor=1e-3)(iou).tolist() == [0, 1, BACKGROUND]
+        assert CLAIMS_AT_ANY_OVERLAP(iou).tolist() == [0, 0, BACKGROUND]
+        assert CLAIMS_AT_ANY_OVERLAP(torch.tensor([[0.0, 0.01]])).tolist() == [BACKGROUND, 0]
 
     def test_no_low_quality_matches_in_the_second_stage(self) -> None:
         assert Matching(0.5, 0.5)(torch.tensor([[0.4, 0.1]])).tolist() == [BACKGROUND, BACKGROUND]

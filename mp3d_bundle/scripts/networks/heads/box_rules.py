@@ -188,11 +188,13 @@ class Matching:
         negative: A box is background where its best IoU is below this; between the two it is ignored.
         low_quality_floor: If given, every ground truth also claims all boxes that tie for its own best IoU,
             as long as that is at least this floor. Where two claim the same box, the later one has it.
+        keep_best: Whether a claimed box belongs to the ground truth of its best IoU, whoever claims it: older codes.
     """
 
     positive: float
     negative: float
     low_quality_floor: float | None = None
+    keep_best: bool = False
 
     def __call__(self, iou: Tensor) -> Tensor:
         """Assign boxes.
@@ -205,14 +207,19 @@ class Matching:
         """
         if iou.shape[0] == 0:
             return torch.full((iou.shape[1],), BACKGROUND, dtype=torch.int64, device=iou.device)
-        best, matches = iou.max(dim=0)
-        matches = torch.where(best < self.positive, IGNORED, matches)
+        best, owners = iou.max(dim=0)
+        matches = torch.where(best < self.positive, IGNORED, owners)
         matches = torch.where(best < self.negative, BACKGROUND, matches)
         if self.low_quality_floor is not None and iou.shape[1]:
             claims = iou.max(dim=1).values
             for truth in torch.nonzero(claims >= self.low_quality_floor).flatten().tolist():
-                matches[iou[truth] == claims[truth]] = truth
+                claimed = iou[truth] == claims[truth]
+                matches[claimed] = owners[claimed] if self.keep_best else truth
         return matches
+
+
+# Anchors in Detectron, maskrcnn-benchmark and 3DCE, which have no floor, but for no overlap at all.
+CLAIMS_AT_ANY_OVERLAP = Matching(0.7, 0.3, low_quality_floor=1e-3, keep_best=True)
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,38 @@ class RoIs(NamedTuple):
     features: Sequence[Tensor]
 
 
+class Sampled(NamedTuple):
+    """The proposals that enter the losses of a batch, S of all slabs, those of a slab that belong to lesions first.
+
+    Attributes:
+        boxes: ``(S_i, 4)`` slab-frame boxes of each slab.
+        labels: ``(S,)`` int64, 0 for the background.
+        lesions: The P lesions that the proposals with a label belong to, with the fields that are read.
+        vectors: ``(S, C)`` feature vectors of the box head.
+        logits: ``(S, 1 + K)`` class scores, background first.
+    """
+
+    boxes: list[Tensor]
+    labels: Tensor
+    lesions: Instances[Tensor]
+    vectors: Tensor
+    logits: Tensor
+
+
+class Batch(NamedTuple):
+    """What the proposals were made from.
+
+    Attributes:
+        features: Pyramid levels ``(B, C, h, w)``.
+        image_sizes: Height and width in pixels of every slab before padding.
+        targets: Those of every slab, in training.
+    """
+
+    features: Sequence[Tensor]
+    image_sizes: Sequence[tuple[int, int]]
+    targets: Targets = ()
+
+
 class FieldHead(Protocol):
     """A further head of the second stage, a module: gives each box one more field, named where it is handed in.
 
@@ -226,35 +258,50 @@ class RoIHeads(nn.Module):
             check_finite(offsets, "box offsets of the proposals")
             rows = zip(logits.split(counts), offsets.split(counts), proposals, image_sizes, strict=True)
             found = [self._detect(*row) for row in rows]
-            return self._with_fields(found, vectors.split(counts), features), {}
+            return self._with_fields(found, vectors.split(counts), logits.split(counts), features), {}
         with torch.no_grad():
-            samples = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+            names = ("labels", *self.reads, *self.used(targets))
+            samples = [self._sample(boxes, target, names) for boxes, target in zip(proposals, targets, strict=True)]
         boxes, labels = [sample[0] for sample in samples], torch.cat([sample[1] for sample in samples])
         lesions = cat([sample[2] for sample in samples])
         vectors, logits, offsets = self._predict(features, boxes)
         wanted = self.coder.encode(lesions["boxes"], torch.cat(boxes)[labels > 0])
         losses = self._losses(logits, offsets, labels, wanted)
-        positives = [each[: num_instances(owners)] for each, _, owners in samples]
-        rois = RoIs(vectors[labels > 0], positives, features)
-        return [], losses | {f"loss_{name}": head.loss(head(rois), lesions) for name, head in self.fields.items()}
+        sampled = Sampled(boxes, labels, lesions, vectors, logits)
+        return [], losses | self.further_losses(sampled, Batch(features, image_sizes, targets))
+
+    def further_losses(self, sampled: Sampled, batch: Batch) -> dict[str, Tensor]:
+        """Losses of the further heads by name, of the proposals that belong to a lesion."""
+        positive = sampled.labels > 0
+        kept = positive.split([len(boxes) for boxes in sampled.boxes])
+        boxes = [boxes[rows] for boxes, rows in zip(sampled.boxes, kept, strict=True)]
+        rois = RoIs(sampled.vectors[positive], boxes, batch.features)
+        return {f"loss_{name}": head.loss(head(rois), sampled.lesions) for name, head in self.fields.items()}
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Fields that training targets must have for the further heads."""
         return tuple(name for head in self.fields.values() for name in head.reads)
 
+    def used(self, targets: Targets | None) -> tuple[str, ...]:
+        """Fields of these targets that are read too, because all of them have them; none here."""
+        del targets
+        return ()
+
     def _predict(self, features: Sequence[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         vectors = self.box_head(self.pool(features, boxes))
         logits, offsets = self.predictor(vectors)
         return vectors, at_least_float32(logits), at_least_float32(offsets)
 
-    def _sample(self, proposals: Tensor, target: Instances[Tensor]) -> tuple[Tensor, Tensor, Instances[Tensor]]:
+    def _sample(
+        self, proposals: Tensor, target: Instances[Tensor], names: Sequence[str]
+    ) -> tuple[Tensor, Tensor, Instances[Tensor]]:
         """Boxes of one slab that enter the loss, positives first, their labels (0: background), the positives' lesions.
 
-        Of the lesions come the fields that are read.
+        Of the lesions come the fields of these names.
         """
         truth = target["boxes"].to(proposals)
-        read = {name: target[name] for name in ("labels", *self.reads)}
+        read = {name: target[name] for name in names}
         lesions = {**to(read, proposals.device), "boxes": truth}
         matches = self.matching(self.rules.iou(truth, proposals))
         # The lesions themselves are proposals too, each matched to itself.
@@ -276,8 +323,11 @@ class RoIHeads(nn.Module):
         }
 
     @torch.no_grad()
-    def _with_fields(self, found: Detections, vectors: Sequence[Tensor], features: Sequence[Tensor]) -> Detections:
+    def _with_fields(
+        self, found: Detections, vectors: Sequence[Tensor], logits: Sequence[Tensor], features: Sequence[Tensor]
+    ) -> Detections:
         """The detections with the fields of further heads in place of the rows of their proposals."""
+        del logits
         rows = [one.pop("proposals") for one in found]
         counts = [num_instances(one) for one in found]
         chosen = torch.cat([each[row] for each, row in zip(vectors, rows, strict=True)])

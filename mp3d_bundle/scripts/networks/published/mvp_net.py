@@ -20,7 +20,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from ..backbones.resnet2d import ResNet2d
 from ..backbones.slab_backbone import STRIDES, check_slabs, initialise_pyramid
 from ..batching import Targets
-from ..heads.box_rules import DETECTRON, Matching, Sampling, at_least_float32
+from ..heads.box_rules import CLAIMS_AT_ANY_OVERLAP, DETECTRON, Sampling, at_least_float32
 from ..heads.inclusive_boxes import FixedAnchors, UnalignedRoIAlign, detectron_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
 from ..heads.rpn import RegionProposalNetwork
@@ -300,7 +300,7 @@ def mvp_net(
     rpn = RegionProposalNetwork(
         PointwiseRPNHead(backbone.out_channels, channels, anchors.per_cell),
         anchors,
-        matching=Matching(0.7, 0.3, low_quality_floor=1e-3),  # the released code has no floor, but for no overlap
+        matching=CLAIMS_AT_ANY_OVERLAP,
         sampling=Sampling(32, 0.5),
         rules=DETECTRON,
     )

@@ -13,7 +13,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.vgg import make_layers
 
 from ..backbones.slab_backbone import check_slabs
-from ..heads.box_rules import BoxRules, Matching, Sampling
+from ..heads.box_rules import CLAIMS_AT_ANY_OVERLAP, BoxRules, Sampling
 from ..heads.inclusive_boxes import FixedAnchors, detectron_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
 from ..heads.rpn import ProposalLimits, RegionProposalNetwork
@@ -204,7 +204,7 @@ def three_dce(
     rpn = RegionProposalNetwork(
         SoftmaxRPNHead(backbone.out_channels, rpn_channels, anchors.per_cell),
         anchors,
-        matching=Matching(0.7, 0.3, low_quality_floor=1e-3),  # the released code has no floor, but for no overlap
+        matching=CLAIMS_AT_ANY_OVERLAP,
         sampling=Sampling(32, 0.5),
         train_limits=ProposalLimits(12000, 2000, min_side=8.0),
         test_limits=ProposalLimits(6000, 300, min_side=8.0),

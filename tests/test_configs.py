@@ -38,10 +38,10 @@ COMBINATIONS = {"demo"}
 # The baselines bring a 2D network, a head and a number of slices of their own: they take the place of these axes.
 FLAT = {"fpn", "retinanet"}
 # The other published systems bring a whole network: nothing that shapes or starts one goes with them.
-WHOLE = {"msb", "mvpnet", "3dce", "alignshift", "tsm", "a3d", "satr"}
+WHOLE = {"msb", "mvpnet", "3dce", "mulan", "alignshift", "tsm", "a3d", "satr"}
 # Their own numbers that make them narrow, which `size_narrow` cannot know.
 _THIN = {"growth": 8, "channels": 16, "fc_channels": 32}
-THIN = {"alignshift": _THIN, "tsm": _THIN, "a3d": _THIN, "satr": {**_THIN, "embedding": 24}}
+THIN = {"alignshift": _THIN, "tsm": _THIN, "a3d": _THIN, "mulan": _THIN, "satr": {**_THIN, "embedding": 24}}
 NOT_FLAT = {"slices", "head", "backbone", "pooling", "conversion"}
 
 

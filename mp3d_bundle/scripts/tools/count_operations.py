@@ -7,12 +7,14 @@
 Run from the bundle's folder. The paper's "GFLOPS" are multiply-accumulates of one 512 x 512 slab with 1000 proposals:
 the products of convolutions and linear layers, one for each output value of a convolution with bias, one for each
 output value of a ReLU, and one for each input value of a max-pool over slices and pixels. Normalisation, additions,
-interpolation and RoIAlign are free (convention of the counter of the released code's framework). Nothing is computed:
-the network runs on the meta device.
+interpolation and RoIAlign are free (convention of the counter of the released code's framework). Further heads, such as
+those of masks and tags, run on as many boxes as are reported at most. Nothing is computed: the network runs on the meta
+device.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,24 +35,37 @@ from ..networks import (
     PseudoBottleneck,
     mp3d_fpn,
 )
+from ..networks.backbones.densenet import DenseLayer, SlicePairs, Transition, TruncatedDenseNet
 from ..networks.backbones.slab_backbone import SIZE_DIVISIBLE
+from ..networks.heads.mask_head import MaskHead
+from ..networks.heads.roi_heads import PyramidRoIAlign, RoIHeads, RoIs
+from ..networks.heads.tag_head import TagHead
+from ..networks.published.mulan import MulanHeads
 from ..networks.published.multi_scale_booster import SharedDilations
+from ..networks.published.slice_attention import AttentionStage, NeighbourAttention
 from ..weights import build_network
 
 CONVERSIONS = {"gtm": GroupTransform, "ctm": CenterCrop}
 PROPOSALS = 1000
-# What the names of a component's modules begin with, in the order of the table.
-COMPONENTS = {
-    "stem": "backbone.body.stem.",
+# What the names of a component's modules begin with, in the order of the table; the first that fits counts.
+COMPONENTS: dict[str, str | tuple[str, ...]] = {
+    "stem": ("backbone.body.stem.", "backbone.body.conv0"),
     "layer1": "backbone.body.stages.0.",
     "layer2": "backbone.body.stages.1.",
     "layer3": "backbone.body.stages.2.",
     "layer4": "backbone.body.stages.3.",
-    "conversion to 2D": "backbone.conversions.",
-    "fusion": "fusion.",
-    "FPN lateral": "backbone.fpn.inner_blocks.",
+    **{f"dense block {number}": f"backbone.body.denseblock{number}." for number in (1, 2, 3)},
+    "transitions": "backbone.body.transition",
+    "conversion to 2D": ("backbone.conversions.", "backbone.reductions."),
+    "slice attention": "backbone.stages.",
+    "unused matrices": "backbone.unused.",
+    "fusion": ("fusion.", "backbone.fusion", "backbone.body.after."),
+    "FPN lateral": ("backbone.fpn.inner_blocks.", "backbone.decoder.laterals."),
     "FPN output": "backbone.fpn.layer_blocks.",
     "RPN": "rpn.",
+    "mask head": ("roi_heads.mask_head.", "roi_heads.fields.masks."),
+    "tag head": "roi_heads.tag_head.",
+    "score refinement": "roi_heads.refine.",
     "RoI head": "roi_heads.",
     "class branch": "network.classification_head.",
     "box branch": "network.regression_head.",
@@ -60,6 +75,15 @@ REST = "ReLU, pool, bias"
 # Modules that end in a ReLU that is not a module of its own: residual blocks, and these layers of TwoMLPHead.
 _BLOCKS = (PseudoBottleneck, PseudoBasicBlock, FullBottleneck)
 _RECTIFIED_LAYERS = ("box_head.fc6", "box_head.fc7")
+# Parts whose outputs go through functions that are counted: a ReLU, and behind the dense stem a max-pool too.
+_RECTIFIED_PARTS: dict[type[nn.Module], tuple[str, ...]] = {
+    TruncatedDenseNet: ("norm0", "norm0"),
+    DenseLayer: ("norm1", "norm2"),
+    Transition: ("norm",),
+    AttentionStage: ("expand_norm", "fuse_norm"),
+    MaskHead: ("convs.0", "convs.1", "convs.2", "convs.3", "upsample"),
+    TagHead: ("fc1", "fc2"),
+}
 
 
 @dataclass
@@ -76,7 +100,18 @@ def _component(name: str) -> str:
     return next((component for component, prefix in COMPONENTS.items() if name.startswith(prefix)), "other")
 
 
-def _counter(rows: dict[str, Row], name: str) -> Callable[[nn.Module, Any, Any], None]:
+def _rectified(network: nn.Module) -> Counter[str]:
+    """How often the output of each module, by name, goes through a function that is counted."""
+    return Counter(
+        f"{name}.{part}"
+        for name, module in network.named_modules()
+        for kind, parts in _RECTIFIED_PARTS.items()
+        if isinstance(module, kind)
+        for part in parts
+    )
+
+
+def _counter(rows: dict[str, Row], name: str, functions: int) -> Callable[[nn.Module, Any, Any], None]:
     component = _component(name)
 
     def count(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -85,12 +120,21 @@ def _counter(rows: dict[str, Row], name: str) -> Callable[[nn.Module, Any, Any],
             rows[REST].macs += 0 if module.bias is None else output.numel()
         elif isinstance(module, SharedDilations):  # its one kernel runs three times, past the hook of its layer
             rows[component].macs += sum(each.numel() for each in output) * module.conv.weight[0].numel()
+        elif isinstance(module, nn.ConvTranspose2d):
+            rows[component].macs += inputs[0].numel() * module.weight[0].numel()
+            rows[REST].macs += output.numel()
+        elif isinstance(module, SlicePairs):
+            rows[component].macs += output.numel() * output.shape[1]
+        elif isinstance(module, NeighbourAttention):  # its linear layers count for themselves
+            rows[component].macs += 2 * output.numel() * output.shape[1]
         elif isinstance(module, nn.Linear):
             rows[component].macs += output.numel() * module.in_features
         elif isinstance(module, (nn.MaxPool2d, nn.MaxPool3d)):
             rows[REST].macs += inputs[0].numel()
         if isinstance(module, (nn.ReLU, *_BLOCKS)) or name.endswith(_RECTIFIED_LAYERS):
             rows[REST].macs += output.numel()
+        if functions:
+            rows[REST].macs += functions * output.numel()
 
     return count
 
@@ -103,11 +147,37 @@ def _run(network: nn.Module, size: int) -> None:
     if isinstance(network, OneStageDetector):
         network.network(slab)
         return
-    first, _ = network.features(slab)
+    first, second = network.features(slab)
     network.rpn.head(first)
     heads = network.roi_heads
     first_layer = next(layer for layer in heads.box_head.modules() if isinstance(layer, nn.Linear))
     heads.predictor(heads.box_head(torch.empty(PROPOSALS, first_layer.in_features)))
+    _run_further(heads, second)
+
+
+def _run_further(heads: RoIHeads, levels: Sequence[torch.Tensor]) -> None:
+    """Run the further heads, with as many boxes as are reported at most."""
+    found = heads.limits.per_image
+    parts = [*heads.fields.values()]
+    if isinstance(heads, MulanHeads):
+        parts = [heads.mask_head, heads.tag_head]
+        heads.refine(*(torch.empty(found, wide) for wide in heads.refine.widths))
+    vectors = torch.empty(found, heads.predictor.cls_score.in_features)
+    for part in parts:
+        if isinstance(getattr(part, "pool", None), PyramidRoIAlign):
+            part.pool = _Crops(part.pool.output_size)
+        part(RoIs(vectors, [torch.empty(found, 4)], levels))
+
+
+class _Crops(nn.Module):
+    """Crops of boxes without looking at them, which have no values here."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, levels: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.empty(len(boxes[0]), levels[0].shape[1], self.side, self.side)
 
 
 def complexity(build: Callable[[], nn.Module], size: int = 512) -> list[Row]:
@@ -128,10 +198,11 @@ def complexity(build: Callable[[], nn.Module], size: int = 512) -> list[Row]:
     rows = {name: Row(name) for name in (*COMPONENTS, "other", NORMS, REST)}
     with torch.device("meta"):
         network = build()
+        functions = _rectified(network)
         for name, module in network.named_modules():
             own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
             rows[NORMS if isinstance(module, (nn.GroupNorm, nn.BatchNorm2d)) else _component(name)].parameters += own
-            module.register_forward_hook(_counter(rows, name))
+            module.register_forward_hook(_counter(rows, name, functions[name]))
         _run(network, size)
     return [row for row in rows.values() if row.parameters or row.macs]
 

@@ -97,7 +97,7 @@ def test_it_learns_and_finds() -> None:
     network = narrow(extras=("box", "position", "patient"))
     network.roi_heads.limits = DetectionLimits(per_image=7)
     for head in (network.roi_heads.mask_head, network.roi_heads.tag_head):
-        torch.nn.init.ones_(head.logits.bias)
+        torch.nn.init.ones_(head.logits.bias)  # type: ignore[arg-type]
     found = check_both_ways(network, 3, [tagged([[10.0, 20.0, 40.0, 50.0]]), tagged([])])
     for one in found:
         assert one["masks"].shape == (len(one["boxes"]), 28, 28)
@@ -157,7 +157,7 @@ def test_boxes_are_chosen_by_unrefined_scores_and_ordered_by_refined_ones() -> N
     (before,) = network(slab)
     refine = network.roi_heads.refine
     refine.classes.weight.neg_()
-    refine.tags.bias += 0.5
+    refine.tags.bias.add_(0.5)
     (after,) = network(slab)
     assert len(before["scores"]) > 1
     assert (before["scores"].diff() <= 0).all()

@@ -58,7 +58,9 @@ class ScoreRefinement(nn.Module):
         for name in set(extras) - set(EXTRAS):
             raise ValueError(f"Expected extras among {', '.join(EXTRAS)}, got {name!r}.")
         self.extras = tuple(name for name in EXTRAS if name in extras)
-        inputs = 2 + tags + sum(EXTRAS[name] for name in self.extras)
+        # Class logits, tag logits and extras of a box.
+        self.widths = (2, tags, sum(EXTRAS[name] for name in self.extras))
+        inputs = sum(self.widths)
         self.classes, self.tags = nn.Linear(inputs, 2), nn.Linear(inputs, tags)
         for layer, first in ((self.classes, 0), (self.tags, 2)):
             start = torch.zeros_like(layer.weight)

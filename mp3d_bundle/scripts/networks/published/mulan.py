@@ -173,7 +173,7 @@ class MulanHeads(RoIHeads):
         found |= {"scores": classes.softmax(dim=1)[:, 1], "tag_scores": tags.sigmoid()}
         for name, head in (("masks", self.mask_head), ("tag_scores", self.tag_head)):
             # The last bias starts at zero and moves with the first step of training.
-            if not bool(head.logits.bias.any()):
+            if not bool(head.logits.bias.any()):  # type: ignore[union-attr]
                 del found[name]
         for name in found:
             check_finite(found[name], f"{name} of the detections")

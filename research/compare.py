@@ -66,7 +66,7 @@ def compare(*evaluations: str, output: str = "froc.png") -> None:
         output: PNG to write.
 
     Raises:
-        ValueError: If there is none, one is not of that form, or they are of different data sets.
+        ValueError: If the list is empty, one is not of that form, or they are of different data sets.
         FileNotFoundError: If an evaluation is not there.
     """
     if not evaluations or not all("=" in text for text in evaluations):

@@ -90,7 +90,7 @@ class Campaign:
     def carry_out(self, report: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
         """Do all runs; a failing one does not keep the others from running.
 
-        Several studies may be at work in one folder, say one for each GPU: what another is at is left to it.
+        Several studies may run in one folder, say one for each GPU: each leaves alone what another is running.
 
         Args:
             report: Called with the failures after every run that was not there before, and at the end.

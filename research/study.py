@@ -1,4 +1,4 @@
-"""Run the rows of the paper's tables and set ours beside the paper's.
+"""Run the rows of the paper's tables and set ours next to the paper's.
 
     python -m research.study --tables 1,2,3,4,5 --dataset_dir DIR --output DIR
 
@@ -95,7 +95,7 @@ def study(
         imagenet: torchvision's ResNet-50 for the 2D baselines, where it cannot be downloaded.
         dry_run: Print the commands and do nothing.
         options: ``extra``: overlays put on top of all rows; ``epochs_1x``: length of the 1x schedule, for short runs;
-            ``page_only``: write the page of what has been run, and run nothing; anything else is handed on to every
+            ``page_only``: write the page of what has been run, and run nothing; anything else is passed on to every
             training, and to every evaluation that knows it (``--num_workers 8``).
 
     Raises:
@@ -157,8 +157,8 @@ def _options(given: Mapping[str, Any], given_files: Mapping[str, str | None]) ->
         if not (BUNDLE / file).is_file():
             raise FileNotFoundError(f"Expected a weights file for --{name}, but there is no file {file}.")
     trained, scored = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "evaluate"))
-    handed = {name: _handed(name, value) for name, value in given.items() if name not in _OWN}
-    for name in handed:
+    passed = {name: _passed(name, value) for name, value in given.items() if name not in _OWN}
+    for name in passed:
         key = name.replace("::", "#").partition("#")[0]
         if key in _ROWS:
             raise ValueError(f"Expected no --{name}: it differs from row to row, and the study sets it.{_ROWS[key]}")
@@ -166,8 +166,8 @@ def _options(given: Mapping[str, Any], given_files: Mapping[str, str | None]) ->
             raise ValueError(f"Expected an option of the study or a key of configs/train.json, got --{name}.")
     return Options(
         extra=extra,
-        training=handed,
-        evaluation={name: value for name, value in handed.items() if name in scored},
+        training=passed,
+        evaluation={name: value for name, value in passed.items() if name in scored},
         epochs_1x=epochs,
         **files,
     )
@@ -177,7 +177,7 @@ def _is_file_name(overlay: str) -> bool:
     return overlay_file(overlay) == overlay
 
 
-def _handed(name: str, value: Any) -> Any:
+def _passed(name: str, value: Any) -> Any:
     """An option of all runs; a path is one from the working folder, which the commands do not have."""
     rule = RULES.get(name)
     is_path = rule is not None and rule.words.startswith(PATH.words)

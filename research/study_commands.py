@@ -55,8 +55,8 @@ class Options:
 
     Attributes:
         extra: Overlay files put on top of everything.
-        training: Options handed on to every training.
-        evaluation: Options handed on to every evaluation.
+        training: Options passed on to every training.
+        evaluation: Options passed on to every evaluation.
         epochs_1x: Epochs of the 1x schedule in place of the profile's.
         weights: Weights file of the pre-trained rows in place of the profile's; rows that name one of their own, as
             that of another body, keep it.

@@ -1,4 +1,4 @@
-"""The study's own pre-training: on a synthetic stand-in of natural images, for the case that no weights are at hand."""
+"""The study's own pre-training: on a synthetic stand-in of natural images, for when no weights are available."""
 
 from __future__ import annotations
 

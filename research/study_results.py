@@ -40,7 +40,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Mean, spread and 95 % interval of values of different seeds.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are no values.
     """
     if not values:
         raise ValueError("Expected values of at least one seed, got none.")

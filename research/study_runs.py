@@ -59,7 +59,7 @@ def read_result(run: Run, places: Places) -> dict[str, Any] | None:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """The record of a run; None if there is none, or it is damaged."""
+    """The record of a run; None if it is missing or damaged."""
     if not path.exists():
         return None
     try:
@@ -103,7 +103,7 @@ def _carry_out(run: Run, places: Places) -> dict[str, Any]:
     state = _read_record(path) or {"fingerprint": run.fingerprint(places), "steps": {}}
     for name, words in run.steps.items():
         if (run.folder / name).is_dir():
-            # The command of a study that was killed may be at work still: it finishes what this study waits for.
+            # The command of a study that was killed may still be running: it finishes what this study waits for.
             FolderLock(run.folder / name, STUDY).acquire().release()
         step = state["steps"].setdefault(name, {"seconds": 0.0, "peak_bytes": 0, "done": False})
         if step["done"]:

@@ -29,7 +29,7 @@ finally:
 def probe(bundle_root: Path, module: str, *words: str) -> subprocess.CompletedProcess[str]:
     code = PROBE.format(module=module, words=[module, *words])
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=bundle_root, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=bundle_root, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

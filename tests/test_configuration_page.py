@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from scripts.configuration.option_rules import RULES
+from scripts.configuration.read_keys import ids_read, is_read, normal
 from support.packed_bundle import REPOSITORY
 
 
@@ -63,6 +64,16 @@ def test_a_meaning_without_a_key_stops_the_page(changed: Callable[[str, str], st
 def test_every_option_with_a_rule_is_in_the_page(tool: ModuleType) -> None:
     text = tool.PAGE.read_text(encoding="utf-8")
     assert not [name for name in RULES if f"| `{name}` |" not in text]
+
+
+def test_keys_for_another_program_come_together_and_no_run_reads_them(tool: ModuleType) -> None:
+    for file, (keys, reason) in tool.OTHERS_READ.items():
+        config = json.loads((tool.CONFIGS / file).read_text())
+        own = [name for name in config if name not in tool.FRAME and not name.startswith("_")]
+        assert own[-len(keys) :] == list(keys)
+        found = ids_read(normal(config), tool.FRAME)
+        assert not [key for key in keys if is_read(key, found)]
+        assert f"\n\n{reason}\n\n| key | default | meaning |\n" in tool.PAGE.read_text(encoding="utf-8")
 
 
 def test_an_old_page_is_noticed(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,10 +57,7 @@ _CONFIG = "built by a config: its arguments are config ids"
 MANY_PARAMETERS = {
     "checkpoints.__init__": _CONFIG,
     "coco_instances.load_instances": _CONFIG,
-    "coco_report.__init__": _CONFIG,
     "densenet_slab.__init__": _CONFIG,
-    "evaluating.__init__": _CONFIG,
-    "image_report.write_report": "each is a part of the report, by name",
     "roi_heads.__init__": _CONFIG,
     "rpn.__init__": _CONFIG,
     "slice_attention.__init__": _CONFIG,

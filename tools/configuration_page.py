@@ -43,6 +43,15 @@ EXPRESSIONS = {
     r"\$@dataset_dir \+ '/(.*)'": r"`\1` in `dataset_dir`",
     r"(@.*)": r"`\1`",
 }
+# Keys that another program reads, the last ones of their config, and why they are in it.
+OTHERS_READ = {
+    "inference.json": (
+        ("displayable_configs", "detector", "detector_ops", "preprocessing", "postprocessing"),
+        "For MONAI Label: its `monaibundle` app takes these five names, and `network_def`, from "
+        "`configs/inference.json` and can be given no other file ([monai_label.md](monai_label.md)). `inferring` "
+        "reads none of the five.",
+    )
+}
 # What MONAI runs, in every config: explained once, above the tables.
 FRAME = {"imports", "initialize", "run", "finalize", "training", "evaluating", "evaluating_volumes", "inferring"}
 HEAD = """# Configuration
@@ -121,14 +130,16 @@ def tables(file: str, config: Mapping[str, Any], meanings: Mapping[str, str]) ->
         for key, value in entries
         if isinstance(value, str) and value.startswith(("$@network", "$@described.to", "$len"))
     }
-    for title, wanted in (("option", False), ("part", True)):
-        rows = [
-            f"| `{key}` | {shown(value)} | {meaning(file, key, meanings)} |"
-            for key, value in entries
-            if (is_part(value) or key in computed) == wanted
-        ]
+    others, reason = OTHERS_READ.get(file, ((), ""))
+    lines: dict[str, list[str]] = {"option": [], "part": [], "key": []}
+    for key, value in entries:
+        part = is_part(value) or key in computed
+        title = "key" if key in others else "part" if part else "option"
+        lines[title].append(f"| `{key}` | {shown(value)} | {meaning(file, key, meanings)} |")
+    for title, rows in lines.items():
         if rows:
-            yield from ("", f"| {title} | default | meaning |", "| --- | --- | --- |", *rows)
+            yield from ("", reason, "") if title == "key" else ("",)
+            yield from (f"| {title} | default | meaning |", "| --- | --- | --- |", *rows)
 
 
 def overlays(folder: Path) -> Iterator[str]:

@@ -61,7 +61,7 @@ def test_a_recipe_of_photographs_is_read_off_the_transforms() -> None:
     assert found == PHOTOGRAPHS
 
 
-def test_a_transform_that_no_recipe_can_say_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_transform_that_a_recipe_cannot_hold_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Blur(Transform):
         def __call__(self, data: Any) -> Any:
             return data
@@ -130,7 +130,7 @@ def test_weights_of_photographs_on_ct_and_the_other_way_round(tmp_path: Path, sa
     assert weights_recipe(old, photographs=True) == replace(PHOTOGRAPHS, classes=class_names(80))
 
 
-def test_a_damaged_recipe_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_recipe_is_rejected(tmp_path: Path) -> None:
     info = {"recipe": {**OTHER.plain(), "test_scale": "large"}}
     path = save_weights(tmp_path / "model.pt", build_network(DEFINITION), DEFINITION, info)
     with pytest.raises(ValueError, match=r"Expected a test_scale that can be used, got large in the recipe of .*model"):

@@ -1,4 +1,4 @@
-"""What options may be: every option of every entry config has bounds, and values beyond them are told by name."""
+"""What options may be: every option of every entry config has bounds, and values beyond them are named."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_every_text_that_is_taken_as_typed_is_an_option() -> None:
         ("inference", "linking#min_iou", 2),
     ],
 )
-def test_a_value_that_cannot_be_is_told_by_name(name: str, option: str, value: Any) -> None:
+def test_an_invalid_value_is_named(name: str, option: str, value: Any) -> None:
     config = ConfigParser(ConfigParser.load_config_file(CONFIGS / f"{name}.json"))
     config["device"] = "cpu"
     config.parse()
@@ -144,7 +144,7 @@ def test_good_values_pass(option: str, value: Any) -> None:
     assert not list(misfits(option, value, []))
 
 
-def test_a_path_without_a_value_is_told_as_such() -> None:
+def test_a_path_without_a_value_is_reported_as_such() -> None:
     assert list(misfits("checkpoint", True, [])) == ["expected a path for config key checkpoint, got no value"]
 
 

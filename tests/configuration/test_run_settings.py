@@ -1,4 +1,4 @@
-"""Settings of a run: what makes other weights is told apart from where and how fast they are made."""
+"""Settings of a run: what changes the weights, as against where and how fast they are made."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_files_are_known_by_their_names_wherever_they_lie() -> None:
     assert differences(one, two, 1) == ""
 
 
-def test_several_gpus_may_go_on_with_what_one_began(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_gpus_may_resume_with_what_one_began(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = settings(batch_size=4)
     monkeypatch.setattr("scripts.configuration.run_settings.idist.get_world_size", lambda: 2)
     assert differences(alone, settings("multi_gpu_train.json", batch_size=2), 1) == ""

@@ -150,7 +150,7 @@ def test_an_option_of_the_detector_is_rejected_where_its_detections_are_given(op
         check_config(real("evaluate_volumes", predictions="found.json", **{option: value}))
 
 
-def test_a_threshold_in_place_of_an_operating_point_is_not_told_as_one() -> None:
+def test_a_threshold_is_not_reported_as_an_operating_point() -> None:
     """The settings in the results would name an operating point that decided nothing."""
     check_config(real("inference", operating_point=1))
     with pytest.raises(ValueError, match="operating_point has no effect"):
@@ -288,7 +288,7 @@ def test_a_plain_copy_has_values_in_place_of_references() -> None:
     }
 
 
-def test_a_plain_copy_of_an_object_is_refused() -> None:
+def test_a_plain_copy_of_an_object_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"plain data in net::x, got dtype"):
         plain_config(ConfigParser({"net": {"x": "$torch.float16"}}), "net")
 
@@ -298,7 +298,7 @@ def test_a_plain_copy_of_an_object_is_refused() -> None:
     [("cuda:99", r"got cuda:99 where PyTorch finds \d+ CUDA GPUs"), ("gpu", "such as cpu, cuda or cuda:1, got 'gpu'")],
 )
 @pytest.mark.usefixtures("base")
-def test_a_device_that_is_not_there_is_refused(device: str, message: str) -> None:
+def test_a_device_that_is_not_there_is_rejected(device: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_config(ConfigParser({**BASE, "device": device}))
     check_config(ConfigParser({**BASE, "device": "cpu"}))

@@ -64,6 +64,6 @@ def test_inverse_undoes_all_but_the_clipping(convert) -> None:
 @pytest.mark.parametrize(
     "arguments", [{"low": 5, "high": 5}, {"low": 6, "high": 5}, {"high": float("nan")}, {"std": 0}, {"std": -1}]
 )
-def test_senseless_windows_are_refused(arguments: dict) -> None:
+def test_invalid_windows_are_rejected(arguments: dict) -> None:
     with pytest.raises(ValueError, match="Expected"):
         IntensityWindow(**arguments)

@@ -72,7 +72,7 @@ def test_z_flip_reverses_slices_and_keeps_the_key_slice_and_boxes() -> None:
     assert torch.equal(flipped["instances"]["boxes"], sample["instances"]["boxes"])
 
 
-def test_z_flip_of_an_even_slab_is_refused() -> None:
+def test_z_flip_of_an_even_slab_is_rejected() -> None:
     with pytest.raises(ValueError, match="got 4"):
         flip_slab(painted(4, 6, (1, 1, 3, 3), depth=4), "z")
 

@@ -60,12 +60,12 @@ def test_few_images() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.2, 1.01, 20, True, float("nan")])
-def test_other_fractions_are_refused(fraction: float) -> None:
+def test_other_fractions_are_rejected(fraction: float) -> None:
     with pytest.raises(ValueError, match="share of the training images above 0 and at most 1"):
         Subset(fraction)
 
 
-def test_records_of_a_split_are_drawn(shared: Path) -> None:
+def test_records_of_a_split_are_sampled(shared: Path) -> None:
     folder = shared / "data" / "deeplesion"
     arguments: Mapping[str, Any] = {
         "annotations": "DL_info_subset_1349.csv", "missing_images": "ignore",

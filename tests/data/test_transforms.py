@@ -277,7 +277,7 @@ class TestClipBoxesd:
             "record": {},
         }
 
-    def test_small_and_outside_boxes_are_dropped_and_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_small_and_outside_boxes_are_dropped_and_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
         boxes = [
             [1.0, 1.0, 9.0, 9.0],
             [1.0, 1.0, 1.9, 9.0],
@@ -297,7 +297,7 @@ class TestClipBoxesd:
         assert len(caplog.records) == 1
         assert "000001_01_01_004.png: 4 of 7 boxes" in caplog.text
 
-    def test_nothing_is_told_when_nothing_is_lost(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_nothing_is_logged_when_nothing_is_lost(self, caplog: pytest.LogCaptureFixture) -> None:
         ClipBoxesd()(self.sample([[1.0, 1.0, 9.0, 99.0]]))
         ClipBoxesd()(self.sample([]))
         assert not caplog.records
@@ -320,7 +320,7 @@ class TestClipBoxesd:
         lambda: RandResizeSlabd((448.5,)),
     ],
 )
-def test_senseless_arguments(build: Callable[[], object]) -> None:
+def test_invalid_arguments(build: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"Expected .* got"):
         build()
 

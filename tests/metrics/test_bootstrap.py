@@ -48,7 +48,7 @@ def repeat(cases: list[dict[str, Any]], weight: np.ndarray) -> list[dict[str, An
     ]
 
 
-def test_patients_are_drawn_whole() -> None:
+def test_patients_are_resampled_whole() -> None:
     patients = ["a", "b", "a", "c", "b"]
     weights = Bootstrap(resamples=200, seed=1).weights(patients)
     assert weights.shape == (200, 5)

@@ -143,7 +143,7 @@ def test_sizes_go_by_the_annotated_area() -> None:
     assert math.isnan(figures["ap_medium"])
 
 
-def test_nothing_annotated_is_no_number_and_nothing_found_is_nought() -> None:
+def test_nothing_annotated_gives_nan_and_nothing_found_gives_zero() -> None:
     empty = case(1, [])
     assert all(math.isnan(value) for value in coco_average_precision([empty])[0].values())
     missed = {**case(1, [[0, 0, 10, 10]]), "boxes": [], "scores": [], "category_ids": []}

@@ -37,7 +37,7 @@ def test_counts_at_a_threshold() -> None:
     assert counts_at(matches, float("inf"))["lesions_found"] == 0
 
 
-def test_json_gets_none_for_what_is_no_number() -> None:
+def test_json_gets_none_for_nan() -> None:
     assert finite(0.5) == 0.5
     assert finite(float("nan")) is None
     assert finite(float("inf")) is None

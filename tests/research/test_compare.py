@@ -10,6 +10,7 @@ import pytest
 
 from research.compare import compare, read_evaluation
 from scripts.metrics.bootstrap import Bootstrap
+from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.froc import froc_curve, sensitivity_at
 from scripts.metrics.image.image_report import write_report
 
@@ -32,7 +33,7 @@ def cases(seed: int, count: int = 12) -> list[dict]:
 
 def report(folder: Path, seed: int, **options: object) -> Path:
     made = cases(seed, **options)  # type: ignore[arg-type]
-    write_report(made, folder, bootstrap=Bootstrap(resamples=20), dataset_name="fakes test", notice="Made up.")
+    write_report(made, folder, Evaluated("fakes test", "Made up."), bootstrap=Bootstrap(resamples=20))
     return folder
 
 

@@ -9,7 +9,7 @@ import pytest
 from research.natural_images import main
 
 
-def test_it_writes_a_folder_and_refuses_to_replace_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_writes_a_folder_and_does_not_replace_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(str(tmp_path / "set"), num_train=2, num_validation=1)
     assert "Wrote" in capsys.readouterr().out
     assert len(list((tmp_path / "set" / "train2017").iterdir())) == 2

@@ -63,7 +63,7 @@ def test_channels_are_alike_but_not_equal_and_none_alone_gives_the_hue(folder: P
     assert difference > 0.9
 
 
-def test_bad_numbers_and_full_folders_are_refused(tmp_path: Path) -> None:
+def test_bad_numbers_and_full_folders_are_rejected(tmp_path: Path) -> None:
     for name, value in (("num_train", 0), ("image_size", 8), ("seed", -1), ("num_validation", True)):
         with pytest.raises(ValueError, match=f"Expected {name}"):
             generate_natural(tmp_path / "a", **{name: value})  # pyright: ignore[reportArgumentType]

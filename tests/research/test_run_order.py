@@ -106,7 +106,7 @@ def test_the_pre_training_comes_first_where_rows_need_it(planner: Planner) -> No
     assert [run.key for run in campaign(planner, "4", ["scratch_1x"]).all_runs()] == ["mp3d_9_scratch_1x"]
 
 
-def test_two_runs_of_one_folder_are_refused(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_of_one_folder_are_rejected(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Planner.run
 
     def colliding(self: Planner, *arguments: Any) -> Run:
@@ -117,7 +117,7 @@ def test_two_runs_of_one_folder_are_refused(planner: Planner, monkeypatch: pytes
         campaign(planner, "1", ["mp3d_9", "mp3d_1"])
 
 
-def test_nothing_to_run_is_refused(planner: Planner) -> None:
+def test_nothing_to_run_is_rejected(planner: Planner) -> None:
     with pytest.raises(ValueError, match="at least one row"):
         Campaign(planner, [], (0,))
     with pytest.raises(ValueError, match="one seed"):

@@ -1,4 +1,4 @@
-"""The page: paper beside ours, missing rows named, synthetic said in every title."""
+"""The page: the paper next to ours, missing rows named, synthetic said in every title."""
 
 from __future__ import annotations
 

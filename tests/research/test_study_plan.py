@@ -84,7 +84,7 @@ def test_selecting_names_what_is_unknown(study: Study) -> None:
         ("paper: [72.15, 80.07, 86.40, 90.77, null]", "paper: [72.15]", "5 figures"),
     ],
 )
-def test_a_wrong_table_file_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_wrong_table_file_is_rejected(tmp_path: Path, old: str, new: str, message: str) -> None:
     source = Path(load_study.__code__.co_filename).with_name("tables.yaml").read_text()
     assert old in source
     (tmp_path / "tables.yaml").write_text(source.replace(old, new, 1))

@@ -123,22 +123,34 @@ from pathlib import Path
 from research.study import _stop
 from research.study_runs import _call
 signal.signal(signal.SIGTERM, _stop)
-code = "import signal, sys, time; save = lambda *_: (time.sleep(0.5), print('saved'), sys.exit(143)); "
-code += "signal.signal(signal.SIGTERM, save); print('ready', flush=True); time.sleep(60)"
-_call((sys.executable, "-c", code), Path(sys.argv[3]))
+_call((sys.executable, "-c", sys.argv[4]), Path(sys.argv[3]))
+"""
+# Saves until it may end, as a large checkpoint takes its time.
+TRAINING = """
+import os, signal, sys, time
+def save(*_):
+    print("saving", flush=True)
+    while not os.path.exists({go!r}):
+        time.sleep(0.02)
+    print("saved")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+signal.pause()
 """
 
 
 def test_a_study_that_is_stopped_waits_for_its_training_to_save(tmp_path: Path, bundle_root: Path) -> None:
     log = tmp_path / "log"
-    words = [sys.executable, "-c", STUDY_OF_ONE, str(bundle_root), str(bundle_root.parent), str(log)]
+    training = TRAINING.format(go=str(tmp_path / "go"))
+    words = [sys.executable, "-c", STUDY_OF_ONE, str(bundle_root), str(bundle_root.parent), str(log), training]
     study = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    while not (log.is_file() and "ready\n" in log.read_text()):
-        time.sleep(0.05)
-    study.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
-    study.send_signal(signal.SIGTERM)
-    _, said = study.communicate(timeout=60)
+    for word in ("ready", "saving"):
+        while study.poll() is None and not (log.is_file() and f"{word}\n" in log.read_text()):
+            time.sleep(0.05)
+        study.send_signal(signal.SIGTERM)
+    (tmp_path / "go").touch()
+    _, said = study.communicate()
     assert study.returncode == 143
     assert "stopped by SIGTERM; the same command resumes here" in said
     assert log.read_text().endswith("saved\n")

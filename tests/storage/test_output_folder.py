@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import multiprocessing
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,14 @@ def test_an_object_takes_its_lock_once(tmp_path: Path) -> None:
     FolderLock(tmp_path, "a training").acquire().release()
 
 
-def test_waiting_ends_when_the_folder_is_left(tmp_path: Path) -> None:
+def test_waiting_ends_when_the_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
+    waiting, flock = threading.Event(), output_folder.fcntl.flock
+
+    def told(file: Any, operation: int) -> None:
+        if not operation & output_folder.fcntl.LOCK_NB:
+            waiting.set()
+        flock(file, operation)
 
     def wait() -> None:
         with FolderLock(tmp_path, "a study").acquire(wait=True):
@@ -116,32 +122,32 @@ def test_waiting_ends_when_the_folder_is_left(tmp_path: Path) -> None:
 
     second = threading.Thread(target=wait)
     with FolderLock(tmp_path, "a study"):
+        monkeypatch.setattr(output_folder.fcntl, "flock", told)
         second.start()
-        time.sleep(0.05)
+        waiting.wait()
         seen.append("first")
-    second.join(timeout=10)
+    second.join()
     assert seen == ["first", "second"]
 
 
 HOLD = """
-import os, sys, time
+import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from scripts.storage.output_folder import FolderLock
 lock = FolderLock(sys.argv[1], "a training").acquire()
 child = os.fork()
-print(child or "child", flush=True)
-time.sleep(60)
+os.write(1, f"{child or 'child'}\\n".encode())  # one write: the two processes share the pipe
+signal.pause()
 """
 
 
 def test_a_killed_process_leaves_nothing_to_remove_though_its_children_live(tmp_path: Path, bundle_root: Path) -> None:
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path), str(bundle_root)], stdout=subprocess.PIPE, text=True
-    )
+    words = [sys.executable, "-c", HOLD, str(tmp_path), str(bundle_root)]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert holder.stdout is not None
-    lines = {holder.stdout.readline().strip(), holder.stdout.readline().strip()}
-    (child,) = (int(line) for line in lines if line != "child")
     try:
+        lines = {holder.stdout.readline().strip(), holder.stdout.readline().strip()}
+        (child,) = (int(line) for line in lines if line != "child")
         with pytest.raises(BlockingIOError, match=f"process {holder.pid} on"):
             FolderLock(tmp_path, "a training").acquire()
         holder.send_signal(signal.SIGKILL)
@@ -149,8 +155,8 @@ def test_a_killed_process_leaves_nothing_to_remove_though_its_children_live(tmp_
         os.kill(child, 0)
         FolderLock(tmp_path, "a training").acquire().release()
     finally:
-        os.kill(child, signal.SIGKILL)
-        holder.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(holder.pid, signal.SIGKILL)
         holder.wait()
         holder.stdout.close()
 

@@ -1,4 +1,4 @@
-"""A bundle of another kind, with a `scripts` package of its own, to serve beside ours."""
+"""A bundle of another kind, with a `scripts` package of its own, to serve next to ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CT series as scanners write them, small, for tests of what is written beside them."""
+"""CT series as scanners write them, small, for tests of what is written next to them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,65 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 STUDY, SERIES, FRAME = "1.2.3", "1.2.3.4", "1.2.3.5"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def write_slice(path: Path, hu: np.ndarray, **tags: object) -> Path:
+    """Write one slice, stored unsigned with an intercept of -1024.
+
+    Args:
+        path: The file.
+        hu: ``(rows, columns)``.
+        tags: Changed attributes; None removes one.
+    """
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    values: dict[str, object] = {
+        "SpecificCharacterSet": "ISO_IR 100",
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "StudyInstanceUID": STUDY,
+        "SeriesInstanceUID": SERIES,
+        "FrameOfReferenceUID": FRAME,
+        "PatientName": "Müller^Jörg",
+        "PatientID": "P-1",
+        "PatientBirthDate": "19500131",
+        "PatientSex": "M",
+        "StudyDate": "20260102",
+        "StudyTime": "101500",
+        "StudyID": "S1",
+        "AccessionNumber": "A1",
+        "ReferringPhysicianName": "",
+        "PositionReferenceIndicator": "",
+        "Manufacturer": "scanner",
+        "Modality": "CT",
+        "SeriesNumber": 3,
+        "InstanceNumber": 1,
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "SliceThickness": 2.5,
+        "ImagePositionPatient": [-12.0, 30.0, -100.0],
+        "ImageOrientationPatient": list(AXIAL),
+        "PixelSpacing": [0.9, 0.7],
+        "Rows": hu.shape[0],
+        "Columns": hu.shape[1],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 0,
+        "RescaleSlope": 1,
+        "RescaleIntercept": -1024,
+        "RescaleType": "HU",
+        "PixelData": (hu.astype(np.int32) + 1024).astype(np.uint16).tobytes(),
+    }
+    for name, value in {**values, **tags}.items():
+        if value is not None:
+            setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
 
 
 def write_ct(
@@ -37,57 +96,16 @@ def write_ct(
     folder.mkdir(parents=True, exist_ok=True)
     for index, plane in enumerate(hu):
         number = len(hu) - index
-        path = folder / f"IM{number:04d}.dcm"
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(folder), str(number)])
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-        values: dict[str, object] = {
-            "SpecificCharacterSet": "ISO_IR 100",
-            "SOPClassUID": CTImageStorage,
-            "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-            "StudyInstanceUID": STUDY,
-            "SeriesInstanceUID": SERIES,
-            "FrameOfReferenceUID": FRAME,
-            "PatientName": "Müller^Jörg",
-            "PatientID": "P-1",
-            "PatientBirthDate": "19500131",
-            "PatientSex": "M",
-            "StudyDate": "20260102",
-            "StudyTime": "101500",
-            "StudyID": "S1",
-            "AccessionNumber": "A1",
-            "ReferringPhysicianName": "",
-            "PositionReferenceIndicator": "",
-            "Manufacturer": "scanner",
-            "Modality": "CT",
-            "SeriesNumber": 3,
+        place = {
             "InstanceNumber": number,
-            "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
             "SliceThickness": spacing[2],
             "ImagePositionPatient": [
                 round(first + along * spacing[2] * index, 6) for first, along in zip(origin, stacking, strict=True)
             ],
             "ImageOrientationPatient": list(orientation),
             "PixelSpacing": [spacing[1], spacing[0]],
-            "Rows": plane.shape[0],
-            "Columns": plane.shape[1],
-            "SamplesPerPixel": 1,
-            "PhotometricInterpretation": "MONOCHROME2",
-            "BitsAllocated": 16,
-            "BitsStored": 16,
-            "HighBit": 15,
-            "PixelRepresentation": 0,
-            "RescaleSlope": 1,
-            "RescaleIntercept": -1024,
-            "RescaleType": "HU",
-            "PixelData": (plane.astype(np.int32) + 1024).astype(np.uint16).tobytes(),
         }
-        for name, value in {**values, **tags}.items():
-            if value is not None:
-                setattr(dataset, name, value)
-        dataset.save_as(path, enforce_file_format=True)
+        write_slice(folder / f"IM{number:04d}.dcm", plane, **{**place, **tags})
     return folder
 
 

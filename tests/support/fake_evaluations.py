@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scripts.metrics.bootstrap import Bootstrap
+from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.image.image_report import write_report
 
 LESION = [100.0, 50.0, 7.0, 109.0, 69.0, 11.0]
@@ -15,24 +17,33 @@ ELSEWHERE = [300.0, 300.0, 7.0, 309.0, 309.0, 9.0]
 KEY = [101.5, 50.0, 9.0, 109.0, 69.0, 9.0]
 
 
-def image_cases(images: int = 24) -> list[dict[str, Any]]:
-    """Cases of six random boxes and a duplicate; the first none, one or two of them are lesions."""
-    generator = np.random.default_rng(0)
+def image_cases(
+    images: int = 24, *, boxes: int = 6, seed: int = 0, intervals: Sequence[float] = (1.0, 5.0)
+) -> list[dict[str, Any]]:
+    """Cases of random boxes and a duplicate; the first none, one or two of them are lesions.
+
+    Args:
+        images: How many cases, two of each patient.
+        boxes: Boxes of each, without the duplicate.
+        seed: Another seed makes other boxes.
+        intervals: Slice intervals in mm, in turn.
+    """
+    generator = np.random.default_rng(seed)
     cases = []
     for number in range(images):
-        corners = generator.uniform(0, 400, (6, 2))
-        boxes = np.concatenate([corners, corners + generator.uniform(15, 90, (6, 2))], axis=1)
+        corners = generator.uniform(0, 400, (boxes, 2))
+        found = np.concatenate([corners, corners + generator.uniform(15, 90, (boxes, 2))], axis=1)
         count = number % 3
         cases.append(
             {
                 "id": f"{number:03d}.png",
                 "patient": f"p{number // 2}",
-                "boxes": np.concatenate([boxes, boxes[:1] + 2]),
-                "scores": generator.uniform(size=7),
-                "true_boxes": boxes[:count] + generator.normal(0, 3, (count, 4)),
+                "boxes": np.concatenate([found, found[:1] + 2]),
+                "scores": generator.uniform(size=boxes + 1),
+                "true_boxes": found[:count] + generator.normal(0, 3, (count, 4)),
                 "width": 512,
                 "height": 512,
-                "slice_interval": (1.0, 5.0)[number % 2],
+                "slice_interval": intervals[number % len(intervals)],
                 "spacing": (0.8, 0.8),
                 "lesion_type": generator.integers(1, 9, count),
             }
@@ -76,6 +87,6 @@ def evaluation_in(
             }
         )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    about: Any = {"dataset_name": "fakes validation", "notice": "Made up.", "origin": origin}
-    write_report(cases, folder, bootstrap=Bootstrap(resamples=0), **about)
+    about = Evaluated("fakes validation", "Made up.", origin or {})
+    write_report(cases, folder, about, bootstrap=Bootstrap(resamples=0))
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -257,17 +256,12 @@ class TestFiles:
         depths = [level.shape[2] for level in network.backbone.body(torch.zeros(1, 1, 9, 32, 32))]  # type: ignore[union-attr, operator]
         assert depths == [5, 3, 1, 1]
 
-    def test_from_the_command_line(self, detector_file: Path, tmp_path: Path, bundle_root: Path) -> None:
-        command = [sys.executable, "-m", "scripts.convert_checkpoint", "--source", str(detector_file)]
-        done = subprocess.run(
-            [*command, "--target", str(tmp_path / "model.pt")],
-            cwd=bundle_root,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "none missing, none left over" in done.stdout
+    def test_from_the_command_line(
+        self, detector_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["--source", str(detector_file), "--target", str(tmp_path / "model.pt")]
+        command_line("tools.convert_weights", "convert", words)
+        assert "none missing, none left over" in capsys.readouterr().out
         assert (tmp_path / "model.pt").is_file()
 
     def test_the_command_ends_in_one_line_on_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

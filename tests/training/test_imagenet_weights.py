@@ -75,19 +75,19 @@ def test_no_source_changes_nothing() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 
-def test_a_3d_network_is_told_where_to_start_from(weights: Path) -> None:
+def test_a_3d_network_gets_advice_on_where_to_start_from(weights: Path) -> None:
     detector = mp3d_fpn(3, body=ResNet3d(layers=(1, 1, 1, 1), width=8), fpn_channels=8, head=HEAD)
     with pytest.raises(ValueError, match=r"2D body.*got FasterRCNN with ResNet3d.*init_coco"):
         start_from_imagenet(detector, weights)
 
 
 @pytest.mark.parametrize("changes", [{"width": 8}, {"norm": None}])
-def test_weights_that_do_not_fit_are_refused(weights: Path, changes: dict[str, Any]) -> None:
+def test_weights_that_do_not_fit_are_rejected(weights: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="tensors are"):
         start_from_imagenet(network(**changes), weights)
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.pth"):
         start_from_imagenet(network(), tmp_path / "none.pth")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")

@@ -58,7 +58,7 @@ def test_no_warm_up_is_legal() -> None:
 
 
 @pytest.mark.parametrize(("argument", "value"), [("epoch_length", 0), ("warmup_iterations", -1)])
-def test_bad_numbers_are_refused(argument: str, value: int) -> None:
+def test_bad_numbers_are_rejected(argument: str, value: int) -> None:
     arguments = {"epoch_length": 10, "warmup_iterations": 5, argument: value}
     with pytest.raises(ValueError, match=str(value)):
         warmup_step_factor(milestones=(1,), **arguments)
@@ -85,7 +85,7 @@ def test_linear_scaling(
     assert str(batch * accumulation * processes) in caplog.text
 
 
-def test_an_empty_batch_is_refused() -> None:
+def test_an_empty_batch_is_rejected() -> None:
     with pytest.raises(ValueError, match="batch_size to be at least 1, got 0"):
         scale_learning_rate(0.02, 16, batch_size=0)
 

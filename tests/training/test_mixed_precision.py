@@ -53,6 +53,6 @@ def test_switches_from_a_command_line_are_words(text: str, dtype: torch.dtype | 
 
 
 @pytest.mark.parametrize("arguments", [{"enabled": "yes"}, {"enabled": True, "dtype": "float8"}])
-def test_other_words_are_refused(arguments: dict) -> None:
+def test_other_words_are_rejected(arguments: dict) -> None:
     with pytest.raises(ValueError, match="Expected amp"):
         MixedPrecision("cpu", **arguments)

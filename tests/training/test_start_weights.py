@@ -183,7 +183,7 @@ def test_a_one_stage_detector_starts_and_is_started_from_like_any_other(
     assert "one-stage head (" in caplog.text
 
 
-def test_a_2d_network_is_told_where_to_start_from(source: tuple) -> None:
+def test_a_2d_network_gets_advice_on_where_to_start_from(source: tuple) -> None:
     flat = fpn_3dce(3, body=ResNet2d((1, 1, 1, 1), width=4), fpn_channels=8, head=TwoStageHead(fc_channels=8))
     with pytest.raises(ValueError, match=r"3D body for the weights of .*coco\.pt, got one with a 2D body.*--imagenet"):
         start_from(flat, source[0])
@@ -196,7 +196,7 @@ def test_a_2d_network_is_told_where_to_start_from(source: tuple) -> None:
         ({"conv1.weight": torch.ones(1)}, "--imagenet takes it"),
     ],
 )
-def test_weights_of_another_kind_are_told_their_way(tmp_path: Path, content: dict, advice: str) -> None:
+def test_weights_of_another_kind_get_advice(tmp_path: Path, content: dict, advice: str) -> None:
     write_atomically(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=rf"got none in .*other\.pth.*{re.escape(advice)}"):
         start_from(narrow(3), tmp_path / "other.pth")

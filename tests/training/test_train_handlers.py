@@ -28,7 +28,7 @@ def guarded(folder: Path | None = None, epochs: int = 3) -> Run:
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, factor: float) -> None:
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, factor: float) -> None:
     run = guarded(tmp_path)
     spoil_at(run, 5, factor)
     with pytest.raises(FloatingPointError) as caught:
@@ -55,7 +55,7 @@ def test_a_gradient_that_overflows_in_float32_stops_the_run() -> None:
     assert all(torch.equal(value, before[name]) for name, value in run.weights().items())
 
 
-def test_after_a_nan_the_same_command_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+def test_after_a_nan_the_same_command_resumes_from_the_last_checkpoint(tmp_path: Path) -> None:
     run = guarded(tmp_path)
     spoil_at(run, 5, float("nan"))
     with pytest.raises(FloatingPointError):
@@ -94,7 +94,7 @@ def test_the_bar_of_a_resumed_run_begins_where_it_begins(tmp_path: Path, capsys:
     assert "0/6" not in shown
 
 
-def test_an_error_closes_the_bar_and_goes_on() -> None:
+def test_an_error_closes_the_bar_and_resumes() -> None:
     bar = ProgressBar()
     run = Run(epochs=2, handlers=(bar,))
     StopOnNonFinite(run.precision).attach(run.trainer)

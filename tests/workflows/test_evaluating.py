@@ -10,6 +10,7 @@ import torch
 
 from scripts.configuration.running_config import CONFIGS
 from scripts.metrics.bootstrap import Bootstrap
+from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.image.ignite_metrics import DetectionMetrics
 from scripts.storage.atomic_files import sha256
 from scripts.storage.output_folder import FolderLock, evaluation_lock
@@ -42,7 +43,7 @@ def test_weights_are_not_asked_for_before_an_engine_starts(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("name", "told"), [("model.pt", True), ("bare.pt", False)])
-def test_weights_of_another_network_are_refused_with_their_own(
+def test_weights_of_another_network_are_rejected_with_their_own(
     tmp_path: Path, trained: Run, name: str, told: bool
 ) -> None:
     torch.save(trained.weights(), tmp_path / "bare.pt")
@@ -51,14 +52,15 @@ def test_weights_of_another_network_are_refused_with_their_own(
     assert ("They belong to the network" in str(caught.value)) is told
 
 
-def test_a_file_without_a_dict_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_dict_is_rejected(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
     with pytest.raises(ValueError, match=r"Expected weights of a network, got list in .*list\.pt"):
         WeightsLoader(FakeDetector(), tmp_path / "list.pt").load()
 
 
-def test_a_second_evaluation_into_a_folder_is_refused_meanwhile(tmp_path: Path, trained: Run) -> None:
-    report = EvaluationReport(tmp_path / "eval", DetectionMetrics(output_transform=cases_of), gallery_images=0)
+def test_a_second_evaluation_into_a_folder_is_rejected_meanwhile(tmp_path: Path, trained: Run) -> None:
+    metric = DetectionMetrics(output_transform=cases_of)
+    report = EvaluationReport(tmp_path / "eval", metric, Evaluated("fakes"), gallery_images=0)
     report.lock.acquire = lambda **given: FolderLock.acquire(report.lock)  # as another process
     report.attach(trained.evaluator)
     with (
@@ -77,10 +79,8 @@ def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Ru
     report = EvaluationReport(
         tmp_path / "eval",
         metric,
+        Evaluated("fakes", "Of no use.", {"split": "validation"}),
         weights=weights,
-        dataset_name="fakes",
-        split="validation",
-        notice="Of no use.",
         bootstrap=Bootstrap(resamples=0),
         gallery_images=0,
     )

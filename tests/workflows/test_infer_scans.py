@@ -154,7 +154,7 @@ def test_hostile_scans_get_a_line_each_and_the_good_ones_are_done(tmp_path: Path
     assert json.loads((tmp_path / "out" / "slices_3000" / "lesions.json").read_text())["lesions"]
 
 
-def test_an_entry_of_a_list_that_is_no_ct_is_a_failure(tmp_path: Path) -> None:
+def test_an_entry_of_a_list_that_is_not_a_ct_is_a_failure(tmp_path: Path) -> None:
     write_ct(tmp_path / "mr", ball_scan()[:3], Modality="MR")
     write_ct(tmp_path / "ct", ball_scan())
     with pytest.raises(SystemExit, match=r"(?s)1 of 2 scans failed.*modality CT, got 3 MR"):
@@ -162,7 +162,7 @@ def test_an_entry_of_a_list_that_is_no_ct_is_a_failure(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("lesions.json"))) == 1
 
 
-def test_what_was_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_left_out_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_ct(tmp_path / "in", ball_scan())
     write_ct(tmp_path / "other", ball_scan(), SeriesInstanceUID="5.6", SeriesDescription="lung")
     write_ct(
@@ -180,7 +180,7 @@ def test_what_was_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCaptur
         assert len(document["lesions"]) == 1
 
 
-def test_folders_without_ct_beside_a_ct_are_no_failures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folders_without_ct_next_to_a_ct_are_no_failures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_ct(tmp_path / "in" / "ct", ball_scan())
     write_ct(tmp_path / "in" / "mr", ball_scan(), SeriesInstanceUID="5.6", Modality="MR")
     localizer = {"SeriesInstanceUID": "5.7", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
@@ -228,7 +228,7 @@ def test_any_error_is_a_failure_of_one_scan(
     assert caplog.text.count("Traceback") == 1
 
 
-def test_names_that_are_not_utf8_are_done_or_refused_in_a_line(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_done_or_rejected_in_a_line(tmp_path: Path) -> None:
     odd = os.fsdecode(b"scan\xff")
     write_scan(tmp_path / "in" / f"{odd}.nii")
     write_ct(tmp_path / "in" / "dicom", ball_scan()[:2]).rename(tmp_path / "in" / f"dicom_{odd}")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import inspect
 import json
-import os
 import pickle
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
+import fire
+import monai.bundle
 import numpy as np
 import pytest
 import torch
@@ -29,6 +29,7 @@ from scripts.data.slabs.slab_reader import resample_z
 from scripts.error_lines import root_error
 from scripts.inference.detections import Lesion, SliceBoxes, link_boxes
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
+from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.volume.volume_matching import OFFICIAL
 from scripts.weights import build_network, save_weights
 from scripts.workflows.infer_scans import Weights
@@ -123,7 +124,7 @@ def test_a_block_is_found_where_it_is(dataset: Path, tmp_path: Path) -> None:
         detector(),
         weights,
         tmp_path / "out",
-        notice="Synthetic.",
+        about=Evaluated("blocks", "Synthetic."),
         progress=False,
     )
     metrics = scorer.run()
@@ -196,7 +197,7 @@ def test_lesions_get_whole_slices_and_a_box_on_each() -> None:
     assert [none[key].shape for key in ("boxes", "scores", "tracks")] == [(0, 6), (0,), (0, 6)]
 
 
-def test_labels_of_another_image_size_are_refused(dataset: Path, tmp_path: Path) -> None:
+def test_labels_of_another_image_size_are_rejected(dataset: Path, tmp_path: Path) -> None:
     bad = [{**record, "true_boxes": np.array([[56.0, 1, 5, 60, 9, 6]])} for record in records(dataset)]
     scorer = VolumeScorer(bad, detector(), weights_of(BlobDetector()), tmp_path / "out", progress=False)
     with pytest.raises(ValueError, match=r"slices of 40 x 56 pixels, got \[56.0, .* as box 0 in .*lesions_3d.json"):
@@ -232,7 +233,7 @@ def test_predictions_are_read_in_the_official_form(tmp_path: Path, suffix: str) 
         ([], "a dict of sub-volumes, got list"),
     ],
 )
-def test_bad_predictions_are_refused_with_one_line(tmp_path: Path, content: Any, message: str) -> None:
+def test_bad_predictions_are_rejected_with_one_line(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "found.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message) as error:
@@ -349,23 +350,22 @@ def test_config_agrees_with_the_other_entry_configs() -> None:
     check_config(ConfigParser(own))
 
 
-def test_command_line_ends_in_one_line_and_a_status(tmp_path: Path) -> None:
+def test_the_command_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     labels = tmp_path / "bad.json"
     labels.write_text(json.dumps({NAME: [[9, 9, 6, 1, 1, 7]]}))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "monai.bundle", "run", "evaluating_volumes"),
-            *("--config_file", "configs/evaluate_volumes.json", "--labels", str(labels)),
-            *("--output_dir", str(tmp_path / "out"), "--device", "cpu"),
-        ],
-        cwd=BUNDLE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode != 0
-    last = done.stderr.splitlines()[-1]
+    words = ["--config_file", "configs/evaluate_volumes.json", "--labels", str(labels), "--device", "cpu"]
+    words += ["--output_dir", str(tmp_path / "out"), "--logging_file", "False"]
+    monkeypatch.chdir(BUNDLE)
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "evaluating_volumes", *words])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(RuntimeError) as caught:
+        fire.Fire({"run": monai.bundle.run})
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    said = capsys.readouterr().err
+    last = said.splitlines()[-1]
     assert last.startswith("Error: Expected boxes that end after they begin, within slices 5 to 16, got [9.0, 9.0, 6.0")
     assert str(labels) in last
+    assert "Traceback" not in said
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Detections of sub-volumes by others: the layouts, and what is refused."""
+"""Detections of sub-volumes by others: the layouts, and what is rejected."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_truth_as_predictions_finds_everything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("z", [(1.0, 3.0), (0.0, 12.0), (90.0, 110.0), (110.0, 120.0), (206.0, 218.0), (-5.0, -1.0)])
-def test_slices_that_count_from_0_are_refused(tmp_path: Path, z: tuple[float, float]) -> None:
+def test_slices_that_count_from_0_are_rejected(tmp_path: Path, z: tuple[float, float]) -> None:
     row = [10.0, 20.0, z[0], 30.0, 40.0, z[1]]
     for layout in ([ROWS[0], [*row, 0.9]], {"boxes": [ROWS[0][:6], row], "scores": [0.1, 0.2]}):
         with pytest.raises(
@@ -100,7 +100,7 @@ def test_slices_that_count_from_0_are_refused(tmp_path: Path, z: tuple[float, fl
         ([[[[1]] * 7] * 2], "rows of seven numbers"),
     ],
 )
-def test_other_layouts_are_refused(tmp_path: Path, layout: Any, message: str) -> None:
+def test_other_layouts_are_rejected(tmp_path: Path, layout: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         read_predictions(write(tmp_path, {NAME: layout}), [NAME])
     assert NAME in str(error.value)

@@ -48,7 +48,7 @@ def recipe_in_use(preprocessing: Any, recipe: Recipe) -> Recipe:
     """What transforms really make of a record, in the words of a recipe.
 
     Args:
-        preprocessing: A composition of `scripts.data.transforms`; others are told in the log, as a recipe cannot.
+        preprocessing: A composition of `scripts.data.transforms`; others are logged, as a recipe cannot hold them.
         recipe: For what no transform decides.
     """
     found: dict[str, Any] = {}

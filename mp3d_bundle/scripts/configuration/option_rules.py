@@ -33,7 +33,7 @@ class Rule:
 
 
 def whole(low: int, high: int | None = None) -> Rule:
-    """A whole number within bounds, both included; True is none."""
+    """A whole number within bounds, both included; True is not one."""
     words = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
     return Rule(words, lambda value: type(value) is int and low <= value and (high is None or value <= high))
 

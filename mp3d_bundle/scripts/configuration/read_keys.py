@@ -11,9 +11,9 @@ from monai.bundle import ReferenceResolver
 SEPARATOR = "::"
 # Keys that an overlay sets for another workflow on purpose, by the workflow that reads them: an overlay's own list.
 SHARED = "_shared_"
-# These serve the whole config or stand in its place: nothing needs to read them.
+# These serve the whole config, or say where it lies: nothing needs to read them.
 _FREE = ("bundle_root", "imports")
-# What is only told with the results has no effect on them.
+# What is only written next to the results has no effect on them.
 _RECORDS = ("writer::settings",)
 # Arguments of MONAI's engines that the steps of this bundle do not read, or that the schedule would not follow.
 _NOT_READ = {
@@ -125,7 +125,7 @@ def unread(
         entries: The bundle's own configs by file name, see `normal`.
         used: Those of them of which the config is made.
         roots: Ids that the run evaluates.
-        given: Ids of options, as against keys of files; for them ``_shared_`` is no excuse.
+        given: Ids of options, as against keys of files; ``_shared_`` does not excuse them.
     """
     found = ids_read(config, roots)
     shared = [name.replace("#", SEPARATOR) for name in config.get(SHARED, {})]
@@ -169,7 +169,7 @@ def _similar(name: str, bases: list[Mapping[str, Any]]) -> str:
 
 
 def _overruled(config: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:
-    """Yield a complaint for each argument that is handed over and that another part overrules."""
+    """Yield a complaint for each argument that is passed and that another part overrides."""
     for place in ("train::trainer", "validate::evaluator", "evaluator"):
         engine = item(config, place)
         if isinstance(engine, Mapping) and "iteration_update" in engine:

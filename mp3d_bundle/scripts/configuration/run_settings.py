@@ -22,7 +22,7 @@ _FREE = {
     *("network_def", "network", "handlers", "train_handlers", "val_handlers", "validate#dataloader#sampler"),
     *("rank_zero_handlers", "_meta_", "_desc_", "_shared_", "imports", "initialize", "finalize", "training", "run"),
 }
-# Files that say what is learnt from; they may lie elsewhere when a run goes on.
+# Files that say what is learnt from; they may lie elsewhere when a run resumes.
 _FILES = ("pretrained", "train_annotations", "train_images", "val_annotations", "val_images")
 _BATCH = "batch_size x processes"
 _SHOWN = 4
@@ -93,7 +93,7 @@ def differences(stored: Mapping[str, Any], own: Mapping[str, Any], epochs_done: 
 
     Args:
         stored: Settings of the checkpoint.
-        own: Settings of the run that would go on from it.
+        own: Settings of the run that would resume from it.
         epochs_done: Epochs behind the checkpoint. Milestones of the learning rate that lie ahead may move.
 
     Returns:
@@ -127,7 +127,7 @@ def _written_out(settings: Mapping[str, Any], name: str) -> Any:
 
 def _referred(settings: Mapping[str, Any], reference: str) -> Any:
     name = reference[1:].replace("::", "#")
-    # Settings of a name that is free are told by the last part alone: ``max_epochs`` of ``train#trainer#max_epochs``.
+    # Settings of a name that is free are named by the last part alone: ``max_epochs`` of ``train#trainer#max_epochs``.
     return settings.get(name, settings.get(name.rpartition("#")[2], f"<{name.rpartition('#')[2]}>"))
 
 

@@ -35,7 +35,7 @@ def plain_config(parser: ConfigParser, key: str) -> Any:
         Plain data (JSON types); objects that are described by ``_target_`` stay descriptions.
 
     Raises:
-        ValueError: If a value is no plain data.
+        ValueError: If a value is not plain data.
     """
     node = parser[key]
     if isinstance(node, dict):
@@ -81,7 +81,7 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
     entries: dict[str, dict[str, Any]] = normal(_entry_configs())
     used = [name for name, entry in entries.items() if "run" in entry and set(entry) <= set(config)]
     given = [name.replace("#", SEPARATOR) for name in given_options()]
-    # A config of one's own, which is made of none of ours, is not told what to read.
+    # A config that is not made of the bundle's own may have any keys.
     if used:
         workflow = current_workflow()
         own = [name for file in used for name in entries[file] if entries[file][name] == entries[file]["run"]]
@@ -112,7 +112,7 @@ def check_config(parser: ConfigParser | None = None) -> None:
     """Reject config keys that nothing reads, and values that an option cannot have.
 
     MONAI takes a misspelt override (``--dataset_dirr``), or one of another workflow (``training --checkpoint FILE``),
-    without a word. Every key that is set, wherever it comes from, must therefore be reached from what the run
+    silently. Every key that is set, wherever it comes from, must therefore be reached from what the run
     evaluates, see `.read_keys`, and hold what `.option_rules` says. Keys that begin with an
     underscore are free for own use, keys that an overlay lists under ``_shared_`` are for another workflow, and
     arguments under a ``_target_`` are left to Python. Paths and other texts are put into the config as the user typed
@@ -148,7 +148,7 @@ def _check_processes(initialize: Any) -> None:
 
 
 def _check_device(device: Any) -> None:
-    """Refuse a device that PyTorch does not know or this machine lacks; PyTorch's own message is about drivers."""
+    """Reject a device that PyTorch does not know or this machine lacks; PyTorch's own message is about drivers."""
     if not isinstance(device, str) or device.startswith(("$", "@")):
         return
     try:

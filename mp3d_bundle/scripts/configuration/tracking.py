@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.handlers import MLFlowHandler
 
-# How MONAI joins a folder that is no expression with the name of the config that it saves.
+# How MONAI joins a folder that is not an expression with the name of the config that it saves.
 _JOINED = re.compile(r"^([^$].*) \+ '(/config_\d+_\d+\.json)'$")
 _STOCK = "MLFlowHandler"
 

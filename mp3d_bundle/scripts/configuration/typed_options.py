@@ -20,7 +20,7 @@ from monai.bundle.scripts import create_workflow, load
 
 from ..command_words import as_typed, typed_options
 
-# Arguments of MONAI's `run` that are no keys of the config.
+# Arguments of MONAI's `run` that are not keys of the config.
 _RUN_ARGUMENTS = {
     *("run_id", "init_id", "final_id", "meta_file", "logging_file", "tracking", "workflow_type", "properties_path"),
 }

@@ -169,7 +169,7 @@ class KeySlice:
         # Sums of decimal numbers differ in the last bits between label files; six decimals are exact for both.
         box = np.round(np.asarray(box, dtype=np.float64), 6)
         check_boxes(box[None], source)
-        # All images of DeepLesion are square: which side its sizes name first cannot be told, so either will do.
+        # All images of DeepLesion are square: nothing shows which side its sizes name first, so either will do.
         side = max(self.image_size)
         if box[2] <= 0 or box[3] <= 0 or box[0] >= side or box[1] >= side:
             raise ValueError(
@@ -300,7 +300,7 @@ def check_images(
 
     Raises:
         FileNotFoundError: If images are absent, or none is there at all.
-        ValueError: If ``missing`` is none of the three, or an image is not a regular file.
+        ValueError: If ``missing`` is not one of the three, or an image is not a regular file.
     """
     if missing not in MISSING_IMAGES:
         raise ValueError(f"Expected missing images to be one of {MISSING_IMAGES}, got {missing!r}.")
@@ -320,7 +320,7 @@ def check_images(
         raise FileNotFoundError(
             f"Expected the image of {absent[0]['source']} at {absent[0]['image']}, but it is not there; "
             f"{len(absent)} of {len(records)} {what} have no image "
-            "(missing_images='drop' goes on with the others)."
+            "(missing_images='drop' continues with the others)."
         )
     if absent:
         logger.warning(

@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 class Subset:
     """Draws a share of the images, not of the boxes or patients: 20 % of DeepLesion's are the paper's "around 4,500".
 
-    Every image has a lot of its own, made from its file name and the seed. A smaller share therefore lies within every
-    larger one of the same seed, and a draw depends neither on the machine, nor on versions of libraries, nor on the
-    order of the labels.
+    Every image has a random number of its own, made from its file name and the seed. A smaller share therefore lies
+    within every larger one of the same seed, and the choice depends neither on the machine, nor on versions of
+    libraries, nor on the order of the labels.
 
     Attributes:
         fraction: Share of the images, above 0 and at most 1.
@@ -37,10 +37,10 @@ class Subset:
         if self.fraction == 1:
             return list(records)
         count = max(int(self.fraction * len(records) + 0.5), min(len(records), 1))
-        names = sorted((record["file_name"] for record in records), key=self._lot)
+        names = sorted((record["file_name"] for record in records), key=self._number)
         chosen = set(names[:count])
         logger.info("Training on %d of %d images (%g of them, seed %d).", count, len(records), self.fraction, self.seed)
         return [record for record in records if record["file_name"] in chosen]
 
-    def _lot(self, name: str) -> bytes:
+    def _number(self, name: str) -> bytes:
         return hashlib.sha256(f"{self.seed}:{name}".encode()).digest()

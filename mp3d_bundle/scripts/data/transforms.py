@@ -73,7 +73,7 @@ class LoadSlabd(Transform):
         """
         slab = self.reader(record)
         height, width = slab.shape[1:]
-        # Square in all of DeepLesion, so which side its sizes name first cannot be told.
+        # Square in all of DeepLesion, so nothing shows which side its sizes name first.
         if sorted(record["image_size"]) != sorted((height, width)):
             raise ValueError(
                 f"Expected an image of {tuple(record['image_size'])} pixels as in its labels, got {(height, width)} "
@@ -198,7 +198,7 @@ class ResizeSlabd(Transform):
 
 
 class RandResizeSlabd(RandomizableTransform):
-    """Resize each sample to one scale drawn with equal chances, see `resize_slab`.
+    """Resize each sample to one scale chosen at random with equal chances, see `resize_slab`.
 
     Args:
         scales: Longer sides in pixels (448, 512 and 576 in the released code).
@@ -219,7 +219,7 @@ class RandResizeSlabd(RandomizableTransform):
         self.scale = self.scales[self.R.randint(len(self.scales))]
 
     def __call__(self, sample: Sample, randomize: bool = True) -> Sample:
-        """Return the resized sample; without ``randomize`` the last drawn scale is used again."""
+        """Return the resized sample; without ``randomize`` the last scale is used again."""
         if randomize:
             self.randomize()
         return resize_slab(sample, self.scale)
@@ -299,7 +299,7 @@ class ClipBoxesd(Transform):
         if dropped and sample["file_name"] not in self._told:
             self._told.add(sample["file_name"])
             logger.warning(
-                "%s: %d of %d boxes are no training targets: less than %g pixel(s) wide or high in the image.",
+                "%s: %d of %d boxes are not used in training: less than %g pixel(s) wide or high in the image.",
                 sample["file_name"],
                 dropped,
                 len(keep),
@@ -312,7 +312,7 @@ class SampleDataset(Dataset):
     """Records and their transforms, with random numbers that depend on (seed, epoch, index) alone.
 
     So the same epoch gives the same samples whatever the number of workers, and a run that was
-    interrupted goes on with exactly the samples it would have had. Each sample carries its untouched
+    interrupted resumes with exactly the samples it would have had. Each sample carries its untouched
     record under ``record``.
 
     Args:

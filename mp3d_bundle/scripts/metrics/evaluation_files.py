@@ -1,9 +1,10 @@
-"""The folder of an evaluation: tables as CSV, the FROC figure, and ``metrics.json`` last."""
+"""The folder of an evaluation: tables as CSV, the FROC figure, and ``metrics.json`` last; and what it is about."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,21 @@ logger = logging.getLogger(__name__)
 
 # Header and rows of a CSV file.
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was evaluated.
+
+    Attributes:
+        dataset: Name for titles: ``"DeepLesion test"``.
+        notice: What every reader of the figures must know, e.g. that the data are synthetic; None for nothing.
+        origin: What the detections come from, plain values: ``weights``, ``recipe``, ``split``.
+    """
+
+    dataset: str
+    notice: str | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_evaluation(

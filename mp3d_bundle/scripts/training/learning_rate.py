@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def scale_learning_rate(
     rate: float, reference_batch: int, *, batch_size: int, accumulation_steps: int = 1, world_size: int | None = None
 ) -> float:
-    """Scale a learning rate linearly to the real batch, and say so in one log line.
+    """Scale a learning rate linearly to the real batch (logged).
 
     Args:
         rate: Learning rate that suits ``reference_batch`` (0.02 for 16 images in the released code).
@@ -101,7 +101,7 @@ def warmup_step_schedule(
 ) -> LambdaLR:
     """The paper's schedule, stepped once an iteration: linear warm-up, then ``gamma`` at each milestone.
 
-    See :func:`warmup_step_factor` for the arguments. The function handed to ``LambdaLR`` is a closure on
+    See :func:`warmup_step_factor` for the arguments. The function passed to ``LambdaLR`` is a closure on
     purpose: objects would be written into checkpoints and would bring an old epoch length back.
     """
     factor = warmup_step_factor(

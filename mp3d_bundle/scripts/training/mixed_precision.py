@@ -31,7 +31,7 @@ class MixedPrecision:
         scaler: The loss scaler, or None where none is needed.
 
     Raises:
-        ValueError: If ``enabled`` or ``dtype`` is none of the above.
+        ValueError: If ``enabled`` or ``dtype`` is not one of the above.
     """
 
     def __init__(

@@ -83,7 +83,7 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no body that fits, the network has no 3D body, or ``transfer`` is none of the three.
+        ValueError: If it holds no body that fits, the network has no 3D body, or ``transfer`` is not one of the three.
     """
     if transfer not in TRANSFERS:
         raise ValueError(f"Expected a transfer of the group transform out of {sorted(TRANSFERS)}, got {transfer!r}.")

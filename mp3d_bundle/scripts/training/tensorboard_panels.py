@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
 from ..data.records import Sample
-from ..inference.outputs.pictures.box_drawing import draw_boxes
+from ..inference.outputs.pictures.box_drawing import display_window, draw_boxes
 
 
 class DetectionPanels:
@@ -23,7 +23,6 @@ class DetectionPanels:
         images: Number of images shown.
         interval: Epochs from one showing to the next; the first epoch is always shown.
         detections: Detections drawn on an image, at most.
-        window: HU shown as black and white, where a record names no window of its own.
     """
 
     def __init__(
@@ -34,14 +33,12 @@ class DetectionPanels:
         images: int = 6,
         interval: int = 1,
         detections: int = 3,
-        window: tuple[float, float] = (-175.0, 275.0),
     ) -> None:
         self.summary_writer = summary_writer
         self.to_hu = to_hu
         self.images = images
         self.interval = interval
         self.detections = detections
-        self.window = window
         self._shown = 0
 
     def attach(self, engine: Engine) -> None:
@@ -79,5 +76,5 @@ class DetectionPanels:
         hu = self.to_hu(slab[slab.shape[0] // 2].float()).cpu().numpy()
         best = found["scores"].argsort(descending=True)[: self.detections]
         predicted = {"boxes": found["boxes"][best].numpy(), "scores": found["scores"][best].numpy()}
-        window = sample["record"].get("window") or self.window
+        window = display_window(sample["record"])
         return draw_boxes(hu, predicted, sample["instances"]["boxes"].numpy(), window=window)

@@ -1,4 +1,4 @@
-"""One iteration of training and of evaluation, handed to MONAI's engines as ``iteration_update``."""
+"""One iteration of training and of evaluation, passed to MONAI's engines as ``iteration_update``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _slabs(samples: Batch, device: torch.device | str | None, non_blocking: bool
 def prepare_slabs(
     samples: Batch, device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[list[torch.Tensor], None]:
-    """What an evaluation step hands to the network: the slabs alone.
+    """What an evaluation step passes to the network: the slabs alone.
 
     Args:
         samples: Samples with ``image`` of shape (D, H, W).
@@ -42,7 +42,7 @@ def prepare_slabs(
 def prepare_targets(
     samples: Batch, device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[list[torch.Tensor], list[Instances[torch.Tensor]], tuple[list[Instances[torch.Tensor]]], dict]:
-    """What a training step hands to the network: slabs and their instances, every field of them.
+    """What a training step passes to the network: slabs and their instances, every field of them.
 
     Args:
         samples: Samples with ``image`` (D, H, W) and ``instances``, whose ``boxes`` (N, 4) are in pixels of it.
@@ -67,7 +67,7 @@ def total_loss(losses: dict[str, torch.Tensor], targets: Any = None) -> torch.Te
 
     Args:
         losses: Named scalar losses.
-        targets: Unused; MONAI's trainer hands them over.
+        targets: Unused; MONAI's trainer passes them.
     """
     return torch.stack([loss.float() for loss in losses.values()]).sum()
 

@@ -31,7 +31,7 @@ def to_coco_case(data: dict[str, Any]) -> dict[str, CocoCase]:
             :func:`.to_case`; its ``record`` is one of :mod:`scripts.data.coco.coco_instances`.
 
     Returns:
-        ``case``: see :mod:`scripts.metrics.coco_average_precision`, and ``image``, ``width`` and ``height`` beside it.
+        ``case``: see :mod:`scripts.metrics.coco_average_precision`, and ``image``, ``width`` and ``height`` next to it.
     """
     record, case = data["record"], to_case(data)["case"]
     ids, (height, width) = np.array(record["categories"].ids, dtype=np.int64), record["image_size"]
@@ -60,8 +60,10 @@ class CocoReport(FolderReport):
         weights: Loader of the weights; what they are goes into the report.
         dataset_name: What was evaluated.
         pictures: Images shown, the first ones; 0 for none.
-        score: Detections are shown from this score on; the files hold them all.
     """
+
+    # Detections are shown from this score on; the files hold them all.
+    shown_score = 0.5
 
     def __init__(
         self,
@@ -72,7 +74,6 @@ class CocoReport(FolderReport):
         weights: WeightsLoader | None = None,
         dataset_name: str = "COCO",
         pictures: int = 9,
-        score: float = 0.5,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.lock = evaluation_lock(output_dir)
@@ -81,7 +82,6 @@ class CocoReport(FolderReport):
         self.weights = weights
         self.dataset_name = dataset_name
         self.pictures = pictures
-        self.score = score
 
     def write(self) -> None:
         """Write the files; in several processes the first one does."""
@@ -109,7 +109,7 @@ class CocoReport(FolderReport):
         logger.info("Results on %s (%d images): %s.", self.dataset_name, len(cases), table)
 
     def _picture(self, case: CocoCase) -> Any:
-        shown = [row for row in range(len(case["scores"])) if case["scores"][row] >= self.score]
+        shown = [row for row in range(len(case["scores"])) if case["scores"][row] >= self.shown_score]
         found: list[Named] = [
             (case["boxes"][row].tolist(), f"{self.names[int(case['category_ids'][row])]} {case['scores'][row]:.2f}")
             for row in shown

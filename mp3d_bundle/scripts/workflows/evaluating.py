@@ -1,4 +1,4 @@
-"""What an evaluation does beside running the network: load its weights first, write its report last."""
+"""What an evaluation does in addition to running the network: load its weights first, write its report last."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..data.slabs.slab_reader import read_slice
 from ..inference.outputs.html.gallery import gallery_items, write_gallery
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.cases import Case
+from ..metrics.evaluation_files import Evaluated
 from ..metrics.image.hits_and_misses import list_findings
 from ..metrics.image.ignite_metrics import DetectionMetrics
 from ..metrics.image.image_report import write_report
@@ -28,6 +30,9 @@ from ..storage.output_folder import FolderLock, evaluation_lock
 from ..weights import build_network, load_state, read_tensors, tensors_sha256
 
 logger = logging.getLogger(__name__)
+
+# Operating point of the gallery, in false positives per image: a key of the report's ``thresholds``.
+_GALLERY_FPS = "1"
 
 
 def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapping[str, Any]) -> nn.Module:
@@ -139,7 +144,7 @@ class FolderReport:
     lock: FolderLock
 
     def attach(self, engine: Engine) -> None:
-        """Report on ``engine``, an evaluator; another evaluation into the folder is refused meanwhile."""
+        """Report on ``engine``, an evaluator; another evaluation into the folder is rejected meanwhile."""
         engine.add_event_handler(Events.STARTED, self.take_folder)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
@@ -147,7 +152,7 @@ class FolderReport:
         """Take the folder.
 
         Raises:
-            BlockingIOError: If another evaluation is at work there.
+            BlockingIOError: If another evaluation is running there.
             OSError: If it cannot be written.
         """
         if idist.get_rank() == 0:
@@ -164,82 +169,62 @@ class EvaluationReport(FolderReport):
     Args:
         output_dir: Folder of the report.
         metric: The metric that gathered the cases.
+        about: What was evaluated.
         weights: Loader of the weights; which they are and their notice, if any, go into the report.
-        dataset_name: What was evaluated, for titles.
-        split: Which split of the data set that was; None if it has no splits.
-        notice: What every result on this data set must say, if anything.
         bootstrap: How to resample patients; 1,000 resamples by default.
         gallery_images: Hits, misses and false positives shown in ``gallery/index.html``, at most as many
             of each; 0 for no gallery.
-        gallery_fps: Operating point of the gallery in false positives per image, a key of the report's
-            ``thresholds``.
     """
 
     def __init__(
         self,
         output_dir: str | Path,
         metric: DetectionMetrics,
+        about: Evaluated,
         *,
         weights: WeightsLoader | None = None,
-        dataset_name: str = "test",
-        split: str | None = None,
-        notice: str | None = None,
         bootstrap: Bootstrap | None = None,
         gallery_images: int = 24,
-        gallery_fps: str = "1",
     ) -> None:
         self.output_dir = Path(output_dir)
         self.lock = evaluation_lock(output_dir)
         self.metric = metric
+        self.about = about
         self.weights = weights
-        self.dataset_name = dataset_name
-        self.split = split
-        self.notice = notice
         self.bootstrap = bootstrap
         self.gallery_images = gallery_images
-        self.gallery_fps = gallery_fps
 
     def write(self) -> None:
         """Write the files and log the table; in several processes the first one writes."""
         cases = self.metric.cases
         if idist.get_rank() != 0:
             return
-        notices = [self.notice]
+        notices, origin = [self.about.notice], {"weights": None}
         if self.weights is not None:
+            origin = {"weights": self.weights.origin, **self.weights.recipe}
             classes = self.weights.used.class_note() if self.weights.used is not None else None
             notices += [self.weights.info.get("notice"), classes]
             if classes:
                 logger.warning("%s: %s", self.weights.path, classes)
         notice = " ".join(text for text in notices if text) or None
-        metrics = write_report(
-            cases,
-            self.output_dir,
-            rule=self.metric.rule,
-            bootstrap=self.bootstrap,
-            dataset_name=self.dataset_name,
-            notice=notice,
-            origin={
-                "weights": self.weights.origin if self.weights is not None else None,
-                **(self.weights.recipe if self.weights is not None else {}),
-                "split": self.split,
-            },
-        )
+        about = replace(self.about, notice=notice, origin={**origin, **self.about.origin})
+        metrics = write_report(cases, self.output_dir, about, rule=self.metric.rule, bootstrap=self.bootstrap)
         if self.gallery_images > 0:
-            self._write_gallery(cases, metrics["thresholds"][self.gallery_fps], notice)
+            self._write_gallery(cases, metrics["thresholds"][_GALLERY_FPS], notice)
         self.lock.release()
-        logger.info("Results on %s:\n%s", self.dataset_name, format_table(metrics))
+        logger.info("Results on %s:\n%s", self.about.dataset, format_table(metrics))
 
     def _write_gallery(self, cases: list[Case], threshold: float | None, notice: str | None) -> None:
         # No threshold: this operating point keeps no detection at all.
         findings = list_findings(cases, math.inf if threshold is None else threshold, self.metric.rule)
         items = gallery_items(findings, lambda case: read_slice(case["image"]))
-        at = f"at {self.gallery_fps} false positives per image" + (
+        at = f"at {_GALLERY_FPS} false positives per image" + (
             "" if threshold is None else f" (scores of at least {threshold:.3f})"
         )
         index = write_gallery(
             items,
             self.output_dir / "gallery",
-            title=f"{self.dataset_name} {at}",
+            title=f"{self.about.dataset} {at}",
             notice=notice,
             limit=self.gallery_images,
         )

@@ -5,7 +5,7 @@
 Run from the bundle's folder; MONAI Label's app runs it for ``POST /train``. The order names ``items`` (each an
 ``image``, a CT, and a ``label``, Slicer markups), ``weights``, ``max_epochs``, ``val_split``, ``learning_rate``,
 ``batch_size`` and ``device``. The training is that of ``configs/train.json`` with the network, the pixel size and the
-weights of the served file. The weights that were there before stay beside it as ``previous.pt``.
+weights of the served file. The weights that were there before stay next to it as ``previous.pt``.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def read_served(path: str | Path) -> Served:
     """Read a weights file.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is none.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a weights file.
     """
     content = read_tensors(path)
     if not isinstance(content, dict) or not {"model", "network"} <= set(content):
@@ -106,7 +106,7 @@ def choose_validation(count: int, share: float, seed: int = 0) -> set[int]:
 
 
 def train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Do what an order says.
+    """Run a training request.
 
     Args:
         order: See the module.
@@ -120,7 +120,7 @@ def train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ValueError: If labels, scans or weights cannot be used.
         Stopped: If SIGTERM or Ctrl-C ends it; the served weights are then as they were.
     """
-    read_served(order["weights"])  # before a lock is put beside them
+    read_served(order["weights"])  # before a lock is put next to them
     # Of two trainings that begin with the same weights, the second would replace what the first has learnt.
     with FolderLock(Path(order["weights"]).parent, "a training of MONAI Label", name=".label_training.lock"):
         return _train(order, folder)
@@ -188,7 +188,7 @@ def _run(served: Served, order: Mapping[str, Any], folder: Path, side: int, *, v
 
 
 def _adopt(served: Served, new: Path, scans: Sequence[LabelledScan], validation: set[int]) -> dict[str, Any]:
-    """Put new weights in the place of the served ones, which stay beside them."""
+    """Put new weights in the place of the served ones, which stay next to them."""
     trained = read_served(new)
     network = build_network(trained.definition, str(new))
     load_state(network, trained.model, str(new))

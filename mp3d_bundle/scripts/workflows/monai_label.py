@@ -29,7 +29,7 @@ from .infer_scans import Weights
 LESION = 1
 # The first operating point on offer: none, the score threshold counts.
 NO_OPERATING_POINT = "none"
-# What stands in the config as long as no client has chosen anything.
+# What is in the config until a client has chosen something.
 OFFERS = ("$['none', *@trained.setting('operating_points', {})]", "@score_threshold", "$[@trained.path.name]")
 
 
@@ -45,7 +45,7 @@ class Choice:
     def __init__(self, weights: Weights, default: float, key: str = "displayable_configs") -> None:
         self.weights = weights
         self.default = default
-        # The parser is at hand only while the config is being built.
+        # The parser can be found only while the config is being built.
         parser = current_parser()
         chosen = dict(parser[key]) if parser is not None and key in parser else {}
         self.chosen = {name: value for name, value in chosen.items() if value not in OFFERS}
@@ -74,7 +74,7 @@ def score_threshold(value: Any, default: float) -> float:
     """A score threshold as a client sends it, a number or its text; ``default`` for None and an empty text.
 
     Raises:
-        ValueError: If it is no number from 0 to 1.
+        ValueError: If it is not a number from 0 to 1.
     """
     if value is None or value == "":
         return default
@@ -97,7 +97,7 @@ class LesionDetector:
         link: Slice boxes to lesions; called with ``score_threshold``.
         choice: What the client wants to see.
         weights: What the results say about their origin.
-        settings: How the detector is set, plain values, told with the results.
+        settings: How the detector is set, plain values, written next to the results.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class LesionDetector:
             ``markups``, what ``lesions.mrk.json`` holds.
 
         Raises:
-            ValueError: If the image is no CT, no network was set, or the client's choice cannot be.
+            ValueError: If the image is not a CT, no network was set, or the client's choice is invalid.
         """
         network = self._ready()
         scan = scan_of(inputs)

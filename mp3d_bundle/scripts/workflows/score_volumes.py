@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..data.deeplesion.subvolumes import VolumeRecord, read_subvolume
 from ..inference.detections import Lesion, SliceBoxes, link_boxes
 from ..inference.volume_detector import VolumeDetector
 from ..metrics.bootstrap import Bootstrap
+from ..metrics.evaluation_files import Evaluated
 from ..metrics.volume.volume_report import write_volume_report
 from ..metrics.volume.volume_tables import format_volume_table, official_predictions
 from ..storage.atomic_files import write_json
@@ -38,8 +39,7 @@ class VolumeScorer:
         output_dir: Folder of the report.
         link: Slice boxes to lesions.
         predictions: Detections to score instead of running a network, see `read_predictions`; None to run it.
-        dataset_name: What is scored, for titles; the part of the label file is added.
-        notice: What every result on these data must say, if anything.
+        about: What is scored; the part of the label file is added to its name.
         bootstrap: How to resample patients; 1,000 resamples by default.
         progress: Show a progress bar over the sub-volumes.
     """
@@ -50,8 +50,7 @@ class VolumeScorer:
     output_dir: str | Path
     link: Callable[[SliceBoxes], list[Lesion]] = link_boxes
     predictions: str | Path | None = None
-    dataset_name: str = "sub-volumes"
-    notice: str | None = None
+    about: Evaluated = Evaluated("sub-volumes")
     bootstrap: Bootstrap | None = None
     progress: bool = True
 
@@ -71,7 +70,7 @@ class VolumeScorer:
 
     def _run(self, folder: Path) -> dict[str, Any]:
         records = list(self.dataset)
-        notices, origin = [self.notice], {}
+        notices, origin = [self.about.notice], {}
         if self.predictions is None:
             cases = self._detect(records)
             origin = self._origin()
@@ -80,15 +79,10 @@ class VolumeScorer:
         else:
             found = read_predictions(self.predictions, [record["id"] for record in records])
             cases = [{**record, **found[record["id"]]} for record in records]
-        name = " ".join(filter(None, [self.dataset_name, records[0]["part"]])) if records else self.dataset_name
-        metrics = write_volume_report(
-            cases,
-            folder,
-            bootstrap=self.bootstrap,
-            dataset_name=name,
-            notice=" ".join(notice for notice in notices if notice) or None,
-            origin=origin,
-        )
+        name = " ".join(filter(None, [self.about.dataset, *(record["part"] for record in records[:1])]))
+        notice = " ".join(text for text in notices if text) or None
+        about = replace(self.about, dataset=name, notice=notice, origin={**origin, **self.about.origin})
+        metrics = write_volume_report(cases, folder, about, bootstrap=self.bootstrap)
         logger.info("Results on %s:\n%s", name, format_volume_table(metrics))
         return metrics
 
@@ -141,7 +135,7 @@ def lesion_boxes(found: SliceBoxes, lesions: Sequence[Lesion], first: int) -> De
 
 
 def _check_inside(record: VolumeRecord, shape: tuple[int, ...]) -> None:
-    """Refuse labels that lie wholly outside of the slices: another series, or another size of image."""
+    """Reject labels that lie wholly outside of the slices: another series, or another size of image."""
     for boxes in (record["true_boxes"], record["key_boxes"]):
         if boxes is None:
             continue

@@ -14,7 +14,7 @@ _PASSED_ON = ("patient", "image", "slice_interval", "spacing", "window")
 
 
 def to_case(data: dict[str, Any]) -> dict[str, Case]:
-    """Bring one image's detections to pixels of the original image, beside the lesions as annotated.
+    """Bring one image's detections to pixels of the original image, next to the lesions as annotated.
 
     Args:
         data: A sample after the transforms, ``image`` (D, H, W), with the detections in it added as

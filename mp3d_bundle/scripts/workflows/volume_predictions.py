@@ -98,7 +98,7 @@ def _prediction(label: VolumeLabel, value: Any, where: str) -> Detections:
 
 
 def _numbers(value: Any) -> np.ndarray:
-    """Numbers in any shape; what are none becomes a table that fits nowhere."""
+    """Numbers in any shape; what is not numbers becomes a table that fits nowhere."""
     try:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -139,7 +139,7 @@ def _tracklets(value: Sequence[Sequence[tuple[Any, Any]]], label: VolumeLabel, w
 
 
 def _check_slices(boxes: np.ndarray, label: VolumeLabel, where: str) -> None:
-    """Refuse boxes outside of their sub-volume: they would count as false positives, and their lesions as missed."""
+    """Reject boxes outside of their sub-volume: they would count as false positives, and their lesions as missed."""
     outside = (boxes[:, 2] < label.first - _HALF) | (boxes[:, 5] > label.last + _HALF)
     if outside.any():
         row = int(np.flatnonzero(outside)[0])

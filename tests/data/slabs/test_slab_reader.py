@@ -63,7 +63,7 @@ class TestReadSlice:
             (np.zeros((4, 4, 3), np.uint16), "16 bits and 3 channel"),
         ],
     )
-    def test_other_pngs_are_refused(self, tmp_path: Path, pixels: np.ndarray, what: str) -> None:
+    def test_other_pngs_are_rejected(self, tmp_path: Path, pixels: np.ndarray, what: str) -> None:
         cv2.imwrite(str(tmp_path / "012.png"), pixels)
         with pytest.raises(ValueError, match=what) as error:
             read_slice(tmp_path / "012.png")
@@ -149,7 +149,7 @@ class TestSlabReader:
         slab = SlabReader(5)(record(tmp_path, 1000, 2.5))
         np.testing.assert_array_equal(slab, [slices[number] for number in (998, 999, 1000, 1001, 1001)])
 
-    def test_hole_inside_the_slice_range_is_told_once(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_hole_inside_the_slice_range_is_logged_once(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         slices = series(tmp_path / "s_1", [5, 6, 8])
         reader = SlabReader(5)
         with caplog.at_level(logging.WARNING):
@@ -185,12 +185,12 @@ class TestSlabReader:
             SlabReader(3)(record(tmp_path / "s_1", 6, 2.5))
 
     @pytest.mark.parametrize("num_slices", [0, 2, 8, -3, 9.0, True, "9"])
-    def test_even_or_senseless_number_of_slices(self, num_slices) -> None:
+    def test_even_or_invalid_number_of_slices(self, num_slices) -> None:
         with pytest.raises(ValueError, match="odd number of slices"):
             SlabReader(num_slices)
 
     @pytest.mark.parametrize("interval", [0.0, -1.0, float("nan")])
-    def test_senseless_interval(self, tmp_path: Path, interval: float) -> None:
+    def test_invalid_interval(self, tmp_path: Path, interval: float) -> None:
         series(tmp_path / "s_1", [5, 6])
         with pytest.raises(ValueError, match="interval"):
             SlabReader(3)(record(tmp_path / "s_1", 6, interval))
@@ -282,7 +282,7 @@ class TestResampleZ:
         assert resample_z(volume, np.zeros(1), np.zeros(0)).shape == (0, 2, 2)
 
     @pytest.mark.parametrize("positions", [[0, 1, 1], [0, 2, 1], [0, 1], [0, 1, float("nan")]])
-    def test_senseless_positions(self, positions: list[float]) -> None:
+    def test_invalid_positions(self, positions: list[float]) -> None:
         with pytest.raises(ValueError, match="Expected"):
             resample_z(np.zeros((3, 2, 2), np.int16), np.array(positions), np.zeros(2))
 

@@ -81,7 +81,7 @@ def test_corrected_stops_at_a_hole_and_released_uses_what_lies_behind() -> None:
 
 
 def test_corrected_stays_in_its_sub_volume() -> None:
-    # The folder goes on with another sub-volume, whose interval may differ.
+    # The folder continues with another sub-volume, whose interval may differ.
     inside = corrected_lattice(1.0, 4, EVERYWHERE, (-1, 2))
     np.testing.assert_array_equal(places(inside), [-1, -1, -1, -1, 0, 1, 2, 2, 2])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 import pytest
 from ignite.engine import Engine
@@ -14,6 +13,7 @@ from scripts.metrics.average_precision import average_precision
 from scripts.metrics.froc import froc_curve, sensitivity_at
 from scripts.metrics.image.ignite_metrics import METRIC_NAMES, DetectionMetrics
 from scripts.metrics.matching import MULAN
+from support.two_processes import in_two_processes
 
 
 def random_cases(images: int = 12) -> list[dict[str, Any]]:
@@ -127,5 +127,4 @@ def share(rank: int, expected: dict[str, float]) -> None:
 
 def test_two_processes_see_all_images() -> None:
     expected = run(DetectionMetrics(), [random_cases()])
-    # fork: the children share this module, which pytest imports under a name of its own.
-    idist.spawn("gloo", share, args=(expected,), nproc_per_node=2, start_method="fork")
+    in_two_processes(share, expected)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 
 from scripts.metrics.average_precision import average_precision
@@ -13,32 +12,13 @@ from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.froc import froc_curve, sensitivity_at
 from scripts.metrics.image.image_evaluation import evaluate
 from scripts.metrics.matching import MULAN, STRICT
+from support.fake_evaluations import image_cases
 
 FEW = Bootstrap(resamples=50)
 
 
 def random_cases(seed: int = 0, images: int = 36) -> list[dict[str, Any]]:
-    generator = np.random.default_rng(seed)
-    cases = []
-    for number in range(images):
-        corners = generator.uniform(0, 400, (8, 2))
-        boxes = np.concatenate([corners, corners + generator.uniform(15, 90, (8, 2))], axis=1)
-        count = number % 3
-        cases.append(
-            {
-                "id": f"{number:03d}",
-                "patient": f"p{number // 2}",
-                "boxes": np.concatenate([boxes, boxes[:1] + 2]),
-                "scores": generator.uniform(size=9),
-                "true_boxes": boxes[:count] + generator.normal(0, 3, (count, 4)),
-                "width": 512,
-                "height": 512,
-                "slice_interval": (1.0, 5.0, 2.0, 5.0)[number % 4],
-                "spacing": (0.8, 0.8),
-                "lesion_type": generator.integers(1, 9, count),
-            }
-        )
-    return cases
+    return image_cases(images, boxes=8, seed=seed, intervals=(1.0, 5.0, 2.0, 5.0))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from scripts.metrics.bootstrap import Bootstrap
+from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.image.image_report import write_report
 from scripts.metrics.image.image_tables import format_table
 from support.fake_evaluations import image_cases
@@ -30,9 +31,8 @@ FILES = [
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("report") / "evaluation"
-    metrics = write_report(
-        image_cases(), folder, bootstrap=Bootstrap(resamples=20), dataset_name="invented boxes", notice=NOTICE
-    )
+    about = Evaluated("invented boxes", NOTICE)
+    metrics = write_report(image_cases(), folder, about, bootstrap=Bootstrap(resamples=20))
     return folder, metrics
 
 

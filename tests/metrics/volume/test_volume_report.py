@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import pytest
 
+from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.volume.volume_report import write_volume_report
 from scripts.metrics.volume.volume_tables import SPARSE_KEYS, TINY_BOXES
 from support.fake_evaluations import LESION, volume_cases
@@ -23,7 +24,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("report") / "new"
-    return folder, write_volume_report(volume_cases(), folder, dataset_name="two volumes", notice="Nothing real.")
+    return folder, write_volume_report(volume_cases(), folder, Evaluated("two volumes", "Nothing real."))
 
 
 def test_every_file_is_there_and_metrics_are_what_is_returned(written: tuple[Path, dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.metrics.bootstrap import Bootstrap
+from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.froc import curve_from_matches
 from scripts.metrics.volume.volume_evaluation import evaluate_volumes
 from scripts.metrics.volume.volume_matching import check_volumes
@@ -23,7 +24,7 @@ from support.fake_evaluations import ELSEWHERE, LESION, volume_cases
 
 
 def test_the_table_holds_every_figure_on_short_lines(tmp_path: Path) -> None:
-    metrics = write_volume_report(volume_cases(), tmp_path, dataset_name="two volumes", notice="Nothing real.")
+    metrics = write_volume_report(volume_cases(), tmp_path, Evaluated("two volumes", "Nothing real."))
     table = format_volume_table(metrics)
     lines = table.splitlines()
     assert lines[0] == "two volumes: 2 volumes, 2 patients, 3 detected lesions"

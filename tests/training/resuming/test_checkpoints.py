@@ -22,6 +22,7 @@ from scripts.storage.output_folder import FolderLock
 from scripts.training.mixed_precision import MixedPrecision
 from scripts.training.resuming.checkpoints import improves
 from support.fake_engines import Run
+from support.two_processes import in_two_processes
 
 
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
@@ -44,7 +45,7 @@ def test_two_and_two_epochs_are_four(tmp_path: Path, workers: int, optimizer: ty
     assert_same(best[0]["model"], best[1]["model"])
 
 
-def test_the_loss_scale_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_the_loss_scale_resumes_where_it_was(tmp_path: Path) -> None:
     def scaled() -> MixedPrecision:
         precision = MixedPrecision("cpu")
         precision.scaler = torch.amp.GradScaler("cpu", init_scale=512.0, growth_interval=4)
@@ -60,7 +61,7 @@ def test_the_loss_scale_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (second.scaler.get_scale(), second.scaler.state_dict()["_growth_tracker"]) == (1024.0, 2)
 
 
-def test_a_run_without_a_loss_scale_goes_on_with_a_fresh_one_and_back(
+def test_a_run_without_a_loss_scale_resumes_with_a_fresh_one_and_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     Run(tmp_path, epochs=1).run()
@@ -122,7 +123,7 @@ def test_an_interrupted_run_resumes_within_its_epoch(
     assert str(torch.load(tmp_path / "straight" / "last.pt")) == str(torch.load(tmp_path / "broken" / "last.pt"))
 
 
-def test_the_loss_scale_goes_on_within_an_epoch(tmp_path: Path) -> None:
+def test_the_loss_scale_resumes_within_an_epoch(tmp_path: Path) -> None:
     def scaled() -> MixedPrecision:
         precision = MixedPrecision("cpu")
         precision.scaler = torch.amp.GradScaler("cpu", init_scale=512.0, growth_interval=2)
@@ -146,7 +147,7 @@ def test_a_checkpoint_within_an_epoch_needs_a_sampler_that_can_resume(tmp_path: 
 
 
 @pytest.mark.parametrize("iteration", [7, 2, -1, "3", None, 3.0])
-def test_an_iteration_that_does_not_fit_is_refused(tmp_path: Path, iteration: Any) -> None:
+def test_an_iteration_that_does_not_fit_is_rejected(tmp_path: Path, iteration: Any) -> None:
     Run(tmp_path, epochs=1).run()
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     torch.save({**content, "iteration": iteration}, tmp_path / "last.pt")
@@ -160,7 +161,7 @@ def test_an_interval_is_a_number_of_iterations(tmp_path: Path, interval: Any) ->
         Run(tmp_path, interval=interval)
 
 
-def test_a_second_training_in_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_second_training_in_the_folder_is_rejected(tmp_path: Path) -> None:
     with FolderLock(tmp_path, "a training"):
         mine = Run(tmp_path, epochs=1)
         mine.checkpointer.lock.acquire = lambda **given: FolderLock.acquire(
@@ -241,7 +242,7 @@ def test_a_number_beats_nan() -> None:
         ({"settings": {"rate": 0.1, "seed": 1}}, r"left .*last\.pt, got rate 0\.1 and not 0\.2\. Use"),
     ],
 )
-def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_another_run_in_the_same_folder_is_rejected(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     Run(tmp_path, epochs=1, settings={"rate": 0.2, "seed": 1}).run()
     other = Run(tmp_path, epochs=2, **change)
     with pytest.raises(ValueError, match=message) as caught:
@@ -250,7 +251,7 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, change: dict[
     assert "Use another --output_dir (or --ckpt_dir), or remove" in str(caught.value)
 
 
-def test_a_file_from_before_settings_were_kept_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_from_before_settings_were_kept_resumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Run(tmp_path, epochs=1).run()
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     del content["settings"]
@@ -271,7 +272,7 @@ def go_on_apart(rank: int, folder: Path) -> None:
 
 def test_processes_that_see_different_disks_are_stopped(tmp_path: Path) -> None:
     Run(tmp_path / "0", epochs=1).run()
-    idist.spawn("gloo", go_on_apart, args=(tmp_path,), nproc_per_node=2, start_method="fork")
+    in_two_processes(go_on_apart, tmp_path)
     for rank in (0, 1):
         message = (tmp_path / f"{rank}.txt").read_text()
         assert "Expected last.pt of the same iteration in every process, got iterations 3, 0 by process" in message
@@ -287,21 +288,17 @@ def draw_after(rank: int, folder: Path, part: str, seeds: tuple[int, ...]) -> No
         idist.barrier()
 
 
-def in_two(*arguments: Any) -> None:
-    idist.spawn("gloo", draw_after, args=arguments, nproc_per_node=2, start_method="fork")
-
-
-def test_every_process_goes_on_with_its_own_random_numbers(tmp_path: Path) -> None:
-    in_two(tmp_path, "before", (1, 2))
-    in_two(tmp_path, "after", (3, 4))
+def test_every_process_resumes_with_its_own_random_numbers(tmp_path: Path) -> None:
+    in_two_processes(draw_after, tmp_path, "before", (1, 2))
+    in_two_processes(draw_after, tmp_path, "after", (3, 4))
     drawn = {path.stem: torch.load(path) for path in tmp_path.glob("*_?.pt")}
     assert not torch.equal(drawn["before_0"], drawn["before_1"])
     assert torch.equal(drawn["before_0"], drawn["after_0"])
     assert torch.equal(drawn["before_1"], drawn["after_1"])
 
 
-def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    in_two(tmp_path, "before", (1, 2))
+def test_another_number_of_processes_resumes_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    in_two_processes(draw_after, tmp_path, "before", (1, 2))
     with caplog.at_level(logging.INFO):
         draw_after(0, tmp_path, "after", (3,))
     assert "Random numbers differ" in caplog.text
@@ -310,13 +307,13 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, caplog:
     # A file of one process in two: the second keeps the numbers it was seeded with.
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     torch.save({**content, "random": content["random"][0]}, tmp_path / "last.pt")
-    in_two(tmp_path, "again", (3, 4))
+    in_two_processes(draw_after, tmp_path, "again", (3, 4))
     torch.manual_seed(4)
     assert torch.equal(torch.load(tmp_path / "again_0.pt"), torch.load(tmp_path / "before_0.pt"))
     assert torch.equal(torch.load(tmp_path / "again_1.pt"), torch.rand(3))
 
 
-def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_or_foreign_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=str(path)):

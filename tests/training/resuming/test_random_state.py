@@ -1,4 +1,4 @@
-"""Random state: all three generators go on as if nothing had happened, through a file too."""
+"""Random state: all three generators continue as if nothing had happened, through a file too."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def sampler(kind: type[DistributedSampler] = ResumableSampler, rank: int = 0) ->
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_pass_goes_on_where_it_was_left(rank: int) -> None:
+def test_a_pass_resumes_where_it_was_left(rank: int) -> None:
     whole, own = sampler(DistributedSampler, rank), sampler(rank=rank)
     assert isinstance(own, ResumableSampler)
     for epoch in (1, 2):

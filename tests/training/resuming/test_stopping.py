@@ -18,6 +18,7 @@ from ignite.engine import Events
 
 from scripts.training.resuming.stopping import Stopped, StopSignals
 from support.fake_engines import Run
+from support.two_processes import in_two_processes
 
 
 def stopped_at(run: Run, iteration: int, number: int = signal.SIGTERM, *, in_validation: bool = False) -> Stopped:
@@ -115,7 +116,7 @@ def stop_one(rank: int, folder: Path) -> None:
 
 
 def test_all_processes_leave_at_the_same_iteration(tmp_path: Path) -> None:
-    idist.spawn("gloo", stop_one, args=(tmp_path,), nproc_per_node=2, start_method="fork")
+    in_two_processes(stop_one, tmp_path)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["143 5", "143 5"]
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     assert (content["iteration"], len(content["random"])) == (5, 2)
@@ -125,6 +126,7 @@ TRAIN = """
 import os, sys, time
 sys.path[:0] = sys.argv[2:4]
 from support.fake_engines import Run
+from support.two_processes import in_two_processes
 from ignite.engine import Events
 run = Run(sys.argv[1], epochs=1000, workers=2)
 run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: print(run.trainer.state.iteration, flush=True))
@@ -135,12 +137,14 @@ run.run()
 def test_a_signal_to_the_whole_process_group_ends_in_a_checkpoint_too(tmp_path: Path, bundle_root: Path) -> None:
     """As batch systems and terminals send it: the loader's processes have it as well."""
     words = [sys.executable, "-c", TRAIN, str(tmp_path), str(bundle_root), str(Path(__file__).parents[2])]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
     assert process.stdout is not None
-    while process.stdout.readline().strip() != "4":
-        pass
-    os.killpg(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
-    last = int(out.split()[-1]) if out.split() else 4
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == last
+    iterations = []
+    for line in process.stdout:  # to the end of the process, whenever that is
+        iterations.append(int(line))
+        if iterations[-1] == 4:
+            os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait() == 143, (tmp_path / "log").read_text()
+    process.stdout.close()
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == iterations[-1]

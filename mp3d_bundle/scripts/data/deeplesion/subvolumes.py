@@ -273,7 +273,7 @@ def check_slices(records: Sequence[VolumeRecord], missing: str = "raise") -> lis
         record, gap = absent[0]
         raise FileNotFoundError(
             f"Expected the slices of {record['source']}, but {gap} is not there; {len(absent)} of {len(records)} "
-            "sub-volumes lack slices (missing_images='drop' goes on with the others)."
+            "sub-volumes lack slices (missing_images='drop' continues with the others)."
         )
     if absent:
         logger.warning(

@@ -1,7 +1,7 @@
 """Lattices: which stored slices, with which weights, make up each position of a slab.
 
 A lattice is a plain function of offsets from the key slice; it touches no file. There are three of them,
-`corrected_lattice`, `released_lattice` and `native_lattice`, and whoever builds slabs is handed one.
+`corrected_lattice`, `released_lattice` and `native_lattice`, and what builds slabs is given one.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def corrected_lattice(
     """Plan a slab by linear interpolation between the two stored slices around each position.
 
     Beyond the last slice that can be reached from the key slice without a gap, that last slice is
-    repeated: at the ends of a series, at a hole, and at the ends of the sub-volume even if the folder goes
-    on (slices of a neighbouring sub-volume may have another interval).
+    repeated: at the ends of a series, at a hole, and at the ends of the sub-volume even if the folder
+    continues (slices of a neighbouring sub-volume may have another interval).
 
     Args:
         ratio: Lattice spacing / slice interval: the distance between positions in stored slices.

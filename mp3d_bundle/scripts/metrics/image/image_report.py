@@ -9,7 +9,7 @@ from typing import Any
 
 from ..bootstrap import Bootstrap
 from ..cases import check_cases
-from ..evaluation_files import write_evaluation
+from ..evaluation_files import Evaluated, write_evaluation
 from ..froc import curve_from_matches
 from ..matching import RELEASED, FrocRule, match_detections
 from .image_evaluation import evaluate
@@ -20,12 +20,10 @@ from .image_tables import image_tables
 def write_report(
     cases: Sequence[Mapping[str, Any]],
     output_dir: str | Path,
+    about: Evaluated = Evaluated("unnamed data"),
     *,
     rule: FrocRule = RELEASED,
     bootstrap: Bootstrap | None = None,
-    dataset_name: str = "unnamed data",
-    notice: str | None = None,
-    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate cases and write the result.
 
@@ -37,29 +35,32 @@ def write_report(
     Args:
         cases: See `scripts.metrics.cases`; every case names its patient.
         output_dir: Folder to write to, made if need be; files of an earlier report are replaced.
+        about: What the cases are and where the detections come from.
         rule: Matching of the FROC.
         bootstrap: How to resample patients; 1,000 resamples by default.
-        dataset_name: What the cases are, for titles: ``"DeepLesion test"``.
-        notice: What every reader of the figures must know, e.g. that the data are synthetic.
-        origin: What the detections come from, plain values: ``weights``, ``split``.
 
     Returns:
-        What `evaluate` returns, with ``dataset``, ``notice`` and ``origin``'s items; the content of ``metrics.json``.
+        What `evaluate` returns, with ``dataset``, ``notice`` and the items of the origin; the content of
+        ``metrics.json``.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient.
         OSError: If a file cannot be written.
     """
     checked = check_cases(cases)
-    about = {"dataset": dataset_name, "notice": notice, **(origin or {})}
-    metrics = {**about, **evaluate(checked, rule=rule, bootstrap=bootstrap)}
+    metrics = {
+        "dataset": about.dataset,
+        "notice": about.notice,
+        **about.origin,
+        **evaluate(checked, rule=rule, bootstrap=bootstrap),
+    }
     matches = match_detections(checked, rule)
     curve = curve_from_matches(matches)
     strict = curve_from_matches(replace(matches, rule=rule.strict()))
     figure = froc_figure(
         {"field's rule": curve, "duplicates as false positives": strict},
-        dataset_name=dataset_name,
-        notice=notice,
+        dataset_name=about.dataset,
+        notice=about.notice,
         intervals={"field's rule": metrics["sensitivity_interval"]},
     )
     write_evaluation(output_dir, metrics, image_tables(checked, metrics, matches, [curve, strict]), figure)

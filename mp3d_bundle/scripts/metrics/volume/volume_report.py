@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bootstrap import Bootstrap
-from ..evaluation_files import write_evaluation
+from ..evaluation_files import Evaluated, write_evaluation
 from ..froc import curve_from_matches
 from .volume_evaluation import evaluate_volumes
 from .volume_figure import volume_froc_figure
@@ -18,11 +18,9 @@ from .volume_tables import volume_notes, volume_tables
 def write_volume_report(
     cases: Sequence[Mapping[str, Any]],
     output_dir: str | Path,
+    about: Evaluated = Evaluated("unnamed volumes"),
     *,
     bootstrap: Bootstrap | None = None,
-    dataset_name: str = "unnamed volumes",
-    notice: str | None = None,
-    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the detections of volumes and write the result.
 
@@ -33,23 +31,21 @@ def write_volume_report(
     Args:
         cases: See `scripts.metrics.volume.volume_matching`; every case names its patient.
         output_dir: Folder to write to, made if need be; files of an earlier report are replaced.
+        about: What the volumes are and where the detections come from.
         bootstrap: How to resample patients; 1,000 resamples by default.
-        dataset_name: What the volumes are, for titles.
-        notice: What every reader of the figures must know, e.g. that the data are synthetic.
-        origin: What the detections come from, plain values: ``weights``, ``recipe``, ``deviations``.
 
     Returns:
         The content of ``metrics.json``: what `evaluate_volumes` returns first, with ``dataset``, ``notice``, ``notes``
-        and ``origin``'s items.
+        and the items of the origin.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient, or there are no labels.
         OSError: If a file cannot be written.
     """
     numbers, matches = evaluate_volumes(cases, bootstrap=bootstrap)
-    about = {"dataset": dataset_name, "notice": notice, "notes": volume_notes(numbers), **(origin or {})}
-    metrics = {**about, **numbers}
+    heading = {"dataset": about.dataset, "notice": about.notice, "notes": volume_notes(numbers)}
+    metrics = {**heading, **about.origin, **numbers}
     curves = {name: curve_from_matches(one) for name, one in matches.items()}
-    figure = volume_froc_figure(curves, metrics, dataset_name=dataset_name, notice=notice)
+    figure = volume_froc_figure(curves, metrics, dataset_name=about.dataset, notice=about.notice)
     write_evaluation(output_dir, metrics, volume_tables(check_volumes(cases), metrics, matches, curves), figure)
     return metrics

@@ -62,10 +62,10 @@ class Checkpointer:
     ``model.pt`` holds the weights with the best key metric of the validations so far (of the last epoch in
     a run without validation), in the format of :mod:`scripts.weights`. Both are written under a temporary
     name first. A run resumes with the iteration after its checkpoint, and ends bit for bit where it would have ended
-    without the interruption. It resumes with the settings it began with, or not at all: its record would else tell of
-    weights that it did not make.
+    without the interruption. It resumes with the settings it began with, or not at all: otherwise its record would
+    describe weights it did not produce.
 
-    SIGTERM and Ctrl-C end a run after the iteration at hand, with a checkpoint, and all processes at the same place;
+    SIGTERM and Ctrl-C end a run after the current iteration, with a checkpoint, and all processes at the same place;
     a validation is left, and done again when the run resumes.
 
     In a list of handlers it belongs after the learning rate and the validation, and before whatever reads
@@ -78,7 +78,7 @@ class Checkpointer:
         definition: Description of the network, stored with the weights.
         evaluator: Evaluator whose key metric decides; None in a run without validation.
         info: Further plain facts to store with the weights.
-        settings: What must be the same when the run goes on, see `run_settings`; None for no check.
+        settings: What must be the same when the run resumes, see `run_settings`; None for no check.
         interval: Iterations from one checkpoint within an epoch to the next; 0 or None for none but at the epochs'
             ends. It needs a loader with a :class:`~scripts.training.resuming.sample_order.ResumableSampler`.
 
@@ -113,7 +113,7 @@ class Checkpointer:
         self.signals = StopSignals()
         # Epochs whose end, validation included, is behind us; and what the file holds already.
         self._epochs_done, self._iteration_saved = 0, 0
-        # Random numbers to go on with: of a resumed run, and of the last iteration of an epoch.
+        # Random numbers to continue with: of a resumed run, and of the last iteration of an epoch.
         self._to_restore: list[dict[str, Any]] | None = None
         self._at_end: dict[str, Any] | None = None
 
@@ -136,7 +136,7 @@ class Checkpointer:
         Raises:
             ValueError: If the file is damaged or belongs to another network, optimiser, number of iterations an
                 epoch or other settings, or not every process finds it.
-            BlockingIOError: If another training is at work in the folder.
+            BlockingIOError: If another training is running in the folder.
             OSError: If the folder cannot be written, or there is too little space for the run's files.
         """
         # After all other handlers: Ignite drops an error that none of its handlers raises again.
@@ -150,7 +150,7 @@ class Checkpointer:
         else:
             logger.info("Starting at epoch 1 of %d: no %s yet.", engine.state.max_epochs, path)
         self._iteration_saved = engine.state.iteration
-        # Processes on machines that do not share the folder would train on from different weights without a word.
+        # Processes on machines that do not share the folder would silently train on from different weights.
         places: Any = engine.state.iteration
         places = idist.all_gather(places) if idist.get_world_size() > 1 else [places]
         if len(set(places)) > 1:
@@ -161,7 +161,7 @@ class Checkpointer:
             )
 
     def _take_folder(self) -> None:
-        refused = None
+        failure = None
         if idist.get_rank() == 0:
             try:
                 self.lock.acquire(take_over=True)
@@ -169,17 +169,17 @@ class Checkpointer:
                 for part in remove_stale_parts(self.directory):
                     logger.info("Removed %s, which a run that was killed had not finished writing.", part)
             except OSError as error:
-                refused = error
+                failure = error
         if idist.get_world_size() > 1:
             # The others would wait for the first process for ever.
-            told: Any = idist.all_gather("" if refused is None else str(refused)[:1000])
-            if refused is None and any(told):
+            told: Any = idist.all_gather("" if failure is None else str(failure)[:1000])
+            if failure is None and any(told):
                 raise BlockingIOError("".join(told))
-        if refused is not None:
-            raise refused
+        if failure is not None:
+            raise failure
 
     def _check_space(self) -> None:
-        """See that the files of a first checkpoint fit, or those of a further one beside the last."""
+        """See that the files of a first checkpoint fit, or those of a further one next to the last."""
         tensors = (*self.network.parameters(), *self.network.buffers())
         weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         optimizer = self.objects.get("optimizer")
@@ -261,7 +261,7 @@ class Checkpointer:
 
     def _check(self, content: Any, path: Path, *, epoch_length: int | None) -> None:
         content = content if isinstance(content, dict) else {}
-        # A run in float32, as on a CPU, has no loss scaler; one on a GPU goes on from it with a new one.
+        # A run in float32, as on a CPU, has no loss scaler; one on a GPU resumes from it with a new one.
         objects = {name: item for name, item in self.objects.items() if name != "scaler" or name in content}
         needed = {"model", "random", "epoch", "epoch_length", "kinds", "definition", *objects}
         missing = sorted(needed - set(content))

@@ -55,8 +55,8 @@ def gather_random_states(own: dict[str, Any]) -> list[dict[str, Any]]:
 def restore_random_states(states: Sequence[dict[str, Any]], device: torch.device | str | None = None) -> None:
     """Restore this process's own of what `gather_random_states` gave.
 
-    A run of another number of processes cannot go on with the same random numbers: a process without a state of
-    its own keeps the one that it was seeded with, and the log says so.
+    A run of another number of processes cannot continue with the same random numbers: a process without a state of
+    its own keeps the one that it was seeded with (logged).
     """
     rank, processes = idist.get_rank(), idist.get_world_size()
     if len(states) != processes:

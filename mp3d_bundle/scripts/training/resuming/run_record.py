@@ -1,4 +1,4 @@
-"""What a run was: its merged config, seed, versions and commit, beside its weights."""
+"""What a run was: its merged config, seed, versions and commit, next to its weights."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class RunRecord:
         }
         self._starts = [*(starts or []), start]
         _write({"starts": self._starts}, path)
-        # It describes the weights beside it, which a run without anything left to do did not make.
+        # It describes the weights next to it, which a run with nothing left to do did not make.
         if engine.state.epoch < (engine.state.max_epochs or 0):
             config = self.directory / "config.json"
             if config.is_dir():
@@ -101,7 +101,7 @@ class RunRecord:
 
 
 def read_starts(path: Path) -> list[dict[str, Any]] | None:
-    """The starts that a ``run.json`` tells of, oldest first.
+    """The starts that a ``run.json`` lists, oldest first.
 
     Args:
         path: The file.

@@ -46,7 +46,7 @@ class StopSignals:
         self._previous = {number: signal.signal(number, self._remember) for number in _SIGNALS}
 
     def restore(self) -> None:
-        """Give both signals back to whoever had them."""
+        """Give both signals back to the handlers that had them."""
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._previous.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)

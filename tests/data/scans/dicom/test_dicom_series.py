@@ -8,20 +8,17 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
-    CTImageStorage,
-    ExplicitVRLittleEndian,
     HTJ2KLossless,
     RLELossless,
     SecondaryCaptureImageStorage,
-    generate_uid,
 )
 
 from scripts.data.scans.dicom.dicom_series import read_series
 from scripts.data.scans.scan import read_scan
 from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS, log_text
+from support import fake_dicom
 
 SERIES = "1.2.3.4"
 ROWS, COLUMNS = 5, 6
@@ -33,42 +30,9 @@ def hounsfield(number: int = 4) -> np.ndarray:
 
 
 def write_slice(path: Path, hu: np.ndarray, z: float, **tags: object) -> Path:
-    """One CT slice, stored unsigned with an intercept of -1024; ``tags`` change or (None) remove header entries."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    values: dict[str, object] = {
-        "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-        "Modality": "CT",
-        "SeriesInstanceUID": SERIES,
-        "SeriesDescription": "abdomen",
-        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-        "InstanceNumber": 1,
-        "SliceThickness": 2.5,
-        "ImagePositionPatient": [-12.0, 30.0, z],
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-        "PixelSpacing": [0.9, 0.7],
-        "Rows": hu.shape[0],
-        "Columns": hu.shape[1],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 0,
-        "RescaleSlope": 1,
-        "RescaleIntercept": -1024,
-        "RescaleType": "HU",
-        "PixelData": (hu.astype(np.int32) + 1024).astype(np.uint16).tobytes(),
-    }
-    for name, value in {**values, **tags}.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
+    """One CT slice at a height in mm; ``tags`` change or (None) remove header entries."""
+    about = {"ImagePositionPatient": [-12.0, 30.0, z], "SeriesDescription": "abdomen"}
+    return fake_dicom.write_slice(path, hu, **{**about, **tags})
 
 
 def write_series(folder: Path, number: int = 4, **tags: object) -> Path:

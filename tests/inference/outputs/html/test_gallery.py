@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from scripts.inference.outputs.html.gallery import (
-    DEFAULT_WINDOW,
     GalleryItem,
     choose_items,
     draw_item,
@@ -108,7 +107,7 @@ def test_slices_are_read_for_shown_items_only(tmp_path: Path) -> None:
     items = gallery_items(findings, read_slice)
     assert read == []
     assert items[0].details == "patient p, 5 mm slices"
-    assert items[0].window == DEFAULT_WINDOW
+    assert items[0].window == (-175.0, 275.0)
     write_gallery(items, tmp_path, limit=2)
     assert read == ["4", "3"]
 

@@ -14,6 +14,7 @@ from scripts.inference.outputs.pictures.box_drawing import (
     WRONG,
     Colour,
     add_caption,
+    display_window,
     draw_boxes,
     window_slice,
     write_png,
@@ -38,6 +39,11 @@ def extent(picture: np.ndarray, colour: Colour) -> tuple[int, int, int, int]:
 def test_window_maps_its_ends_to_black_and_white() -> None:
     values = np.array([[-3024, -175, 50, 275, 3071]], dtype=np.int16)
     assert window_slice(values, WINDOW).tolist() == [[0, 0, 128, 255, 255]]
+
+
+def test_an_image_is_shown_in_its_own_window_or_as_soft_tissue() -> None:
+    assert display_window({"window": [-1500, 500]}) == (-1500.0, 500.0)
+    assert display_window({"window": None}) == display_window({}) == WINDOW
 
 
 def test_nothing_to_draw_leaves_the_slice() -> None:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ....storage.atomic_files import replacing
-from ..pictures.box_drawing import DETECTION, TRUTH, WRONG, add_caption, draw_boxes, write_png
+from ..pictures.box_drawing import DETECTION, TRUTH, WRONG, add_caption, display_window, draw_boxes, write_png
 
 # Kinds of items: name of the files, heading, and the order in which a reader wants them.
 KINDS = {
@@ -24,8 +24,6 @@ KINDS = {
     "miss": ("misses", "Missed lesions, the largest first"),
     "hit": ("hits", "Found lesions, evenly from the highest score to the lowest"),
 }
-# DeepLesion's most frequent display window (soft tissue), for cases that name none.
-DEFAULT_WINDOW = (-175.0, 275.0)
 _COLUMNS, _ROWS = 2, 3
 _VIEW = 400  # pixels of each of the two views of an item
 _GAP = 6
@@ -78,13 +76,12 @@ def gallery_items(
         case = finding["case"]
         words = [f"patient {case['patient']}"] if case.get("patient") else []
         words += [f"{case['slice_interval']:g} mm slices"] if case.get("slice_interval") is not None else []
-        low, high = case.get("window") or DEFAULT_WINDOW
         items.append(
             GalleryItem(
                 kind=finding["kind"],
                 name=case["id"],
                 hu_slice=lambda case=case: read_slice(case),
-                window=(float(low), float(high)),
+                window=display_window(case),
                 box=np.asarray(finding["box"], dtype=np.float64),
                 score=float(finding["score"]),
                 predicted=finding["predicted"],

@@ -32,6 +32,8 @@ _STRIP: Colour = (24, 24, 24)
 _RIM: Colour = (20, 20, 20)
 # Slices with fewer pixels than this along their longer side are enlarged to it.
 SMALLEST_SIDE = 512
+# DeepLesion's most frequent display window (soft tissue), for images that name none.
+_SOFT_TISSUE = (-175.0, 275.0)
 _DASH = 5
 _FONT_SIZE = 14
 _LEGEND = {TRUTH: "annotated", DETECTION: "detected (score)", WRONG: "false positive"}
@@ -46,6 +48,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _check_slice(hu_slice: np.ndarray) -> None:
     if hu_slice.ndim != 2 or hu_slice.size == 0:
         raise ValueError(f"Expected a slice of shape (H, W), got {hu_slice.shape}.")
+
+
+def display_window(image: Mapping[str, Any]) -> tuple[float, float]:
+    """Lowest and highest HU to show of a record or a case: its own ``window``, or soft tissue if it names none."""
+    low, high = image.get("window") or _SOFT_TISSUE
+    return float(low), float(high)
 
 
 def window_slice(hu_slice: np.ndarray, window: tuple[float, float]) -> np.ndarray:

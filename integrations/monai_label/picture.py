@@ -47,7 +47,7 @@ def main(scan_path: str, image: str, target: str, server: str = "http://127.0.0.
         file.write(content)
         file.flush()
         corners = read_markups(file.name)
-    markups = json.loads(content)["markups"]
+    markups = [markup for markup in json.loads(content)["markups"] if markup["type"] == "ROI"]
     scan = read_scan(scan_path)
     boxes = boxes_in_scan(scan, corners, image)
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained")

@@ -111,6 +111,8 @@ RULES: dict[str, Rule] = {
     "masks": Rule(_move_grids, _reframe_grids, _warp_grids),
     # (N, K, 2): x and y in pixels, for example the four ends of the two RECIST diameters.
     "recist": Rule(_move_points, warp=_warp_points),
+    # (N, 4, 2): x and y in pixels, the ends of the long axis and those of the short one.
+    "axes": Rule(_move_points, warp=_warp_points),
     # (N, K): lengths in pixels, long and short axis.
     "diameters": Rule(_move_lengths, warp=_warp_lengths),
 }

@@ -71,6 +71,11 @@ def optional(rule: Rule) -> Rule:
     return Rule(f"{rule.words}, or None", lambda value: value is None or rule.fits(value))
 
 
+def either(first: Rule, second: Rule) -> Rule:
+    """What one of two rules says."""
+    return Rule(f"{first.words}, or {second.words}", lambda value: first.fits(value) or second.fits(value))
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, (str, PathLike)) and bool(str(value).strip())
 
@@ -132,6 +137,7 @@ RULES: Mapping[str, Rule] = {
     "hu_offset": optional(number(-100000, 100000)),
     "max_gigabytes": number(0, above=True),
     **dict.fromkeys(("box_threshold", "score_threshold"), SHARE),
+    "tag_threshold": either(SHARE, several(SHARE, least=1)),
     "linking#min_iou": SHARE,
     "linking#max_gap": whole(0),
 }

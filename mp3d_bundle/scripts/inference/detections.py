@@ -90,6 +90,10 @@ class Lesion:
     members: tuple[int, ...]
     fields: Instances[np.ndarray] = field(default_factory=dict)
 
+    def best(self, found: SliceBoxes) -> int:
+        """The row of its best box in the `SliceBoxes` that it was linked from."""
+        return next(row for row in self.members if found.slices[row] == self.key)
+
 
 @dataclass(frozen=True)
 class ScanResult:

@@ -22,6 +22,7 @@ from ..configuration.typed_options import current_parser
 from ..data.scans.scan_tensors import scan_of
 from ..inference.detections import Lesion, ScanResult, SliceBoxes
 from ..inference.outputs.lesions_document import calibration_of, describe_lesions, describe_run
+from ..inference.outputs.measurements import tagging_in
 from ..inference.outputs.slicer_nodes import slicer_markups
 from ..inference.volume_detector import VolumeDetector
 from .infer_scans import Weights
@@ -154,8 +155,9 @@ class LesionDetector:
             "box_threshold": inferer.score_threshold,
             "score_threshold": threshold,
         }
-        entries = describe_lesions(scan, found, lesions, calibration=calibration_of(info, settings))
-        document = {**describe_run(scan, found, info, settings), "lesions": entries}
+        head, calibration = describe_run(scan, found, info, settings), calibration_of(info, settings)
+        entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging_in(head))
+        document = {**head, "lesions": entries}
         markups = json.loads(slicer_markups(ScanResult(scan, found, lesions, document))["lesions.mrk.json"])
         boxes = scan.boxes_to_lps(np.array([lesion.box for lesion in lesions]).reshape(-1, 6))
         return [

@@ -50,8 +50,17 @@ def read_markups(path: str | Path) -> np.ndarray:
     markups = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(markups, list):
         raise ValueError(f"Expected boxes as Slicer markups, got no list 'markups' in {path.name}.")
-    corners = [_corners(markup, f"markup {number} of {path.name}") for number, markup in enumerate(markups, start=1)]
+    corners = [
+        _corners(markup, f"markup {number} of {path.name}")
+        for number, markup in enumerate(markups, start=1)
+        if not _is_part(markup)
+    ]
     return np.array(corners, dtype=np.float64).reshape(-1, 8, 3)
+
+
+def _is_part(markup: Any) -> bool:
+    """Whether a markup is the outline or an axis that `run inferring` wrote next to the box it belongs to."""
+    return isinstance(markup, Mapping) and markup.get("type") in ("ClosedCurve", "Line") and "partOf" in markup
 
 
 def _corners(markup: Any, where: str) -> np.ndarray:

@@ -24,7 +24,7 @@ _PROMPTS_VERSION = "1.0"
 _EDGE = 1e-6
 # Two matrices agree if they put the far corner of the scan this near.
 _SAME_PLACE_MM = 0.1
-_IMAGE = ("name", "sha256", "shape", "slice_axis", "index_to_lps_mm", "slice_places")
+_IMAGE = ("name", "dicom", "sha256", "shape", "slice_axis", "index_to_lps_mm", "slice_places")
 _FRAMES = {
     "bbox_3d": "[[i1, i2], [j1, j2], [k1, k2]] in voxels of the stored array, half-open: voxels i1 .. i2 - 1; i is "
     "the fastest axis of the file (reverse the three pairs for arrays in z, y, x order)",
@@ -138,6 +138,7 @@ def _prompt(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mapping[st
         "bbox_3d": _pairs(solid),
         "bbox_key_slice": _pairs(key),
         "key_slice": entry["key_slice"],
+        **({"image": entry["image"]} if "image" in entry else {}),
         "key_slice_xyxy": [int(key[other]) for other in plane] + [int(key[other + 3]) - 1 for other in plane],
         "center_voxel": [int(edge) for edge in (key[:3] + key[3:]) // 2],
         "box_lps_mm": entry["box_lps_mm"],

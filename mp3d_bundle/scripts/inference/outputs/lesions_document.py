@@ -19,20 +19,30 @@ from ...instances import select
 from ...storage.atomic_files import hash_files
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
+from .measurements import SAID_OTHERWISE, Tagging, axes_of_box, describe_box, tagging_for, tagging_in
+from .measurements import plain_numbers as _numbers
+from .source_names import name_image, name_series
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 NOTICE = "Not a medical device. For research use only."
 _FRAMES = {
     "box_voxel": "i1, j1, k1, i2, j2, k2 in the stored array, i the fastest axis; voxel i covers [i, i + 1)",
     "box_lps_mm": "x1, y1, z1, x2, y2, z2 in mm towards the patient's left, back and head",
     "key_slice": "0-based index along stored axis slice_axis",
+    "axes": "long and short axis in the key slice; source mask: measured on the outline of the network's mask, axes: "
+    "as the network gives them, box: the sides of the box, an estimate and not a measurement of the lesion",
     "long_axis_estimate_mm": "longer side of the box in the key slice (short_axis_estimate_mm: the shorter one); an "
-    "estimate from the box, not a measurement of the lesion",
+    "estimate from the box, not a measurement of the lesion; left out where the network measures",
+    "image": "DICOM input: the image of the key slice as the archive counts it",
+    "voxel": "of outlines and axes: i, j, k in the stored array, in the frame of box_voxel",
+    "lps_mm": "of outlines and axes: x, y, z in the frame of box_lps_mm",
 }
 
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 _METADATA = Path(__file__).resolve().parents[3] / "configs" / "metadata.json"
 _NUMBERS = re.compile(r"\[\s+((?:-?[0-9][0-9.eE+-]*,?\s+)+)\]")
+# The stored axis along which the images of a DICOM series are stacked.
+STACKED = 2
 # Pixels whose sides differ by more than this factor count as not square.
 _SQUARE = 1.25
 
@@ -65,8 +75,10 @@ def describe_input(scan: ScanLike, sha256: str | None = None) -> dict[str, Any]:
     if scan.places is not None:
         spacing[2] *= (scan.places[-1] - scan.places[0]) / (len(scan.places) - 1)
         uneven = {"slice_places": _numbers(scan.places)}
+    series = name_series(scan)
     return {
         "name": shown_name(scan),
+        **({} if series is None else {"dicom": series}),
         "sha256": sha256 or scan.sha256 or hash_files(scan.files),
         "files": len(scan.files),
         "shape": list(scan.stored_shape),
@@ -97,14 +109,16 @@ def cautions(scan: ScanLike, found: SliceBoxes) -> list[str]:
 def json_files(result: ScanResult) -> dict[str, bytes]:
     """Write ``lesions.json``, the lesions in 3D, and ``detections.json``, every slice box."""
     head = {name: value for name, value in result.document.items() if name != "lesions"}
-    detections = describe_detections(result.scan, result.found, result.lesions)
+    detections = describe_detections(result.scan, result.found, result.lesions, tagging=tagging_in(result.document))
     return {
         "lesions.json": strict_json(result.document),
         "detections.json": strict_json({**head, "detections": detections}),
     }
 
 
-def describe_detections(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
+def describe_detections(
+    scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], *, tagging: Tagging | None = None
+) -> list[dict[str, Any]]:
     """One entry per slice box, slice by slice, with the number of its lesion."""
     lesion_of = {row: number for number, lesion in enumerate(lesions, start=1) for row in lesion.members}
     solid = found.solid()
@@ -112,10 +126,12 @@ def describe_detections(scan: ScanLike, found: SliceBoxes, lesions: Sequence[Les
     return [
         {
             "slice": stored_slice(scan, found, int(found.slices[row])),
+            **_image(scan, found, int(found.slices[row]), found.boxes[row]),
             "score": round(float(found.scores[row]), 6),
             "lesion": lesion_of.get(row),
             "box_voxel": _numbers(stored[row]),
             "box_lps_mm": _numbers(lps[row]),
+            **describe_box(scan, found, row, tagging),
             **_fields(select(found.fields, row)),
         }
         for row in range(len(solid))
@@ -128,6 +144,7 @@ def describe_lesions(
     lesions: Sequence[Lesion],
     *,
     calibration: Mapping[str, Sequence[float]] | None = None,
+    tagging: Tagging | None = None,
 ) -> list[dict[str, Any]]:
     """One entry per lesion, best score first, numbered from 1.
 
@@ -137,6 +154,7 @@ def describe_lesions(
         lesions: Its lesions.
         calibration: Knots ``scores`` and ``probabilities`` of a piecewise linear function; every entry then has a
             ``probability``, that of a box of its score to be right on the images that the function was fitted on.
+        tagging: Which tags are named; needed where ``found`` has scores of tags.
     """
     entries = []
     for number, lesion in enumerate(lesions, start=1):
@@ -144,6 +162,8 @@ def describe_lesions(
         x1, y1, x2, y2 = lesion.key_box
         key = scan.points_to_lps(np.array([[(x1 + x2) / 2, (y1 + y2) / 2, found.positions[lesion.key] + 0.5]]))
         centre = scan.points_to_lps((box[:, :3] + box[:, 3:]) / 2)
+        said = describe_box(scan, found, lesion.best(found), tagging)
+        sides = {} if "axes" in said else axes_of_box((x2 - x1) * scan.spacing[0], (y2 - y1) * scan.spacing[1])
         entries.append(
             {
                 "lesion": number,
@@ -153,8 +173,10 @@ def describe_lesions(
                 "box_lps_mm": _numbers(scan.boxes_to_lps(box)[0]),
                 "center_lps_mm": _numbers(centre[0]),
                 "size_mm": _numbers((lesion.box[3:] - lesion.box[:3]) * scan.spacing),
-                **_axes((x2 - x1) * scan.spacing[0], (y2 - y1) * scan.spacing[1]),
+                **sides,
+                **said,
                 "key_slice": stored_slice(scan, found, lesion.key),
+                **_image(scan, found, lesion.key, lesion.key_box),
                 "key_point_lps_mm": _numbers(key[0]),
                 "num_slices": len({int(found.slices[row]) for row in lesion.members}),
                 **_fields(lesion.fields),
@@ -163,15 +185,22 @@ def describe_lesions(
     return entries
 
 
-def _axes(width: float, height: float) -> dict[str, float]:
-    """Long and short axis as far as a box tells them: its longer and its shorter side in the key slice, in mm."""
-    short, long = _numbers(sorted((width, height)))
-    return {"long_axis_estimate_mm": long, "short_axis_estimate_mm": short}
+def _image(scan: ScanLike, found: SliceBoxes, lattice_slice: int, box: np.ndarray) -> dict[str, Any]:
+    """The image of a slice box as the archive calls it; of images across the slices that through its middle."""
+    if scan.series is None:
+        return {}
+    index = stored_slice(scan, found, lattice_slice)
+    if scan.slice_axis != STACKED:
+        x, y, z = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, found.positions[lattice_slice] + 0.5
+        place = scan.boxes_to_stored(np.array([[x, y, z, x, y, z]]))[0, STACKED]
+        index = int(np.clip(np.floor(place), 0, scan.stored_shape[STACKED] - 1))
+    image = name_image(scan, index)
+    return {} if image is None else {"image": image}
 
 
 def _fields(fields: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     """What else a network says of a box: numbers, and lists of them; no entry at all where it says no more."""
-    arrays = {name: np.asarray(values) for name, values in fields.items()}
+    arrays = {name: np.asarray(values) for name, values in fields.items() if name not in SAID_OTHERWISE}
     plain = {name: (np.round(v, 6) + 0.0 if v.dtype.kind == "f" else v).tolist() for name, v in arrays.items()}
     return {"fields": plain} if plain else {}
 
@@ -234,7 +263,11 @@ def describe_run(
         model: ``name``, ``notice``, ``path``, ``sha256`` and ``calibration`` of the weights.
         settings: How the detector was set, plain values.
         sha256: Hash of the scan's files if it is known already.
+
+    Raises:
+        ValueError: If the weights name another number of tags than the network scores.
     """
+    tagging = tagging_for(found, model, settings)
     return {
         "schema_version": SCHEMA_VERSION,
         "notices": notices_of(model),
@@ -243,10 +276,12 @@ def describe_run(
             "weights": Path(model["path"]).name if model.get("path") else None,
             "sha256": model.get("sha256"),
             "no_probability": no_probability(model, settings),
+            **({} if tagging is None else {"tags": list(tagging.names)}),
         },
         "input": {**describe_input(scan, sha256), "notes": [*scan.notes, *cautions(scan, found)]},
         "settings": {
             **settings,
+            **({} if tagging is None else {"tag_threshold": tagging.threshold}),
             "pixel_scale": _numbers(found.scale, digits=6),
             "lattice_slices": len(found.positions),
             "examined_slices": int(found.examined.sum()),
@@ -260,11 +295,6 @@ def stored_slice(scan: ScanLike, found: SliceBoxes, lattice_slice: int) -> int:
     middle = found.nearest_slice(lattice_slice) + 0.5
     edge = scan.boxes_to_stored(np.array([[0, 0, middle, 0, 0, middle]]))[0, scan.slice_axis]
     return int(np.clip(np.floor(edge), 0, scan.stored_shape[scan.slice_axis] - 1))
-
-
-def _numbers(values: Any, digits: int = 4) -> list[float]:
-    """Plain floats, rounded; adding zero turns -0.0 into 0.0."""
-    return [round(float(value), digits) + 0.0 for value in values]
 
 
 def bundle_version() -> str:

@@ -6,15 +6,19 @@ import csv
 import io
 
 from ..detections import ScanResult
+from .measurements import SAID_OTHERWISE
+from .source_names import IMAGE_KEYS, SERIES_KEYS
 
 _CORNERS = ("1", "2")
+_AXES = ("long_axis", "short_axis")
 
 
 def lesion_table(result: ScanResult) -> dict[str, bytes]:
     """Write the lesions of a scan as ``lesions.csv``.
 
-    The notice has a column of its own, so that every reader can read the rest. Fields of one number a lesion are
-    columns behind it. Which columns there are depends on the weights and the settings, not on what was found.
+    The notice has a column of its own, so that every reader can read the rest. The estimates from the box are empty
+    where the network measures (``axes_source``). Fields of one number a lesion are columns behind the notice. Which
+    columns there are depends on the input (DICOM or not), the weights and the settings, not on what was found.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -22,10 +26,15 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     lps = [f"{axis}{end}_mm" for end in _CORNERS for axis in "xyz"]
     size = [f"size_{axis}_mm" for axis in "xyz"]
     probability = ["probability"] if result.document["model"]["no_probability"] is None else []
-    axes = ["long_axis_estimate_mm", "short_axis_estimate_mm"]
-    fields = [name for name, values in result.found.fields.items() if values.ndim == 1]
-    last = ["key_slice", "num_slices", "notice", *fields]
-    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *axes, *last])
+    estimates, axes = [f"{name}_estimate_mm" for name in _AXES], [f"{name}_mm" for name in _AXES]
+    scalars = (name for name, values in result.found.fields.items() if values.ndim == 1)
+    fields = [name for name in scalars if name not in SAID_OTHERWISE]
+    tags = ["tags"] if "tags" in result.document["model"] else []
+    series = result.document["input"].get("dicom")
+    names = [] if series is None else [*IMAGE_KEYS, *SERIES_KEYS]
+    last = ["key_slice", *names, "num_slices", "notice", *tags, *fields]
+    sizes = [*estimates, *axes, "axes_source"]
+    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *sizes, *last])
     for entry in result.entries:
         writer.writerow(
             [
@@ -35,10 +44,13 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
                 *entry["box_voxel"],
                 *entry["box_lps_mm"],
                 *entry["size_mm"],
-                *(entry[name] for name in axes),
+                *(entry.get(name) for name in estimates),
+                *(entry["axes"][name] for name in (*axes, "source")),
                 entry["key_slice"],
+                *({**entry.get("image", {}), **(series or {})}.get(name) for name in names),
                 entry["num_slices"],
                 " ".join(result.notices),
+                *("; ".join(f"{tag['tag']} {tag['score']:.2f}" for tag in entry[name]) for name in tags),
                 *(entry["fields"][name] for name in fields),
             ]
         )

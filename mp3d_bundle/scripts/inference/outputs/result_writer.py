@@ -15,6 +15,7 @@ from ...storage.result_files import OUTPUTS
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
 from .lesions_document import calibration_of, describe_lesions, describe_run, notices_of
+from .measurements import tagging_in
 from .pictures.finding_pictures import OverlayWriter
 from .result_folder import describe_part, describe_source, store
 
@@ -164,7 +165,8 @@ class ResultWriter:
         made = self.made(scan) if made is None else made
         head = describe_run(scan, found, self.model, self.settings, made["source"]["sha256"])
         head["timing_s"] = dict(timing or {})
-        entries = describe_lesions(scan, found, lesions, calibration=calibration_of(self.model, self.settings))
+        calibration, tagging = calibration_of(self.model, self.settings), tagging_in(head)
+        entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging)
         result = ScanResult(scan, found, lesions, {**head, "lesions": entries})
         files: dict[str, bytes] = {}
         for make in self.makers.values():

@@ -1,5 +1,6 @@
 """Lesions as 3D Slicer markups: one ROI node per lesion, named and scored, where it lies in the patient.
 
+Where the network measures, the outline in the best slice is a closed curve and both axes are lines, next to the ROI.
 Slicer (5.0 and later) opens ``lesions.mrk.json`` by drag and drop; the nodes appear in the Markups module in
 the order of the scores. The file follows Slicer's markups schema 1.0.3.
 """
@@ -12,8 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..detections import Lesion, ScanResult
+from ..lesion_outlines import outline_of
 from ..scan_protocol import ScanLike
 from .lesions_document import strict_json
+from .measurements import in_slice, size_text, tags_text
+from .measurements import plain_numbers as _numbers
+from .source_names import image_text
 
 # Slicer accepts a file by this name; nothing is fetched from there.
 SCHEMA = (
@@ -31,13 +36,15 @@ def slicer_markups(result: ScanResult) -> dict[str, bytes]:
         result: What is known about the scan.
 
     Returns:
-        ``lesions.mrk.json``.
+        ``lesions.mrk.json``: the ROI nodes, then the curves and lines.
     """
     axes = box_axes(result.scan)
     notice = " ".join(result.notices)
-    pairs = zip(result.lesions, result.entries, strict=True)
+    pairs = list(zip(result.lesions, result.entries, strict=True))
     nodes = [_roi(result.scan, axes, lesion, entry, notice) for lesion, entry in pairs]
-    content = {"@schema": SCHEMA, "notices": result.notices, "markups": nodes}
+    nodes += [node for lesion, entry in pairs for node in _drawn(result, lesion, entry, notice)]
+    series = {"series": named} if (named := result.document.get("input", {}).get("dicom")) else {}
+    content = {"@schema": SCHEMA, "notices": result.notices, **series, "markups": nodes}
     return {"lesions.mrk.json": strict_json(content)}
 
 
@@ -51,12 +58,59 @@ def box_axes(scan: ScanLike) -> np.ndarray:
     return left @ right
 
 
-def _roi(scan: ScanLike, axes: np.ndarray, lesion: Lesion, entry: Mapping[str, Any], notice: str) -> dict[str, Any]:
+def _drawn(result: ScanResult, lesion: Lesion, entry: Mapping[str, Any], notice: str) -> list[dict[str, Any]]:
+    """The outline and the axes of a lesion in its best slice, as far as the network gives them."""
+    measured = entry.get("axes", {}).get("source", "box") != "box"
+    outline = outline_of(result.found, lesion.best(result.found), result.scan.spacing) if measured else None
+    if outline is None:
+        return []
+    long, short = (f"{length:.1f} mm, " for length in outline.lengths_mm)
+    parts = [] if outline.polygon is None else [("ClosedCurve", "outline", "", outline.polygon)]
+    if outline.axes is not None:
+        parts += [("Line", "long axis", long, outline.axes[:2]), ("Line", "short axis", short, outline.axes[2:])]
+    height = float(result.found.positions[lesion.key]) + 0.5
+    nodes = []
+    for kind, name, length, points in parts:
+        places = result.scan.points_to_lps(in_slice(points, height))
+        text = f"{length}source: {outline.source}. {notice}"
+        nodes.append({**_node(kind, f"Lesion {entry['lesion']} {name}", text, places), "partOf": entry["lesion"]})
+    return nodes
+
+
+def _node(kind: str, name: str, text: str, places: np.ndarray) -> dict[str, Any]:
+    """A curve or a line through places ``(P, 3)`` in LPS mm."""
+    points = [{"id": str(number), "label": f"{name}-{number}", "position": _numbers(place), "locked": True,
+               "positionStatus": "defined"} for number, place in enumerate(places, start=1)]  # fmt: skip
+    return {
+        "type": kind,
+        "name": name,
+        "description": text,
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": True,
+        "fixedNumberOfControlPoints": True,
+        "labelFormat": "%N-%d",
+        "lastUsedControlPointNumber": len(points),
+        "controlPoints": points,
+        "display": {
+            "visibility": True,
+            "color": _COLOUR,
+            "selectedColor": _SELECTED,
+            "propertiesLabelVisibility": False,
+            "pointLabelsVisibility": False,
+            "glyphScale": 0.3,
+        },
+    }
+
+
+def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, Any], notice: str) -> dict[str, Any]:
     centre = scan.points_to_lps((lesion.box[None, :3] + lesion.box[None, 3:]) / 2)[0]
     size = (lesion.box[3:] - lesion.box[:3]) * scan.spacing
     name = f"Lesion {entry['lesion']} ({entry['score']:.2f})"
-    text = f"score {entry['score']:.4f}, {entry['num_slices']} slices. {notice}"
-    position, orientation = _numbers(centre), _numbers(axes.ravel(), digits=9)
+    axes = entry.get("axes", {"source": "box"})
+    found = f"{entry['num_slices']} slices{image_text(entry)}{tags_text(entry)}"
+    text = f"score {entry['score']:.4f}, {size_text(entry)}{found}. {notice}"
+    position, orientation = _numbers(centre), _numbers(turn.ravel(), digits=9)
     point = {
         "id": "1",
         "label": name,
@@ -92,6 +146,12 @@ def _roi(scan: ScanLike, axes: np.ndarray, lesion: Lesion, entry: Mapping[str, A
                 if "probability" in entry
                 else []
             ),
+            *(
+                _measurement(f"{name} axis", axes[f"{name}_axis_mm"], f"source: {axes['source']}", "mm")
+                for name in ("long", "short")
+                # What the box tells stays an estimate, in words.
+                if axes["source"] != "box"
+            ),
         ],
         "display": {
             "visibility": True,
@@ -107,16 +167,12 @@ def _roi(scan: ScanLike, axes: np.ndarray, lesion: Lesion, entry: Mapping[str, A
     }
 
 
-def _measurement(name: str, value: float, description: str) -> dict[str, Any]:
+def _measurement(name: str, value: float, description: str, units: str = "") -> dict[str, Any]:
     return {
         "name": name,
         "enabled": True,
         "value": value,
-        "units": "",
+        "units": units,
         "description": description,
         "printFormat": "%5.3f",
     }
-
-
-def _numbers(values: Any, digits: int = 4) -> list[float]:
-    return [round(float(value), digits) + 0.0 for value in values]

@@ -23,7 +23,8 @@ from support.fake_results import results_of
 pytest.importorskip("highdicom")
 from highdicom import seg, sr
 
-from scripts.inference.outputs.dicom.structured_report import SCORE, DicomWriter
+from scripts.inference.outputs.dicom.lesion_measurements import SCORE
+from scripts.inference.outputs.dicom.structured_report import DicomWriter
 
 SHAPE = (7, 21, 27)
 # Two overlap, one is a slice thick.

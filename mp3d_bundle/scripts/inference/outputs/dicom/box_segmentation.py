@@ -1,8 +1,8 @@
-"""The boxes of lesions as a DICOM segmentation: a segment for each, in the pixels of the source images.
+"""Lesions as a DICOM segmentation: a segment for each, in the pixels of the source images.
 
-A pixel belongs to a box if its centre lies in it. Boxes may overlap, and a stack of one mask per lesion and
-slice would not fit into memory for a long scan: the lesions are shared among layers in which none overlaps
-another, and the frames of the layers are put together.
+A pixel belongs to a lesion if its centre lies in its mask, or in its box where it has none. Lesions may overlap, and a
+stack of one mask per lesion and slice would not fit into memory for a long scan: they are shared among layers in which
+no box overlaps another, and the frames of the layers are put together.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from highdicom import seg
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from .source_images import Outlined, Rectangle, SourceSlice
-
-# A pixel centre this near to an edge lies on it.
-_EDGE = 1e-6
+from .source_images import Outlined, SourceSlice, pixels_in
 
 
 def segment_boxes(
@@ -57,13 +54,18 @@ def segment_boxes(
             pixel_array=_paint(layer, row_of, slices[0].header),
             segmentation_type=seg.SegmentationTypeValues.BINARY,
             segment_descriptions=segments,
-            content_label="LESION_BOXES",
+            content_label=f"LESION_{'MASKS' if masked(outlined) else 'BOXES'}",
             content_description=equipment["series_description"],
             **equipment,
         )
         for layer in _layers(outlined)
     ]
     return _merge(layers)
+
+
+def masked(outlined: Sequence[Outlined]) -> bool:
+    """Whether a lesion is drawn by its mask."""
+    return any(rectangle.pixels is not None for one in outlined for rectangle in one.rectangles)
 
 
 def _layers(outlined: Sequence[Outlined]) -> list[dict[int, Outlined]]:
@@ -80,22 +82,13 @@ def _layers(outlined: Sequence[Outlined]) -> list[dict[int, Outlined]]:
 
 
 def _overlap(one: Outlined, other: Outlined) -> bool:
-    theirs = {rectangle.index: _pixels(rectangle) for rectangle in other.rectangles}
+    theirs = {rectangle.index: pixels_in(rectangle) for rectangle in other.rectangles}
     for rectangle in one.rectangles:
         if (there := theirs.get(rectangle.index)) is not None:
-            here = _pixels(rectangle)
+            here = pixels_in(rectangle)
             if (np.maximum(here[:2], there[:2]) < np.minimum(here[2:], there[2:])).all():
                 return True
     return False
-
-
-def _pixels(rectangle: Rectangle) -> np.ndarray:
-    """``c1, r1, c2, r2`` of the pixels whose centres lie in a rectangle, half-open, at least one each way."""
-    low, high = rectangle.edges[:2], rectangle.edges[2:]
-    first, end = np.ceil(low - 0.5 - _EDGE), np.ceil(high - 0.5 - _EDGE)
-    thin = end <= first
-    middle = np.floor((low + high) / 2)
-    return np.concatenate([np.where(thin, middle, first), np.where(thin, middle + 1, end)]).astype(int)
 
 
 def _paint(layer: Mapping[int, Outlined], row_of: Mapping[int, int], header: Dataset) -> np.ndarray:
@@ -104,10 +97,15 @@ def _paint(layer: Mapping[int, Outlined], row_of: Mapping[int, int], header: Dat
     labels = np.zeros((len(row_of), header.Rows, header.Columns), dtype=np.uint16)
     for number, one in layer.items():
         for rectangle in one.rectangles:
-            edges = _pixels(rectangle)
+            edges = pixels_in(rectangle)
             c1, r1 = np.clip(edges[:2], 0, size - 1)
             c2, r2 = np.clip(edges[2:], [c1 + 1, r1 + 1], size)
-            labels[row_of[rectangle.index], r1:r2, c1:c2] = number
+            there = labels[row_of[rectangle.index], r1:r2, c1:c2]
+            if rectangle.pixels is None:
+                there[:] = number
+            else:
+                left, top = np.array([c1, r1]) - edges[:2]
+                there[rectangle.pixels[top : top + r2 - r1, left : left + c2 - c1]] = number
     return labels
 
 

@@ -50,6 +50,8 @@ _MAY_BE_EMPTY = (
 _SEXES = ("M", "F", "O")
 # Planes and edges that were rounded on the way meet within this many mm.
 _TOUCH = 1e-3
+# A pixel centre this near to an edge, in pixels, lies on it.
+_CENTRE = 1e-6
 _EDGES = tuple((first, first | 1 << axis) for first in range(8) for axis in range(3) if not first >> axis & 1)
 
 
@@ -73,12 +75,15 @@ class Rectangle:
     Attributes:
         index: Which image.
         edges: ``(4,)`` float64, column and row edges ``c1, r1, c2, r2``; pixel ``c`` covers ``[c, c + 1)``.
-        corners: ``(5, 3)`` float64, the rectangle in LPS mm, closed (the last corner is the first).
+        corners: ``(5, 3)`` float64, the rectangle in LPS mm, closed (the last corner is the first); of a lesion with a
+            mask ``(P + 1, 3)``, its outline.
+        pixels: Of a lesion with a mask ``(h, w)`` bool, which of the pixels that `pixels_in` gives belong to it.
     """
 
     index: int
     edges: np.ndarray
     corners: np.ndarray
+    pixels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Outlined:
 
     Attributes:
         entry: Its entry in ``lesions.json``.
-        rectangles: Where its box cuts the images.
+        rectangles: Where its box, or its masks where it has some, lies on the images.
         tracking: The UID that both files know it by.
         key: Index of the image nearest to its best slice.
     """
@@ -204,6 +209,15 @@ def _rectangle(index: int, one: SourceSlice, points: np.ndarray) -> Rectangle:
     corners = np.column_stack([outline, np.zeros(5), np.ones(5)]) @ one.matrix.T
     # Pixel centres lie at whole numbers in the matrix, edges half a pixel before.
     return Rectangle(index, np.concatenate([low, high]) + 0.5, corners[:, :3])
+
+
+def pixels_in(rectangle: Rectangle) -> np.ndarray:
+    """``c1, r1, c2, r2`` of the pixels whose centres lie in a rectangle, half-open, at least one each way."""
+    low, high = rectangle.edges[:2], rectangle.edges[2:]
+    first, end = np.ceil(low - 0.5 - _CENTRE), np.ceil(high - 0.5 - _CENTRE)
+    thin = end <= first
+    middle = np.floor((low + high) / 2)
+    return np.concatenate([np.where(thin, middle, first), np.where(thin, middle + 1, end)]).astype(int)
 
 
 def nearest(slices: Sequence[SourceSlice], point: Sequence[float]) -> int:

@@ -1,7 +1,7 @@
-"""Lesions as DICOM: a structured report (TID 1500) and a segmentation of the boxes, next to the source images.
+"""Lesions as DICOM: a structured report (TID 1500) and a segmentation, next to the source images.
 
 Only for scans that were read from DICOM, whose patient, study and frame of reference they share. The report
-holds the numbers; the segmentation shows the boxes in viewers that do not draw 3D coordinates of reports.
+holds the numbers; the segmentation shows boxes or masks in viewers that do not draw 3D coordinates of reports.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ...detections import Lesion, ScanResult
-from ...scan_protocol import ScanLike
 from ..lesions_document import bundle_version
-from .box_segmentation import segment_boxes
-from .source_images import Outlined, SourceSlice, cut, nearest, read_sources
+from .box_segmentation import masked, segment_boxes
+from .lesion_measurements import evaluations, lines, measurements
+from .mask_regions import outlines_on
+from .source_images import Outlined, Rectangle, SourceSlice, cut, nearest, read_sources
 
 logger = logging.getLogger(__name__)
 # It logs every module of attributes that it copies.
 logging.getLogger("highdicom").setLevel(logging.WARNING)
 
 MANUFACTURER = "MP3D bundle"
-SCORE = CodedConcept("246262008", "SCT", "Score")
 _NUMBER = CodedConcept("246206008", "SCT", "Number of lesions")
 _LESIONS = CodedConcept("{lesions}", "UCUM", "lesions")
 # Texts of this kind end after 64 characters.
-_SERIES = "Lesion boxes. Not a medical device; research use only"
+_SERIES = "Lesion {}. Not a medical device; research use only"
 _REPORT_SERIES, _BOXES_SERIES = 9001, 9002
 
 
@@ -66,26 +66,30 @@ class DicomWriter:
         if scan.series is None:
             return {}
         try:
-            return self._write(scan, result.lesions, result.document)
+            return self._write(result)
         # Headers of all kinds come from scanners and archives: a bad header must not cost a lesion.
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             logger.warning("%s: no DICOM results are written. %s", scan.path, error)
             logger.debug("%s", scan.path, exc_info=True)
             return {}
 
-    def _write(self, scan: ScanLike, lesions: Sequence[Lesion], document: Mapping[str, Any]) -> dict[str, bytes]:
-        slices = read_sources(scan.files, scan.headers)
+    def _write(self, result: ScanResult) -> dict[str, bytes]:
+        document = result.document
+        slices = read_sources(result.scan.files, result.scan.headers)
         outlined = [
-            Outlined(entry, cut(scan, lesion.box, slices), hd.UID(), nearest(slices, entry["key_point_lps_mm"]))
-            for lesion, entry in zip(lesions, document["lesions"], strict=True)
+            Outlined(
+                entry, _on_images(result, lesion, entry, slices), hd.UID(), nearest(slices, entry["key_point_lps_mm"])
+            )
+            for lesion, entry in zip(result.lesions, result.entries, strict=True)
         ]
+        shown = "outlines" if masked(outlined) else "boxes"
         with warnings.catch_warnings():
             # Names go on as the images have them, also where highdicom would write them otherwise.
             warnings.filterwarnings("ignore", message=".*person name")
             files = {"lesions_sr.dcm": _bytes(self._report(slices, outlined, document))}
             if outlined:
                 boxes = segment_boxes(
-                    slices, outlined, _algorithm(document, self.version), self._equipment(_BOXES_SERIES)
+                    slices, outlined, _algorithm(document, self.version), self._equipment(_BOXES_SERIES, shown)
                 )
                 # Neither RLE nor JPEG-LS takes pixels of one bit.
                 if len(boxes.PixelData) > self.deflate_above_megabytes * 1e6:
@@ -93,8 +97,8 @@ class DicomWriter:
                 files["lesions_seg.dcm"] = _bytes(boxes)
         return files
 
-    def _equipment(self, number: int) -> dict[str, Any]:
-        """What both files say about themselves."""
+    def _equipment(self, number: int, shown: str) -> dict[str, Any]:
+        """What both files say about themselves, and about what they show."""
         return {
             "series_instance_uid": hd.UID(),
             "series_number": number,
@@ -104,7 +108,7 @@ class DicomWriter:
             "manufacturer_model_name": "MP3D FPN",
             "software_versions": self.version,
             "device_serial_number": "0",
-            "series_description": _SERIES,
+            "series_description": _SERIES.format(shown),
             "content_qualification": hd.ContentQualificationValues.RESEARCH,
             "specific_character_set": "ISO_IR 192",
         }
@@ -117,6 +121,7 @@ class DicomWriter:
             _algorithm_name(document), self.version, parameters=_parameters(document)
         )
         frame = str(slices[0].header.FrameOfReferenceUID)
+        names = document["model"].get("tags", ())
         # Who observed is what every reader of a report shows: the notices go with the name.
         name = " ".join(["MP3D lesion detector.", *document["notices"]])
         device = sr.DeviceObserverIdentifyingAttributes(
@@ -126,15 +131,31 @@ class DicomWriter:
         content = sr.MeasurementReport(
             observation_context=sr.ObservationContext(observer_device_context=observer),
             procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-            imaging_measurements=[_group(one, slices, frame, algorithm) for one in outlined] or [_nothing(algorithm)],
+            imaging_measurements=[
+                *(_group(one, slices, frame, algorithm, names) for one in outlined),
+                *(
+                    _axes(one, measured, algorithm)
+                    for one in outlined
+                    if (measured := lines(one.entry, frame, algorithm))
+                ),
+                *([] if outlined else [_nothing(algorithm)]),
+            ],
             title=codes.DCM.ImagingMeasurementReport,
         )
         return sr.Comprehensive3DSR(
             evidence=[one.header for one in slices],
             content=content,
             is_complete=True,
-            **self._equipment(_REPORT_SERIES),
+            **self._equipment(_REPORT_SERIES, "outlines" if masked(outlined) else "boxes"),
         )
+
+
+def _on_images(
+    result: ScanResult, lesion: Lesion, entry: Mapping[str, Any], slices: Sequence[SourceSlice]
+) -> list[Rectangle]:
+    """Where a lesion lies on the images: its masks, or its box."""
+    rectangles = cut(result.scan, lesion.box, slices)
+    return outlines_on(result.scan, result.found, lesion, rectangles, slices) if "outline" in entry else rectangles
 
 
 def _algorithm_name(document: Mapping[str, Any]) -> str:
@@ -154,18 +175,24 @@ def _parameters(document: Mapping[str, Any]) -> list[str]:
 
 
 def _group(
-    one: Outlined, slices: Sequence[SourceSlice], frame: str, algorithm: sr.AlgorithmIdentification
+    one: Outlined,
+    slices: Sequence[SourceSlice],
+    frame: str,
+    algorithm: sr.AlgorithmIdentification,
+    tags: Sequence[str],
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations:
-    """One lesion of the report: its rectangles on the images, and its score.
+    """One lesion of the report: its rectangles or outlines on the images, its numbers and its tags.
 
-    Several rectangles are a volume's surface; a single one has to be a planar region.
+    Several are a volume's surface; a single one has to be a planar region.
     """
     key = slices[one.key].header
+    image = sr.SourceImageForMeasurement(key.SOPClassUID, key.SOPInstanceUID)
     common: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(one.tracking, one.name),
         "finding_type": codes.SCT.Lesion,
         "algorithm_id": algorithm,
-        "measurements": _measurements(one.entry, sr.SourceImageForMeasurement(key.SOPClassUID, key.SOPInstanceUID)),
+        "measurements": measurements(one.entry, image, algorithm, tags),
+        "qualitative_evaluations": evaluations(one.entry, tags),
     }
     polygon = sr.GraphicTypeValues3D.POLYGON
     corners = [rectangle.corners for rectangle in one.rectangles]
@@ -178,13 +205,16 @@ def _group(
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_volume_surface=surface, **common)
 
 
-def _measurements(entry: Mapping[str, Any], image: sr.SourceImageForMeasurement) -> list[sr.Measurement]:
-    """The score and, where the weights have a calibration, the probability that follows from it."""
-    found = [sr.Measurement(SCORE, entry["score"], codes.UCUM.NoUnits, referenced_images=[image])]
-    if "probability" in entry:
-        percent = round(100 * entry["probability"], 2)
-        found.append(sr.Measurement(codes.DCM.CertaintyOfFinding, percent, codes.UCUM.Percent))
-    return found
+def _axes(
+    one: Outlined, measured: Sequence[sr.Measurement], algorithm: sr.AlgorithmIdentification
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """The axes of a lesion again, as lines in the patient, under the tracking of the lesion."""
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(one.tracking, one.name),
+        finding_type=codes.SCT.Lesion,
+        algorithm_id=algorithm,
+        measurements=measured,
+    )
 
 
 def _nothing(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:

@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,8 +25,11 @@ import cv2
 import numpy as np
 
 from ...detections import Lesion, ScanResult, SliceBoxes
-from ..lesions_document import cautions
-from ..pictures.finding_pictures import LUNG, display_window
+from ...lesion_outlines import outline_of
+from ...scan_protocol import ScanLike
+from ..lesions_document import STACKED, cautions
+from ..pictures.finding_pictures import LUNG, display_window, lines_of
+from ..source_names import name_image, series_text
 
 # Soft tissue in 8 bits, and the knots (HU, grey) between which the picture of the whole range is linear.
 FINE = (-200.0, 300.0)
@@ -35,6 +38,14 @@ COARSE = ((-1350.0, 0.0), (-200.0, 144.0), (300.0, 175.0), (2000.0, 255.0))
 BLEND = (-190.0, -130.0, 230.0, 290.0)
 # Window presets: name, lowest and highest HU shown, key that sets it.
 WINDOWS = (("Lung", -1350, 150), ("Soft tissue", -160, 240), ("Bone", -450, 1050))
+# What the archive calls the series, and how the page names it.
+_ARCHIVE = {
+    "series_number": "Series number",
+    "series_description": "Series description",
+    "study_date": "Study date",
+    "accession_number": "Accession number",
+    "series_instance_uid": "Series UID",
+}
 _TEMPLATE = Path(__file__).parent / "viewer_template"
 # The overview: black below, white above.
 _OVERVIEW = (-150.0, 850.0)
@@ -99,7 +110,7 @@ class ReportWriter:
             "points": sorted(self.operating_points.items(), key=lambda point: float(point[0])),
         }
         parts = {
-            "TITLE": html.escape(f"Lesions in {document['input']['name']}"),
+            "TITLE": html.escape(f"Lesions in {_title(document['input'])}"),
             "NOTICES": "".join(f"<p>{html.escape(notice)}</p>" for notice in document["notices"]),
             "STYLE": _part("style.css"),
             "PRESETS": _presets(),
@@ -185,6 +196,11 @@ def _overview(projection: np.ndarray) -> str:
     return base64.b64encode(_jpeg(grey.round().astype(np.uint8), 85)).decode()
 
 
+def _title(scan: Mapping[str, Any]) -> str:
+    """Which scan it is: what the archive calls the series, or the name of the file."""
+    return series_text(scan.get("dicom")) or scan["name"]
+
+
 def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
     """What the script of the page needs: geometry in canonical edges, and the lesions."""
     scan, found = result.scan, result.found
@@ -195,6 +211,7 @@ def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
         "shape": [depth, height, width],
         "spacing": [round(edge, 6) for edge in scan.spacing],
         "numbers": np.floor(stored).astype(int).tolist(),
+        "images": _image_numbers(scan, np.floor(stored).astype(int).tolist()),
         "heights": scan.points_to_lps(middles)[:, 2].round(2).tolist(),
         "picture": [*pictures.size, pictures.offset],
         "fine": FINE,
@@ -203,7 +220,7 @@ def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
         "thickness": found.thickness,
         "threshold": result.document["settings"].get("score_threshold"),
         "lesions": [
-            _lesion_data(scan.hu, found, lesion, entry)
+            _lesion_data(scan, found, lesion, entry)
             for lesion, entry in zip(result.lesions, result.entries, strict=True)
         ],
         "caution": " ".join(cautions(scan, found)),
@@ -211,7 +228,17 @@ def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
     }
 
 
-def _lesion_data(hu: np.ndarray, found: SliceBoxes, lesion: Lesion, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _image_numbers(scan: ScanLike, stored: Sequence[int]) -> list[int | None] | None:
+    """The number of the image of each slice, feet first, as the archive counts; None where slices are no images."""
+    if scan.series is None or scan.slice_axis != STACKED:
+        return None
+    last = scan.stored_shape[STACKED] - 1
+    names = [name_image(scan, min(max(index, 0), last)) for index in stored]
+    numbers = [None if name is None else name["instance_number"] for name in names]
+    return numbers if any(number is not None for number in numbers) else None
+
+
+def _lesion_data(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mapping[str, Any]) -> dict[str, Any]:
     key = found.nearest_slice(lesion.key)
     rows = list(lesion.members)
     members = np.column_stack([found.positions[found.slices[rows]], found.boxes[rows], found.scores[rows]])
@@ -220,10 +247,16 @@ def _lesion_data(hu: np.ndarray, found: SliceBoxes, lesion: Lesion, entry: Mappi
         "score": entry["score"],
         "probability": entry.get("probability"),
         "size": entry["size_mm"],
+        "axes": [entry["axes"][name] for name in ("long_axis_mm", "short_axis_mm", "source")],
+        "tags": [[tag["tag"], tag["score"]] for tag in entry.get("tags", ())],
         "box": np.round(lesion.box, 2).tolist(),
         "key": key,
-        "preset": 0 if display_window(hu[key], lesion.key_box) == LUNG else 1,
+        "preset": 0 if display_window(scan.hu[key], lesion.key_box) == LUNG else 1,
         "members": np.round(members, 3).tolist(),
+        # Of each member what is drawn in place of its box: the closed outline, then the axes.
+        "lines": [
+            [np.round(line, 2).tolist() for line in lines_of(outline_of(found, row, scan.spacing))] for row in rows
+        ],
     }
 
 
@@ -232,13 +265,20 @@ def _about(document: Mapping[str, Any], pictures: SlicePictures) -> list[tuple[s
     scan, model = document["input"], document["model"]
     shape = " x ".join(str(number) for number in scan["shape"])
     spacing = " x ".join(f"{edge:g}" for edge in scan["spacing_mm"])
+    archive = scan.get("dicom") or {}
     return [
+        *((name, str(archive[key])) for key, name in _ARCHIVE.items() if archive.get(key)),
         ("Scan", f"{scan['name']}: {shape} voxels of {spacing} mm, SHA-256 {scan['sha256'][:12]}"),
         *(("Note", note) for note in scan["notes"]),
         ("Model", f"{model['name'] or 'unnamed'}, {model['weights']}, SHA-256 {(model['sha256'] or '')[:12]}"),
+        *([("Tags from a score of", _threshold(document["settings"]["tag_threshold"]))] if "tags" in model else []),
         ("Slices examined", f"{document['settings']['examined_slices']} of {document['settings']['lattice_slices']}"),
         ("Pictures", f"{pictures.size[0]} x {pictures.size[1]} pixels, JPEG quality {pictures.quality}"),
     ]
+
+
+def _threshold(value: float | Sequence[float]) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else "each its own"
 
 
 def _part(name: str) -> str:

@@ -105,6 +105,16 @@ def _draw_dashed(canvas: ImageDraw.ImageDraw, frame: Rectangle, colour: Colour, 
             canvas.line([(x, start), (x, min(start + _DASH, y2))], fill=colour, width=width)
 
 
+def _draw_lines(canvas: ImageDraw.ImageDraw, lines: Sequence[np.ndarray], colour: Colour, width: int) -> None:
+    """Draw lines ``(P, 2)`` in pixel edges of the picture, each with a dark rim."""
+    # Edges of pixels lie half a pixel before their centres.
+    corners = [[(float(x), float(y)) for x, y in points - 0.5] for points in lines]
+    for each in corners:
+        canvas.line(each, fill=_RIM, width=width + 2, joint="curve")
+    for each in corners:
+        canvas.line(each, fill=colour, width=width, joint="curve")
+
+
 def _overlap(first: Rectangle, second: Rectangle) -> float:
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
@@ -168,7 +178,8 @@ def draw_boxes(
     Args:
         hu_slice: ``(H, W)`` Hounsfield units.
         predicted: Detections to draw: ``boxes`` ``(M, 4)`` in pixels of the slice, ``scores`` ``(M,)``
-            and, where known, ``hit`` ``(M,)`` bool (False is drawn as wrong); None for none.
+            and, where known, ``hit`` ``(M,)`` bool (False is drawn as wrong) and ``lines``, M lists of lines ``(P, 2)``
+            in pixels of the slice that are drawn in place of the box; None for none.
         true_boxes: ``(N, 4)`` annotated boxes in pixels of the slice; None where nothing is annotated.
         window: Lowest and highest value shown, in HU.
         caption: Text for a strip below the slice, with the key to the colours; None for no strip.
@@ -195,11 +206,15 @@ def draw_boxes(
     if predicted is not None and predicted.get("hit") is not None:
         hit = np.asarray(predicted["hit"], dtype=bool)
     colours = [DETECTION if right else WRONG for right in hit]
-    for x1, y1, x2, y2 in [*found, *truth]:
+    drawn_lines = [*(predicted or {}).get("lines", [])] or [[] for _ in found]
+    boxed = [at for at, lines in enumerate(drawn_lines) if not len(lines)]
+    for x1, y1, x2, y2 in [*(found[at] for at in boxed), *truth]:
         # A dark rim outside the line keeps it visible on bright tissue.
         canvas.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_RIM)
-    for frame, colour in zip(found, colours, strict=True):
-        canvas.rectangle(frame, outline=colour, width=line)
+    for at in boxed:
+        canvas.rectangle(found[at], outline=colours[at], width=line)
+    for lines, colour in zip(drawn_lines, colours, strict=True):
+        _draw_lines(canvas, [points * [factor_x, factor_y] for points in lines], colour, line)
     for frame in truth:
         _draw_dashed(canvas, frame, TRUTH, line)
     labels = [(frame, f"{score:.2f}", colour) for frame, score, colour in zip(found, scores, colours, strict=True)]

@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 
 from ...detections import Lesion, ScanResult, SliceBoxes
+from ...lesion_outlines import Outline, outline_of
 from ..lesions_document import shown_name, stored_slice
+from ..measurements import size_text, tags_text
+from ..source_names import image_text
 from .box_drawing import DETECTION, add_caption, draw_boxes, mark_sides
 
 SOFT_TISSUE = (-160.0, 240.0)
@@ -41,7 +44,13 @@ def _inner(first: int, last: int) -> slice:
 
 
 def lesion_picture(
-    hu: np.ndarray, found: SliceBoxes, lesion: Lesion, *, title: str, notices: Sequence[str]
+    hu: np.ndarray,
+    found: SliceBoxes,
+    lesion: Lesion,
+    *,
+    title: str,
+    notices: Sequence[str],
+    outline: Outline | None = None,
 ) -> np.ndarray:
     """The key slice of a lesion with its box.
 
@@ -51,6 +60,7 @@ def lesion_picture(
         lesion: The lesion.
         title: Text below the picture.
         notices: What a viewer must know, below the title.
+        outline: Of the lesion in this slice; drawn with the axes in place of the box.
 
     Returns:
         ``(H', W', 3)`` uint8 RGB.
@@ -58,10 +68,18 @@ def lesion_picture(
     plane = hu[found.nearest_slice(lesion.key)]
     drawn = draw_boxes(
         plane,
-        {"boxes": lesion.key_box[None], "scores": [lesion.score]},
+        {"boxes": lesion.key_box[None], "scores": [lesion.score], "lines": [lines_of(outline)]},
         window=display_window(plane, lesion.key_box),
     )
     return add_caption(mark_sides(drawn), title, legend=[DETECTION], notice="\n".join(notices))
+
+
+def lines_of(outline: Outline | None) -> list[np.ndarray]:
+    """What is drawn of an outline: lines ``(P, 2)`` in pixels of the slice, the outline closed, then the axes."""
+    if outline is None:
+        return []
+    polygon = [] if outline.polygon is None else [np.concatenate([outline.polygon, outline.polygon[:1]])]
+    return [*polygon, *([] if outline.axes is None else [outline.axes[:2], outline.axes[2:]])]
 
 
 def slice_picture(
@@ -96,8 +114,10 @@ class OverlayWriter:
         scan, found, name, files = result.scan, result.found, shown_name(result.scan), {}
         for lesion, entry in list(zip(result.lesions, result.entries, strict=True))[: self.limit]:
             size = " x ".join(f"{edge:.0f}" for edge in entry["size_mm"])
-            title = f"{name}: lesion {entry['lesion']}, slice {entry['key_slice']}, {size} mm"
-            picture = lesion_picture(scan.hu, found, lesion, title=title, notices=result.notices)
+            title = f"{name}: lesion {entry['lesion']}, slice {entry['key_slice']}{image_text(entry)}, {size} mm"
+            title += f"\naxes {size_text(entry)}".removesuffix(", ") + tags_text(entry)
+            outline = outline_of(found, lesion.best(found), scan.spacing) if "outline" in entry else None
+            picture = lesion_picture(scan.hu, found, lesion, title=title, notices=result.notices, outline=outline)
             files[f"overlays/lesion_{entry['lesion']:03d}.png"] = _png(picture)
         for number in np.unique(found.slices).tolist() if self.slices else []:
             title = f"{name}: slice {stored_slice(scan, found, number)}"

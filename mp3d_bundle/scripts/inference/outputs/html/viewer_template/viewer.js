@@ -9,6 +9,11 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const KEEP = 64; // decoded slices held in memory
 const AHEAD = 6; // slices decoded before they are asked for
 
+// Slices as the archive counts its images, where it does, else as they are stored.
+const called = (z) => (data.images && data.images[z] !== null ? `image ${data.images[z]}` : `slice ${data.numbers[z]}`);
+const Called = (z) => called(z).replace(/^./, (letter) => letter.toUpperCase());
+const atHeight = (z) => `z ${data.heights[z].toFixed(1)} mm`;
+
 // ---- Hounsfield units from the two pictures of a slice ----
 
 const interpolate = (grey, knots) => {
@@ -55,7 +60,7 @@ const load = (z) => {
     coming.set(z, decode(z).then((hu) => {
       slices.set(z, hu);
       if (slices.size > KEEP) slices.delete(slices.keys().next().value);
-    }).catch((error) => { get("status").textContent = `Slice ${data.numbers[z]} cannot be shown: ${error.message}`; })
+    }).catch((error) => { get("status").textContent = `${Called(z)} cannot be shown: ${error.message}`; })
       .finally(() => coming.delete(z)));
   }
   return coming.get(z);
@@ -178,7 +183,8 @@ const draw = () => {
   drawTexts(hu, place);
   drawOverview();
   const list = here.map((lesion) => `${lesion.number} (${lesion.score.toFixed(2)})`).join(", ");
-  get("status").textContent = `Slice ${data.numbers[z]} (0 to ${depth - 1}), z ${data.heights[z].toFixed(1)} mm` +
+  const range = data.images ? `slice ${data.numbers[z]} of 0 to ${depth - 1}` : `0 to ${depth - 1}`;
+  get("status").textContent = `${Called(z)} (${range}), ${atHeight(z)}` +
     (list ? `; lesion ${list}` : "");
   document.body.dataset.shown = z;
   document.body.dataset.window = `${view.level} ${view.width}`;
@@ -211,24 +217,30 @@ const drawLesions = (here, z, place) => {
 
 // Edges on the canvas (left, top, right, bottom), and whether the box was found on this very slice.
 const boxOn = (lesion, z, place) => {
-  let nearest = lesion.members[0];
-  for (const member of lesion.members) if (Math.abs(member[0] - z) < Math.abs(nearest[0] - z)) nearest = member;
-  const [position, x1, y1, x2, y2] = nearest;
+  let at = 0;
+  lesion.members.forEach((member, next) => { if (Math.abs(member[0] - z) < Math.abs(lesion.members[at][0] - z)) at = next; });
+  const [position, x1, y1, x2, y2] = lesion.members[at];
   return {
+    lines: lesion.lines[at].map((line) => line.map(([x, y]) => [place.left + x * place.perColumn, place.top + y * place.perRow])),
     edges: [place.left + x1 * place.perColumn, place.top + y1 * place.perRow, place.left + x2 * place.perColumn, place.top + y2 * place.perRow],
     found: Math.abs(position - z) <= data.thickness / 2 + 0.5,
   };
 };
 
-const drawBox = (lesion, { edges: [left, top, right, bottom], found }) => {
+// The outline and axes where the network gives them, else the box.
+const drawBox = (lesion, { edges: [left, top, right, bottom], lines, found }) => {
   const chosen = lesion === view.chosen;
   painting.setLineDash(found ? [] : [5, 4]);
-  painting.strokeStyle = "rgba(0, 0, 0, 0.7)";
-  painting.lineWidth = chosen ? 4 : 3;
-  painting.strokeRect(left - 1, top - 1, right - left + 2, bottom - top + 2);
-  painting.strokeStyle = colourOf(lesion);
-  painting.lineWidth = chosen ? 2 : 1.4;
-  painting.strokeRect(left - 1, top - 1, right - left + 2, bottom - top + 2);
+  for (const [colour, thick] of [["rgba(0, 0, 0, 0.7)", chosen ? 4 : 3], [colourOf(lesion), chosen ? 2 : 1.4]]) {
+    painting.strokeStyle = colour;
+    painting.lineWidth = thick;
+    if (!lines.length) painting.strokeRect(left - 1, top - 1, right - left + 2, bottom - top + 2);
+    for (const line of lines) {
+      painting.beginPath();
+      for (const [x, y] of line) painting.lineTo(x, y);
+      painting.stroke();
+    }
+  }
   painting.setLineDash([]);
 };
 
@@ -267,7 +279,7 @@ const drawTexts = (hu, place) => {
   write("A", wide / 2, 14, "center");
   write("P", wide / 2, high - 14, "center");
   painting.font = "13px 'Segoe UI', 'DejaVu Sans', Arial, sans-serif";
-  write(`Slice ${data.numbers[view.z]}  z ${data.heights[view.z].toFixed(1)} mm`, 8, 14, "left");
+  write(`${Called(view.z)}  ${atHeight(view.z)}`, 8, 14, "left");
   write(`L ${view.level}  W ${view.width}`, wide - 8, 14, "right");
   write("Not a medical device. Research use only.", 8, high - 14, "left", "#ffb37a");
   // A bar of 5 cm, or 1 cm when zoomed in.
@@ -357,7 +369,7 @@ for (const lesion of data.lesions) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
-  const parts = [`#${lesion.number}`, lesion.score.toFixed(2), `${lesion.size.map((edge) => edge.toFixed(0)).join(" × ")} mm`, `slice ${data.numbers[lesion.key]}`];
+  const parts = [`#${lesion.number}`, lesion.score.toFixed(2), `${lesion.size.map((edge) => edge.toFixed(0)).join(" × ")} mm`, called(lesion.key)];
   for (const [at, part] of parts.entries()) {
     const element = document.createElement(at === 1 ? "b" : "span");
     element.textContent = part;
@@ -372,7 +384,14 @@ for (const lesion of data.lesions) {
     button.querySelector("b").append(small);
     said += `, probability ${percent}`;
   }
-  button.setAttribute("aria-label", `Lesion ${lesion.number}, ${said}, ${parts[2]}, ${parts[3]}`);
+  const [long, short, source] = lesion.axes;
+  const facts = [`axes ${long.toFixed(1)} × ${short.toFixed(1)} mm (${source})`, atHeight(lesion.key)];
+  if (lesion.tags.length) facts.push(lesion.tags.map(([tag, score]) => `${tag} ${score.toFixed(2)}`).join(", "));
+  const more = document.createElement("small");
+  more.className = "facts";
+  more.textContent = facts.join("; ");
+  button.append(more);
+  button.setAttribute("aria-label", `Lesion ${lesion.number}, ${said}, ${parts[2]}, ${parts[3]}, ${facts.join(", ")}`);
   button.addEventListener("click", () => choose(lesion));
   item.append(button);
   get("lesions").append(item);

@@ -1,0 +1,95 @@
+"""The numbers and tags of a lesion as a structured report says them (DICOM PS3.16, TID 300 and TID 1419).
+
+Long and short axis say how they came about: Derivation is measured or estimated, and a parameter of the algorithm names
+the source. Tags have no public codes: they are those of the scheme ``99MP3D``, with the place of the tag among all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from highdicom import sr
+from highdicom.sr import CodedConcept
+from pydicom.sr.codedict import codes
+
+SCORE = CodedConcept("246262008", "SCT", "Score")
+SCHEME = "99MP3D"
+TAG = CodedConcept("tag", SCHEME, "Tag of the network")
+_AXES = {"long_axis": codes.SCT.LongAxis, "short_axis": codes.SCT.ShortAxis}
+# Meanings of codes end after 64 characters.
+_MEANING = 64
+
+
+def measurements(
+    entry: Mapping[str, Any],
+    image: sr.SourceImageForMeasurement,
+    algorithm: sr.AlgorithmIdentification,
+    tags: Sequence[str],
+) -> list[sr.Measurement]:
+    """Score, probability where the weights have a calibration, both axes, and the scores of tags.
+
+    Args:
+        entry: The entry of the lesion in ``lesions.json``.
+        image: The image of its best slice.
+        algorithm: What found it.
+        tags: Names of all tags.
+    """
+    found = [sr.Measurement(SCORE, entry["score"], codes.UCUM.NoUnits, referenced_images=[image])]
+    if "probability" in entry:
+        percent = round(100 * entry["probability"], 2)
+        found.append(sr.Measurement(codes.DCM.CertaintyOfFinding, percent, codes.UCUM.Percent))
+    found += [_axis(name, entry["axes"], algorithm, referenced_images=[image]) for name in _AXES]
+    for tag in entry.get("tags", ()):
+        name = CodedConcept(f"score{_place(tag, tags)}", SCHEME, f"Score of tag: {tag['tag']}"[:_MEANING])
+        found.append(sr.Measurement(name, tag["score"], codes.UCUM.NoUnits))
+    return found
+
+
+def lines(entry: Mapping[str, Any], frame: str, algorithm: sr.AlgorithmIdentification) -> list[sr.Measurement]:
+    """Both axes with the lines that they were measured along; none where a box is all that is known.
+
+    Groups of regions may not hold them: they make a group of their own.
+
+    Args:
+        entry: The entry of the lesion in ``lesions.json``.
+        frame: UID of the frame of reference.
+        algorithm: What found it.
+    """
+    found = []
+    for name in _AXES:
+        if (ends := entry["axes"].get(f"{name}_lps_mm")) is not None:
+            line = sr.CoordinatesForMeasurement3D(sr.GraphicTypeValues3D.POLYLINE, np.array(ends), frame)
+            found.append(_axis(name, entry["axes"], algorithm, referenced_coordinates=[line]))
+    return found
+
+
+def _axis(
+    name: str, axes: Mapping[str, Any], algorithm: sr.AlgorithmIdentification, **references: Any
+) -> sr.Measurement:
+    return sr.Measurement(
+        _AXES[name],
+        axes[f"{name}_mm"],
+        codes.UCUM.Millimeter,
+        derivation=codes.SCT.Estimated if axes["source"] == "box" else codes.SCT.Measured,
+        algorithm_id=sr.AlgorithmIdentification(
+            algorithm[0].value, algorithm[1].value, parameters=[f"source={axes['source']}"]
+        ),
+        **references,
+    )
+
+
+def _place(tag: Mapping[str, Any], tags: Sequence[str]) -> int:
+    return list(tags).index(tag["tag"]) + 1
+
+
+def evaluations(entry: Mapping[str, Any], tags: Sequence[str]) -> list[sr.QualitativeEvaluation]:
+    """The tags of a lesion, best first.
+
+    Args:
+        entry: The entry of the lesion in ``lesions.json``.
+        tags: Names of all tags; the place of a tag among them is its code.
+    """
+    coded = [CodedConcept(f"tag{_place(tag, tags)}", SCHEME, tag["tag"][:_MEANING]) for tag in entry.get("tags", ())]
+    return [sr.QualitativeEvaluation(TAG, value) for value in coded]

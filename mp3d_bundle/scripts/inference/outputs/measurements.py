@@ -1,0 +1,129 @@
+"""Size, outline and tags of lesions as plain data: what a network says beyond boxes, and where the sizes are from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..detections import SliceBoxes
+from ..lesion_outlines import MEASURED, Outline, outline_of
+from ..scan_protocol import ScanLike
+
+TAG_SCORES = "tag_scores"
+# Fields that are written in another form than their own.
+SAID_OTHERWISE = (*MEASURED, TAG_SCORES)
+# Scores from which a tag is named unless the weights want otherwise.
+TAG_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """Which tags are named.
+
+    Attributes:
+        names: Of all tags, in the order of the scores.
+        threshold: Scores from which one is named, one number or one for each.
+    """
+
+    names: tuple[str, ...] = ()
+    threshold: float | Sequence[float] = TAG_THRESHOLD
+
+    def named(self, scores: np.ndarray) -> list[dict[str, Any]]:
+        """The tags whose scores ``(T,)`` reach the threshold, best first."""
+        rows = np.flatnonzero(scores >= np.asarray(self.threshold, dtype=np.float64))
+        ordered = rows[np.argsort(-scores[rows], kind="stable")].tolist()
+        return [{"tag": self.names[row], "score": round(float(scores[row]), 4)} for row in ordered]
+
+
+def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[str, Any]) -> Tagging | None:
+    """The tags of a network; None for one that gives none.
+
+    Args:
+        found: What it found; its field ``tag_scores`` ``(N, T)`` counts.
+        model: The facts of its weights; the names are ``tag_names`` of the recipe.
+        settings: ``tag_threshold``, a number or T of them.
+
+    Raises:
+        ValueError: If there are other than T names or thresholds.
+    """
+    if TAG_SCORES not in found.fields:
+        return None
+    count = found.fields[TAG_SCORES].shape[1]
+    names = tuple((model.get("recipe") or {}).get("tag_names") or (f"tag {number}" for number in range(1, count + 1)))
+    threshold = settings.get("tag_threshold", TAG_THRESHOLD)
+    for what, number in (("names", len(names)), ("thresholds", np.size(threshold))):
+        if number != count and (what == "names" or np.ndim(threshold)):
+            raise ValueError(f"Expected {count} {what} of tags, as many as the network scores, got {number}.")
+    return Tagging(names, threshold)
+
+
+def tagging_in(document: Mapping[str, Any]) -> Tagging | None:
+    """The tags that a document was written with, see `tagging_for`."""
+    names = document["model"].get("tags")
+    return None if names is None else Tagging(tuple(names), document["settings"]["tag_threshold"])
+
+
+def describe_box(scan: ScanLike, found: SliceBoxes, row: int, tagging: Tagging | None = None) -> dict[str, Any]:
+    """What the network says of a slice box beyond its place and score, by key; nothing where it says no more."""
+    measured = any(name in found.fields for name in MEASURED)
+    outline = outline_of(found, row, scan.spacing) if measured else None
+    scores = found.fields.get(TAG_SCORES)
+    return {
+        **({} if outline is None else _described(scan, outline, float(found.positions[found.slices[row]]) + 0.5)),
+        **({} if tagging is None or scores is None else {"tags": tagging.named(scores[row])}),
+    }
+
+
+def axes_of_box(width: float, height: float) -> dict[str, Any]:
+    """Long and short axis as far as a box tells them: its longer and its shorter side in the key slice, in mm."""
+    short, long = plain_numbers(sorted((width, height)))
+    return {
+        "axes": {"source": "box", "long_axis_mm": long, "short_axis_mm": short},
+        "long_axis_estimate_mm": long,
+        "short_axis_estimate_mm": short,
+    }
+
+
+def size_text(entry: Mapping[str, Any]) -> str:
+    """Both axes of a lesion's entry and where they are from, in words, with a comma behind; "" where it has none."""
+    if (axes := entry.get("axes")) is None:
+        return ""
+    return f"{axes['long_axis_mm']:.1f} x {axes['short_axis_mm']:.1f} mm (source: {axes['source']}), "
+
+
+def tags_text(entry: Mapping[str, Any]) -> str:
+    """ ", nodule (0.90), lung (0.62)" of a lesion's entry with tags, else ""."""
+    return "".join(f", {tag['tag']} ({tag['score']:.2f})" for tag in entry.get("tags", ()))
+
+
+def _described(scan: ScanLike, outline: Outline, height: float) -> dict[str, Any]:
+    long, short = plain_numbers(outline.lengths_mm)
+    axes: dict[str, Any] = {"source": outline.source, "long_axis_mm": long, "short_axis_mm": short}
+    if outline.axes is not None:
+        ends = _places(scan, outline.axes, height)
+        for name, first in (("long_axis", 0), ("short_axis", 2)):
+            axes |= {f"{name}_{frame}": points[first : first + 2] for frame, points in ends.items()}
+    return {"axes": axes, **({} if outline.polygon is None else {"outline": _places(scan, outline.polygon, height)})}
+
+
+def in_slice(points: np.ndarray, height: float) -> np.ndarray:
+    """Points ``(P, 2)`` of a slice as canonical edges ``(P, 3)``; ``height`` is the slice's middle along z."""
+    return np.column_stack([points, np.full(len(points), height)])
+
+
+def _places(scan: ScanLike, points: np.ndarray, height: float) -> dict[str, list[list[float]]]:
+    """Points of a slice in the voxels of the stored file and in LPS mm."""
+    edges = in_slice(points, height)
+    stored = scan.boxes_to_stored(np.concatenate([edges, edges], axis=1))[:, :3]
+    return {
+        "voxel": [plain_numbers(point) for point in stored],
+        "lps_mm": [plain_numbers(point) for point in scan.points_to_lps(edges)],
+    }
+
+
+def plain_numbers(values: Any, digits: int = 4) -> list[float]:
+    """Plain floats, rounded; adding zero turns -0.0 into 0.0."""
+    return [round(float(value), digits) + 0.0 for value in values]

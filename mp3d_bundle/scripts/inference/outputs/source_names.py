@@ -1,0 +1,95 @@
+"""What an archive calls a scan that was read from DICOM, and each of its images: numbers and UIDs of the headers.
+
+With them a lesion is found again where the images are kept. The patient's name is not among them: outputs other than
+DICOM leave the archive.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pydicom
+
+from ..scan_protocol import ScanLike
+
+_SERIES = {
+    "study_instance_uid": "StudyInstanceUID",
+    "study_date": "StudyDate",
+    "accession_number": "AccessionNumber",
+    "series_instance_uid": "SeriesInstanceUID",
+    "series_number": "SeriesNumber",
+    "series_description": "SeriesDescription",
+}
+_IMAGE = {"instance_number": "InstanceNumber", "sop_instance_uid": "SOPInstanceUID"}
+SERIES_KEYS, IMAGE_KEYS = tuple(_SERIES), tuple(_IMAGE)
+# No text of these attributes is longer.
+_LONGEST = 64
+_ODD = (ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError)
+
+
+def name_series(scan: ScanLike) -> dict[str, str | None] | None:
+    """What the archive calls the series of a scan, by `SERIES_KEYS`.
+
+    Returns:
+        Each as text, None where the images have none; None for a scan that was not read from DICOM.
+    """
+    return None if scan.series is None or not scan.files else _read(scan, 0, _SERIES)
+
+
+def name_image(scan: ScanLike, index: int) -> dict[str, Any] | None:
+    """What the archive calls the image of one stored slice, by `IMAGE_KEYS`.
+
+    Args:
+        scan: The scan.
+        index: Along the stored axis ``k``.
+
+    Returns:
+        Number (None where the image has none) and UID; None for a scan that was not read from DICOM.
+    """
+    if scan.series is None or not scan.files:
+        return None
+    found = _read(scan, index, _IMAGE)
+    number = found["instance_number"]
+    whole = number is not None and number.lstrip("+-").isdecimal()
+    return {**found, "instance_number": int(number) if number is not None and whole else None}
+
+
+def image_text(entry: Mapping[str, Any]) -> str:
+    """ ", image 60" of a lesion's entry whose image has a number, else ""."""
+    number = entry.get("image", {}).get("instance_number")
+    return "" if number is None else f", image {number}"
+
+
+def series_text(series: Mapping[str, Any] | None) -> str:
+    """What a reader calls a series: number and description, study date and accession number, as far as they are known.
+
+    Args:
+        series: What `name_series` gives.
+    """
+    series = series or {}
+    shown = (("series", "series_number"), ("", "series_description"), ("study of", "study_date"),
+             ("accession number", "accession_number"))  # fmt: skip
+    return ", ".join(f"{word} {series[key]}".strip() for word, key in shown if series.get(key))
+
+
+def _read(scan: ScanLike, index: int, names: dict[str, str]) -> dict[str, str | None]:
+    known = scan.headers[index] if index < len(scan.headers) else None
+    source = scan.files[index] if known is None else io.BytesIO(known)
+    try:
+        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=[*names.values()], force=True)
+    # What was read as a scan may still hold an element that pydicom stumbles over.
+    except _ODD:
+        return dict.fromkeys(names)
+    return {key: _text(header, keyword) for key, keyword in names.items()}
+
+
+def _text(header: pydicom.Dataset, keyword: str) -> str | None:
+    """The printable text of an attribute; None where there is none."""
+    try:
+        text = str(header.get(keyword) or "")
+    except _ODD:
+        return None
+    printable = "".join(letter if letter.isprintable() else " " for letter in text).strip()
+    return printable.encode("utf-8", "replace").decode()[:_LONGEST] or None

@@ -1,0 +1,65 @@
+"""Numbers and tags in the structured report: codes, units, derivation, and the lines they were measured along."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from scripts.data.scans.scan import read_scan
+from scripts.inference.outputs.dicom.structured_report import DicomWriter
+from support.fake_dicom import write_ct
+from support.fake_results import TAGGED, elliptic, results_of
+
+SHAPE = (9, 30, 34)
+BOXES = [(6.0, 5.0, 2.0, 26.0, 21.0, 7.0)]
+
+
+def test_report_holds_the_outline_the_axes_and_the_tags(tmp_path: Path) -> None:
+    hu = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
+    scan = read_scan(write_ct(tmp_path, hu, spacing=(0.7, 0.9, 2.5)))
+    results = results_of(scan, BOXES, (0.9,), model=TAGGED, fields=elliptic)
+    files = DicomWriter(version="1")(results)
+    content = hd.sr.srread(io.BytesIO(files["lesions_sr.dcm"])).content
+    (group,), (drawn,) = content.get_volumetric_roi_measurement_groups(), content.get_image_measurement_groups()
+    assert drawn.tracking_uid == group.tracking_uid
+    entry = results.entries[0]
+    by_code = {one.name.value: one for one in group.get_measurements()}
+    for code, name in (("103339001", "long_axis"), ("103340004", "short_axis")):
+        one = by_code[code]
+        assert (one.value, one.unit.value) == (entry["axes"][f"{name}_mm"], "mm")
+        assert one.derivation.meaning == "Measured"
+        assert "source=mask" in str(one)
+        (line,) = (other for other in drawn.get_measurements() if other.name.value == code)
+        assert line.value == one.value
+        (coordinates,) = line.referenced_coordinates
+        np.testing.assert_allclose(coordinates.value, entry["axes"][f"{name}_lps_mm"], atol=1e-3)
+    tags = [one.value.meaning for one in group.get_qualitative_evaluations()]
+    assert tags == ["nodule", "cyst", "liver"]
+    assert by_code["score2"].value == 0.9
+    outlines = group.roi.graphic_data
+    assert len(outlines) == 5
+    wanted = np.array(entry["outline"]["lps_mm"])
+    heights = {round(float(outline[0, 2]), 3) for outline in outlines}
+    assert heights == {-95.0, -92.5, -90.0, -87.5, -85.0}
+    for outline in outlines:
+        np.testing.assert_allclose(outline[:-1, :2], wanted[:, :2], atol=1e-3)
+        np.testing.assert_allclose(outline[0], outline[-1])
+    assert dcmread(io.BytesIO(files["lesions_sr.dcm"])).SeriesDescription.startswith("Lesion outlines.")
+
+
+def test_report_of_a_box_says_that_its_axes_are_estimates(tmp_path: Path) -> None:
+    hu = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
+    scan = read_scan(write_ct(tmp_path, hu, spacing=(0.7, 0.9, 2.5)))
+    files = DicomWriter(version="1")(results_of(scan, BOXES, (0.9,)))
+    (group,) = hd.sr.srread(io.BytesIO(files["lesions_sr.dcm"])).content.get_volumetric_roi_measurement_groups()
+    found = {one.name.value: one for one in group.get_measurements()}
+    for code, wanted in (("103339001", 14.4), ("103340004", 14.0)):
+        assert found[code].value == pytest.approx(wanted)
+        assert found[code].derivation.meaning == "Estimated"
+        assert "source=box" in str(found[code])
+    assert not group.get_qualitative_evaluations()

@@ -1,0 +1,129 @@
+"""Sizes, outlines and tags in the outputs: as they are measured, with where they are from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from scripts.inference.detections import ScanResult
+from scripts.inference.outputs import lesions_document
+from scripts.inference.outputs.lesions_document import json_files
+from scripts.inference.outputs.lesions_table import lesion_table
+from scripts.inference.outputs.measurements import Tagging, tagging_for
+from scripts.inference.outputs.slicer_nodes import slicer_markups
+from support.fake_results import TAGGED, elliptic, results_of
+from support.fake_scans import ball_scan, scan_of
+
+BOXES = [(24.0, 10.0, 4.0, 40.0, 30.0, 9.0), (5.0, 6.0, 1.0, 13.0, 12.0, 2.0)]
+SPACING = (0.8, 1.1, 2.5)
+
+
+def half_empty(boxes: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks of which those of small boxes are empty."""
+    fields = elliptic(boxes)
+    fields["masks"][boxes[:, 2] - boxes[:, 0] < 10] = 0.1
+    return fields
+
+
+@pytest.fixture(scope="module")
+def results() -> ScanResult:
+    return results_of(scan_of(ball_scan(), SPACING), BOXES, (0.9, 0.4), model=TAGGED, fields=half_empty)
+
+
+def test_mask_replaces_the_estimate_and_an_empty_one_does_not(results: ScanResult) -> None:
+    masked, boxed = results.entries
+    # Of 20 x 1.1 mm and 16 x 0.8 mm, three quarters (and the half cell up to the box's edge).
+    assert masked["axes"]["source"] == "mask"
+    assert masked["axes"]["long_axis_mm"] == pytest.approx(0.75 * 22.0 * 27 / 28, abs=0.4)
+    assert masked["axes"]["short_axis_mm"] == pytest.approx(0.75 * 12.8 * 27 / 28, abs=0.4)
+    assert "long_axis_estimate_mm" not in masked
+    assert boxed["axes"] == {"source": "box", "long_axis_mm": 6.6, "short_axis_mm": 6.4}
+    assert (boxed["long_axis_estimate_mm"], boxed["short_axis_estimate_mm"]) == (6.6, 6.4)
+    assert "outline" not in boxed
+
+
+def test_outline_is_given_in_voxels_and_millimetres_of_the_best_slice(results: ScanResult) -> None:
+    entry = results.entries[0]
+    voxel, lps = (np.array(entry["outline"][frame]) for frame in ("voxel", "lps_mm"))
+    np.testing.assert_allclose((voxel - 0.5) * SPACING, lps, atol=1e-3)
+    assert set(voxel[:, 2]) == {entry["key_slice"] + 0.5}
+    np.testing.assert_allclose(voxel[:, :2].mean(axis=0), (32.0, 20.0), atol=0.3)
+    assert len(voxel) > 30
+
+
+def test_every_slice_has_its_outline_among_the_detections(results: ScanResult) -> None:
+    files = json_files(results)
+    detections = json.loads(files["detections.json"])["detections"]
+    masked = [entry for entry in detections if entry["lesion"] == 1]
+    assert len(masked) == 5
+    for entry in masked:
+        assert {point[2] for point in entry["outline"]["voxel"]} == {entry["slice"] + 0.5}
+        assert entry["axes"]["long_axis_mm"] == results.entries[0]["axes"]["long_axis_mm"]
+    assert all("axes" not in entry for entry in detections if entry["lesion"] == 2)
+
+
+def test_tags_are_named_from_a_threshold_and_the_threshold_is_told(results: ScanResult) -> None:
+    document = json.loads(json_files(results)["lesions.json"])
+    assert document["model"]["tags"] == ["lung", "nodule", "liver", "cyst"]
+    assert document["settings"]["tag_threshold"] == 0.5
+    wanted = [{"tag": "nodule", "score": 0.9}, {"tag": "cyst", "score": 0.7}, {"tag": "liver", "score": 0.5}]
+    assert all(entry["tags"] == wanted for entry in document["lesions"])
+    assert all("fields" not in entry for entry in document["lesions"])
+    strict = Tagging(("lung", "nodule", "liver", "cyst"), [0.1, 0.95, 0.5, 0.7])
+    assert [tag["tag"] for tag in strict.named(np.array([0.2, 0.9, 0.5, 0.7]))] == ["cyst", "liver", "lung"]
+
+
+def test_file_is_valid_by_its_schema(results: ScanResult) -> None:
+    schema = json.loads((Path(lesions_document.__file__).parent / "schema" / "lesions.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(json.loads(json_files(results)["lesions.json"]))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "message"),
+    [
+        ({"tag_names": ["a", "b"]}, {}, "Expected 4 names of tags, as many as the network scores, got 2."),
+        ({}, {"tag_threshold": [0.5] * 3}, "Expected 4 thresholds of tags, as many as the network scores, got 3."),
+    ],
+)
+def test_other_numbers_of_names_or_thresholds_are_rejected(
+    results: ScanResult, recipe: dict[str, Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        tagging_for(results.found, {"recipe": recipe}, settings)
+
+
+def test_weights_without_names_number_their_tags(results: ScanResult) -> None:
+    tagging = tagging_for(results.found, {}, {})
+    assert tagging is not None
+    assert tagging.names == ("tag 1", "tag 2", "tag 3", "tag 4")
+
+
+def test_table_says_which_size_is_measured(results: ScanResult) -> None:
+    masked, boxed = csv.DictReader(io.StringIO(lesion_table(results)["lesions.csv"].decode()))
+    assert [row["axes_source"] for row in (masked, boxed)] == ["mask", "box"]
+    assert float(masked["long_axis_mm"]) == results.entries[0]["axes"]["long_axis_mm"]
+    assert masked["long_axis_estimate_mm"] == ""
+    assert (boxed["long_axis_mm"], boxed["long_axis_estimate_mm"]) == ("6.6", "6.6")
+    assert masked["tags"] == "nodule 0.90; cyst 0.70; liver 0.50"
+
+
+def test_slicer_gets_the_outline_as_a_curve_and_the_axes_as_lines(results: ScanResult) -> None:
+    nodes = json.loads(slicer_markups(results)["lesions.mrk.json"])["markups"]
+    assert [node["type"] for node in nodes] == ["ROI", "ROI", "ClosedCurve", "Line", "Line"]
+    places = [[point["position"] for point in node["controlPoints"]] for node in nodes]
+    entry = results.entries[0]
+    assert places[2] == entry["outline"]["lps_mm"]
+    assert places[3:] == [entry["axes"]["long_axis_lps_mm"], entry["axes"]["short_axis_lps_mm"]]
+    assert "source: mask" in nodes[0]["description"]
+    assert "source: box" in nodes[1]["description"]
+    assert "nodule (0.90)" in nodes[0]["description"]
+    values = {one["name"]: (one["value"], one["units"]) for one in nodes[0]["measurements"]}
+    assert values["long axis"] == (entry["axes"]["long_axis_mm"], "mm")
+    assert all("Not a medical device" in node["description"] for node in nodes)

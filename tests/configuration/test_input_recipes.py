@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,6 +76,14 @@ def test_training_writes_what_the_config_builds() -> None:
     records = [{"image_size": (192, 96), "spacing": (0.8, 0.8), "categories": SimpleNamespace(names=("a", "b"))}]
     found = read_recipe(training_recipe(transforms(), network, records), "here")
     assert found == replace(OTHER, stored_size=192, classes=("a", "b"), pixel_spacing=1.6)
+
+
+def test_training_on_tags_keeps_their_names(tmp_path: Path) -> None:
+    tags = {"term_list": ["lung", "liver"], "train_lesion_idxs": [0], "train_relevant_labels": [[1]]}
+    (tmp_path / "tags.json").write_text(json.dumps(tags))
+    records = [{"image_size": (192, 96), "spacing": (0.8, 0.8)}]
+    found = training_recipe(transforms(), SimpleNamespace(num_classes=1), records, str(tmp_path / "tags.json"))
+    assert read_recipe(found, "here").tags == ("lung", "liver")
 
 
 def test_an_evaluation_takes_the_recipe_of_its_weights(saved: Path, bundle_root: Path) -> None:

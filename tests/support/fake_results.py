@@ -17,7 +17,7 @@ from scripts.instances import select
 MODEL = {"name": "demo", "notice": "Synthetic weights.", "path": "/somewhere/demo.pt", "sha256": "ab" * 32}
 
 TAGS = ("lung", "nodule", "liver", "cyst")
-TAGGED = {**MODEL, "recipe": {"tag_names": list(TAGS)}}
+TAGGED = {**MODEL, "recipe": {"tags": list(TAGS)}}
 
 
 def elliptic(boxes: np.ndarray) -> dict[str, np.ndarray]:

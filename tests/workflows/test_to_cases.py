@@ -56,6 +56,18 @@ def test_further_fields_go_along_in_original_pixels() -> None:
     assert case["noisy"].tolist() == [False]
 
 
+def test_masks_become_the_lengths_of_their_axes() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 40.0, 40.0], [4.0, 4.0, 44.0, 84.0]])
+    masks = torch.stack([torch.ones(28, 28), torch.zeros(28, 28)])
+    content = data(boxes, masks=masks, tag_scores=torch.rand(2, 3))
+    content["record"]["spacing"] = (0.5, 1.0)
+    fields = to_case(content)["case"]["fields"]
+    assert fields.keys() == {"tag_scores", "long_axis_mm", "short_axis_mm"}
+    # 20 x 10 original pixels, 10 x 10 mm: the diagonal, and what is across it. The other mask is empty.
+    np.testing.assert_allclose(fields["long_axis_mm"], [200**0.5, np.nan], atol=0.4)
+    np.testing.assert_allclose(fields["short_axis_mm"], [200**0.5, np.nan], atol=0.4)
+
+
 def test_what_the_record_does_not_know_stays_out() -> None:
     assert "spacing" not in to_case(data(torch.zeros(0, 4)))["case"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.coco.colour_slabs import ColourSlabReader
+from ..data.deeplesion.lesion_tags import LesionTags
 from ..data.slabs.slab_reader import SlabReader
 from ..data.transforms import IntensityWindowd, LoadSlabd, ResizeSlabd
 from ..recipe import (
@@ -27,13 +28,16 @@ from ..weights import build_network, read_tensors
 logger = logging.getLogger(__name__)
 
 
-def training_recipe(preprocessing: Any, network: Any, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def training_recipe(
+    preprocessing: Any, network: Any, records: Sequence[Mapping[str, Any]], tags: str | Path | None = None
+) -> dict[str, Any]:
     """The recipe of a training, from what its config built: it goes into the weights file.
 
     Args:
         preprocessing: What the validation does to a record.
         network: The network.
         records: What is trained on.
+        tags: File with the tags of its lesions, if any.
 
     Returns:
         Plain values of a `Recipe`.
@@ -41,7 +45,8 @@ def training_recipe(preprocessing: Any, network: Any, records: Sequence[Mapping[
     used = recipe_in_use(preprocessing, PAPER)
     categories = records[0].get("categories") if len(records) else None
     names = class_names(classes_of(network), getattr(categories, "names", None))
-    return replace(used, classes=names, **pixels_of(records, used.test_scale)).plain()
+    named = LesionTags(Path(tags)).names if tags else ()
+    return replace(used, classes=names, tags=named, **pixels_of(records, used.test_scale)).plain()
 
 
 def recipe_in_use(preprocessing: Any, recipe: Recipe) -> Recipe:

@@ -15,7 +15,7 @@ from .typed_options import MARKS
 TEXTS = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "pretrained", "imagenet", "input"),
     *("annotations", "labels", "predictions", "images", "train_annotations", "train_images", "val_annotations"),
-    *("val_images", "series", "model_name", "notice"),
+    *("val_images", "series", "model_name", "notice", "tags"),
 )
 
 
@@ -96,7 +96,8 @@ SEED = whole(0, 2**32 - 1)
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "labels"), PATH),
     **dict.fromkeys(("images", "train_annotations", "train_images", "val_annotations", "val_images"), PATH),
-    **dict.fromkeys(("pretrained", "imagenet", "predictions", "annotations"), optional(PATH)),
+    **dict.fromkeys(("pretrained", "imagenet", "predictions", "annotations", "tags"), optional(PATH)),
+    "mask_targets": optional(one_of("ellipses", "grabcut")),
     "input": PATHS,
     "series": optional(TEXT),
     "model_name": optional(TEXT),
@@ -137,7 +138,7 @@ RULES: Mapping[str, Rule] = {
     "hu_offset": optional(number(-100000, 100000)),
     "max_gigabytes": number(0, above=True),
     **dict.fromkeys(("box_threshold", "score_threshold"), SHARE),
-    "tag_threshold": either(SHARE, several(SHARE, least=1)),
+    "tag_threshold": optional(either(SHARE, several(SHARE, least=1))),
     "linking#min_iou": SHARE,
     "linking#max_gap": whole(0),
 }

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict, TypeVar
@@ -130,6 +130,8 @@ class KeySlice:
         noisy: Of each box, whether its label is marked as noisy.
         lesion_types: Of each box, 1 to 8 or -1.
         labels: Of each box, its class from 1.
+        details: Of each box, further fields by name, without the axis of the boxes.
+        empty: Those fields of no box, which every record of a data set has.
     """
 
     file_name: str
@@ -143,6 +145,8 @@ class KeySlice:
     noisy: list[bool] = field(default_factory=list)
     lesion_types: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    details: list[Mapping[str, np.ndarray]] = field(default_factory=list)
+    empty: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.file_name = self.file_name.replace("/", "_").replace("\\", "_")
@@ -178,12 +182,21 @@ class KeySlice:
             )
         return box.astype(np.float32)
 
-    def add(self, box: np.ndarray, *, noisy: bool, lesion_type: int, label: int = 1) -> None:
-        """Add a box that `checked` returned."""
+    def add(
+        self,
+        box: np.ndarray,
+        *,
+        noisy: bool,
+        lesion_type: int,
+        label: int = 1,
+        details: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Add a box that `checked` returned, with a value for each field of ``empty``."""
         self.boxes.append(box)
         self.noisy.append(noisy)
         self.lesion_types.append(lesion_type)
         self.labels.append(label)
+        self.details.append(details or {})
 
     def record(self, images_dir: Path, kept: Sequence[int]) -> Record:
         """The record of this key slice with the ``kept`` boxes."""
@@ -204,6 +217,10 @@ class KeySlice:
                 "labels": np.array([self.labels[i] for i in kept], dtype=np.int64),
                 "noisy": np.array([self.noisy[i] for i in kept], dtype=bool),
                 "lesion_type": np.array([self.lesion_types[i] for i in kept], dtype=np.int64),
+                **{
+                    name: np.stack([self.details[i][name] for i in kept]).astype(none.dtype) if len(kept) else none
+                    for name, none in self.empty.items()
+                },
             },
         }
 

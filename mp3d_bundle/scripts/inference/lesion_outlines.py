@@ -8,13 +8,14 @@ measures (Eisenhauer et al., European Journal of Cancer 45, 2009).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from contourpy import LineType, contour_generator
 
+from ..instances import select
 from .detections import SliceBoxes
 
 # Where a mask ends.
@@ -45,30 +46,42 @@ class Outline:
 
 
 def outline_of(found: SliceBoxes, row: int, spacing: Sequence[float]) -> Outline | None:
-    """The outline of a slice box.
+    """The outline of a slice box, see `measure`.
 
     Args:
-        found: Slice boxes. Of their fields count ``masks`` ``(N, h, w)``, ``axes`` ``(N, 4, 2)`` ends in pixels, and
-            ``long_axis_mm`` and ``short_axis_mm`` ``(N,)``; what is not given is measured on what is.
+        found: Slice boxes.
         row: Which of them.
+        spacing: mm of a pixel along x and y, then anything.
+    """
+    return measure(select(found.fields, row), found.boxes[row], spacing)
+
+
+def measure(fields: Mapping[str, np.ndarray], box: np.ndarray, spacing: Sequence[float]) -> Outline | None:
+    """The outline of a box with its further fields.
+
+    Args:
+        fields: Of these count ``masks`` ``(h, w)``, ``axes`` ``(4, 2)`` ends in pixels, and ``long_axis_mm`` and
+            ``short_axis_mm``, one number each; what is not given is measured on what is.
+        box: ``(4,)`` in pixels.
         spacing: mm of a pixel along x and y, then anything.
 
     Returns:
         None where the detector says nothing of it, or its mask is empty: then the box is all that is known.
     """
-    fields = found.fields
-    polygon = mask_polygon(fields[MASKS][row], found.boxes[row], spacing) if MASKS in fields else None
-    axes = np.asarray(fields[AXES][row], dtype=np.float64).reshape(4, 2) if AXES in fields else None
+    polygon = mask_polygon(fields[MASKS], box, spacing) if MASKS in fields else None
+    if MASKS in fields and polygon is None:
+        return None
+    axes = np.asarray(fields[AXES], dtype=np.float64).reshape(4, 2) if AXES in fields else None
     if axes is None and polygon is not None:
         axes = longest_axes(polygon, spacing)
     if all(name in fields for name in LENGTHS):
-        long, short = (float(fields[name][row]) for name in LENGTHS)
+        long, short = (float(fields[name]) for name in LENGTHS)
     elif axes is not None:
         ends = axes * spacing[:2]
         long, short = np.linalg.norm(ends[[1, 3]] - ends[[0, 2]], axis=1).tolist()
     else:
         return None
-    if (MASKS in fields and polygon is None) or not long > 0 or not short > 0:
+    if not long > 0 or not short > 0:
         return None
     return Outline("axes" if polygon is None else "mask", (long, short), axes, polygon)
 

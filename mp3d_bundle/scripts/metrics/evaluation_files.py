@@ -27,11 +27,15 @@ class Evaluated:
         dataset: Name for titles: ``"DeepLesion test"``.
         notice: What every reader of the figures must know, e.g. that the data are synthetic; None for nothing.
         origin: What the detections come from, plain values: ``weights``, ``recipe``, ``split``.
+        tag_names: Names of the tags that the detector scores.
+        tag_threshold: Scores from which they are named, one number or one for each; None for the weights' own.
     """
 
     dataset: str
     notice: str | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    tag_names: Sequence[str] = ()
+    tag_threshold: float | Sequence[float] | None = None
 
 
 def write_evaluation(

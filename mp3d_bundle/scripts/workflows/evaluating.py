@@ -207,12 +207,21 @@ class EvaluationReport(FolderReport):
             if classes:
                 logger.warning("%s: %s", self.weights.path, classes)
         notice = " ".join(text for text in notices if text) or None
-        about = replace(self.about, notice=notice, origin={**origin, **self.about.origin})
+        about = replace(self.about, notice=notice, origin={**origin, **self.about.origin}, **self._tags())
         metrics = write_report(cases, self.output_dir, about, rule=self.metric.rule, bootstrap=self.bootstrap)
         if self.gallery_images > 0:
             self._write_gallery(cases, metrics["thresholds"][_GALLERY_FPS], notice)
         self.lock.release()
         logger.info("Results on %s:\n%s", self.about.dataset, format_table(metrics))
+
+    def _tags(self) -> dict[str, Any]:
+        """What the weights say of their tags."""
+        if self.weights is None:
+            return {}
+        names = self.weights.used.tags if self.weights.used is not None else ()
+        stored = (self.weights.info.get("inference") or {}).get("tag_threshold")
+        chosen = self.about.tag_threshold
+        return {"tag_names": names, "tag_threshold": stored if chosen is None else chosen}
 
     def _write_gallery(self, cases: list[Case], threshold: float | None, notice: str | None) -> None:
         # No threshold: this operating point keeps no detection at all.

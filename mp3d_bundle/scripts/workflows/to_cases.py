@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..boxes import Affine
-from ..instances import further, move, to_arrays
+from ..inference.lesion_outlines import LENGTHS, MEASURED, measure
+from ..instances import Instances, further, move, select, to_arrays
 from ..metrics.cases import PER_LESION, Case
 
 _PASSED_ON = ("patient", "image", "slice_interval", "spacing", "window")
@@ -23,7 +25,8 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
             original pixel is the slab's first; its ``record`` holds what was annotated.
 
     Returns:
-        ``case``, see `scripts.metrics.cases`; ``image`` is the path of the key slice.
+        ``case``, see `scripts.metrics.cases`; ``image`` is the path of the key slice. Of masks and axes the lengths
+        ``long_axis_mm`` and ``short_axis_mm`` are kept, NaN where a mask is empty.
     """
     record = data["record"]
     factor_x, factor_y = (1 / float(factor) for factor in data["scale_factor"])
@@ -36,6 +39,7 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
     found = move(to_arrays(data["pred"]), Affine(factor_x, factor_y, shift_x, shift_y))
     truth = dict(record["instances"])
     fields = {name: values for name, values in further(truth).items() if name not in PER_LESION}
+    spacing = record.get("spacing", (1.0, 1.0))
     case: dict[str, Any] = {
         "id": record["file_name"],
         "boxes": found["boxes"].reshape(-1, 4),
@@ -43,12 +47,22 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
         "true_boxes": np.asarray(truth["boxes"], dtype=np.float64).reshape(-1, 4),
         "width": int(width),
         "height": int(height),
-        "fields": further(found),
+        "fields": _measured(further(found), found["boxes"].reshape(-1, 4), spacing),
         "true_fields": to_arrays(fields),
         **{name: truth[name] for name in PER_LESION if name in truth},
         **{name: record[name] for name in _PASSED_ON if name in record},
     }
     return {"case": Case(**case)}
+
+
+def _measured(fields: Instances[np.ndarray], boxes: np.ndarray, spacing: Sequence[float]) -> Instances[np.ndarray]:
+    """Fields with the lengths of both axes in place of masks and axes, which nobody keeps for a whole data set."""
+    if not any(name in fields for name in MEASURED):
+        return fields
+    outlines = [measure(select(fields, row), box, spacing) for row, box in enumerate(boxes)]
+    lengths = np.array([(np.nan, np.nan) if one is None else one.lengths_mm for one in outlines]).reshape(-1, 2)
+    kept = {name: values for name, values in fields.items() if name not in MEASURED}
+    return {**kept, **dict(zip(LENGTHS, lengths.T, strict=True))}
 
 
 def cases_of(output: list[dict[str, Any]]) -> list[Case]:

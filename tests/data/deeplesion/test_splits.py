@@ -32,6 +32,53 @@ def test_finds_labels_and_images(write_csv: WriteCsv, tmp_path: Path) -> None:
     assert load_records(str(tmp_path), "train")[0]["image"] == str(tmp_path / "Images_png/000001_01_01/109.png")
 
 
+def test_measurements_masks_and_tags_are_fields_where_they_are_asked_for(write_csv: WriteCsv, tmp_path: Path) -> None:
+    split = {"File_name": "000002_01_01_020.png", "Train_Val_Test": "1"}
+    none = dict.fromkeys(("Bounding_boxes", "Measurement_coordinates", "Lesion_diameters_Pixel_"), "")
+    write_csv(
+        {"Train_Val_Test": "3"}, {**split, "Possibly_noisy": "1"}, split, {**split, "File_name": "1_1_1_9.png", **none}
+    )
+    tags = {"term_list": ["lung", "liver"], "train_lesion_idxs": [2], "train_relevant_labels": [[1]]}
+    (tmp_path / "tags.json").write_text(json.dumps(tags))
+    settings = {"missing_images": "ignore", "mask_targets": "ellipses", "tags": tmp_path / "tags.json"}
+    both, empty = load_records(tmp_path, "train", **settings)
+    shapes = {name: values.shape for name, values in both["instances"].items()}
+    assert shapes["recist"] == (2, 4, 2)
+    assert shapes["diameters"] == (2, 2)
+    assert shapes["masks"] == (2, 28, 28)
+    # The rows of the tags count all rows of the file, those of other splits too.
+    assert both["instances"]["tags"].tolist() == [[-1, -1], [0, 1]]
+    np.testing.assert_allclose(both["instances"]["recist"][0, 0], (232.537, 94.0204), atol=1e-4)
+    ends, box = both["instances"]["recist"][0], both["instances"]["boxes"][0]
+    np.testing.assert_allclose([*(ends.min(axis=0) - 5), *(ends.max(axis=0) + 5)], box, atol=1e-3)
+    # An ellipse of 12 x 5.1 pixels in a box of 22 x 15.1.
+    assert 0.13 < both["instances"]["masks"].mean() < 0.16
+    assert {name: (values.shape[1:], values.dtype) for name, values in empty["instances"].items()} == {
+        name: (values.shape[1:], values.dtype) for name, values in both["instances"].items()
+    }
+    assert len(empty["instances"]["tags"]) == 0
+    (kept, _) = load_records(tmp_path, "train", keep_noisy=False, **settings)
+    assert kept["instances"]["tags"].tolist() == [[0, 1]]
+    assert "masks" not in load_records(tmp_path, "train", **{**settings, "mask_targets": "grabcut"})[0]["instances"]
+    assert load_records(tmp_path, "train", missing_images="ignore")[0]["instances"].keys() == {
+        "boxes", "labels", "noisy", "lesion_type",
+    }  # fmt: skip
+
+
+def test_other_mask_targets_and_labels_without_measurements_are_rejected(write_csv: WriteCsv, tmp_path: Path) -> None:
+    write_csv({})
+    with pytest.raises(ValueError, match=r"^Expected mask targets among ellipses, grabcut or None, got 'circle'\.$"):
+        load_records(tmp_path, "train", missing_images="ignore", mask_targets="circle")
+    (tmp_path / "labels.json").write_text("{}")
+    settings = {"annotations": "labels.json", "missing_images": "ignore"}
+    for option, words in (
+        ({"mask_targets": "ellipses"}, "measurements"),
+        ({"tags": "t.json"}, "rows that tags belong to"),
+    ):
+        with pytest.raises(ValueError, match=rf"^Expected a DL_info\.csv with {words}, got .*labels\.json\.$"):
+            load_records(tmp_path, "train", **settings, **option)
+
+
 def test_labels_and_images_elsewhere(write_csv: WriteCsv, tmp_path: Path) -> None:
     write_csv({}, name="part.csv")
     put_images(tmp_path / "disk", "000001_01_01/109.png")

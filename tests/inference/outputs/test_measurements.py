@@ -88,7 +88,7 @@ def test_file_is_valid_by_its_schema(results: ScanResult) -> None:
 @pytest.mark.parametrize(
     ("recipe", "settings", "message"),
     [
-        ({"tag_names": ["a", "b"]}, {}, "Expected 4 names of tags, as many as the network scores, got 2."),
+        ({"tags": ["a", "b"]}, {}, "Expected 4 names of tags, as many as the network scores, got 2."),
         ({}, {"tag_threshold": [0.5] * 3}, "Expected 4 thresholds of tags, as many as the network scores, got 3."),
     ],
 )
@@ -103,6 +103,22 @@ def test_weights_without_names_number_their_tags(results: ScanResult) -> None:
     tagging = tagging_for(results.found, {}, {})
     assert tagging is not None
     assert tagging.names == ("tag 1", "tag 2", "tag 3", "tag 4")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "wanted"),
+    [
+        ({}, {}, 0.5),
+        ({"inference": {"tag_threshold": [0.1, 0.2, 0.3, 0.4]}}, {"tag_threshold": None}, [0.1, 0.2, 0.3, 0.4]),
+        ({"inference": {"tag_threshold": 0.3}}, {"tag_threshold": 0.7}, 0.7),
+    ],
+)
+def test_threshold_is_the_users_or_the_weights(
+    results: ScanResult, model: dict[str, Any], settings: dict[str, Any], wanted: Any
+) -> None:
+    tagging = tagging_for(results.found, model, settings)
+    assert tagging is not None
+    assert tagging.threshold == wanted
 
 
 def test_table_says_which_size_is_measured(results: ScanResult) -> None:

@@ -15,13 +15,15 @@ import difflib
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ...boxes import from_deeplesion
+from ...instances import Instances
 from ...storage.contained_paths import plain_name
 from ...storage.printable import shown, shown_name
 from ..records import DISPLAY_WINDOW, KeySlice, Record, log_findings, make_records
@@ -76,6 +78,20 @@ class _Row:
     lesion_type: int
     split: int
     label: int = 1
+    details: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Details(Protocol):
+    """Reads further fields of the lesion of a row, such as its measurement or its tags."""
+
+    @property
+    def empty(self) -> Instances[np.ndarray]:
+        """The fields of no lesion."""
+        ...
+
+    def __call__(self, cells: Mapping[str, str], row: int, box: np.ndarray, source: str, /) -> Instances[np.ndarray]:
+        """The fields of one lesion, without the axis of lesions; ``row`` counts the file's from 0."""
+        ...
 
 
 def read_csv(
@@ -85,6 +101,7 @@ def read_csv(
     split: str | None = None,
     keep_noisy: bool = True,
     by_class: bool = False,
+    details: Sequence[Details] = (),
 ) -> list[Record]:
     """Read ``DL_info.csv``, whole or in part; further columns are ignored.
 
@@ -96,6 +113,7 @@ def read_csv(
         split: ``"train"``, ``"validation"``, ``"test"``, or None for all rows.
         keep_noisy: Whether boxes marked as noisy are kept, as the released code does.
         by_class: Whether labels are the classes of the column `CLASS_COLUMN`; if not, all lesions are of one class.
+        details: Read further fields of the lesions.
 
     Returns:
         One record per key slice in the order of its first row, see `scripts.data.records`.
@@ -109,15 +127,28 @@ def read_csv(
     if split is not None and split not in SPLITS:
         raise ValueError(f"Expected one of the splits {', '.join(SPLITS)}, got {split!r}.")
     findings: Counter[str] = Counter()
-    rows = [_parse(cells, source, findings, by_class=by_class) for source, cells in _cells(path)]
+    found = _cells(path)
+    rows = [_parse(cells, source, findings, by_class=by_class) for source, cells in found]
     _check_splits(rows, path)
+    if details:
+        rows = [_with_details(row, details, number, found[number]) for number, row in enumerate(rows)]
     chosen = [row for row in rows if split is None or row.split == SPLITS[split]]
     if not chosen:
-        found = ", ".join(name for name, number in SPLITS.items() if any(row.split == number for row in rows))
-        raise ValueError(f"Expected rows of the split {split}, got only {found} in {path}.")
+        others = ", ".join(name for name, number in SPLITS.items() if any(row.split == number for row in rows))
+        raise ValueError(f"Expected rows of the split {split}, got only {others} in {path}.")
     name = path.name if split is None else f"{path.name}, {split}"
     log_findings(path.name, findings, logging.WARNING)
     return make_records(_group(chosen, name), images_dir, keep_noisy=keep_noisy, name=name)
+
+
+def _with_details(row: _Row, details: Sequence[Details], number: int, found: tuple[str, Mapping[str, str]]) -> _Row:
+    """A row with the further fields of its lesion."""
+    source, cells = found
+    key_slice = replace(row.key_slice, empty={name: none for one in details for name, none in one.empty.items()})
+    if row.box is None:
+        return replace(row, key_slice=key_slice)
+    fields = {name: value for one in details for name, value in one(cells, number, row.box, source).items()}
+    return replace(row, key_slice=key_slice, details=fields)
 
 
 def _cells(path: Path) -> list[tuple[str, dict[str, str]]]:
@@ -291,7 +322,7 @@ def _group(rows: list[_Row], name: str) -> list[KeySlice]:
         lesion = (key_slice.file_name, *row.box.tolist())
         notes["rows that repeat the box of another row, kept"] += lesion in seen
         seen.add(lesion)
-        key_slice.add(row.box, noisy=row.noisy, lesion_type=row.lesion_type, label=row.label)
+        key_slice.add(row.box, noisy=row.noisy, lesion_type=row.lesion_type, label=row.label, details=row.details)
     log_findings(name, notes, logging.WARNING)
     for file_name, source in without.items():
         if slices[file_name].boxes:

@@ -11,7 +11,9 @@ from pathlib import Path
 from ..records import Record, check_images
 from ..training_fraction import Subset
 from .coco_labels import read_coco
-from .dl_info import COLUMNS, SPLITS, read_csv
+from .dl_info import COLUMNS, SPLITS, Details, read_csv
+from .lesion_tags import LesionTags
+from .recist import MASK_TARGETS, Measurements
 
 __all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
 
@@ -28,6 +30,9 @@ def load_records(
     missing_images: str = "raise",
     subset: Subset | None = None,
     by_class: bool = False,
+    measurements: bool = False,
+    mask_targets: str | None = None,
+    tags: str | Path | None = None,
 ) -> list[Record]:
     """Load one split of DeepLesion, or of a data set in its format.
 
@@ -42,6 +47,11 @@ def load_records(
         missing_images: What to do about absent PNGs: ``"raise"``, ``"drop"`` or ``"ignore"``.
         subset: Draws a share of the images that are there; all of them if left out.
         by_class: Whether labels are the classes of an imported set; if not, all lesions are of one class.
+        measurements: Whether lesions get their fields ``recist`` and ``diameters``, see
+            `scripts.data.deeplesion.recist`; a label file in JSON has none.
+        mask_targets: ``"ellipses"`` for the field ``masks`` as well. With ``"grabcut"`` a transform makes it, see
+            `scripts.data.grab_cut`, and lesions get the fields that it reads.
+        tags: File with tags of lesions, for their field ``tags``, see `scripts.data.deeplesion.lesion_tags`.
 
     Returns:
         One record per key slice, see `scripts.data.records`.
@@ -59,14 +69,28 @@ def load_records(
     images_dir = folder / ("Images_png" if images is None else images)
     if missing_images != "ignore" and not images_dir.is_dir():
         raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but there is no such folder.")
+    details = _details(mask_targets, measurements=measurements, tags=tags)
     if labels.suffix.lower() == ".json":
-        if by_class:
-            raise ValueError(f"Expected a DL_info.csv with classes, got {labels}.")
+        wanted = {"classes": by_class, "measurements": mask_targets is not None, "rows that tags belong to": bool(tags)}
+        for what in (name for name, asked in wanted.items() if asked):
+            raise ValueError(f"Expected a DL_info.csv with {what}, got {labels}.")
         records = read_coco(labels, images_dir, keep_noisy=keep_noisy)
     else:
-        records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class)
+        records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class, details=details)
     records = check_images(records, missing_images)
     return records if subset is None else subset(records)
+
+
+def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path | None) -> list[Details]:
+    """What reads the further fields of lesions."""
+    if mask_targets not in (None, *MASK_TARGETS):
+        raise ValueError(f"Expected mask targets among {', '.join(MASK_TARGETS)} or None, got {mask_targets!r}.")
+    found: list[Details] = []
+    if measurements or mask_targets is not None:
+        found.append(Measurements(masks=mask_targets == "ellipses"))
+    if tags:
+        found.append(LesionTags(Path(tags)))
+    return found
 
 
 def dataset_notice(dataset_dir: str | Path) -> str | None:

@@ -43,8 +43,8 @@ def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[s
 
     Args:
         found: What it found; its field ``tag_scores`` ``(N, T)`` counts.
-        model: The facts of its weights; the names are ``tag_names`` of the recipe.
-        settings: ``tag_threshold``, a number or T of them.
+        model: The facts of its weights; the names are ``tags`` of the recipe.
+        settings: ``tag_threshold``, a number or T of them; the weights' own, else `TAG_THRESHOLD`, where it is None.
 
     Raises:
         ValueError: If there are other than T names or thresholds.
@@ -52,8 +52,10 @@ def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[s
     if TAG_SCORES not in found.fields:
         return None
     count = found.fields[TAG_SCORES].shape[1]
-    names = tuple((model.get("recipe") or {}).get("tag_names") or (f"tag {number}" for number in range(1, count + 1)))
-    threshold = settings.get("tag_threshold", TAG_THRESHOLD)
+    names = tuple((model.get("recipe") or {}).get("tags") or (f"tag {number}" for number in range(1, count + 1)))
+    threshold = settings.get("tag_threshold")
+    if threshold is None:
+        threshold = (model.get("inference") or {}).get("tag_threshold", TAG_THRESHOLD)
     for what, number in (("names", len(names)), ("thresholds", np.size(threshold))):
         if number != count and (what == "names" or np.ndim(threshold)):
             raise ValueError(f"Expected {count} {what} of tags, as many as the network scores, got {number}.")

@@ -15,6 +15,7 @@ from ..matching import RELEASED, FrocRule, match_detections
 from .image_evaluation import evaluate
 from .image_figure import froc_figure
 from .image_tables import image_tables
+from .lesion_details import lesion_details
 
 
 def write_report(
@@ -29,7 +30,8 @@ def write_report(
 
     The folder then holds ``sensitivity.csv`` (operating points of the whole set and of every subgroup),
     ``froc.csv`` (corners of the curves), ``thresholds.csv`` (hits, misses and false positives by score),
-    ``detections.csv`` and ``true_lesions.csv`` (outcome of every box), ``froc.png`` and, last, ``metrics.json``.
+    ``detections.csv`` and ``true_lesions.csv`` (outcome of every box), ``tags.csv`` of a detector with tags,
+    ``froc.png`` and, last, ``metrics.json``.
     Each file appears whole or not at all.
 
     Args:
@@ -40,8 +42,8 @@ def write_report(
         bootstrap: How to resample patients; 1,000 resamples by default.
 
     Returns:
-        What `evaluate` returns, with ``dataset``, ``notice`` and the items of the origin; the content of
-        ``metrics.json``.
+        What `evaluate` and `lesion_details` return, with ``dataset``, ``notice`` and the items of the origin; the
+        content of ``metrics.json``.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient.
@@ -55,6 +57,7 @@ def write_report(
         **evaluate(checked, rule=rule, bootstrap=bootstrap),
     }
     matches = match_detections(checked, rule)
+    metrics |= lesion_details(checked, matches, tag_names=about.tag_names, tag_threshold=about.tag_threshold)
     curve = curve_from_matches(matches)
     strict = curve_from_matches(replace(matches, rule=rule.strict()))
     figure = froc_figure(
@@ -63,5 +66,7 @@ def write_report(
         notice=about.notice,
         intervals={"field's rule": metrics["sensitivity_interval"]},
     )
+    # That of an earlier evaluation would stay next to numbers that it does not belong to.
+    (Path(output_dir) / "tags.csv").unlink(missing_ok=True)
     write_evaluation(output_dir, metrics, image_tables(checked, metrics, matches, [curve, strict]), figure)
     return metrics

@@ -14,6 +14,7 @@ from ..froc_numbers import PER_IMAGE, counts_at
 from ..matching import Matches
 from ..subgroups import LESION_TYPES, short_diameter_mm
 from ..tables import TextTable, box_cells, cell, froc_header, froc_rows, percent, subgroups_of
+from .lesion_details import detail_lines, tag_table
 
 _TEXT = TextTable(name_width=24, cell_width=11, digits=1)
 # Scores at which the table of hits, misses and false positives is read in addition to the operating points.
@@ -59,6 +60,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         f"  MAP@0.5 {percent(metrics['ap50'])}{span}, at IoU 0.75 {percent(metrics['ap75'])},"
         f" mean of 0.5-0.95 {percent(metrics['ap50_95'])}",
     ]
+    lines += detail_lines(metrics)
     for split, title in _SPLITS.items():
         groups = metrics["subgroups"][split].items()
         lines += ["", f"  {title}"] if groups else []
@@ -88,6 +90,7 @@ def image_tables(
         "thresholds": (THRESHOLD_HEADER, threshold_rows(matches, thresholds)),
         "detections": ((*DETECTION_HEADER, *found), detection_rows(cases, matches, found)),
         "true_lesions": ((*LESION_HEADER, *true), lesion_rows(cases, matches, thresholds, true)),
+        **tag_table(metrics),
     }
 
 

@@ -51,7 +51,10 @@ MAY_IMPORT = {
 FILE_LINES, MEDIAN_LINES = 400, 150
 FUNCTION_LINES, PARAMETERS = 50, 6
 FOLDER_FILES = 12
-LONG_FUNCTIONS = {"slicer_nodes._roi": "one literal: the node as Slicer writes it"}
+LONG_FUNCTIONS = {
+    "import_set.main": "a command line: its arguments are the options",
+    "slicer_nodes._roi": "one literal: the node as Slicer writes it",
+}
 # Each has its arguments by name from a config, a command line or another library.
 _CONFIG = "built by a config: its arguments are config ids"
 MANY_PARAMETERS = {
@@ -63,13 +66,14 @@ MANY_PARAMETERS = {
     "slice_attention.__init__": _CONFIG,
     "splits.load_records": _CONFIG,
     "subvolumes.load_volumes": _CONFIG,
+    "import_set.main": "a command line: its arguments are the options",
     "export_detector._roi_align_in_onnx": "the exporter calls it with the operator's own arguments",
     "study.study": "a command line: its arguments are the options",
 }
 # Files that may be tested with others, and why; every other file has a test file of its own.
 TESTED_ELSEWHERE = {
     **dict.fromkeys(
-        ("complexity", "convert_checkpoint", "demo", "export", "operating_points", "synthetic"),
+        ("complexity", "convert_checkpoint", "demo", "export", "import_ct", "operating_points", "synthetic"),
         "a door of three lines to a file of tools: test_cli tries them all",
     ),
     **dict.fromkeys(

@@ -1,0 +1,174 @@
+"""Splits of a data set by patient: as a file says, or drawn; and folds of what is not for testing."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..deeplesion.dl_info import SPLITS
+
+# Words of other programs for the same.
+_WORDS = {
+    "train": 1,
+    "training": 1,
+    "val": 2,
+    "valid": 2,
+    "validation": 2,
+    "dev": 2,
+    "test": 3,
+    "testing": 3,
+    "1": 1,
+    "2": 2,
+    "3": 3,
+}
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How patients are divided.
+
+    Attributes:
+        shares: Of train, validation and test, adding up to 1.
+        seed: Of the draw.
+        file: CSV with ``patient`` (or ``scan``) and ``split`` that says it instead; None to draw.
+        folds: How many folds of the patients that are not for testing; 0 for none.
+    """
+
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    seed: int = 0
+    file: Path | None = None
+    folds: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: If they cannot be.
+        """
+        good = len(self.shares) == 3 and all(0 <= share <= 1 for share in self.shares)
+        if not good or abs(sum(self.shares) - 1) > 1e-6 or self.shares[0] <= 0:
+            raise ValueError(
+                f"Expected shares of train, validation and test that add up to 1, got {list(self.shares)} as split."
+            )
+        if isinstance(self.folds, bool) or not isinstance(self.folds, int) or self.folds < 0 or self.folds == 1:
+            raise ValueError(f"Expected 0 or at least 2 folds, got {self.folds!r}.")
+
+
+def patient_key(name: str) -> str:
+    """What stands for a patient's name or number in a set: the same for the same name, and not the name."""
+    return hashlib.sha256(f"patient:{name}".encode()).hexdigest()[:16]
+
+
+def assign_splits(patients: Mapping[str, Sequence[str]], rule: SplitRule) -> dict[str, int]:
+    """The split of every patient: 1, 2 or 3 for train, validation or test.
+
+    Args:
+        patients: Names of the scans of each, by `patient_key`.
+        rule: How to divide them.
+
+    Returns:
+        By patient. A drawn split has at least one patient to train on; which ones depends on their names and the seed
+        alone, not on their order.
+
+    Raises:
+        ValueError: If the file leaves out a patient, names one that there is not, or puts one into two splits.
+    """
+    if rule.file is not None:
+        return _from_file(patients, rule.file)
+    order = _drawn(patients, rule.seed)
+    _, validation, test = rule.shares
+    counts = [int(np.floor(share * len(order) + 0.5)) for share in (validation, test)]
+    while sum(counts) >= len(order) and sum(counts):
+        counts[int(np.argmax(counts))] -= 1
+    numbers = [2] * counts[0] + [3] * counts[1] + [1] * (len(order) - sum(counts))
+    return dict(zip(order, numbers, strict=True))
+
+
+def _drawn(patients: Mapping[str, Sequence[str]], seed: int) -> list[str]:
+    return sorted(patients, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+
+
+def make_folds(splits: Mapping[str, int], rule: SplitRule) -> list[dict[str, int]]:
+    """The splits of each fold: patients for testing stay, of the others each is for validation once.
+
+    Raises:
+        ValueError: If there are fewer patients than folds.
+    """
+    if not rule.folds:
+        return []
+    others = [name for name in _drawn({name: () for name in splits}, rule.seed) if splits[name] != SPLITS["test"]]
+    if len(others) < rule.folds:
+        raise ValueError(f"Expected at least {rule.folds} patients to train on for as many folds, got {len(others)}.")
+    return [
+        {
+            name: 3 if number == 3 else 2 if others.index(name) % rule.folds == fold else 1
+            for name, number in splits.items()
+        }
+        for fold in range(rule.folds)
+    ]
+
+
+def read_pairs(path: Path, first: Sequence[str], second: str) -> list[tuple[str, str, str, int]]:
+    """Column name, value, value of the second column, and line of each row of a CSV.
+
+    Args:
+        path: The file.
+        first: Names that the first column may have.
+        second: Name of the second.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If a column is not there, or a cell is empty.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
+            rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
+    key = next((name for name in first if name in columns), None)
+    if key is None or second not in columns:
+        raise ValueError(f"Expected the columns {' or '.join(first)} and {second}, got {', '.join(columns)} in {path}.")
+    found = []
+    for line, row in rows:
+        one, other = (str(row.get(columns[name]) or "").strip() for name in (key, second))
+        if not one or not other:
+            raise ValueError(
+                f"Expected a {key} and a {second} in every row, got {one!r} and {other!r} in line {line} of {path}."
+            )
+        found.append((key, one, other, line))
+    return found
+
+
+def _from_file(patients: Mapping[str, Sequence[str]], path: Path) -> dict[str, int]:
+    patient_of = {scan: patient for patient, scans in patients.items() for scan in scans}
+    splits: dict[str, int] = {}
+    for key, name, word, line in read_pairs(path, ("patient", "scan"), "split"):
+        number = _WORDS.get(word.lower())
+        if number is None:
+            raise ValueError(f"Expected train, validation or test, got {word!r} in line {line} of {path}.")
+        patient = patient_key(name) if key == "patient" else patient_of.get(name, "")
+        if patient not in patients:
+            raise ValueError(f"Expected a {key} of the import, got {name!r} in line {line} of {path}.")
+        if splits.setdefault(patient, number) != number:
+            raise ValueError(
+                f"Expected every patient in one split, got {name!r} in {_name(splits[patient])} and {_name(number)} "
+                f"(line {line} of {path})."
+            )
+    missing = sorted(set(patients) - set(splits))
+    if missing:
+        first = next(iter(patients[missing[0]]))
+        raise ValueError(
+            f"Expected a split for every patient, {path} has none for {len(missing)}, that of scan {first} the first."
+        )
+    return splits
+
+
+def _name(number: int) -> str:
+    return next(name for name, value in SPLITS.items() if value == number)

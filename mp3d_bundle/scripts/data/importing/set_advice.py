@@ -1,0 +1,175 @@
+"""What the boxes of a set say about the settings of a network: scale, anchors, slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+STRIDES = (4, 8, 16, 32, 64)
+PAPER_SCALE, PAPER_ANCHORS, PAPER_RATIOS = 512, 4.0, (0.5, 1.0, 2.0)
+ANCHOR_SCALES = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+RATIOS = (PAPER_RATIOS, (0.67, 1.0, 1.5), (0.33, 1.0, 3.0), (0.4, 0.7, 1.0, 1.4, 2.5))
+# Other anchors than the paper's are advised where they fit so much better on average.
+_WORTH_IT = 0.02
+# The network halves images five times or six.
+_MULTIPLE = 32
+_SMALLEST_SCALE = 96
+_FEW_PATIENTS = 200
+_POSITIVE_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """How well anchors fit boxes.
+
+    Attributes:
+        scale: Side of the square anchors in strides.
+        ratios: Heights over widths.
+        mean_iou: Mean over the boxes of the IoU with the anchor that fits best, both about one centre.
+        reached: Share of the boxes with an IoU of at least 0.5.
+    """
+
+    scale: float
+    ratios: tuple[float, ...]
+    mean_iou: float
+    reached: float
+
+
+def fit_anchors(sides: np.ndarray, scale: float, ratios: Sequence[float] = PAPER_RATIOS) -> AnchorFit:
+    """How well the anchors of a scale and some ratios fit boxes.
+
+    Args:
+        sides: ``(N, 2)`` width and height in pixels as the network sees them, N at least 1.
+        scale: See `AnchorFit`.
+        ratios: Likewise.
+    """
+    root = np.sqrt(np.asarray(ratios, dtype=np.float64))
+    shapes = np.stack([1 / root, root], axis=1)
+    anchors = (scale * np.array(STRIDES)[:, None, None] * shapes[None]).reshape(-1, 2)
+    shared = np.minimum(sides[:, None, :], anchors[None]).prod(axis=2)
+    iou = shared / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - shared)
+    best = iou.max(axis=1)
+    return AnchorFit(scale, tuple(ratios), float(best.mean()), float((best >= _POSITIVE_IOU).mean()))
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Settings for a set, and why.
+
+    Attributes:
+        image_scale: Longer side of the images for the network, in pixels.
+        anchors: The anchors.
+        paper: The paper's anchors at that scale, for comparison.
+        num_slices: Slices of a slab.
+        overlays: Names of files in ``configs/variants``.
+        reasons: A sentence on each.
+    """
+
+    image_scale: int
+    anchors: AnchorFit
+    paper: AnchorFit
+    num_slices: int
+    overlays: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+    def options(self) -> list[str]:
+        """The advice as options of a training, two words each."""
+        words = ["--train_scales", f"[{self.image_scale}]", "--test_scale", str(self.image_scale)]
+        if self.anchors.scale != PAPER_ANCHORS or "size_narrow" in self.overlays:
+            words += ["--network_def#head#anchor_scale", f"{self.anchors.scale:g}"]
+        if self.anchors.ratios != PAPER_RATIOS:
+            words += ["--network_def#head#anchor_ratios", str(list(self.anchors.ratios))]
+        return words
+
+
+def advise(records: Mapping[str, Mapping[str, Any]]) -> Advice | None:
+    """Settings for a set, from its records; None where it has no lesion.
+
+    Args:
+        records: See `scripts.data.importing.set_records`.
+    """
+    keys = [(record, key) for record in records.values() for key in record["keys"] if key["boxes"]]
+    if not keys:
+        return None
+    longest = np.array([max(record["shape"][1:]) for record in records.values()], dtype=np.float64)
+    image_scale = _image_scale(longest)
+    sides = np.concatenate([_sides(key["boxes"]) * image_scale / max(record["shape"][1:]) for record, key in keys])
+    paper = fit_anchors(sides, PAPER_ANCHORS)
+    best = max((fit_anchors(sides, scale) for scale in ANCHOR_SCALES), key=lambda fit: fit.mean_iou)
+    if best.mean_iou < paper.mean_iou + _WORTH_IT:
+        best = paper
+    other = max(
+        (fit_anchors(sides, scale, ratios) for scale in ANCHOR_SCALES for ratios in RATIOS), key=lambda f: f.mean_iou
+    )
+    if other.mean_iou >= best.mean_iou + _WORTH_IT and len(other.ratios) == len(PAPER_RATIOS):
+        best = other
+    intervals = np.array([record["spacing"][2] for record in records.values()])
+    patients = len({record["patient"] for record in records.values()})
+    overlays = (*(("size_narrow", "optimizer_adamw") if patients < _FEW_PATIENTS else ()), "own_data")
+    slices = 9 if float(np.median(intervals)) <= 5.0 and min(r["shape"][0] for r in records.values()) > 1 else 3
+    reasons = (
+        _scale_reason(longest, image_scale, records),
+        _anchor_reason(sides, best, paper),
+        _slice_reason(intervals, records, slices),
+        f"{patients} patient{'s' if patients > 1 else ''}: "
+        + (
+            "the narrow network (0.43 M parameters) and AdamW learn from few images and on a CPU."
+            if patients < _FEW_PATIENTS
+            else "enough for the full network, on a GPU."
+        ),
+    )
+    return Advice(image_scale, best, paper, slices, overlays, reasons)
+
+
+def _image_scale(longest: np.ndarray) -> int:
+    """The median longer side in whole steps of the network, neither reduced nor enlarged much."""
+    steps = max(round(float(np.median(longest)) / _MULTIPLE), 1)
+    return int(np.clip(steps * _MULTIPLE, _SMALLEST_SCALE, PAPER_SCALE))
+
+
+def _sides(boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    table = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    return table[:, 2:] - table[:, :2]
+
+
+def _scale_reason(longest: np.ndarray, scale: int, records: Mapping[str, Mapping[str, Any]]) -> str:
+    seen = [edge * max(record["shape"][1:]) / scale for record in records.values() for edge in record["spacing"][:2]]
+    low, high = min(seen), max(seen)
+    text = (
+        f"Images of {_range(longest, 'g')} pixels, brought to {scale}: a pixel is {_range(np.array(seen), '.2f')} mm."
+    )
+    if high > 1.25 * low:
+        text += (
+            " Pixels differ because a training brings every image to one size: lesions look larger in smaller images. "
+            "Crops about a lesion also show where it is by their size."
+        )
+    return text
+
+
+def _range(values: np.ndarray, form: str) -> str:
+    """The least and the greatest of some numbers, or the one that they are."""
+    low, high = (format(float(value), form) for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def _anchor_reason(sides: np.ndarray, best: AnchorFit, paper: AnchorFit) -> str:
+    low, middle, high = np.percentile(np.sqrt(sides.prod(axis=1)), [5, 50, 95])
+    flat, tall = np.percentile(sides[:, 1] / sides[:, 0], [5, 95])
+    return (
+        f"Lesions of {low:.0f} to {high:.0f} pixels (median {middle:.0f}; 90 %), height over width {flat:.2f} to "
+        f"{tall:.2f}. Anchors of {best.scale:g} strides and ratios {', '.join(f'{r:g}' for r in best.ratios)} overlap "
+        f"them by {best.mean_iou:.2f} on average, {100 * best.reached:.0f} % by at least 0.5; the paper's (4 strides) "
+        f"by {paper.mean_iou:.2f} and {100 * paper.reached:.0f} %."
+    )
+
+
+def _slice_reason(intervals: np.ndarray, records: Mapping[str, Mapping[str, Any]], slices: int) -> str:
+    heights = [lesion["size_mm"][2] for r in records.values() for lesion in r["lesions"] if lesion["form"] != "slices"]
+    tall = f" Lesions are {np.median(heights):.0f} mm high (median)." if heights else ""
+    return (
+        f"Slices {_range(intervals, '.2f')} mm apart: {slices} slices, 2.5 mm apart, show "
+        f"{(slices - 1) * 2.5:g} mm.{tall}"
+    )

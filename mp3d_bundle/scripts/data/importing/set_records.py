@@ -1,0 +1,236 @@
+"""What a set keeps of one scan: its slices as PNG, and a record of its labels and of what was seen in it.
+
+A record is written last, so that a scan with a record is complete: that is what makes an import resume.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import nibabel.orientations as orientations
+import numpy as np
+
+from ...storage.atomic_files import write_json
+from ...storage.safe_json import read_json
+from ..records import DISPLAY_WINDOW
+from ..scans.scan import Scan
+from ..synthetic.writing import write_slices
+from .true_lesions import KEY_SLICES, ScanTruth, TrueLesion, background_slices, key_slices
+
+RECORD_VERSION = 1
+IMAGES, RECORDS = "Images_png", "scans"
+# DeepLesion's most frequent window for lungs, and below which median a lesion's surroundings are lung.
+LUNG_WINDOW = (-1500.0, 500.0)
+_LUNG_HU = -400
+# HU of the histogram: 32 to a bin.
+HISTOGRAM = (-1024, 2048, 32)
+# The overview: black below, white above, and its longer side in pixels.
+_FRONT_WINDOW, _FRONT_SIDE = (-150.0, 850.0), 380
+# Slices without a lesion keep this far from one, as far as a slab of nine slices at 2.5 mm reaches.
+APART_MM = 10.0
+
+
+@dataclass(frozen=True)
+class KeyRule:
+    """Which slices become key slices.
+
+    Attributes:
+        which: See `key_slices`.
+        negatives: Slices without a lesion from each scan at most.
+        complete: Whether a scan's truth has every lesion of it, so that other slices show none.
+    """
+
+    which: str = "middle"
+    negatives: int = 4
+    complete: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: If one cannot be.
+        """
+        if self.which not in KEY_SLICES:
+            raise ValueError(f"Expected one of {', '.join(KEY_SLICES)} as key_slices, got {self.which!r}.")
+        if isinstance(self.negatives, bool) or not isinstance(self.negatives, int) or self.negatives < 0:
+            raise ValueError(f"Expected a number of slices from 0 up as negatives, got {self.negatives!r}.")
+
+
+def number_of(place: int, slices: int) -> int:
+    """Number in the set of a canonical slice: DeepLesion counts from 1, from the head to the feet."""
+    return slices - place
+
+
+def write_scan_slices(folder: Path, series: str, scan: Scan) -> None:
+    """Write all slices of a scan as ``Images_png/SERIES/NNN.png``, head first; the folder appears when it is complete.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    target = folder / IMAGES / series
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{series}.partial-", dir=target.parent))
+    try:
+        write_slices(partial, range(1, len(scan.hu) + 1), scan.hu[::-1])
+        partial.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> dict[str, Any]:
+    """What a record holds of a scan and its truth, plain values.
+
+    Args:
+        scan: The scan.
+        truth: Its lesions, called by their classes.
+        rule: Which slices become key slices.
+
+    Returns:
+        Slices by their numbers in the set. ``keys``: key slices with rows of ``boxes`` (slab frame), ``classes`` and
+        ``doubtful``; ``lesions``: each in 3D; and facts of the scan for the report.
+    """
+    slices = len(scan.hu)
+    keys = {number for lesion in truth.lesions for number in key_slices(lesion, scan.spacing[2], rule.which)}
+    clear = set(truth.empty) - keys
+    if rule.complete or not truth.lesions:
+        apart = int(np.ceil(APART_MM / scan.spacing[2]))
+        clear |= set(background_slices(truth, slices, count=rule.negatives, apart=apart)) - keys
+    return {
+        "version": RECORD_VERSION,
+        "shape": [slices, *scan.hu.shape[1:]],
+        "spacing": [round(edge, 6) for edge in scan.spacing],
+        "orientation": _orientation(scan),
+        "files": len(scan.files),
+        "hu": _histogram(scan.hu),
+        "front": _front(scan),
+        "notes": [str(note) for note in scan.notes],
+        "odd": [*truth.notes, *_odd(scan, truth)],
+        "keys": [_key(scan, truth, place) for place in sorted(keys | clear, reverse=True)],
+        "lesions": [_describe(scan, lesion) for lesion in truth.lesions],
+    }
+
+
+def _orientation(scan: Scan) -> str:
+    """Where the axes of the file point to, as ``LPS``."""
+    stored = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
+    codes = orientations.ornt2axcodes(orientations.io_orientation(stored), (("R", "L"), ("A", "P"), ("I", "S")))
+    return "".join(str(code) for code in codes)
+
+
+def _histogram(hu: np.ndarray) -> list[int]:
+    low, high, width = HISTOGRAM
+    places = (hu[:: max(1, len(hu) // 32)].clip(low, high - 1).astype(np.int32) - low) // width
+    return np.bincount(places.ravel(), minlength=(high - low) // width).tolist()
+
+
+def _front(scan: Scan) -> str:
+    """The scan from the front, head up, as base64 JPEG: the largest value along every line of sight."""
+    low, high = _FRONT_WINDOW
+    planes = scan.hu.max(axis=1)[::-1].astype(np.float32)
+    grey = np.clip((planes - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+    across, _, along = scan.spacing
+    sides = np.array([grey.shape[1] * across, grey.shape[0] * along]) * (
+        _FRONT_SIDE / max(grey.shape[1] * across, grey.shape[0] * along)
+    )
+    width, height = np.maximum(sides.round(), 8).astype(int).tolist()
+    _, content = cv2.imencode(".jpg", cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
+    return base64.b64encode(content.tobytes()).decode()
+
+
+def _key(scan: Scan, truth: ScanTruth, place: int) -> dict[str, Any]:
+    """A key slice and every lesion that is on it."""
+    boxes = [(lesion, box) for lesion in truth.lesions if (box := lesion.box_on(place)) is not None]
+    return {
+        "slice": number_of(place, len(scan.hu)),
+        "boxes": [_numbers(box) for _, box in boxes],
+        "classes": [lesion.name for lesion, _ in boxes],
+        "doubtful": [lesion.doubtful for lesion, _ in boxes],
+        "window": list(_window(scan.hu[place], [box for _, box in boxes])),
+    }
+
+
+def _window(plane: np.ndarray, boxes: list[np.ndarray]) -> tuple[float, float]:
+    """The display window of a slice: that of lungs where most of what is around its lesions is air."""
+    around = []
+    for box in boxes:
+        reach = max(box[2] - box[0], box[3] - box[1]) / 2
+        x1, y1 = (max(0, int(edge - reach)) for edge in box[:2])
+        around.append(plane[y1 : int(box[3] + reach) + 1, x1 : int(box[2] + reach) + 1].ravel())
+    lung = bool(around) and float(np.median(np.concatenate(around))) < _LUNG_HU
+    return LUNG_WINDOW if lung else DISPLAY_WINDOW
+
+
+def _describe(scan: Scan, lesion: TrueLesion) -> dict[str, Any]:
+    widest = lesion.widest
+    box = lesion.box_on(widest)
+    sides = np.zeros(2) if box is None else box[2:] - box[:2]
+    height = lesion.slices[-1] - lesion.slices[0] + 1
+    return {
+        "class": lesion.name,
+        "form": lesion.form,
+        "box": _numbers(lesion.bounds),
+        "slices": sorted(number_of(int(lesion.slices[at]), len(scan.hu)) for at in (0, -1)),
+        "widest": number_of(widest, len(scan.hu)),
+        "widest_box": None if box is None else _numbers(box),
+        "size_mm": _numbers(np.array([*(sides * scan.spacing[:2]), height * scan.spacing[2]])),
+        "outline": [np.round(line, 2).tolist() for line in lesion.outlines.get(widest, ())],
+    }
+
+
+def _odd(scan: Scan, truth: ScanTruth) -> list[str]:
+    """What a person should look at."""
+    found = []
+    height, width = scan.hu.shape[1:]
+    extent = np.array([width, height, len(scan.hu)]) * scan.spacing
+    for lesion in truth.lesions:
+        x1, y1, x2, y2 = lesion.bounds
+        where = f"slice {number_of(lesion.widest, len(scan.hu))}"
+        if (np.array([x2 - x1, y2 - y1]) * scan.spacing[:2] > 0.6 * extent[:2]).all():
+            found.append(f"A lesion as large as the body ({where}): an organ, or a mask upside down?")
+        if x1 <= 0 or y1 <= 0 or x2 >= width or y2 >= height:
+            found.append(f"A lesion touches the edge of the image ({where}).")
+        inside = scan.hu[lesion.widest, int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
+        if inside.size and float(np.median(inside)) < -950:
+            found.append(f"A lesion of air (median {float(np.median(inside)):.0f} HU, {where}): is it in its place?")
+        if min(x2 - x1, y2 - y1) < 3:
+            found.append(f"A lesion less than 3 pixels wide ({where}).")
+    return list(dict.fromkeys(found))
+
+
+def _numbers(values: np.ndarray) -> list[float]:
+    return [round(float(value), 4) + 0.0 for value in values]
+
+
+def write_record(folder: Path, series: str, content: Mapping[str, Any]) -> None:
+    """Write the record of a scan.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    write_json({"series": series, **content}, folder / RECORDS / f"{series}.json")
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records of a set by series, in their order; those of another version are left out.
+
+    Raises:
+        ValueError: If one is not such a file.
+    """
+    found = {}
+    for path in sorted((folder / RECORDS).glob("*.json")):
+        content = read_json(path, "the record of a scan")
+        if not isinstance(content, dict) or content.get("series") != path.stem:
+            raise ValueError(f"Expected the record of the scan {path.stem}, got something else in {path}.")
+        if content.get("version") == RECORD_VERSION and (folder / IMAGES / path.stem).is_dir():
+            found[path.stem] = content
+    return found

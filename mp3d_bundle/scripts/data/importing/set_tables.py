@@ -1,0 +1,138 @@
+"""The tables of a set: DeepLesion's own labels, folds, lesions in 3D, and ``set.json``, which is written last."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...boxes import to_deeplesion
+from ...storage.atomic_files import replacing, write_json
+from ...storage.safe_json import read_json
+from ..deeplesion.dl_info import CLASS_COLUMN, COLUMNS
+
+SET_VERSION = 1
+SET_FILE, LABELS, VOLUMES, FOLDS = "set.json", "DL_info.csv", "lesions_3d.json", "folds"
+
+
+def label_rows(
+    records: Mapping[str, Mapping[str, Any]], splits: Mapping[str, int], classes: Sequence[str]
+) -> list[dict[str, str]]:
+    """Rows of ``DL_info.csv``: one for each lesion on a key slice, and one without a box for a key slice without any.
+
+    Args:
+        records: Of each series.
+        splits: Of each patient, by its key in the records.
+        classes: Names in the order of their labels.
+    """
+    rows = []
+    for series, record in records.items():
+        slices, height, width = record["shape"]
+        for key in record["keys"]:
+            common = {
+                **dict.fromkeys((*COLUMNS, CLASS_COLUMN), ""),
+                "File_name": f"{series}_{key['slice']:03d}.png",
+                **dict(zip(("Patient_index", "Study_index", "Series_ID"), series.split("_"), strict=True)),
+                "Key_slice_index": str(key["slice"]),
+                "Possibly_noisy": "0",
+                "Slice_range": f"1, {slices}",
+                "Spacing_mm_px_": _join(record["spacing"]),
+                "Image_size": f"{height}, {width}",
+                "DICOM_windows": _join(key["window"]),
+                "Train_Val_Test": str(splits[record["patient"]]),
+            }
+            lesions = zip(key["boxes"], key["classes"], key["doubtful"], strict=True)
+            found = [
+                {
+                    **common,
+                    "Bounding_boxes": _join(to_deeplesion(np.array(box))),
+                    "Coarse_lesion_type": "-1",
+                    "Possibly_noisy": str(int(doubtful)),
+                    CLASS_COLUMN: str(classes.index(name) + 1),
+                }
+                for box, name, doubtful in lesions
+            ]
+            rows += found or [common]
+    return rows
+
+
+def _join(values: Sequence[float] | np.ndarray) -> str:
+    return ", ".join(f"{float(value):.10g}" for value in values)
+
+
+def volume_labels(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Lesions in 3D of every scan, as ``lesions_3d.json`` has them; None where some are known on single slices only."""
+    if any(lesion["form"] == "slices" for record in records.values() for lesion in record["lesions"]):
+        return None
+    volumes = [
+        {
+            "series": series,
+            "slice_range": [1, record["shape"][0]],
+            "spacing": record["spacing"],
+            "lesions": [{name: lesion[name] for name in ("box", "slices", "class")} for lesion in record["lesions"]],
+        }
+        for series, record in records.items()
+    ]
+    return {"about": "Lesions of the scans of this set in 3D.", "volumes": volumes}
+
+
+def write_set(
+    folder: Path,
+    records: Mapping[str, Mapping[str, Any]],
+    splits: Sequence[Mapping[str, int]],
+    about: Mapping[str, Any],
+) -> None:
+    """Write the tables of a set whose scans are all there.
+
+    Args:
+        folder: The set.
+        records: Of each series.
+        splits: Of each patient; first those of the set itself, then those of each fold.
+        about: What ``set.json`` holds next to its version: ``classes``, ``options``, ``sources`` and the like.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    (folder / SET_FILE).unlink(missing_ok=True)
+    classes = about["classes"]
+    write_rows(folder / LABELS, label_rows(records, splits[0], classes))
+    for number, fold in enumerate(splits[1:], start=1):
+        write_rows(folder / FOLDS / f"fold_{number}.csv", label_rows(records, fold, classes))
+    volumes = volume_labels(records)
+    if volumes is None:
+        (folder / VOLUMES).unlink(missing_ok=True)
+    else:
+        write_json(volumes, folder / VOLUMES)
+    write_json({"format": "mp3d set", "version": SET_VERSION, **about}, folder / SET_FILE)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write rows as ``DL_info.csv`` with a column for the class, whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, CLASS_COLUMN], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_set(folder: Path) -> dict[str, Any] | None:
+    """What ``set.json`` of a data set says, None where it has none.
+
+    Raises:
+        ValueError: If it is not such a file, or of a version that is not known.
+    """
+    path = folder / SET_FILE
+    if not path.is_file():
+        return None
+    content = read_json(path, "the description of a set")
+    if not isinstance(content, dict) or content.get("format") != "mp3d set":
+        raise ValueError(f"Expected the description of an imported set, got something else in {path}.")
+    if content.get("version") != SET_VERSION:
+        raise ValueError(f"Expected a set of version {SET_VERSION}, got {content.get('version')!r} in {path}.")
+    return content

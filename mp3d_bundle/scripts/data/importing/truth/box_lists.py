@@ -1,0 +1,298 @@
+"""Boxes in 3D and measured diameters as lists: JSON, CSV, our own ``lesions.json``, and 3D Slicer's markups.
+
+Numbers alone do not say where they lie: of a JSON or CSV list the frame has to be named. ``lesions.json`` and markups
+name their own.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....boxes import RECIST_PADDING
+from ....storage.printable import shown
+from ...scans.markup_boxes import boxes_in_scan, read_markups
+from ...scans.scan import Scan
+from ..true_lesions import ScanTruth, TrueLesion, solid_lesion
+from .slice_places import SlicePlaces, SliceRule
+
+BOX_FRAMES = ("voxel", "voxel_inclusive", "lps", "ras")
+BOX_LAYOUTS = ("corners", "centre_size", "corner_size", "xyxyzz")
+_CORNERS = ("x1", "y1", "z1", "x2", "y2", "z2")
+_CENTRE = ("x", "y", "z", "w", "h", "d")
+_LUNA = ("coordx", "coordy", "coordz", "diameter_mm")
+_RECIST = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
+_IMAGE = ("image", "scan", "file", "file_name", "seriesuid", "series")
+_LABEL = ("label", "class", "name", "category")
+_MIRROR = np.array([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class ListedBoxes:
+    """Boxes of one scan from a list.
+
+    Attributes:
+        image: What the list calls the scan.
+        boxes: ``(N, 6)`` corners ``x1, y1, z1, x2, y2, z2`` in ``frame``.
+        names: What each is called.
+        source: Where they were read.
+        frame: One of `BOX_FRAMES`: edges of the stored voxels (voxel ``i`` covers ``[i, i + 1)``), first and last
+            stored voxel, or millimetres towards the left, back and head, or right, front and head.
+    """
+
+    image: str
+    boxes: np.ndarray
+    names: tuple[str, ...]
+    source: str
+    frame: str
+
+    def lesions_in(self, scan: Scan) -> ScanTruth:
+        """The lesions.
+
+        Raises:
+            ValueError: If a box lies outside of the scan.
+        """
+        solid = _in_scan(self.boxes, scan, self.frame, self.source)
+        slices = len(scan.hu)
+        lesions = (solid_lesion(name, box, slices, self.source) for name, box in zip(self.names, solid, strict=True))
+        return ScanTruth(tuple(lesions))
+
+
+def _in_scan(boxes: np.ndarray, scan: Scan, frame: str, source: str) -> np.ndarray:
+    """Boxes ``(N, 6)`` as canonical edges, clipped to the scan."""
+    if not len(boxes):
+        return np.zeros((0, 6))
+    if frame in ("lps", "ras"):
+        sign = _MIRROR if frame == "ras" else np.ones(3)
+        return boxes_in_scan(scan, _corner_points(boxes) * sign, source)
+    edges = boxes + (np.array([0, 0, 0, 1, 1, 1]) if frame == "voxel_inclusive" else 0.0)
+    found = scan.boxes_from_stored(edges)
+    extent = np.tile(np.array(scan.hu.shape[::-1], dtype=np.float64), 2)
+    clipped = found.clip(0, extent)
+    outside = np.flatnonzero((clipped[:, 3:] <= clipped[:, :3]).any(axis=1))
+    if len(outside):
+        raise ValueError(
+            f"Expected boxes inside of a scan of {scan.stored_shape} voxels, got {boxes[outside[0]].tolist()} in "
+            f"{source}."
+        )
+    return clipped
+
+
+def _corner_points(boxes: np.ndarray) -> np.ndarray:
+    picks = np.array([[x, y, z] for x in (0, 3) for y in (1, 4) for z in (2, 5)])
+    return boxes[:, picks]
+
+
+@dataclass(frozen=True)
+class ListedDiameters:
+    """Measured diameters of one scan: each the four ends of two of them on a slice.
+
+    Attributes:
+        image: What the list calls the scan.
+        ends: ``(N, 8)`` ``x1, y1, ..., x4, y4`` in pixels of the slice, edges from 0.
+        slices: Name or number of the slice of each.
+        names: What each is called.
+        source: Where they were read.
+    """
+
+    image: str
+    ends: np.ndarray
+    slices: tuple[str, ...]
+    names: tuple[str, ...]
+    source: str
+
+    def lesions_in(self, places: SlicePlaces, rule: SliceRule) -> ScanTruth:
+        """The lesions: the bounds of the ends and 5 pixels more on every side, as in DeepLesion.
+
+        Raises:
+            ValueError: If the scan has no such slice, or an end lies outside of it.
+        """
+        lesions = []
+        limits = np.array(places.size(rule.frame), dtype=np.float64)
+        for ends, slice_, name in zip(self.ends, self.slices, self.names, strict=True):
+            points = ends.reshape(-1, 2)
+            if (points < 0).any() or (points > limits).any():
+                raise ValueError(
+                    f"Expected ends of diameters inside of slices of {limits[0]:g} x {limits[1]:g} pixels, got "
+                    f"{ends.tolist()} in {self.source}."
+                )
+            low, high = points.min(axis=0) - RECIST_PADDING, points.max(axis=0) + RECIST_PADDING
+            number, box = places.place(places.number_of(slice_, rule), np.array([*low, *high]), rule.frame)
+            lesions.append(TrueLesion(name, np.array([number]), box[None], "slices", self.source))
+        return ScanTruth(tuple(lesions))
+
+
+def read_box_json(content: Any, path: Path, *, frame: str | None, layout: str = "corners") -> list[ListedBoxes]:
+    """Boxes of a JSON list.
+
+    Args:
+        content: What the file holds: entries with ``image``, ``box`` (or ``boxes``) and, if there are several kinds,
+            ``label`` (or ``labels``), in a list, under the names of splits, or one alone; or a dict from the name of a
+            scan to its boxes.
+        path: The file, for messages.
+        frame: One of `BOX_FRAMES`.
+        layout: The numbers of a box: ``x1 y1 z1 x2 y2 z2``, ``cx cy cz w h d``, ``x y z w h d``, or
+            ``x1 y1 x2 y2 z1 z2`` (nnDetection's).
+
+    Raises:
+        ValueError: If the frame is not given, or the content is otherwise.
+    """
+    entries = _entries(content, path)
+    return [_listed(image, boxes, labels, f"{path.name}, {image}", frame, layout) for image, boxes, labels in entries]
+
+
+def _entries(content: Any, path: Path) -> list[tuple[str, Any, Any]]:
+    """Image, boxes and labels of each entry."""
+    if isinstance(content, Mapping) and "image" in content:
+        content = [content]
+    if isinstance(content, Mapping) and content:
+        lists = list(content.values())
+        if all(
+            isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value) for value in lists
+        ) and any(lists):
+            content = [entry for value in lists for entry in value]
+        elif all(isinstance(value, list) for value in lists):
+            return [(str(name), value, None) for name, value in content.items()]
+    if not isinstance(content, list) or not all(isinstance(entry, Mapping) and "image" in entry for entry in content):
+        raise ValueError(
+            f"Expected entries with 'image' and 'box', or boxes by the name of a scan, got others in {path}."
+        )
+    found = []
+    for entry in content:
+        boxes = entry.get("box", entry.get("boxes"))
+        if boxes is None:
+            raise ValueError(
+                f"Expected 'box' in every entry ([] for a scan without a lesion), got {shown(entry)} in {path}."
+            )
+        found.append((str(entry["image"]), boxes, entry.get("label", entry.get("labels"))))
+    return found
+
+
+def _listed(image: str, boxes: Any, labels: Any, source: str, frame: str | None, layout: str) -> ListedBoxes:
+    if frame is None:
+        raise ValueError(
+            f"Expected --box_frame, as numbers do not say where they lie: one of {', '.join(BOX_FRAMES)} ({source})."
+        )
+    try:
+        rows = np.array(boxes, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        rows = np.zeros((1, 1))
+    rows = rows.reshape(0, 6) if rows.size == 0 else np.atleast_2d(rows)
+    if rows.ndim != 2 or rows.shape[1] != 6 or not np.isfinite(rows).all():
+        raise ValueError(f"Expected boxes of six finite numbers, got {shown(boxes)} in {source}.")
+    corners = _as_corners(rows, layout)
+    sides = corners[:, 3:] - corners[:, :3] + (1 if frame == "voxel_inclusive" else 0)
+    if (sides <= 0).any():
+        row = int(np.flatnonzero((sides <= 0).any(axis=1))[0])
+        raise ValueError(
+            f"Expected boxes that end after they begin, laid out as {layout}, got {rows[row].tolist()} in {source}."
+        )
+    several = isinstance(labels, Sequence) and not isinstance(labels, str)
+    names = [str(label) for label in labels] if several else ["lesion" if labels is None else str(labels)] * len(rows)
+    if len(names) != len(rows):
+        raise ValueError(f"Expected a label for each of {len(rows)} boxes, got {len(names)} in {source}.")
+    return ListedBoxes(image, corners, tuple(names), source, frame)
+
+
+def _as_corners(rows: np.ndarray, layout: str) -> np.ndarray:
+    if layout not in BOX_LAYOUTS:
+        raise ValueError(f"Expected one of {', '.join(BOX_LAYOUTS)} as box_layout, got {layout!r}.")
+    if layout == "centre_size":
+        return np.column_stack([rows[:, :3] - rows[:, 3:] / 2, rows[:, :3] + rows[:, 3:] / 2])
+    if layout == "corner_size":
+        return np.column_stack([rows[:, :3], rows[:, :3] + rows[:, 3:]])
+    return rows[:, [0, 1, 4, 2, 3, 5]] if layout == "xyxyzz" else rows
+
+
+def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
+    """The lesions of a ``lesions.json`` of this bundle, after a person has removed, added or moved some.
+
+    Raises:
+        ValueError: If it is not such a file.
+    """
+    lesions, about = content.get("lesions"), content.get("input")
+    if not isinstance(lesions, list) or not isinstance(about, Mapping):
+        raise ValueError(f"Expected 'input' and 'lesions' as in lesions.json, got {shown(sorted(content))} in {path}.")
+    boxes, names = [], []
+    for number, lesion in enumerate(lesions):
+        if not isinstance(lesion, Mapping) or "box_voxel" not in lesion:
+            raise ValueError(f"Expected box_voxel in every lesion, got none in lesion {number} of {path}.")
+        boxes.append(lesion["box_voxel"])
+        names.append(str(lesion.get("class", "lesion")))
+    return _listed(str(about.get("name", "")), boxes, names, path.name, "voxel", "corners")
+
+
+def read_markup_lesions(path: Path, scan: Scan) -> ScanTruth:
+    """The box ROIs of a markups file of 3D Slicer or MONAI Label, see `read_markups`."""
+    boxes = boxes_in_scan(scan, read_markups(path), path.name)
+    return ScanTruth(tuple(solid_lesion("lesion", box, len(scan.hu), path.name) for box in boxes))
+
+
+def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedDiameters]:
+    """Boxes or diameters of a CSV file; a scan whose row has empty numbers is one without a lesion.
+
+    Args:
+        path: A table with a header: ``image`` (or ``seriesuid``) and ``x1 y1 z1 x2 y2 z2``, ``x y z w h d`` (centre
+            and size), ``coordX coordY coordZ diameter_mm`` (LUNA16), or ``slice`` and ``x1 y1`` to ``x4 y4`` (the ends
+            of two diameters, edges of pixels from 0); and, if there are several kinds, ``label``.
+        frame: One of `BOX_FRAMES`, for boxes.
+
+    Raises:
+        ValueError: If columns are missing, or a row cannot be used; it is named.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
+            rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
+    image = next((columns[name] for name in _IMAGE if name in columns), None)
+    kinds = {"recist": ("slice", *_RECIST), "corners": _CORNERS, "luna": _LUNA, "centre_size": _CENTRE}
+    kind = next((kind for kind, names in kinds.items() if set(names) <= set(columns)), None)
+    if image is None or kind is None:
+        wanted = "; or ".join(" ".join(names) for names in kinds.values())
+        raise ValueError(f"Expected the columns image and {wanted}, got {', '.join(columns)} in {path}.")
+    label = next((columns[name] for name in _LABEL if name in columns), None)
+    numbers = [columns[name] for name in kinds[kind] if name != "slice"]
+    of_image: dict[str, list[tuple[list[float], str, str]]] = defaultdict(list)
+    for line, row in rows:
+        if not str(row.get(image) or "").strip():
+            raise ValueError(f"Expected the name of a scan in every row, got none in line {line} of {path}.")
+        found = of_image[str(row[image]).strip()]
+        texts = [str(row.get(name) or "").strip() for name in numbers]
+        if any(texts):
+            slice_ = str(row.get(columns.get("slice", "")) or "").strip()
+            name = str(row.get(label) or "lesion").strip() if label else "lesion"
+            found.append((_row_numbers(texts, f"line {line} of {path}"), name, slice_))
+    return [_of_rows(name, found, kind, frame, path) for name, found in of_image.items()]
+
+
+def _row_numbers(texts: Sequence[str], where: str) -> list[float]:
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        raise ValueError(f"Expected {len(texts)} numbers, got {shown(texts)} in {where}.") from None
+
+
+def _of_rows(
+    image: str, rows: Sequence[tuple[list[float], str, str]], kind: str, frame: str | None, path: Path
+) -> ListedBoxes | ListedDiameters:
+    source = f"{path.name}, {image}"
+    numbers, names = [row for row, _, _ in rows], tuple(name for _, name, _ in rows)
+    if kind == "recist":
+        ends = np.array(numbers, dtype=np.float64).reshape(-1, 8)
+        if not np.isfinite(ends).all():
+            raise ValueError(f"Expected finite ends of diameters, got others in {source}.")
+        return ListedDiameters(image, ends, tuple(slice_ for _, _, slice_ in rows), names, source)
+    if kind == "luna":
+        if frame not in ("lps", "ras"):
+            raise ValueError(f"Expected --box_frame lps (LUNA16) or ras for coordinates in mm, got {frame} ({source}).")
+        numbers, kind = [[*row[:3], row[3], row[3], row[3]] for row in numbers], "centre_size"
+    return _listed(image, numbers, list(names), source, frame, kind)

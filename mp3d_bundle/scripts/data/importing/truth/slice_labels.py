@@ -1,0 +1,233 @@
+"""Boxes on single slices: Pascal VOC, COCO JSON and YOLO text.
+
+A label names its slice by the SOPInstanceUID, by the file of the slice, or by a number. Pixels of Pascal VOC are whole
+and inclusive, counted from 1 as in its own development kit unless a rule says from 0; those of COCO are continuous from
+0; those of YOLO shares of the image.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ....boxes import check_boxes, from_coco
+from ....storage.printable import shown
+from ....storage.safe_json import read_json
+from ..true_lesions import ScanTruth, TrueLesion
+from .contours import plain_tag, read_xml
+from .slice_places import SlicePlaces, SliceRule
+
+_NAMES = ("classes.txt", "obj.names", "data.yaml", "data.yml")
+
+
+@dataclass(frozen=True)
+class SliceLabels:
+    """The labels of one slice, before its scan is known.
+
+    Attributes:
+        image: What they call the image: a path or a name, without ending.
+        boxes: ``(N, 4)`` half-open edges in pixels of the image; shares of its size if ``relative``.
+        names: What each is called.
+        source: Where they were read.
+        size: Width and height of the image as the labels know it, or None.
+        relative: Whether boxes are shares of the image.
+        unsure: Whether something is labelled that counts as neither (a crowd).
+    """
+
+    image: str
+    boxes: np.ndarray
+    names: tuple[str, ...]
+    source: str
+    size: tuple[int, int] | None = None
+    relative: bool = False
+    unsure: bool = False
+
+    def lesions_in(self, places: SlicePlaces, slice_name: str, rule: SliceRule) -> ScanTruth:
+        """The lesions on a slice of a scan.
+
+        Args:
+            places: Slices of the scan.
+            slice_name: Which slice it is: its UID, file or number.
+            rule: How slices are counted and turned.
+
+        Raises:
+            ValueError: If there is no such slice, or the image has another size than it.
+        """
+        size = places.size(rule.frame)
+        if self.size is not None and self.size != size:
+            raise ValueError(
+                f"Expected labels of an image of {size[0]} x {size[1]} pixels as in {places.scan.path}, got one of "
+                f"{self.size[0]} x {self.size[1]} in {self.source}: a picture that was turned, cut or resized?"
+            )
+        number = places.number_of(slice_name, rule)
+        boxes = self.boxes * np.array([*size, *size]) if self.relative else self.boxes
+        at, _ = places.place(number, np.array([0, 0, *size], dtype=np.float64), rule.frame)
+        if not len(boxes):
+            return ScanTruth(unsure=(at,)) if self.unsure else ScanTruth(empty=(at,))
+        check_boxes(boxes, self.source)
+        limits = np.array([*size, *size])
+        clipped = boxes.clip(0, limits)
+        if ((clipped[:, 2:] - clipped[:, :2]) <= 0).any():
+            raise ValueError(
+                f"Expected boxes inside of their image of {size[0]} x {size[1]}, got others in {self.source}."
+            )
+        placed = [places.place(number, box, rule.frame)[1] for box in clipped]
+        lesions = [
+            TrueLesion(name, np.array([at]), box[None], "slices", self.source)
+            for name, box in zip(self.names, placed, strict=True)
+        ]
+        return ScanTruth(tuple(lesions), unsure=(at,) if self.unsure else ())
+
+
+def read_voc(path: Path, rule: SliceRule, root: Path) -> SliceLabels:
+    """Read a Pascal VOC file.
+
+    Args:
+        path: The XML.
+        rule: Says where pixels are counted from.
+        root: Folder that names begin in.
+
+    Raises:
+        ValueError: If it is not such a file.
+    """
+    tree = read_xml(path)
+    boxes, names = [], []
+    for element in (child for child in tree if plain_tag(child) == "object"):
+        values = {plain_tag(child): str(child.text or "").strip() for child in element}
+        corners = {plain_tag(v): str(v.text or "") for child in element if plain_tag(child) == "bndbox" for v in child}
+        try:
+            x1, y1, x2, y2 = (float(corners[key]) for key in ("xmin", "ymin", "xmax", "ymax"))
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"Expected xmin, ymin, xmax and ymax in every bndbox, got {shown(corners)} in {path}."
+            ) from None
+        shift = rule.pixels_from
+        boxes.append([x1 - shift, y1 - shift, x2 - shift + 1, y2 - shift + 1])
+        names.append(values.get("name") or "unnamed")
+    size = {plain_tag(v): str(v.text or "") for child in tree if plain_tag(child) == "size" for v in child}
+    try:
+        known = (int(size["width"]), int(size["height"])) if {"width", "height"} <= set(size) else None
+    except ValueError:
+        raise ValueError(f"Expected whole numbers as size, got {shown(size)} in {path}.") from None
+    image = path.relative_to(root).with_suffix("").as_posix()
+    return SliceLabels(image, _table(boxes), tuple(names), path.name, known)
+
+
+def read_coco_slices(path: Path) -> list[SliceLabels]:
+    """Read a COCO instances file whose images are slices; every image, those without a box included.
+
+    Raises:
+        ValueError: If it is not such a file; the annotation is named.
+    """
+    content = read_json(path, "labels in COCO style")
+    tables = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(table), list) for table in tables):
+        raise ValueError(f"Expected a JSON object with the lists {', '.join(tables)} in {path}.")
+    try:
+        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+        images = {entry["id"]: entry for entry in content["images"]}
+        if len(images) < len(content["images"]):
+            raise ValueError("an image id comes twice")
+        of_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+        for number, entry in enumerate(content["annotations"]):
+            if entry["image_id"] not in images or entry["category_id"] not in categories:
+                raise ValueError(f"annotation {number} names an image or a category that there is not")
+            of_image[entry["image_id"]].append(entry)
+        return [_coco_image(image, of_image[key], categories, path) for key, image in images.items()]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected labels in COCO style, cannot use {path}: {type(error).__name__} {error}."
+        ) from error
+
+
+def _coco_image(
+    image: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], categories: Mapping[Any, str], path: Path
+) -> SliceLabels:
+    plain = [entry for entry in entries if not entry.get("iscrowd")]
+    boxes = from_coco(_table([[float(value) for value in entry["bbox"]] for entry in plain]))
+    size = (int(image["width"]), int(image["height"])) if {"width", "height"} <= set(image) else None
+    return SliceLabels(
+        _without_ending(str(image["file_name"])),
+        boxes,
+        tuple(categories[entry["category_id"]] for entry in plain),
+        f"{path.name}, {image['file_name']}",
+        size,
+        unsure=len(plain) < len(entries),
+    )
+
+
+def _without_ending(name: str) -> str:
+    """A path without the ending of a picture; UIDs have dots of their own."""
+    for ending in (".png", ".jpg", ".jpeg", ".dcm", ".bmp", ".tif", ".tiff"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
+    """Read a YOLO text file: rows of a class, and centre and size, or the points of an outline, as shares.
+
+    Args:
+        path: The file; an empty one says that the slice shows no lesion.
+        root: Folder that names begin in.
+        names: Names of the classes by number, as far as they are known.
+
+    Raises:
+        ValueError: If a row is not as expected; it is named.
+    """
+    boxes, found = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            kind, values = int(words[0]), np.array([float(word) for word in words[1:]])
+            if len(values) == 4:
+                x, y, width, height = values
+                box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+            elif len(values) >= 6 and len(values) % 2 == 0:
+                points = values.reshape(-1, 2)
+                box = [*points.min(axis=0), *points.max(axis=0)]
+            else:
+                raise ValueError(f"{len(values)} numbers")
+            if not (np.isfinite(box).all() and min(box) >= -0.01 and max(box) <= 1.01):
+                raise ValueError("numbers that are not shares of the image")
+        except ValueError as error:
+            raise ValueError(
+                f"Expected a class and four shares of the image (or an outline), got {shown(line)} in line {number} of "
+                f"{path}: {error}."
+            ) from None
+        boxes.append(box)
+        found.append(names.get(kind, str(kind)))
+    image = path.relative_to(root).with_suffix("").as_posix()
+    return SliceLabels(image, _table(boxes), tuple(found), path.name, relative=True)
+
+
+def yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
+    """Names of the classes from ``classes.txt``, ``obj.names`` or ``data.yaml`` in a folder, and which file it was.
+
+    Raises:
+        ValueError: If that file is not as expected.
+    """
+    path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    if path is None:
+        return {}, None
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".txt", ".names"):
+        return dict(enumerate(text.split("\n"))), path
+    try:
+        names = yaml.safe_load(text)["names"]
+        pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+        return {int(number): str(name) for number, name in pairs}, path
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"Expected 'names' of the classes in {path}: {type(error).__name__}.") from error
+
+
+def _table(boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)

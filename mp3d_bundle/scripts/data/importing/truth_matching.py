@@ -1,0 +1,178 @@
+"""Which truth belongs to which scan: by a rule that is said, and nothing on either side goes unnamed."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..scans.dicom.dicom_files import uid_name
+from ..scans.find_scans import ScanSource, without_suffix
+from .truth.truth_files import SLICE_KINDS, Truth
+
+RULES = ("stem", "place", "uid")
+WITHOUT_TRUTH = ("reject", "negative", "leave_out")
+_UID = re.compile(r"[0-9]+(\.[0-9]+){4,}")
+# How many names a message lists.
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class ImportScan:
+    """A scan that is imported.
+
+    Attributes:
+        source: Where it is.
+        name: What the set calls it: the UID of a DICOM series, the path below the folder of the images otherwise.
+        place: Its folder below that of the images, ``""`` there.
+        stem: Name of its file or folder, without ending.
+    """
+
+    source: ScanSource
+    name: str
+    place: str
+    stem: str
+
+    @classmethod
+    def of(cls, source: ScanSource, root: Path, ending: str = "") -> ImportScan:
+        """Describe a source below ``root``, whose stems end in ``ending``, which is not part of their names."""
+        below = source.path.relative_to(root) if source.path.is_relative_to(root) else Path(source.path.name)
+        folder = source.path.is_dir()
+        place = below if folder else below.parent
+        stem = source.path.name if folder else without_suffix(Path(source.path.name))
+        name = uid_name(source.series) if source.series not in (None, "none") else without_suffix(below)
+        # Several runs of slices in one folder, several series without a UID.
+        if source.series in (None, "none") and folder and source.name not in ("", "."):
+            name = source.name
+        text = place.as_posix()
+        return cls(source, name, "" if text == "." else text, stem.removesuffix(ending) if ending else stem)
+
+
+@dataclass
+class Matched:
+    """Scans with their truth.
+
+    Attributes:
+        of_scan: For each scan, in their order, the truth that belongs to it and the name of the slice it is of.
+        by_slice: Truth that names slices by UID: the scan shows when it is opened.
+        lost: Truth that belongs to no scan.
+    """
+
+    of_scan: list[list[tuple[Truth, str]]]
+    by_slice: dict[str, list[Truth]] = field(default_factory=dict)
+    lost: list[Truth] = field(default_factory=list)
+
+
+def match_truth(scans: Sequence[ImportScan], truths: Sequence[Truth], rule: str | None, ending: str = "") -> Matched:
+    """Find the scan of every truth.
+
+    Args:
+        scans: All scans.
+        truths: All truth.
+        rule: ``"stem"``: the same name without ending; labels of slices are called by that and the slice, as in
+            ``case_1_023``, or lie in a folder of that name. ``"place"``: the same folder, or the nearest above that
+            holds one scan. ``"uid"``: the SeriesInstanceUID, or for labels of slices the SOPInstanceUID, that the
+            truth itself names. By default ``"uid"`` for truth that names one, else ``"stem"``.
+        ending: What truth's names have after that of their scan.
+
+    Raises:
+        ValueError: If two scans answer to one truth, or a scan has two truths under a rule by which it has one.
+    """
+    if rule is not None and rule not in RULES:
+        raise ValueError(f"Expected one of {', '.join(RULES)} as match, got {rule!r}.")
+    found = Matched([[] for _ in scans])
+    finder = _Finder(scans, ending)
+    for truth in truths:
+        slice_name = truth.image.rpartition("/")[2]
+        by = rule or ("uid" if _names_uid(truth, slice_name) else "stem")
+        if by == "uid" and truth.kind in SLICE_KINDS:
+            found.by_slice.setdefault(slice_name, []).append(truth)
+            continue
+        at, slice_name = finder.find(truth, by)
+        if at is None:
+            found.lost.append(truth)
+            continue
+        several = truth.kind in SLICE_KINDS or by == "place"
+        others = [other for other, _ in found.of_scan[at] if other.path != truth.path or other.place is None]
+        if others and not several:
+            raise ValueError(
+                f"Expected one truth for the scan {scans[at].name}, got {others[0].shown} and {truth.shown} (--match "
+                "place takes all in its folder)."
+            )
+        found.of_scan[at].append((truth, slice_name))
+    return found
+
+
+def _names_uid(truth: Truth, slice_name: str) -> bool:
+    if truth.kind in SLICE_KINDS:
+        return _UID.fullmatch(slice_name) is not None
+    return truth.kind in ("seg", "rtstruct", "lidc") or _UID.fullmatch(truth.image) is not None
+
+
+class _Finder:
+    """Scans by what a truth may call them."""
+
+    def __init__(self, scans: Sequence[ImportScan], ending: str) -> None:
+        self.scans = scans
+        self.ending = ending
+        self.by_stem: dict[str, list[int]] = defaultdict(list)
+        self.by_series: dict[str, list[int]] = defaultdict(list)
+        self.by_place: dict[str, list[int]] = defaultdict(list)
+        for at, scan in enumerate(scans):
+            # A folder of slices is called by its own name or by its path.
+            for name in {scan.stem, scan.name, scan.source.name} - {""}:
+                self.by_stem[name].append(at)
+            if scan.source.series not in (None, "none"):
+                self.by_series[uid_name(str(scan.source.series))].append(at)
+            place = scan.place
+            while True:
+                self.by_place[place].append(at)
+                if not place:
+                    break
+                place = place.rpartition("/")[0]
+
+    def find(self, truth: Truth, rule: str) -> tuple[int | None, str]:
+        """Index of the scan, or None, and the name of the slice where it is the truth of one."""
+        path, _, name = truth.image.rpartition("/")
+        if rule == "uid":
+            return self._one(self.by_series.get(truth.series, []), truth), ""
+        if rule == "place":
+            if truth.place is None:
+                raise ValueError(f"Expected a truth with a folder of its own to match by place, got {truth.shown}.")
+            exact = [at for at in self.by_place.get(truth.place, []) if self.scans[at].place == truth.place]
+            return self._one(exact or self.by_place.get(truth.place, []), truth), name
+        if truth.kind not in SLICE_KINDS:
+            stem = self._without_ending(name) if truth.kind != "lesions" else name
+            found = [] if stem is None else self._named(truth.image, stem)
+            # Results lie in a folder of the name of their scan.
+            if not found and truth.kind == "lesions" and truth.place:
+                found = self.by_stem.get(truth.place, []) or self.by_stem.get(truth.place.rpartition("/")[2], [])
+            return self._one(found, truth), ""
+        if path and (found := self._named(path, path.rpartition("/")[2])):
+            return self._one(found, truth), name
+        stem, _, number = name.rpartition("_")
+        return self._one(self._named(stem, stem), truth), number
+
+    def _named(self, path: str, stem: str) -> list[int]:
+        """Scans of a path, or else of a name."""
+        exact = [at for at in self.by_stem.get(path, []) if self.scans[at].name == path]
+        return exact or self.by_stem.get(stem, [])
+
+    def _without_ending(self, stem: str) -> str | None:
+        if not self.ending:
+            return stem
+        return stem[: -len(self.ending)] if stem.endswith(self.ending) else None
+
+    def _one(self, found: Sequence[int], truth: Truth) -> int | None:
+        if len(set(found)) > 1:
+            names = ", ".join(self.scans[at].name for at in sorted(set(found))[:_SHOWN])
+            raise ValueError(f"Expected one scan for the truth {truth.shown}, got {len(set(found))}: {names}.")
+        return found[0] if found else None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first ten of many."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,57 @@
+"""Advice: anchors that fit are found, and the paper's kept where nothing fits better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scripts.data.importing.set_advice import PAPER_RATIOS, advise, fit_anchors
+
+
+def record(sides: list[tuple[float, float]], *, size: int = 512, spacing: float = 0.8, patient: str = "a") -> dict:
+    boxes = [[10.0, 10.0, 10.0 + w, 10.0 + h] for w, h in sides]
+    return {
+        "shape": [40, size, size],
+        "spacing": [spacing, spacing, 2.5],
+        "patient": patient,
+        "keys": [{"boxes": boxes}],
+        "lesions": [{"form": "outline", "size_mm": [1.0, 1.0, 12.0]}],
+    }
+
+
+def test_anchors_of_the_boxes_own_sizes_fit_perfectly() -> None:
+    fit = fit_anchors(np.array([[16.0, 16.0], [32, 32], [64 / np.sqrt(2), 64 * np.sqrt(2)]]), 4.0)
+    assert (round(fit.mean_iou, 6), fit.reached) == (1.0, 1.0)
+    # A square of half the side shares a quarter with the smallest anchor.
+    assert fit_anchors(np.array([[8.0, 8.0]]), 4.0).mean_iou == pytest.approx(0.25)
+
+
+def test_small_lesions_get_small_anchors_and_ordinary_ones_the_papers() -> None:
+    small = advise({"1": record([(7, 7), (8, 8), (9, 8)] * 5)})
+    ordinary = advise({"1": record([(16, 16), (32, 33), (64, 60), (46, 92)] * 5)})
+    assert small is not None
+    assert ordinary is not None
+    assert small.anchors.scale == 2.0
+    assert small.anchors.mean_iou > small.paper.mean_iou + 0.3
+    assert ordinary.anchors == ordinary.paper
+    assert "--network_def#head#anchor_scale" in small.options()
+
+
+def test_flat_lesions_get_flat_anchors() -> None:
+    found = advise({"1": record([(90, 10), (60, 7), (10, 90), (7, 60)] * 5)})
+    assert found is not None
+    assert found.anchors.ratios != PAPER_RATIOS
+    assert found.options()[-2:] == ["--network_def#head#anchor_ratios", str(list(found.anchors.ratios))]
+
+
+def test_scales_slices_and_overlays() -> None:
+    crops = {str(n): record([(30, 30)], size=size) for n, size in enumerate((140, 200, 240))}
+    found = advise(crops)
+    assert found is not None
+    assert found.image_scale == 192
+    assert "lesions look larger in smaller images" in found.reasons[0]
+    assert found.overlays == ("size_narrow", "optimizer_adamw", "own_data")
+    many = advise({str(n): record([(30, 30)], patient=str(n)) for n in range(200)})
+    assert many is not None
+    assert (many.overlays, many.num_slices) == (("own_data",), 9)
+    assert advise({"1": {**record([]), "keys": [{"boxes": []}]}}) is None

@@ -1,0 +1,63 @@
+"""Tables of a set are read back by the readers of DeepLesion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.data.deeplesion.splits import load_records
+from scripts.data.deeplesion.subvolume_labels import read_volume_labels
+from scripts.data.importing.set_tables import read_set, volume_labels, write_set
+
+LESION = {"class": "node", "form": "outline", "box": [3.0, 4.0, 9.0, 12.0], "slices": [5, 8]}
+RECORD = {
+    "patient": "p",
+    "shape": [20, 40, 60],
+    "spacing": [0.7, 0.8, 2.5],
+    "keys": [
+        {"slice": 6, "boxes": [[3.0, 4.0, 9.25, 12.0], [20, 20, 30, 31]], "classes": ["node", "mass"],
+         "doubtful": [False, True], "window": [-175, 275]},
+        {"slice": 15, "boxes": [], "classes": [], "doubtful": [], "window": [-1500, 500]},
+    ],
+    "lesions": [LESION],
+}  # fmt: skip
+
+
+def test_the_readers_of_deeplesion_take_a_set(tmp_path: Path) -> None:
+    other = {**RECORD, "patient": "q"}
+    records = {"000001_01_01": RECORD, "000002_01_01": other}
+    write_set(tmp_path, records, [{"p": 1, "q": 3}, {"p": 2, "q": 3}], {"classes": ["mass", "node"]})
+    first, second = load_records(tmp_path, "train", missing_images="ignore", by_class=True)
+    assert first["instances"]["boxes"].tolist() == [[3.0, 4.0, 9.25, 12.0], [20, 20, 30, 31]]
+    assert first["instances"]["labels"].tolist() == [2, 1]
+    assert first["instances"]["noisy"].tolist() == [False, True]
+    assert (first["image_size"], first["spacing"], first["slice_interval"]) == ((40, 60), (0.7, 0.8), 2.5)
+    assert (first["slice_range"], second["window"], len(second["instances"]["boxes"])) == ((1, 20), (-1500.0, 500.0), 0)
+    fold = load_records(tmp_path, "validation", missing_images="ignore", annotations="folds/fold_1.csv")
+    assert [record["patient"] for record in fold] == ["000001", "000001"]
+    volumes = read_volume_labels(tmp_path / "lesions_3d.json").volumes
+    assert volumes[0].true_boxes is not None
+    assert volumes[0].true_boxes.tolist() == [[3, 4, 5, 8, 11, 8]]
+    about = read_set(tmp_path)
+    assert about is not None
+    assert (about["version"], about["classes"]) == (1, ["mass", "node"])
+
+
+def test_labels_of_single_slices_are_no_volumes(tmp_path: Path) -> None:
+    records = {"000001_01_01": {**RECORD, "lesions": [LESION, {**LESION, "form": "slices"}]}}
+    assert volume_labels(records) is None
+    (tmp_path / "lesions_3d.json").write_text("{}")
+    write_set(tmp_path, records, [{"p": 1}], {"classes": ["mass", "node"]})
+    assert not (tmp_path / "lesions_3d.json").exists()
+
+
+def test_what_is_no_set(tmp_path: Path) -> None:
+    assert read_set(tmp_path) is None
+    (tmp_path / "set.json").write_text(json.dumps({"format": "mp3d set", "version": 99}))
+    with pytest.raises(ValueError, match="a set of version 1, got 99"):
+        read_set(tmp_path)
+    (tmp_path / "set.json").write_text("[]")
+    with pytest.raises(ValueError, match="got something else"):
+        read_set(tmp_path)

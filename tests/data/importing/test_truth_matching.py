@@ -1,0 +1,107 @@
+"""A truth finds its scan by a rule, or is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts.data.importing.true_lesions import ScanTruth
+from scripts.data.importing.truth.truth_files import Truth
+from scripts.data.importing.truth_matching import ImportScan, listed, match_truth
+from scripts.data.scans.find_scans import ScanSource
+
+ROOT = Path("images")
+
+
+def scan(path: str, series: str | None = None, name: str = "") -> ImportScan:
+    return ImportScan.of(ScanSource(ROOT / path, name, series), ROOT)
+
+
+def truth(path: str, kind: str = "mask", image: str | None = None, series: str = "") -> Truth:
+    file = Path("truth") / path
+    place = file.parent.relative_to("truth").as_posix()
+    stem = file.name.split(".nii")[0].split(".txt")[0]
+    return Truth(
+        file, kind, "" if place == "." else place, stem if image is None else image, series, lambda *_: ScanTruth()
+    )
+
+
+def found(scans: list[ImportScan], truths: list[Truth], rule: str | None = None, ending: str = "") -> list[list[str]]:
+    matched = match_truth(scans, truths, rule, ending)
+    return [[one.path.as_posix() for one, _ in own] for own in matched.of_scan] + [[t.path.name for t in matched.lost]]
+
+
+def test_by_stem() -> None:
+    scans = [scan("a.nii.gz"), scan("sub/b.nrrd")]
+    assert found(scans, [truth("b.nii.gz"), truth("a.nii.gz"), truth("c.nii.gz")]) == [
+        ["truth/a.nii.gz"],
+        ["truth/b.nii.gz"],
+        ["c.nii.gz"],
+    ]
+    assert found(scans, [truth("a_seg.nii.gz"), truth("b.nii.gz")], ending="_seg") == [
+        ["truth/a_seg.nii.gz"],
+        [],
+        ["b.nii.gz"],
+    ]
+    assert ImportScan.of(ScanSource(ROOT / "c_0000.nii.gz"), ROOT, "_0000").stem == "c"
+
+
+def test_by_stem_two_truths_or_two_scans_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"one truth for the scan a, got truth/a.nii.gz and truth/x/a.nii.gz"):
+        found([scan("a.nii.gz")], [truth("a.nii.gz"), truth("x/a.nii.gz")])
+    with pytest.raises(ValueError, match=r"one scan for the truth truth/a.nii.gz, got 2: p/a, q/a"):
+        found([scan("p/a.nii.gz"), scan("q/a.nii.gz")], [truth("a.nii.gz")])
+
+
+def test_by_place() -> None:
+    scans = [scan("P1/ct.nii.gz"), scan("P2/CT/x.nii.gz"), scan("P3/a.nii.gz"), scan("P3/b.nii.gz")]
+    truths = [truth("P1/one.nii.gz"), truth("P1/two.nii.gz"), truth("P2/seg.nii.gz"), truth("P4/seg.nii.gz")]
+    assert found(scans, truths, "place") == [
+        ["truth/P1/one.nii.gz", "truth/P1/two.nii.gz"],
+        ["truth/P2/seg.nii.gz"],
+        [],
+        [],
+        ["seg.nii.gz"],
+    ]
+    with pytest.raises(ValueError, match="got 2: P3/a, P3/b"):
+        found(scans, [truth("P3/seg.nii.gz")], "place")
+
+
+def test_by_uid() -> None:
+    scans = [scan("x", "1.2.3.4.5"), scan("y", "1.2.3.4.6")]
+    assert [one.name for one in scans] == ["1.2.3.4.5", "1.2.3.4.6"]
+    truths = [truth("s.dcm", "seg", series="1.2.3.4.6"), truth("t.xml", "lidc", series="1.2.3.9.9")]
+    assert found(scans, truths) == [[], ["truth/s.dcm"], ["t.xml"]]
+    listed_boxes = truth("b.csv", "boxes", image="1.2.3.4.5", series="1.2.3.4.5")
+    assert found(scans, [listed_boxes]) == [["truth/b.csv"], [], []]
+
+
+def test_labels_of_slices() -> None:
+    scans = [scan("case.nii.gz"), scan("folder/slices", name="folder/slices")]
+    truths = [
+        truth("case_012.txt", "yolo"),
+        truth("case_013.txt", "yolo"),
+        truth("x.txt", "yolo", image="folder/slices/007"),
+        truth("none_1.txt", "yolo"),
+    ]
+    matched = match_truth(scans, truths, None)
+    assert [[name for _, name in own] for own in matched.of_scan] == [["012", "013"], ["007"]]
+    assert [one.image for one in matched.lost] == ["none_1"]
+    uid = truth("u.xml", "voc", image="d/1.2.840.99.1.7")
+    assert match_truth(scans, [uid], None).by_slice == {"1.2.840.99.1.7": [uid]}
+
+
+def test_results_lie_in_a_folder_of_the_name_of_their_scan() -> None:
+    scans = [scan("P1/ct.nii.gz", name="P1/ct"), scan("P2/ct.nii.gz", name="P2/ct")]
+    assert found(scans, [truth("P2/ct/lesions.json", "lesions", image="none")]) == [
+        [],
+        ["truth/P2/ct/lesions.json"],
+        [],
+    ]
+
+
+def test_an_unknown_rule_and_long_lists() -> None:
+    with pytest.raises(ValueError, match="stem, place, uid as match, got 'name'"):
+        match_truth([], [], "name")
+    assert listed([str(n) for n in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"

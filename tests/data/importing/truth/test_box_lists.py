@@ -1,0 +1,86 @@
+"""Lists of boxes: the frame has to be named, and rows that cannot be are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.data.importing.truth.box_lists import read_box_csv, read_box_json, read_own_json
+
+BOX = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"image": "a.nii.gz", "box": [BOX], "label": [0]}],
+        {"image": "a.nii.gz", "boxes": BOX, "label": 0},
+        {"training": [{"image": "a.nii.gz", "box": [BOX], "label": ["0"]}], "validation": []},
+    ],
+)
+def test_entries_of_json(content: Any) -> None:
+    (found,) = read_box_json(content, Path("b.json"), frame="voxel")
+    assert (found.image, found.boxes.tolist(), found.names) == ("a.nii.gz", [BOX], ("0",))
+
+
+def test_boxes_by_the_name_of_a_scan() -> None:
+    first, second = read_box_json({"a": [BOX, BOX], "b": []}, Path("b.json"), frame="lps")
+    assert (first.names, len(second.boxes)) == (("lesion", "lesion"), 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ([{"image": "a", "box": [[1, 2, 3, 4]]}], "boxes of six finite numbers"),
+        ([{"image": "a", "box": [[1, 2, 3, 4, 5, "x"]]}], "boxes of six finite numbers"),
+        ([{"image": "a", "box": [[1, 2, 3, 4, 5, float("inf")]]}], "boxes of six finite numbers"),
+        ([{"image": "a", "box": [[4, 2, 3, 1, 5, 6]]}], "end after they begin, laid out as corners"),
+        ([{"image": "a", "box": [BOX], "label": [1, 2]}], "a label for each of 1 boxes, got 2"),
+        ([{"image": "a"}], "'box' in every entry"),
+        ([{"box": [BOX]}], "entries with 'image' and 'box'"),
+        (3, "entries with 'image' and 'box'"),
+    ],
+)
+def test_json_that_cannot_be(content: Any, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        read_box_json(content, Path("b.json"), frame="voxel")
+
+
+def test_the_frame_has_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--box_frame, as numbers do not say where they lie: one of voxel"):
+        read_box_json([{"image": "a", "box": [BOX]}], Path("b.json"), frame=None)
+    (tmp_path / "a.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2,1,2,3,4\n")
+    with pytest.raises(ValueError, match="--box_frame lps"):
+        read_box_csv(tmp_path / "a.csv", frame="voxel")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("image,x1,y1\na,1,2\n", "the columns image and"),
+        ("x1,y1,z1,x2,y2,z2\n1,2,3,4,5,6\n", "the columns image and"),
+        ("image,x1,y1,z1,x2,y2,z2\na,1,2,3,4,5,\n", "6 numbers, got .* in line 2 of"),
+        ("image,x1,y1,z1,x2,y2,z2\n,1,2,3,4,5,6\n", "the name of a scan in every row, got none in line 2"),
+    ],
+)
+def test_tables_that_cannot_be(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=what):
+        read_box_csv(tmp_path / "a.csv", frame="voxel")
+
+
+def test_a_row_without_numbers_is_a_scan_without_a_lesion(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Image,X1,Y1,Z1,X2,Y2,Z2,Label\na,1,2,3,4,5,6,node\nb,,,,,,,\n")
+    first, second = read_box_csv(tmp_path / "a.csv", frame="voxel")
+    assert (first.names, second.image, second.names) == (("node",), "b", ())
+
+
+def test_our_own_results() -> None:
+    content = {"input": {"name": "ct.nii.gz"}, "lesions": [{"box_voxel": BOX}, {"box_voxel": BOX, "class": "node"}]}
+    found = read_own_json(content, Path("lesions.json"))
+    assert (found.image, found.frame, found.names) == ("ct.nii.gz", "voxel", ("lesion", "node"))
+    for broken in ({"lesions": []}, {"input": {}, "lesions": [{}]}):
+        with pytest.raises(ValueError, match=r"lesions\.json"):
+            read_own_json(broken, Path("lesions.json"))

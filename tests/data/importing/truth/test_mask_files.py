@@ -1,0 +1,78 @@
+"""Masks that cannot be used are rejected with what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from scripts.data.importing.truth.mask_files import read_mask, read_segmentation
+from scripts.data.scans.scan import Scan, read_scan
+from support.fake_truth import BALL, save_nifti, stored_grid, write_dicom_case, write_nifti_case, write_seg
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Scan:
+    return read_scan(write_nifti_case(tmp_path))
+
+
+def read(path: Path, scan: Scan, frame: str = "mm") -> int:
+    return len(read_mask(path, scan, each_value=False, frame=frame).lesions)
+
+
+def test_an_empty_mask_is_a_scan_without_a_lesion(tmp_path: Path, scan: Scan) -> None:
+    write_nifti_case(tmp_path, "empty", ball=None)
+    assert read(tmp_path / "masks" / "empty.nii.gz", scan) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(0.4, "whole numbers in a mask, got 0.4"), (np.nan, "whole numbers in a mask, got nan"), (-1, "labels from 0 up")],
+)
+def test_values_that_are_no_labels(tmp_path: Path, scan: Scan, value: float, what: str) -> None:
+    affine, shape = stored_grid("plain")
+    values = BALL.inside(affine, shape).astype(np.float32) * np.float32(value)
+    with pytest.raises(ValueError, match=what):
+        read(save_nifti(tmp_path / "m.nii.gz", values, affine), scan)
+
+
+def test_a_mask_elsewhere(tmp_path: Path, scan: Scan) -> None:
+    affine, shape = stored_grid("plain")
+    values = BALL.inside(affine, shape).astype(np.uint8)
+    affine[2, 3] += 500
+    path = save_nifti(tmp_path / "m.nii.gz", values, affine)
+    with pytest.raises(ValueError, match=r"a mask inside of its scan .*m\.nii\.gz lies outside of it"):
+        read(path, scan)
+    assert read(path, scan, "voxel") == 1
+    with pytest.raises(ValueError, match=r"the voxels of its scan, \(60, 48, 14\), got \(60, 48, 10\)"):
+        read(save_nifti(tmp_path / "s.nii.gz", values[..., :10], affine), scan, "voxel")
+
+
+def test_a_mask_without_a_place_needs_to_be_told_where_it_is(tmp_path: Path, scan: Scan) -> None:
+    affine, shape = stored_grid("plain")
+    image = nibabel.Nifti1Image(BALL.inside(affine, shape).astype(np.uint8), np.eye(4))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "m.nii.gz")
+    with pytest.raises(ValueError, match=r"a mask that says where it lies.*--mask_frame voxel"):
+        read(tmp_path / "m.nii.gz", scan)
+    assert read(tmp_path / "m.nii.gz", scan, "voxel") == 1
+
+
+def test_a_segmentation_and_one_elsewhere(tmp_path: Path) -> None:
+    series = write_dicom_case(tmp_path / "CT")
+    scan = read_scan(series)
+    path = write_seg(tmp_path / "seg.dcm", series)
+    assert len(read_segmentation(path, scan, each_segment=True).lesions) == 1
+    far = np.array(scan.affine)
+    far[2, 3] += 900
+    with pytest.raises(ValueError, match=r"'Lesion 1' of .* lies outside"):
+        read_segmentation(path, Scan(scan.hu, far, np.eye(4), scan.stored_shape, scan.path, ()), each_segment=False)
+
+
+def test_what_is_no_segmentation(tmp_path: Path) -> None:
+    series = write_dicom_case(tmp_path / "CT")
+    with pytest.raises(ValueError, match="a DICOM segmentation of parallel slices, cannot use"):
+        read_segmentation(series / "IM0001.dcm", read_scan(series), each_segment=False)

@@ -1,0 +1,107 @@
+"""Labels of slices: pixels from 1 or 0, sizes that must agree, empty slices, crowds, outlines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.data.importing.truth.slice_labels import SliceLabels, read_coco_slices, read_voc, read_yolo, yolo_names
+from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
+from support.fake_scans import scan_of
+
+PLACES = SlicePlaces(scan_of(np.zeros((5, 40, 60), np.int16)), {}, {})
+FEET = SliceRule("from_feet", 0)
+
+
+def labels(boxes: list[list[float]], **options: object) -> SliceLabels:
+    return SliceLabels("1", np.array(boxes, float).reshape(-1, 4), ("a",) * len(boxes), "test", **options)  # type: ignore[arg-type]
+
+
+def test_pixels_of_voc_are_whole_and_counted_from_1_or_0(tmp_path: Path) -> None:
+    box = "<object><name>x</name><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>5</xmax><ymax>4</ymax></bndbox></object>"
+    (tmp_path / "a.xml").write_text(f"<annotation>{box}</annotation>")
+    assert read_voc(tmp_path / "a.xml", SliceRule(), tmp_path).boxes.tolist() == [[2, 3, 5, 4]]
+    found = read_voc(tmp_path / "a.xml", SliceRule(pixels_from=0), tmp_path)
+    assert (found.boxes.tolist(), found.size, found.image) == ([[3, 4, 6, 5]], None, "a")
+    (tmp_path / "a.xml").write_text(f"<annotation>{box.replace('<xmax>5', '<xmax>five')}</annotation>")
+    with pytest.raises(ValueError, match="xmin, ymin, xmax and ymax in every bndbox"):
+        read_voc(tmp_path / "a.xml", SliceRule(), tmp_path)
+
+
+def test_an_image_of_another_size_or_a_box_outside() -> None:
+    with pytest.raises(
+        ValueError, match=r"60 x 40 pixels as in scan.nii, got one of 40 x 60 in test: a picture that was"
+    ):
+        labels([[1, 1, 5, 5]], size=(40, 60)).lesions_in(PLACES, "1", FEET)
+    with pytest.raises(ValueError, match="boxes inside of their image of 60 x 40"):
+        labels([[61, 1, 65, 5]]).lesions_in(PLACES, "1", FEET)
+    (lesion,) = labels([[55, 1, 65, 5]]).lesions_in(PLACES, "1", FEET).lesions
+    assert lesion.boxes.tolist() == [[55, 1, 60, 5]]
+
+
+def test_a_slice_without_a_box_says_so() -> None:
+    assert labels([]).lesions_in(PLACES, "3", FEET).empty == (3,)
+    assert labels([], unsure=True).lesions_in(PLACES, "3", FEET).unsure == (3,)
+
+
+def write_coco(path: Path, **change: object) -> Path:
+    content = {
+        "images": [{"id": 1, "file_name": "s/a.png", "width": 60, "height": 40}, {"id": 2, "file_name": "s/b.png"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 3, "bbox": [1, 2, 10, 5]},
+            {"image_id": 1, "category_id": 3, "bbox": [1, 2, 30, 5], "iscrowd": 1},
+        ],
+        "categories": [{"id": 3, "name": "cyst"}],
+    }
+    path.write_text(json.dumps({**content, **change}))
+    return path
+
+
+def test_coco_images_crowds_and_empty_ones(tmp_path: Path) -> None:
+    first, second = read_coco_slices(write_coco(tmp_path / "c.json"))
+    assert (first.image, first.boxes.tolist(), first.names, first.unsure) == ("s/a", [[1, 2, 11, 7]], ("cyst",), True)
+    assert (second.size, second.unsure, len(second.boxes)) == (None, False, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"annotations": [{"image_id": 9, "category_id": 3, "bbox": [1, 2, 3, 4]}]},
+        {"annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3]}]},
+        {"annotations": [{"image_id": 1, "category_id": 3}]},
+        {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
+        {"categories": {}},
+    ],
+)
+def test_coco_files_that_cannot_be(tmp_path: Path, change: dict) -> None:
+    with pytest.raises(ValueError, match=r"c\.json"):
+        read_coco_slices(write_coco(tmp_path / "c.json", **change))
+
+
+def test_rows_of_yolo(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("0 0.5 0.5 0.2 0.4\n\n2 0.1 0.2 0.3 0.2 0.3 0.6\n")
+    found = read_yolo(path, tmp_path, {0: "node"})
+    assert found.names == ("node", "2")
+    np.testing.assert_allclose(found.boxes, [[0.4, 0.3, 0.6, 0.7], [0.1, 0.2, 0.3, 0.6]])
+    (lesion, _) = found.lesions_in(PLACES, "1", FEET).lesions
+    np.testing.assert_allclose(lesion.boxes, [[24, 12, 36, 28]])
+    for text in ("0 0.5 0.5 0.2", "x 0.5 0.5 0.2 0.4", "0 50 50 20 40", "0 nan 0.5 0.2 0.4"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"in line 1 of .*a\.txt"):
+            read_yolo(path, tmp_path, {})
+
+
+def test_names_of_yolo(tmp_path: Path) -> None:
+    assert yolo_names(tmp_path) == ({}, None)
+    (tmp_path / "data.yaml").write_text("names:\n  0: cyst\n  1: node\n")
+    assert yolo_names(tmp_path)[0] == {0: "cyst", 1: "node"}
+    (tmp_path / "classes.txt").write_text("a\nb")
+    assert yolo_names(tmp_path) == ({0: "a", 1: "b"}, tmp_path / "classes.txt")
+    (tmp_path / "classes.txt").unlink()
+    (tmp_path / "data.yaml").write_text("nothing: 1")
+    with pytest.raises(ValueError, match="'names' of the classes"):
+        yolo_names(tmp_path)

@@ -1,0 +1,49 @@
+"""Stored slices and canonical ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
+from scripts.data.scans.scan import read_scan
+from support.fake_truth import SHAPE, slice_headers, write_dicom_case, write_nifti_case
+
+
+def test_slices_are_known_by_uid_file_and_number(tmp_path: Path) -> None:
+    series = write_dicom_case(tmp_path / "CT")
+    places = SlicePlaces.of(read_scan(series))
+    headers = slice_headers(series)
+    assert (places.patient, places.study) == ("P-1", "1.2.3")
+    assert [places.number_of(header.SOPInstanceUID, SliceRule()) for header in headers] == list(range(SHAPE[0]))
+    # Files are numbered from the head.
+    assert places.number_of("IM0001", SliceRule()) == SHAPE[0] - 1
+    assert places.number_of("3", SliceRule(first=1)) == 2
+    with pytest.raises(ValueError, match="counted from 0 or 1"):
+        places.number_of("3", SliceRule())
+    with pytest.raises(ValueError, match=r"number, file or UID of a slice .*, got nothing"):
+        places.number_of("nothing", SliceRule(first=0))
+
+
+def test_boxes_of_stored_and_of_axial_slices(tmp_path: Path) -> None:
+    places = SlicePlaces.of(read_scan(write_nifti_case(tmp_path, turn="flipped")))
+    box = np.array([10.0, 5.0, 20.0, 9.0])
+    # Columns and slices are stored the other way round, rows are not.
+    number, found = places.place(2, box, "stored")
+    assert (number, found.tolist()) == (SHAPE[0] - 3, [SHAPE[2] - 20, 5, SHAPE[2] - 10, 9])
+    assert places.place(2, box, "from_feet")[0] == 2
+    assert places.place(2, box, "from_head")[0] == SHAPE[0] - 3
+    points = places.points_on_slice(2, np.array([[10.0, 5.0]]))
+    assert points.tolist() == [[SHAPE[2] - 10, 5]]
+    for frame in ("stored", "from_feet"):
+        with pytest.raises(ValueError, match="a slice from 0 to 13"):
+            places.place(14, box, frame)
+
+
+def test_slices_along_another_axis_have_no_number(tmp_path: Path) -> None:
+    places = SlicePlaces.of(read_scan(write_nifti_case(tmp_path, turn="sagittal")))
+    with pytest.raises(ValueError, match="run along axis 2: give labels as axial slices"):
+        places.on_slice(2, np.array([1.0, 1, 2, 2]))
+    assert (places.size("from_feet"), places.by_uid) == ((SHAPE[2], SHAPE[1]), {})

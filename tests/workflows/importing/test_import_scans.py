@@ -1,0 +1,168 @@
+"""A whole import: what is matched, what is named, what resumes, and what the set holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.data.deeplesion.splits import load_records
+from scripts.data.importing.lesion_classes import ClassRule
+from scripts.data.importing.patient_splits import SplitRule
+from scripts.data.importing.set_records import KeyRule
+from scripts.data.importing.truth.truth_files import TruthRules
+from scripts.data.slabs.slab_reader import SlabReader, read_slice
+from scripts.workflows.importing import import_scans as module
+from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
+from support.fake_truth import BALL, SHAPE, Ball, write_dicom_case, write_lidc, write_nifti_case, write_voc
+
+SPLIT = SplitRule((0.5, 0.25, 0.25))
+
+
+def make_cases(folder: Path, count: int = 4) -> Sources:
+    """NIfTI scans with masks, the last one without a lesion."""
+    for number in range(count):
+        ball = None if number == count - 1 else Ball((-8.2, 40.3, -122.0 + number))
+        write_nifti_case(folder, f"case_{number}", ("plain", "flipped", "sagittal", "tilted")[number % 4], ball)
+    return Sources(folder / "images", folder / "masks")
+
+
+def run(sources: Sources, output: Path, **rules: object) -> dict:
+    return import_scans(sources, ImportRules(**{"splits": SPLIT, **rules}), output, progress=False)  # type: ignore[arg-type]
+
+
+def test_masks_become_a_set_that_training_reads(tmp_path: Path) -> None:
+    about = run(make_cases(tmp_path), tmp_path / "set")
+    assert about["kinds"] == ["mask"]
+    splits = [source["split"] for source in about["sources"].values()]
+    assert sorted(splits) == [1, 1, 2, 3]
+    records = [r for split in ("train", "validation", "test") for r in load_records(tmp_path / "set", split)]
+    boxes = [len(record["instances"]["boxes"]) for record in records]
+    assert set(boxes) == {0, 1}
+    for record in records:
+        slab = SlabReader(3)(record)
+        assert slab.shape[1:] == record["image_size"]
+        for box in record["instances"]["boxes"]:
+            x, y = round(float(box[0] + box[2]) / 2), round(float(box[1] + box[3]) / 2)
+            assert slab[1, y, x] == pytest.approx(120, abs=1)
+            assert slab[1, y, round(float(box[2])) + 2] == pytest.approx(40, abs=1)
+
+
+def test_an_import_resumes_and_reads_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = make_cases(tmp_path)
+    broken = tmp_path / "images" / "case_1.nii.gz"
+    good = broken.read_bytes()
+    broken.write_bytes(good[:200])
+    with pytest.raises(ValueError, match=r"1 could not be used; the others are done.*case_1: Expected a complete"):
+        run(sources, tmp_path / "set")
+    assert not (tmp_path / "set" / "set.json").exists()
+    broken.write_bytes(good)
+    written: list[str] = []
+    real = module.write_scan_slices
+    monkeypatch.setattr(module, "write_scan_slices", lambda *args: (written.append(args[1]), real(*args)))
+    first = run(sources, tmp_path / "set")
+    assert len(written) == 1
+    table = (tmp_path / "set" / "DL_info.csv").read_bytes()
+    assert run(sources, tmp_path / "set") == first
+    assert len(written) == 1
+    # Another seed changes the table alone, other key slices or another mask what they shape.
+    run(sources, tmp_path / "set", splits=SplitRule((0.5, 0.25, 0.25), seed=3))
+    assert len(written) == 1
+    assert (tmp_path / "set" / "DL_info.csv").read_bytes() != table
+    os.utime(tmp_path / "masks" / "case_0.nii.gz", (1, 1))
+    run(sources, tmp_path / "set")
+    assert len(written) == 2
+    run(sources, tmp_path / "set", keys=KeyRule("widest"))
+    assert len(written) == 6
+
+
+def test_every_unmatched_file_is_named(tmp_path: Path) -> None:
+    sources = make_cases(tmp_path)
+    (tmp_path / "masks" / "case_0.nii.gz").rename(tmp_path / "masks" / "other.nii.gz")
+    with pytest.raises(
+        ValueError, match=r"1 scan\(s\) without truth: case_0; 1 truth\(s\) without a scan: .*other.nii.gz"
+    ):
+        run(sources, tmp_path / "set")
+    kept = Sources(sources.images, sources.truth, without_truth="leave_out", lost_truth=True)
+    about = run(kept, tmp_path / "set")
+    assert len(about["sources"]) == 3
+    assert ["belongs to no scan" in line or "without truth" in line for line in about["left_out"]] == [True, True]
+    taken = run(
+        Sources(sources.images, sources.truth, without_truth="negative", lost_truth=True), tmp_path / "negative"
+    )
+    assert len(taken["sources"]) == 4
+
+
+def test_scans_of_another_import_are_not_mixed_in(tmp_path: Path) -> None:
+    run(make_cases(tmp_path / "one"), tmp_path / "set")
+    write_nifti_case(tmp_path / "two", "new")
+    with pytest.raises(ValueError, match=r"holds others: case_0, case_1, case_2, case_3"):
+        run(Sources(tmp_path / "two" / "images", tmp_path / "two" / "masks"), tmp_path / "set")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="with other files"):
+        run(Sources(tmp_path / "two" / "images", tmp_path / "two" / "masks"), tmp_path / "full")
+
+
+def test_patients_of_headers_folders_and_tables(tmp_path: Path) -> None:
+    for number, patient in enumerate(("A", "B", "A")):
+        uid = f"1.2.3.4.{number}"
+        write_dicom_case(tmp_path / "ct" / f"s{number}", PatientID=patient, SeriesInstanceUID=uid)
+    about = run(Sources(tmp_path / "ct"), tmp_path / "set")
+    assert list(about["sources"]) == ["000001_01_01", "000001_01_02", "000002_01_01"]
+    # Names of patients are not written.
+    text = (tmp_path / "set" / "set.json").read_text() + (tmp_path / "set" / "scans" / "000001_01_01.json").read_text()
+    assert '"A"' not in text
+    sources = Sources(tmp_path / "ct")
+    assert len({name[:6] for name in run(sources, tmp_path / "folder", patients="folder")["sources"]}) == 3
+    table = tmp_path / "patients.csv"
+    table.write_text("scan,patient\n1.2.3.4.0,X\n1.2.3.4.1,X\n1.2.3.4.2,X\n")
+    assert len({name[:6] for name in run(sources, tmp_path / "table", patients=str(table))["sources"]}) == 1
+    table.write_text("scan,patient\n1.2.3.4.0,X\n")
+    with pytest.raises(ValueError, match=r"the patient of every scan in .* got none for 1\.2\.3\.4\.1"):
+        run(sources, tmp_path / "none", patients=str(table))
+    with pytest.raises(ValueError, match="header, folder or a CSV as patients"):
+        run(sources, tmp_path / "none", patients="name")
+
+
+def test_labels_named_by_the_uids_of_slices(tmp_path: Path) -> None:
+    series = write_dicom_case(tmp_path / "ct" / "a")
+    write_voc(tmp_path / "voc", series)
+    about = run(Sources(tmp_path / "ct", tmp_path / "voc"), tmp_path / "set")
+    assert about["kinds"] == ["voc"]
+    (tmp_path / "voc" / "1.2.840.1.1.9.xml").write_text("<annotation/>")
+    with pytest.raises(ValueError, match=r"1 truth\(s\) name slices of no scan: .*1\.2\.840\.1\.1\.9\.xml"):
+        run(Sources(tmp_path / "ct", tmp_path / "voc"), tmp_path / "set")
+    kept = run(Sources(tmp_path / "ct", tmp_path / "voc", lost_truth=True), tmp_path / "set")
+    assert "belongs to no scan" in kept["left_out"][0]
+    record = json.loads((tmp_path / "set" / "scans" / "000001_01_01.json").read_text())
+    height = round((np.array(BALL.centre)[2] + 140.0) / 2.5)
+    assert record["lesions"][0]["widest"] in (SHAPE[0] - height - 1, SHAPE[0] - height, SHAPE[0] - height + 1)
+
+
+def test_classes_by_name_and_a_truth_next_to_its_scan(tmp_path: Path) -> None:
+    series = write_dicom_case(tmp_path / "P1" / "ct")
+    write_lidc(tmp_path / "P1" / "reading.xml", series)
+    rules = {"classes": ClassRule.read(["mass", "nodule=nod*"]), "truth": TruthRules()}
+    about = run(Sources(tmp_path, tmp_path, match="place"), tmp_path.with_name(tmp_path.name + "_set"), **rules)
+    assert about["classes"] == ["mass", "nodule"]
+    records = load_records(tmp_path.with_name(tmp_path.name + "_set"), "train", by_class=True)
+    assert {int(label) for record in records for label in record["instances"]["labels"]} == {2}
+
+
+def test_slices_are_the_scan_from_the_head(tmp_path: Path) -> None:
+    write_nifti_case(tmp_path, "a")
+    run(Sources(tmp_path / "images", tmp_path / "masks"), tmp_path / "set")
+    folder = tmp_path / "set" / "Images_png" / "000001_01_01"
+    assert len(list(folder.iterdir())) == SHAPE[0]
+    bright = [number for number in range(1, SHAPE[0] + 1) if (read_slice(folder / f"{number:03d}.png") == 120).any()]
+    record = json.loads((tmp_path / "set" / "scans" / "000001_01_01.json").read_text())
+    assert (bright[0], bright[-1]) == tuple(record["lesions"][0]["slices"])
+
+
+def test_a_word_that_is_not_known(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="as without_truth, got 'skip'"):
+        run(Sources(tmp_path, without_truth="skip"), tmp_path / "set")

@@ -1,0 +1,53 @@
+"""The page of a set: one file, every kind of truth drawn, names escaped, a command that is right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.data.importing.patient_splits import SplitRule
+from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
+from scripts.workflows.importing.set_report import write_set_report
+from support.fake_truth import write_nifti_case
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cases")
+    write_nifti_case(root, "a<b>")
+    write_nifti_case(root, "c", "tilted")
+    write_nifti_case(root, "d", ball=None)
+    rules = ImportRules(splits=SplitRule((1, 0, 0)))
+    import_scans(Sources(root / "images", root / "masks"), rules, root / "set", progress=False)
+    return root / "set"
+
+
+def test_a_page_in_one_file(folder: Path) -> None:
+    path, advice = write_set_report(folder)
+    page = path.read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "a&lt;b&gt;" in page
+    assert "<b>" not in re.sub(r"<li><b>", "", page)
+    # Slice, close-up and front of two lesions, and slices without one.
+    assert page.count("data:image/jpeg") >= 7
+    assert "Truth: mask" in page
+    assert "sheared by 15.0 degrees" in page
+    assert "No patient is for validation" in page
+    assert "3 scan(s) name no patient" in page
+    assert advice[-1].startswith("python -m monai.bundle run training --config_file")
+    assert f"--dataset_dir {folder}" in advice[-1]
+
+
+def test_a_set_without_a_lesion_has_a_page_as_well(tmp_path: Path) -> None:
+    write_nifti_case(tmp_path, "d", ball=None)
+    import_scans(Sources(tmp_path / "images"), ImportRules(), tmp_path / "set", progress=False)
+    path, advice = write_set_report(tmp_path / "set")
+    assert "No lesion, no advice." in path.read_text(encoding="utf-8")
+    assert advice == [""]
+
+
+def test_what_is_no_set(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"it has no set\.json"):
+        write_set_report(tmp_path)

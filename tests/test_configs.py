@@ -29,6 +29,7 @@ OWN = {"_desc_", "imports", "initialize", "run", "finalize", "output_dir", "hand
     "dataloader", "preprocessing", "postprocessing", "inferer", "key_metric", "network", "slab_reader", "linking",
     # Training gives the weights a recipe; the others take these from it.
     "recipe", "num_slices", "slice_spacing", "z_mode", "test_scale", "pixel_spacing", "window",
+    "crop_border", "longest_side",
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from scripts.data.intensity import IntensityWindow
 from scripts.data.slabs.slab_reader import SlabReader
 from scripts.data.transforms import IntensityWindowd, LoadSlabd, ResizeSlabd
 from scripts.recipe import PAPER, PHOTOGRAPHS, Recipe, class_names, read_recipe
+from scripts.tools.published_layouts import LAYOUTS
 from scripts.weights import build_network, save_weights, write_atomically
 
 DEFINITION: dict[str, Any] = {
@@ -144,3 +145,16 @@ def test_a_damaged_recipe_is_rejected(tmp_path: Path) -> None:
     path = save_weights(tmp_path / "model.pt", build_network(DEFINITION), DEFINITION, info)
     with pytest.raises(ValueError, match=r"Expected a test_scale that can be used, got large in the recipe of .*model"):
         weights_recipe(path)
+
+
+@pytest.mark.parametrize("key", ["3dce", "alignshift", "msb"])
+def test_an_evaluation_repeats_the_recipe_of_converted_weights(tmp_path: Path, bundle_root: Path, key: str) -> None:
+    recipe = replace(LAYOUTS[key].recipe, num_slices=5)
+    network = build_network(DEFINITION)
+    path = save_weights(tmp_path / "a.pt", network, DEFINITION, {"recipe": recipe.plain()})
+    config = evaluation(bundle_root, checkpoint=str(path))
+    preprocessing = config.get_parsed_content("preprocessing")
+    assert recipe_in_use(preprocessing, PAPER) == replace(recipe, stored_size=PAPER.stored_size)
+    names = [type(transform).__name__ for transform in preprocessing.transforms]
+    assert ("CropBorderd" in names) == recipe.crop_border
+    assert names[-1] == ("ScalePixelsd" if recipe.longest_side else "ResizeSlabd")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.boxes import move
+from scripts.data.border import body_box
 from scripts.data.intensity import IntensityWindow
 from scripts.data.slabs.slab_reader import SlabReader, resample_z
 from scripts.inference.volume_detector import PlaneScale, SlabCutter
@@ -138,3 +140,35 @@ def test_settings_must_be_positive() -> None:
         PlaneScale(pixel_spacing=-1)
     with pytest.raises(ValueError, match="image_size above zero or None, got 0"):
         PlaneScale(image_size=0)
+
+
+def test_slices_are_reduced_to_the_longest_side() -> None:
+    scale = PlaneScale(pixel_spacing=0.8, longest_side=512)
+    assert scale.size((512, 400), (0.8, 0.8)) == (512, 400)
+    assert scale.size((512, 256), (1.6, 1.6)) == (512, 256)
+    assert scale.size((300, 200), (0.4, 0.4)) == (150, 100)
+
+
+def test_each_slab_is_cut_to_the_body_in_its_middle_slice() -> None:
+    hu = np.full((5, 60, 80), -1000, np.int16)
+    for z in range(5):
+        hu[z, 10 + z : 50, 5 : 70 - 2 * z] = 100 * z
+    cutter = cut(3, 2.0, border=body_box, scale=PlaneScale(image_size=58, stored_size=1))
+    slabs = cutter(hu, (1.0, 1.0, 2.0))
+    batch = slabs.batch([0, 4], slabs.volume, IntensityWindow(-1000, 500, 0.0, 1.0))
+    assert [tuple(slab.shape) for slab in batch] == [(3, 36, 58), (3, 37, 58)]
+    assert batch[1][1].min() > 200  # nothing but the body of the last slice
+    for index, corner in ((0, [5.0, 10.0, 70.0, 50.0]), (4, [5.0, 14.0, 62.0, 50.0])):
+        height, width = batch[index // 4].shape[1:]
+        whole = move(np.array([[0.0, 0.0, width, height]]), slabs.to_scan(index))
+        np.testing.assert_allclose(whole, [corner])
+
+
+@pytest.mark.parametrize(("interval", "step"), [(5.0, 5.0), (1.0, 2.0)])
+def test_native_slabs_are_of_stored_slices(interval: float, step: float) -> None:
+    hu = random_hu((9, 12, 14))
+    slabs = cut(3, 2.0, native=True)(hu, (20.0, 20.0, interval))
+    assert slabs.thickness * interval == step
+    np.testing.assert_array_equal(slabs.positions, np.rint(slabs.positions))
+    for index, place in enumerate(slabs.positions.astype(int)):
+        np.testing.assert_array_equal(slabs.volume[index + 1].numpy(), hu[place])

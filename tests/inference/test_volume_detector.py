@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from nibabel import orientations
 from torch import nn
 
+from scripts.data.border import body_box
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.scan import read_scan
 from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS
@@ -318,3 +320,28 @@ def test_a_field_that_is_not_finite_is_refused_by_name() -> None:
     network = OpenDetector(age=torch.tensor([0.5, float("nan")]))
     with pytest.raises(FloatingPointError, match=r"finite age, .* for lattice slice 0"):
         detector()(scan_of(ball_scan()), network)
+
+
+@pytest.mark.parametrize("scale", [PlaneScale(), PlaneScale(0.7, longest_side=70), PlaneScale(None, 90, 1)])
+def test_a_ball_is_found_where_it_lies_in_slices_cut_to_the_body(scale: PlaneScale) -> None:
+    scan = scan_of(ball_scan())
+    whole, cut = detector(scale=PlaneScale()), detector(scale=scale)
+    object.__setattr__(cut.cutter, "border", body_box)
+    (wanted,), (found,) = (link_boxes(one(scan, BlobDetector())) for one in (whole, cut))
+    np.testing.assert_allclose(found.box, wanted.box, atol=1.2)
+
+
+def test_a_network_that_reads_it_is_told_the_distance_of_slices() -> None:
+    told = []
+
+    class Told(BlobDetector):
+        reads_thickness = True
+
+        def forward(self, slabs: Any, targets: None = None, thickness: float = 0.0) -> list[dict[str, torch.Tensor]]:
+            told.append(thickness)
+            return super().forward(slabs)
+
+    detector()(scan_of(ball_scan()), Told())
+    cutter = SlabCutter(resample_z, 9, 2.0, native=True)
+    VolumeDetector(cutter, IntensityWindow(), progress=False)(scan_of(ball_scan(), (1.0, 1.0, 5.0)), Told())
+    assert set(told) == {2.5, 5.0}

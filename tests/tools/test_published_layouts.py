@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
-from scripts.networks import align_shift, multi_scale_booster
+from scripts.networks import align_shift, multi_scale_booster, mvp_net
 from scripts.networks.published.authors_names import inverted, renamed
 from scripts.recipe import KEY, read_recipe
 from scripts.tools.convert_weights import convert, from_authors
 from scripts.tools.published_layouts import LAYOUTS, find_layout
 from scripts.weights import build_network, load_network, read_tensors
+from support.fake_scans import ball_scan
 from support.whole_detectors import keys_of
 
 # List of keys, entry in it, what it is told to be, the key of its layout, slices.
@@ -175,3 +180,60 @@ def test_the_same_tensor_twice_is_rejected(tmp_path: Path) -> None:
     torch.save({**state, f"module.{name}": state[name]}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"some with and without 'module\.' in front in .*a\.pth"):
         convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"))
+
+
+def lesions_of(folder: Path, bundle_root: Path, spacing: float) -> dict[str, Any]:
+    """What ``run inferring`` writes of a small scan with the converted weights ``b.pt`` and no further option."""
+    affine = np.diag([-1.0, -1.0, spacing, 1.0])
+    nibabel.save(nibabel.Nifti1Image(ball_scan(shape=(5, 64, 64)).transpose(2, 1, 0), affine), folder / "scan.nii")
+    places = {"input": str(folder / "scan.nii"), "checkpoint": str(folder / "b.pt"), "output_dir": str(folder / "out")}
+    flow = ConfigWorkflow(
+        config_file=str(bundle_root / "configs" / "inference.json"),
+        meta_file=str(bundle_root / "configs" / "metadata.json"),
+        logging_file=False,
+        run_id="inferring",
+        workflow_type="infer",
+        **{"device": "cpu", "amp": False, "progress": False, "outputs": ["json"], "score_threshold": 0.01, **places},
+    )
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+    return json.loads((folder / "out" / "lesions.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("key", "make", "seen"),
+    [
+        ("msb", narrow_booster, {"crop_border": True, "slice_spacing": 2.0, "window": [-1024.0, 3071.0]}),
+        ("alignshift", lambda: align_shift(3, growth=8, channels=16, fc_channels=32), {"z_mode": "native"}),
+        ("mvpnet", lambda: mvp_net(3, channels=16, fc_channels=16), {"test_scale": 800, "window": [-1493.0, 1425.0]}),
+    ],
+)
+def test_converted_weights_search_a_ct_without_further_options(
+    tmp_path: Path, bundle_root: Path, key: str, make: Callable[[], torch.nn.Module], seen: dict[str, Any]
+) -> None:
+    authors_file(tmp_path / "a.pth", make(), key)
+    convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"))
+    document = lesions_of(tmp_path, bundle_root, 5.0)
+    assert document["model"]["name"] == LAYOUTS[key].name
+    assert seen.items() <= document["settings"]["recipe"].items()
+    # Other systems' slabs are interpolated by the true positions, and that is said.
+    assert set(document["settings"]["deviations"]) == (set() if key == "alignshift" else {"z_mode"})
+    assert all(len(lesion["box_voxel"]) == 6 for lesion in document["lesions"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "part"), [("alignshift", "7_slices"), ("msb", None)])
+def test_a_checkpoint_of_full_size_searches_a_ct(
+    shared: Path, tmp_path: Path, bundle_root: Path, name: str, part: str | None
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for key, shape in entry_of(shared, name, part)["keys"]:
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.zeros(shape, dtype=torch.int64)
+        else:
+            state[key] = torch.randn(shape, generator=generator) * 0.02 + key.endswith(("running_var", "norm.weight"))
+    torch.save({"meta": {"epoch": 20}, "state_dict": state}, tmp_path / "a.pth")
+    convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"))
+    assert "lesions" in lesions_of(tmp_path, bundle_root, 5.0)

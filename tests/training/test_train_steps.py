@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from monai.data import MetaTensor
 
 from scripts.training.mixed_precision import MixedPrecision
 from scripts.training.train_handlers import StopOnNonFinite
-from scripts.training.train_steps import prepare_slabs, prepare_targets, total_loss
+from scripts.training.train_steps import prepare_slabs, prepare_targets, slab_facts, total_loss
 from support.fake_engines import Run
 
 
@@ -163,3 +166,12 @@ def test_float16_trains_on_a_gpu() -> None:
     run.run()
     assert set(seen) == {torch.float16}
     assert all(torch.isfinite(value).all() for value in run.weights().values())
+
+
+def test_only_a_network_that_reads_it_gets_the_thickness() -> None:
+    samples: Any = [{"thickness": 2.0}, {"thickness": 5.0}]
+    reads = SimpleNamespace(reads_thickness=True)
+    assert slab_facts(reads, samples) == {"thickness": [2.0, 5.0]}
+    assert slab_facts(SimpleNamespace(module=reads), samples) == {"thickness": [2.0, 5.0]}
+    assert slab_facts(SimpleNamespace(), samples) == {}
+    assert slab_facts(reads, [{}]) == {}  # type: ignore[typeddict-item]

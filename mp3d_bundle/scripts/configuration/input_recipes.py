@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..data.border import CropBorderd
 from ..data.coco.colour_slabs import ColourSlabReader
 from ..data.deeplesion.lesion_tags import LesionTags
+from ..data.scaling import ScalePixelsd
 from ..data.slabs.slab_reader import SlabReader
 from ..data.transforms import IntensityWindowd, LoadSlabd, ResizeSlabd
 from ..recipe import (
@@ -56,7 +58,7 @@ def recipe_in_use(preprocessing: Any, recipe: Recipe) -> Recipe:
         preprocessing: A composition of `scripts.data.transforms`; others are logged, as a recipe cannot hold them.
         recipe: For what no transform decides.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"crop_border": False}
     for transform in preprocessing.transforms:
         if isinstance(transform, LoadSlabd) and isinstance(transform.reader, SlabReader):
             reader = transform.reader
@@ -68,7 +70,11 @@ def recipe_in_use(preprocessing: Any, recipe: Recipe) -> Recipe:
         elif isinstance(transform, IntensityWindowd):
             found |= window_values(transform.window)
         elif isinstance(transform, ResizeSlabd):
-            found |= {"test_scale": transform.scale, "pixel_spacing": transform.pixel_spacing}
+            found |= {"test_scale": transform.scale, "pixel_spacing": transform.pixel_spacing, "longest_side": None}
+        elif isinstance(transform, ScalePixelsd):
+            found |= {"pixel_spacing": transform.pixel_spacing, "longest_side": transform.longest_side}
+        elif isinstance(transform, CropBorderd):
+            found["crop_border"] = True
         else:
             logger.warning("The weights' recipe says nothing of %s, which changes the input.", type(transform).__name__)
     return replace(recipe, **found)

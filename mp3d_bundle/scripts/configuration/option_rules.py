@@ -118,6 +118,8 @@ RULES: Mapping[str, Rule] = {
     "train_fraction": number(0, 1, above=True),
     "train_scales": several(PIXELS, least=1),
     **dict.fromkeys(("test_scale", "image_size"), PIXELS),
+    "longest_side": optional(PIXELS),
+    **dict.fromkeys(("crop_border", "native_slices"), SWITCH),
     **dict.fromkeys(("flips#horizontal", "flips#vertical", "flips#z"), SHARE),
     **dict.fromkeys(
         ("batch_size", "accumulation_steps", "max_epochs", "val_interval", "log_interval", "sw_batch_size"), whole(1)

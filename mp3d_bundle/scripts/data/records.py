@@ -63,17 +63,19 @@ class Record(ImageRecord):
     spacing: tuple[float, float]
 
 
-class CroppedSample(TypedDict, total=False):
-    """What a sample has whose border was cut off.
+class SamplePlace(TypedDict, total=False):
+    """What a sample may have.
 
     Attributes:
-        origin: float32 ``(2,)``, original pixels (x, y) at the upper left corner of ``image``.
+        origin: float32 ``(2,)``, original pixels (x, y) at the upper left corner of ``image``, if its border was cut.
+        thickness: mm between the slices of ``image``; photographs have none.
     """
 
     origin: torch.Tensor
+    thickness: float
 
 
-class Sample(CroppedSample):
+class Sample(SamplePlace):
     """What the transforms make of a record, whose other keys a sample keeps.
 
     Attributes:

@@ -85,6 +85,7 @@ class LoadSlabd(Transform):
             "image_size": (height, width),
             "scale_factor": torch.ones(2, dtype=torch.float32),
             "instances": to(record["instances"]),
+            **({"thickness": self.reader.thickness(record)} if hasattr(self.reader, "thickness") else {}),
         }
         return cast(Sample, {**record, **changes})
 

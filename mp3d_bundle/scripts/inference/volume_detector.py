@@ -29,6 +29,7 @@ BODY_HU = -300
 # A slice with less tissue than this (1 cm²) shows no body.
 BODY_MM2 = 100.0
 
+Box = tuple[int, int, int, int]
 Resample = Callable[..., np.ndarray]
 Intensity = Callable[[torch.Tensor], torch.Tensor]
 
@@ -47,11 +48,13 @@ class PlaneScale:
             (512 is the paper's test scale). None never reduces.
         stored_size: Longer side of the images that became ``image_size`` pixels in training, where that was not
             ``image_size`` itself: slices that are no larger are then enlarged or reduced by the same factor.
+        longest_side: With ``pixel_spacing``, slices that become longer than so many pixels are reduced to them.
     """
 
     pixel_spacing: float | None = None
     image_size: int | None = 512
     stored_size: int | None = None
+    longest_side: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -63,6 +66,9 @@ class PlaneScale:
         height, width = shape
         if self.pixel_spacing is not None:
             factor_x, factor_y = spacing[0] / self.pixel_spacing, spacing[1] / self.pixel_spacing
+            longest = max(height * factor_y, width * factor_x)
+            if self.longest_side is not None and longest > self.longest_side:
+                factor_x, factor_y = (each * self.longest_side / longest for each in (factor_x, factor_y))
         elif self.image_size is not None and max(*shape, self.stored_size or 0) != self.image_size:
             factor_x = factor_y = self.image_size / max(*shape, self.stored_size or self.image_size)
         else:
@@ -84,6 +90,8 @@ class ScanSlabs:
         shape: ``(Z, H, W)`` of the scan.
         size: Slab size ``(h, w)`` for the network.
         smooth: Average over pixels where slices are reduced (no aliasing), as larger pixels do.
+        crops: Of each slab, if it is cut to the body: the half-open box ``x1, y1, x2, y2`` in pixels of the scan, and
+            the size ``(h, w)`` for the network.
     """
 
     volume: torch.Tensor
@@ -93,14 +101,17 @@ class ScanSlabs:
     shape: tuple[int, int, int]
     size: tuple[int, int]
     smooth: bool
+    crops: Sequence[tuple[Box, tuple[int, int]]] | None = None
 
     @property
     def scale(self) -> tuple[float, float]:
         """Slab pixels per scan pixel, (x, y)."""
         return self.size[1] / self.shape[2], self.size[0] / self.shape[1]
 
-    def batch(self, indices: Sequence[int], volume: torch.Tensor, intensity: Intensity) -> torch.Tensor:
-        """The normalised slabs ``(B, D, h, w)`` float32 around lattice slices ``indices``.
+    def batch(
+        self, indices: Sequence[int], volume: torch.Tensor, intensity: Intensity
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """The normalised slabs ``(B, D, h, w)`` float32 around lattice slices ``indices``, a list if they are cropped.
 
         Args:
             indices: Lattice slices, 0 to P - 1.
@@ -108,10 +119,25 @@ class ScanSlabs:
             intensity: HU to network input.
         """
         num_slices = len(volume) - len(self.positions) + 1
+        if self.crops is not None:
+            return [self._crop(index, volume[index : index + num_slices], intensity) for index in indices]
         slabs = intensity(torch.stack([volume[index : index + num_slices] for index in indices]).float())
         if self.size == self.shape[1:]:
             return slabs
         return interpolate(slabs, self.size, mode="bilinear", align_corners=False, antialias=self.smooth)
+
+    def _crop(self, index: int, slab: torch.Tensor, intensity: Intensity) -> torch.Tensor:
+        (x1, y1, x2, y2), size = (self.crops or ())[index]
+        cut = intensity(slab[None, :, y1:y2, x1:x2].float())
+        return interpolate(cut, size, mode="bilinear", align_corners=False, antialias=self.smooth)[0]
+
+    def to_scan(self, index: int) -> Affine:
+        """From pixels of a slab to pixels of the scan."""
+        if self.crops is None:
+            factor_x, factor_y = self.scale
+            return Affine(1 / factor_x, 1 / factor_y)
+        (x1, y1, x2, y2), (height, width) = self.crops[index]
+        return Affine((x2 - x1) / width, (y2 - y1) / height, x1, y1)
 
 
 @dataclass(frozen=True)
@@ -124,12 +150,16 @@ class SlabCutter:
         num_slices: Slices ``D`` of a slab, odd.
         slice_spacing: Lattice spacing in mm; 2.5 in the paper.
         scale: In-plane size.
+        border: Box around the body in the middle slice of a slab, to which it is cut; None keeps whole slices.
+        native: Whether slices further apart than ``slice_spacing`` are read as they are stored.
     """
 
     resample: Resample
     num_slices: int = 9
     slice_spacing: float = 2.5
     scale: PlaneScale = field(default_factory=PlaneScale)
+    border: Callable[[np.ndarray], Box] | None = None
+    native: bool = False
 
     def __post_init__(self) -> None:
         if self.num_slices < 1 or self.num_slices % 2 == 0:
@@ -148,26 +178,35 @@ class SlabCutter:
             spacing: mm between voxel centres along x, y, z.
         """
         reach = self.num_slices // 2
+        step = max(self.slice_spacing, spacing[2]) if self.native else self.slice_spacing
         last = (len(hu) - 1) * spacing[2]
         # A millionth of a slice: 25 slices of 0.1 mm make 2.4999999999999996 mm.
-        count = int(last / self.slice_spacing + 1e-6) + 1
-        start = int((last / self.slice_spacing - count + 1) * self.slice_spacing / 2 / spacing[2] + 1e-6)
-        targets = start * spacing[2] + np.arange(-reach, count + reach) * self.slice_spacing
+        count = int(last / step + 1e-6) + 1
+        start = int((last / step - count + 1) * step / 2 / spacing[2] + 1e-6)
+        targets = start * spacing[2] + np.arange(-reach, count + reach) * step
         volume = self.resample(hu, np.arange(len(hu)) * spacing[2], targets, dtype=np.int16)
         tissue = np.array([np.count_nonzero(plane > BODY_HU) for plane in volume[reach : reach + count]])
         shape = (hu.shape[0], hu.shape[1], hu.shape[2])
         return ScanSlabs(
             volume=torch.from_numpy(volume),
-            positions=start + np.arange(count) * self.slice_spacing / spacing[2],
-            thickness=self.slice_spacing / spacing[2],
+            positions=start + np.arange(count) * step / spacing[2],
+            thickness=step / spacing[2],
             examined=tissue * spacing[0] * spacing[1] >= BODY_MM2,
             shape=shape,
             size=self.scale.size(shape[1:], spacing[:2]),
-            smooth=self.scale.pixel_spacing is not None,
+            # The codes that cut the border off do not smooth.
+            smooth=self.scale.pixel_spacing is not None and self.border is None,
+            crops=self._crops(volume[reach : reach + count], spacing[:2]),
         )
 
+    def _crops(self, planes: np.ndarray, spacing: tuple[float, float]) -> list[tuple[Box, tuple[int, int]]] | None:
+        if self.border is None:
+            return None
+        boxes = [self.border(plane) for plane in planes]
+        return [(box, self.scale.size((box[3] - box[1], box[2] - box[0]), spacing)) for box in boxes]
 
-Network = Callable[[torch.Tensor], list[Instances[torch.Tensor]]]
+
+Network = Callable[..., list[Instances[torch.Tensor]]]
 
 
 @dataclass
@@ -206,7 +245,8 @@ class VolumeDetector(Inferer):
         Args:
             inputs: The scan.
             network: Slabs ``(B, D, h, w)`` to B dicts ``boxes`` ``(M, 4)`` in slab pixels, ``scores`` ``(M,)`` and any
-                further fields; put into evaluation mode for the call. A module's parameters tell the device.
+                further fields; put into evaluation mode for the call. A module's parameters tell the device. One that
+                says ``reads_thickness`` gets the mm between slices as ``thickness``.
             args: Passed on to the network.
             kwargs: Passed on to the network.
 
@@ -222,6 +262,8 @@ class VolumeDetector(Inferer):
         enabled = self.amp_dtype not in (None, torch.float32)
         precision = torch.autocast(device.type, self.amp_dtype if enabled else None, enabled=enabled)
         modules = [network] if isinstance(network, torch.nn.Module) else []
+        if getattr(network, "reads_thickness", False):
+            kwargs["thickness"] = slabs.thickness * inputs.spacing[2]
         found = []
         with eval_mode(*modules), torch.inference_mode(), precision, self._bar(len(due)) as bar:
             for start in range(0, len(due), self.batch_size):
@@ -246,8 +288,7 @@ class VolumeDetector(Inferer):
                     f"Expected finite {name}, the network gave NaN or infinity for lattice slice {at} "
                     "(damaged weights, or values too large for float16?)."
                 )
-        factor_x, factor_y = slabs.scale
-        found = clip(move(found, Affine(1 / factor_x, 1 / factor_y)), slabs.shape[1], slabs.shape[2])
+        found = clip(move(found, slabs.to_scan(at)), slabs.shape[1], slabs.shape[2])
         sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
         return select(found, (found["scores"] >= self.score_threshold) & (sides > 0).all(axis=1))
 

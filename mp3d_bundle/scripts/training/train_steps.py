@@ -62,6 +62,21 @@ def prepare_targets(
     return slabs, targets, (targets,), {}
 
 
+def slab_facts(network: Any, samples: Batch) -> dict[str, list[float]]:
+    """What a network wants to know of its slabs, as keyword arguments: ``thickness`` in mm, if it reads it.
+
+    Args:
+        network: On one device or several.
+        samples: What the slabs were made of.
+    """
+    reads = getattr(getattr(network, "module", network), "reads_thickness", False)
+    return (
+        {"thickness": [float(sample.get("thickness", 0)) for sample in samples]}
+        if reads and "thickness" in samples[0]
+        else {}
+    )
+
+
 def total_loss(losses: dict[str, torch.Tensor], targets: Any = None) -> torch.Tensor:
     """Sum of the network's named losses, each with weight 1 (released code).
 
@@ -99,7 +114,8 @@ class TrainingStep:
         if first:
             engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
-            losses: Any = engine.inferer(slabs, engine.network, *args, **kwargs)
+            facts = slab_facts(engine.network, samples)
+            losses: Any = engine.inferer(slabs, engine.network, *args, **kwargs, **facts)
             loss = engine.loss_function(losses, targets)
         engine.state.output = {
             "loss": loss.detach(),
@@ -150,7 +166,7 @@ class EvaluationStep:
         """Run one iteration; see the class."""
         slabs, _ = engine.prepare_batch(samples, engine.state.device, engine.non_blocking)
         with engine.mode(engine.network), self.precision.autocast():
-            detections: Any = engine.inferer(slabs, engine.network)
+            detections: Any = engine.inferer(slabs, engine.network, **slab_facts(engine.network, samples))
         engine.state.output = [{"pred": {key: _plain(value) for key, value in found.items()}} for found in detections]
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)

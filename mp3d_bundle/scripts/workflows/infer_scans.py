@@ -123,14 +123,19 @@ class Weights:
         return self._fitted if self.path.is_file() else PAPER
 
     def used(self, inferer: VolumeDetector) -> Recipe:
-        """What the network sees of a scan by ``inferer``, which always interpolates by the true positions."""
+        """What the network sees of a scan by ``inferer``.
+
+        It interpolates by the true positions, unless it reads slices as they are stored.
+        """
         cutter, scale = inferer.cutter, inferer.cutter.scale
         found: dict[str, Any] = {"num_slices": cutter.num_slices, "slice_spacing": cutter.slice_spacing}
         if isinstance(inferer.intensity, IntensityWindow):
             found |= window_values(inferer.intensity)
         # Without a pixel size, the scale counts.
         sizes = {} if scale.pixel_spacing is not None else {"test_scale": scale.image_size}
-        return replace(self.recipe, z_mode="corrected", pixel_spacing=scale.pixel_spacing, **sizes, **found)
+        found |= {"z_mode": "native" if cutter.native else "corrected", "crop_border": cutter.border is not None}
+        found |= {"pixel_spacing": scale.pixel_spacing, "longest_side": scale.longest_side}
+        return replace(self.recipe, **sizes, **found)
 
     def tell(self, inferer: VolumeDetector) -> dict[str, Deviation]:
         """Log and give in what ``inferer`` deviates from the weights' recipe, and log that classes become one."""

@@ -63,3 +63,31 @@ def test_masks_may_be_left_out() -> None:
         narrow("tsm")(
             torch.zeros(1, 3, 32, 32), [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
         )
+
+
+def test_each_slab_may_have_a_thickness_of_its_own() -> None:
+    network = narrow("alignshift").eval()
+    slabs = [torch.randn(3, 64, 64), torch.randn(3, 32, 64), torch.randn(3, 64, 64)]
+    with torch.no_grad():
+        together = network(slabs, thickness=[5.0, 2.0, 5.0])
+        for slab, mm, found in zip(slabs, (5.0, 2.0, 5.0), together, strict=True):
+            alone = narrow("alignshift", thickness=mm).eval()
+            alone.load_state_dict(network.state_dict())
+            (wanted,) = alone([slab])
+            torch.testing.assert_close(found["boxes"], wanted["boxes"])
+            torch.testing.assert_close(found["scores"], wanted["scores"])
+        thin = network([slabs[0]], thickness=2.0)[0]["scores"]
+    assert thin.shape != together[0]["scores"].shape or not torch.allclose(thin, together[0]["scores"])
+    with pytest.raises(ValueError, match="thickness for each of 3 slabs"):
+        network(slabs, thickness=[5.0, 2.0])
+
+
+def test_thickness_counts_in_training() -> None:
+    network = narrow("alignshift", masks=False).train()
+    seen = []
+    network.backbone.register_forward_hook(lambda module, given, out: seen.append(given[1]))
+    goal = {"boxes": torch.tensor([[10.0, 20.0, 40.0, 50.0]]), "labels": torch.ones(1, dtype=torch.int64)}
+    network(torch.randn(2, 3, 64, 64), [goal, goal], thickness=[5.0, 1.0])
+    network(torch.randn(2, 3, 64, 64), [goal, goal])
+    assert seen[0].tolist() == [5.0, 1.0]
+    assert seen[1] is None

@@ -106,6 +106,10 @@ class SlabReader:
         self._tell_gaps(record, stored, limits, math.ceil(ratio * reach))
         return LATTICES[self.mode](ratio, reach, stored, limits)
 
+    def thickness(self, record: Mapping[str, Any]) -> float:
+        """mm between the slab's slices: the spacing, or the slice interval where slices are read as stored."""
+        return max(float(record["slice_interval"]), self.spacing) if self.mode == "native" else self.spacing
+
     def __call__(self, record: Mapping[str, Any]) -> np.ndarray:
         """Read the slab of ``record``.
 

@@ -6,12 +6,18 @@ slice after each block. Numbers by the released code (M3DV/AlignShift).
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead
 
+from ...instances import Instances
 from ..backbones.densenet import AlignShift, SlicePairs, TemporalShift
 from ..backbones.densenet_slab import DenseSlabBackbone
+from ..batching import Detections, Targets
 from ..heads.box_rules import MMDETECTION, Matching, Sampling
 from ..heads.inclusive_boxes import FixedAnchors, InclusiveRoIAlign, mmdetection_anchors
 from ..heads.mask_head import MaskHead
@@ -48,7 +54,65 @@ MASK_RCNN: Rules = (
 ALIGN_SHIFT_NAMES: Rules = (*AUTHORS_BACKBONE, *MASK_RCNN)
 
 
-def one_map_mask_rcnn(backbone: nn.Module, channels: int, *, fc_channels: int, masks: bool, score: float) -> FasterRCNN:
+class ThicknessRCNN(FasterRCNN):
+    """Two-stage detector whose backbone is told how far apart the slices of each slab lie."""
+
+    reads_thickness = True
+    _given: Tensor | None = None
+
+    def forward(
+        self,
+        slabs: Tensor | Sequence[Tensor],
+        targets: Targets | None = None,
+        thickness: Tensor | Sequence[float] | float | None = None,
+    ) -> dict[str, Tensor] | Detections:
+        """Losses in training, detections in evaluation; see `FasterRCNN.forward`.
+
+        Args:
+            slabs: As there.
+            targets: As there.
+            thickness: mm between the slices of each slab, or of all; that of the backbone if left out.
+
+        Raises:
+            ValueError: As there; or if there is not one thickness for each slab, or one is not above zero.
+        """
+        if thickness is None:
+            return super().forward(slabs, targets)
+        given = torch.as_tensor(thickness, dtype=torch.float32, device="cpu")
+        if given.ndim > 1 or (given.ndim == 1 and len(given) != len(slabs)):
+            raise ValueError(f"Expected a thickness for each of {len(slabs)} slabs, got {tuple(given.shape)}.")
+        given = given.expand(len(slabs))
+        try:
+            if self.training:
+                self._given = given
+                return super().forward(slabs, targets)
+            found: dict[int, Instances[Tensor]] = {}
+            # Slabs of one thickness at a time, because slabs of different sizes are not detected in their order.
+            for value in given.unique():
+                rows = torch.nonzero(given == value).flatten().tolist()
+                self._given = value[None]
+                detections: Any = super().forward([slabs[row] for row in rows])
+                found.update(zip(rows, detections, strict=True))
+            return [found[row] for row in range(len(slabs))]
+        finally:
+            self._given = None
+
+    def features(self, slabs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The map of the target slice, see `FasterRCNN.features`."""
+        given = None if self._given is None else self._given.to(slabs).expand(len(slabs))
+        levels = self.backbone(slabs, given)
+        return levels, levels
+
+
+def one_map_mask_rcnn(
+    backbone: nn.Module,
+    channels: int,
+    *,
+    fc_channels: int,
+    masks: bool,
+    score: float,
+    detector: type[FasterRCNN] = FasterRCNN,
+) -> FasterRCNN:
     """The Mask R-CNN of AlignShift, TSM, A3D and SATr on one map at a quarter of the resolution.
 
     Args:
@@ -57,6 +121,7 @@ def one_map_mask_rcnn(backbone: nn.Module, channels: int, *, fc_channels: int, m
         fc_channels: Width of the two fully connected layers.
         masks: Whether boxes get the field ``masks``, which training then needs of the lesions.
         score: Only boxes that score higher are reported, at most 50.
+        detector: What is made of the parts.
     """
     anchors = FixedAnchors([mmdetection_anchors(STRIDE, (4, 6, 8, 12, 24, 48), (0.5, 1.0, 2.0), 0.0)], [STRIDE])
     rpn = RegionProposalNetwork(
@@ -80,7 +145,7 @@ def one_map_mask_rcnn(backbone: nn.Module, channels: int, *, fc_channels: int, m
         fields={"masks": mask_head} if masks else None,
         rules=MMDETECTION,
     )
-    return FasterRCNN(backbone, rpn, roi_heads)
+    return detector(backbone, rpn, roi_heads)
 
 
 def align_shift(
@@ -99,7 +164,7 @@ def align_shift(
     Args:
         num_slices: Slices of a slab, odd.
         masks: Whether boxes get the field ``masks``, which training then needs of the lesions.
-        thickness: Distance between slices in mm.
+        thickness: Distance between slices in mm where a call does not give it.
         growth: Channels that a dense layer adds; the stem has twice as many.
         channels: Channels of the map.
         fc_channels: Width of the two fully connected layers.
@@ -110,7 +175,9 @@ def align_shift(
     backbone = DenseSlabBackbone(
         num_slices, AlignShift, out_channels=channels, width=2 * growth, growth=growth, thickness=thickness
     )
-    return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3)
+    return one_map_mask_rcnn(
+        backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3, detector=ThicknessRCNN
+    )
 
 
 def temporal_shift(

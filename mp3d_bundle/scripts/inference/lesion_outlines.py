@@ -106,7 +106,13 @@ def mask_polygon(mask: np.ndarray, box: np.ndarray, spacing: Sequence[float] = (
     sides = (box[2:] - box[:2]) / np.array(np.shape(mask))[::-1]
     # The centre of cell 0 lies at 1 of the grid, and half a cell inside the box.
     placed = [box[:2] + (line - 0.5) * sides for line in closed]
-    return max(placed, key=lambda polygon: cv2.contourArea((polygon * spacing[:2]).astype(np.float32)))
+    return max(placed, key=lambda polygon: polygon_area(polygon * spacing[:2]))
+
+
+def polygon_area(polygon: np.ndarray) -> float:
+    """The area inside a polygon ``(P, 2)``, in the square of its unit."""
+    # Near the origin, for the sake of OpenCV's float32.
+    return float(cv2.contourArea((polygon - polygon[0]).astype(np.float32)))
 
 
 def longest_axes(polygon: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> np.ndarray:

@@ -49,6 +49,15 @@ def test_mask_replaces_the_estimate_and_an_empty_one_does_not(results: ScanResul
     assert "outline" not in boxed
 
 
+def test_volume_is_that_of_the_outlines_or_of_the_ellipsoid_in_the_box(results: ScanResult) -> None:
+    masked, boxed = results.entries
+    half = np.array([16 * 0.8, 20 * 1.1]) / 2 * 0.75 * 27 / 28
+    # Five slices of 2.5 mm.
+    assert masked["volume"]["source"] == "mask"
+    assert masked["volume"]["estimate_ml"] == pytest.approx(np.pi * half.prod() * 5 * 2.5 / 1000, rel=0.03)
+    assert boxed["volume"] == {"source": "box", "estimate_ml": round(np.pi / 6 * 6.4 * 6.6 * 2.5 / 1000, 4)}
+
+
 def test_outline_is_given_in_voxels_and_millimetres_of_the_best_slice(results: ScanResult) -> None:
     entry = results.entries[0]
     voxel, lps = (np.array(entry["outline"][frame]) for frame in ("voxel", "lps_mm"))
@@ -127,6 +136,10 @@ def test_table_says_which_size_is_measured(results: ScanResult) -> None:
     assert float(masked["long_axis_mm"]) == results.entries[0]["axes"]["long_axis_mm"]
     assert masked["long_axis_estimate_mm"] == ""
     assert (boxed["long_axis_mm"], boxed["long_axis_estimate_mm"]) == ("6.6", "6.6")
+    assert (boxed["volume_estimate_ml"], boxed["volume_source"]) == (
+        str(results.entries[1]["volume"]["estimate_ml"]),
+        "box",
+    )
     assert masked["tags"] == "nodule 0.90; cyst 0.70; liver 0.50"
 
 

@@ -19,7 +19,7 @@ from ...instances import select
 from ...storage.atomic_files import hash_files
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
-from .measurements import SAID_OTHERWISE, Tagging, axes_of_box, describe_box, tagging_for, tagging_in
+from .measurements import SAID_OTHERWISE, Tagging, axes_of_box, describe_box, tagging_for, tagging_in, volume
 from .measurements import plain_numbers as _numbers
 from .source_names import name_image, name_series
 
@@ -33,6 +33,8 @@ _FRAMES = {
     "as the network gives them, box: the sides of the box, an estimate and not a measurement of the lesion",
     "long_axis_estimate_mm": "longer side of the box in the key slice (short_axis_estimate_mm: the shorter one); an "
     "estimate from the box, not a measurement of the lesion; left out where the network measures",
+    "volume": "estimate in millilitres; source mask: areas of the outlines, each as thick as a slice that the network "
+    "saw, box: the ellipsoid that fits the 3D box",
     "image": "DICOM input: the image of the key slice as the archive counts it",
     "voxel": "of outlines and axes: i, j, k in the stored array, in the frame of box_voxel",
     "lps_mm": "of outlines and axes: x, y, z in the frame of box_lps_mm",
@@ -126,7 +128,7 @@ def describe_detections(
     return [
         {
             "slice": stored_slice(scan, found, int(found.slices[row])),
-            **_image(scan, found, int(found.slices[row]), found.boxes[row]),
+            **image_of(scan, found, int(found.slices[row]), found.boxes[row]),
             "score": round(float(found.scores[row]), 6),
             "lesion": lesion_of.get(row),
             "box_voxel": _numbers(stored[row]),
@@ -175,8 +177,9 @@ def describe_lesions(
                 "size_mm": _numbers((lesion.box[3:] - lesion.box[:3]) * scan.spacing),
                 **sides,
                 **said,
+                "volume": volume(scan, found, lesion),
                 "key_slice": stored_slice(scan, found, lesion.key),
-                **_image(scan, found, lesion.key, lesion.key_box),
+                **image_of(scan, found, lesion.key, lesion.key_box),
                 "key_point_lps_mm": _numbers(key[0]),
                 "num_slices": len({int(found.slices[row]) for row in lesion.members}),
                 **_fields(lesion.fields),
@@ -185,8 +188,12 @@ def describe_lesions(
     return entries
 
 
-def _image(scan: ScanLike, found: SliceBoxes, lattice_slice: int, box: np.ndarray) -> dict[str, Any]:
-    """The image of a slice box as the archive calls it; of images across the slices that through its middle."""
+def image_of(scan: ScanLike, found: SliceBoxes, lattice_slice: int, box: np.ndarray) -> dict[str, Any]:
+    """The image of a slice box as the archive calls it; of images across the slices that through its middle.
+
+    Returns:
+        ``image`` as an entry has it; nothing for a scan that was not read from DICOM.
+    """
     if scan.series is None:
         return {}
     index = stored_slice(scan, found, lattice_slice)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..detections import SliceBoxes
-from ..lesion_outlines import MEASURED, Outline, outline_of
+from ..detections import Lesion, SliceBoxes
+from ..lesion_outlines import MASKS, MEASURED, Outline, outline_of, polygon_area
 from ..scan_protocol import ScanLike
 
 TAG_SCORES = "tag_scores"
 # Fields that are written in another form than their own.
 SAID_OTHERWISE = (*MEASURED, TAG_SCORES)
+# Cubic millimetres of a millilitre.
+MM3 = 1000.0
 # Scores from which a tag is named unless the weights want otherwise.
 TAG_THRESHOLD = 0.5
 
@@ -79,6 +82,23 @@ def describe_box(scan: ScanLike, found: SliceBoxes, row: int, tagging: Tagging |
     }
 
 
+def volume(scan: ScanLike, found: SliceBoxes, lesion: Lesion) -> dict[str, Any]:
+    """An estimate of the volume of a lesion, and where it is from.
+
+    Of masks the areas of the outlines count, each as thick as a slice that the network saw; of boxes the ellipsoid that
+    fits the 3D box.
+    """
+    outlines = [outline_of(found, row, scan.spacing) for row in lesion.members] if MASKS in found.fields else []
+    polygons = [None if one is None else one.polygon for one in outlines]
+    if polygons and polygons[lesion.members.index(lesion.best(found))] is not None:
+        solid = found.solid()[list(lesion.members)]
+        heights = (solid[:, 5] - solid[:, 2]) * scan.spacing[2]
+        areas = [0.0 if one is None else polygon_area(one * scan.spacing[:2]) for one in polygons]
+        return {"source": "mask", "estimate_ml": round(float(np.dot(areas, heights)) / MM3, 4)}
+    sides = (lesion.box[3:] - lesion.box[:3]) * scan.spacing
+    return {"source": "box", "estimate_ml": round(math.pi / 6 * float(np.prod(sides)) / MM3, 4)}
+
+
 def axes_of_box(width: float, height: float) -> dict[str, Any]:
     """Long and short axis as far as a box tells them: its longer and its shorter side in the key slice, in mm."""
     short, long = plain_numbers(sorted((width, height)))
@@ -93,7 +113,8 @@ def size_text(entry: Mapping[str, Any]) -> str:
     """Both axes of a lesion's entry and where they are from, in words, with a comma behind; "" where it has none."""
     if (axes := entry.get("axes")) is None:
         return ""
-    return f"{axes['long_axis_mm']:.1f} x {axes['short_axis_mm']:.1f} mm (source: {axes['source']}), "
+    about = f", about {entry['volume']['estimate_ml']:.1f} ml" if "volume" in entry else ""
+    return f"{axes['long_axis_mm']:.1f} x {axes['short_axis_mm']:.1f} mm{about} (source: {axes['source']}), "
 
 
 def tags_text(entry: Mapping[str, Any]) -> str:

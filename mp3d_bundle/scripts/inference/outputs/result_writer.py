@@ -81,6 +81,8 @@ class ResultWriter:
         output_dir: Folder for the results; made when needed.
         model: What the weights are: ``name``, ``notice``, ``path``, ``sha256``.
         settings: How the detector was set, plain values, written as they are.
+        tag_threshold: Scores from which tags are named, one number or one for each; None for that of the settings, or
+            else the weights' own.
         overlays: Pictures of at most this many lesions, best first.
         slice_overlays: Also a picture of every slice with a box, in ``overlays/slices/``.
         outputs: Names of `scripts.storage.result_files.OUTPUTS`.
@@ -94,6 +96,7 @@ class ResultWriter:
     slice_overlays: bool = False
     outputs: Sequence[str] = ("json", "csv", "overlays")
     extra: Mapping[str, Maker] = field(default_factory=dict)
+    tag_threshold: float | Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         _ = self.makers  # now, while a config is being built: see `maker_of`
@@ -163,7 +166,8 @@ class ResultWriter:
         """
         folder = self.folder(name)
         made = self.made(scan) if made is None else made
-        head = describe_run(scan, found, self.model, self.settings, made["source"]["sha256"])
+        chosen = {} if self.tag_threshold is None else {"tag_threshold": self.tag_threshold}
+        head = describe_run(scan, found, self.model, {**self.settings, **chosen}, made["source"]["sha256"])
         head["timing_s"] = dict(timing or {})
         calibration, tagging = calibration_of(self.model, self.settings), tagging_in(head)
         entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging)

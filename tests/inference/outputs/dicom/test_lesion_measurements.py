@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 
 import highdicom as hd
@@ -38,6 +40,9 @@ def test_report_holds_the_outline_the_axes_and_the_tags(tmp_path: Path) -> None:
         assert line.value == one.value
         (coordinates,) = line.referenced_coordinates
         np.testing.assert_allclose(coordinates.value, entry["axes"][f"{name}_lps_mm"], atol=1e-3)
+    volume = by_code["118565006"]
+    assert (volume.value, volume.unit.value) == (entry["volume"]["estimate_ml"], "cm3")
+    assert volume.derivation.meaning == "Estimated"
     tags = [one.value.meaning for one in group.get_qualitative_evaluations()]
     assert tags == ["nodule", "cyst", "liver"]
     assert by_code["score2"].value == 0.9
@@ -63,3 +68,19 @@ def test_report_of_a_box_says_that_its_axes_are_estimates(tmp_path: Path) -> Non
         assert found[code].derivation.meaning == "Estimated"
         assert "source=box" in str(found[code])
     assert not group.get_qualitative_evaluations()
+
+
+def test_independent_validator_knows_all_but_the_scheme_of_the_tags(tmp_path: Path) -> None:
+    program = shutil.which("dciodvfy")
+    if program is None:
+        pytest.skip("dciodvfy (package dicom3tools) is not installed")
+    hu = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
+    scan = read_scan(write_ct(tmp_path / "series", hu, spacing=(0.7, 0.9, 2.5)))
+    for name, content in DicomWriter(version="1")(
+        results_of(scan, BOXES, (0.9,), model=TAGGED, fields=elliptic)
+    ).items():
+        (tmp_path / name).write_bytes(content)
+        done = subprocess.run([program, "-new", str(tmp_path / name)], capture_output=True, text=True, check=False)
+        said = (done.stdout + done.stderr).strip().splitlines()
+        assert said[0] in ("Comprehensive3DSR", "Segmentation")
+        assert all(line.endswith("Unrecognized defined term = <99MP3D>") for line in said[1:]), said

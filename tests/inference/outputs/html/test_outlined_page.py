@@ -41,6 +41,7 @@ def test_outlines_and_axes_are_drawn_in_place_of_boxes(masked: tuple[ScanResult,
     (one,) = data_of(page)["lesions"]
     axes = results.entries[0]["axes"]
     assert one["axes"] == [axes["long_axis_mm"], axes["short_axis_mm"], "mask"]
+    assert one["volume"] == results.entries[0]["volume"]["estimate_ml"]
     assert one["tags"] == [["nodule", 0.9], ["cyst", 0.7], ["liver", 0.5]]
     assert len(one["lines"]) == len(one["members"]) == 5
     for row, lines in zip(results.lesions[0].members, one["lines"], strict=True):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scripts.inference.detections import SliceBoxes, link_boxes
+from scripts.inference.lesion_outlines import outline_of
+from scripts.inference.outputs.pictures.box_drawing import DETECTION
 from scripts.inference.outputs.pictures.finding_pictures import (
     LUNG,
     SOFT_TISSUE,
@@ -13,6 +17,7 @@ from scripts.inference.outputs.pictures.finding_pictures import (
     lesion_picture,
     slice_picture,
 )
+from support.fake_results import elliptic
 
 BOX = np.array([20.0, 10.0, 30.0, 18.0])
 
@@ -66,3 +71,19 @@ def test_the_sides_of_the_patient_are_named() -> None:
     assert right.max() < 100
     assert top.max() > 200
     assert bottom.max() < 100
+
+
+def test_outline_and_axes_are_drawn_in_place_of_the_box() -> None:
+    hu = np.full((4, 40, 60), -160, dtype=np.int16)
+    boxes = replace(found(0.0), fields={name: values[:, ...] for name, values in elliptic(BOX[None]).items()})
+    (lesion,) = link_boxes(boxes)
+    outline = outline_of(boxes, 0, (1.0, 1.0))
+    texts = {"title": "title", "notices": ["notice"]}
+    drawn = lesion_picture(hu, boxes, lesion, outline=outline, **texts)
+    np.testing.assert_array_equal(slice_picture(hu, boxes, 0, **texts), drawn)
+    yellow = np.argwhere((drawn[:300] == DETECTION).all(axis=2))
+    factor = 512 / 60
+    # Where the axes cross and where the outline is, but not along the lower edge of the box.
+    assert np.abs(yellow - np.array([14.0, 25.0]) * factor).sum(axis=1).min() < 3
+    assert not (np.abs(yellow[:, 0] - 18 * factor) < 4).any()
+    assert (np.abs(yellow[:, 1] - (25 + 5 * 0.72) * factor) < 4).any()

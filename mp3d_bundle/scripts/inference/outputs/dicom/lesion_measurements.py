@@ -28,7 +28,7 @@ def measurements(
     algorithm: sr.AlgorithmIdentification,
     tags: Sequence[str],
 ) -> list[sr.Measurement]:
-    """Score, probability where the weights have a calibration, both axes, and the scores of tags.
+    """Score, probability where the weights have a calibration, both axes, an estimate of the volume, scores of tags.
 
     Args:
         entry: The entry of the lesion in ``lesions.json``.
@@ -41,6 +41,16 @@ def measurements(
         percent = round(100 * entry["probability"], 2)
         found.append(sr.Measurement(codes.DCM.CertaintyOfFinding, percent, codes.UCUM.Percent))
     found += [_axis(name, entry["axes"], algorithm, referenced_images=[image]) for name in _AXES]
+    volume = entry["volume"]
+    found.append(
+        sr.Measurement(
+            codes.SCT.Volume,
+            volume["estimate_ml"],
+            codes.UCUM.CubicCentimeter,
+            derivation=codes.SCT.Estimated,
+            algorithm_id=_source(algorithm, volume["source"]),
+        )
+    )
     for tag in entry.get("tags", ()):
         name = CodedConcept(f"score{_place(tag, tags)}", SCHEME, f"Score of tag: {tag['tag']}"[:_MEANING])
         found.append(sr.Measurement(name, tag["score"], codes.UCUM.NoUnits))
@@ -73,11 +83,14 @@ def _axis(
         axes[f"{name}_mm"],
         codes.UCUM.Millimeter,
         derivation=codes.SCT.Estimated if axes["source"] == "box" else codes.SCT.Measured,
-        algorithm_id=sr.AlgorithmIdentification(
-            algorithm[0].value, algorithm[1].value, parameters=[f"source={axes['source']}"]
-        ),
+        algorithm_id=_source(algorithm, axes["source"]),
         **references,
     )
+
+
+def _source(algorithm: sr.AlgorithmIdentification, source: str) -> sr.AlgorithmIdentification:
+    """The algorithm, with where it takes a size from as its parameter."""
+    return sr.AlgorithmIdentification(algorithm[0].value, algorithm[1].value, parameters=[f"source={source}"])
 
 
 def _place(tag: Mapping[str, Any], tags: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...detections import Lesion, ScanResult, SliceBoxes
 from ...lesion_outlines import Outline, outline_of
-from ..lesions_document import shown_name, stored_slice
+from ..lesions_document import image_of, shown_name, stored_slice
 from ..measurements import size_text, tags_text
 from ..source_names import image_text
 from .box_drawing import DETECTION, add_caption, draw_boxes, mark_sides
@@ -83,15 +83,25 @@ def lines_of(outline: Outline | None) -> list[np.ndarray]:
 
 
 def slice_picture(
-    hu: np.ndarray, found: SliceBoxes, lattice_slice: int, *, title: str, notices: Sequence[str]
+    hu: np.ndarray,
+    found: SliceBoxes,
+    lattice_slice: int,
+    *,
+    title: str,
+    notices: Sequence[str],
+    spacing: Sequence[float] = (1.0, 1.0),
 ) -> np.ndarray:
-    """A lattice slice with all its boxes, in the window of the best one; see `lesion_picture`."""
+    """A lattice slice with all its boxes or outlines, in the window of the best one; see `lesion_picture`."""
     plane = hu[found.nearest_slice(lattice_slice)]
     rows = np.flatnonzero(found.slices == lattice_slice)
     best = rows[np.argmax(found.scores[rows])]
     drawn = draw_boxes(
         plane,
-        {"boxes": found.boxes[rows], "scores": found.scores[rows]},
+        {
+            "boxes": found.boxes[rows],
+            "scores": found.scores[rows],
+            "lines": [lines_of(outline_of(found, row, spacing)) for row in rows],
+        },
         window=display_window(plane, found.boxes[best]),
     )
     return add_caption(mark_sides(drawn), title, legend=[DETECTION], notice="\n".join(notices))
@@ -120,8 +130,10 @@ class OverlayWriter:
             picture = lesion_picture(scan.hu, found, lesion, title=title, notices=result.notices, outline=outline)
             files[f"overlays/lesion_{entry['lesion']:03d}.png"] = _png(picture)
         for number in np.unique(found.slices).tolist() if self.slices else []:
+            first = found.boxes[np.flatnonzero(found.slices == number)[0]]
             title = f"{name}: slice {stored_slice(scan, found, number)}"
-            picture = slice_picture(scan.hu, found, number, title=title, notices=result.notices)
+            title += image_text(image_of(scan, found, number, first))
+            picture = slice_picture(scan.hu, found, number, title=title, notices=result.notices, spacing=scan.spacing)
             files[f"overlays/slices/slice_{number:04d}.png"] = _png(picture)
         return files
 

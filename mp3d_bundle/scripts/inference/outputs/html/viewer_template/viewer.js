@@ -385,7 +385,7 @@ for (const lesion of data.lesions) {
     said += `, probability ${percent}`;
   }
   const [long, short, source] = lesion.axes;
-  const facts = [`axes ${long.toFixed(1)} × ${short.toFixed(1)} mm (${source})`, atHeight(lesion.key)];
+  const facts = [`axes ${long.toFixed(1)} × ${short.toFixed(1)} mm (${source})`, `about ${lesion.volume.toFixed(1)} ml`, atHeight(lesion.key)];
   if (lesion.tags.length) facts.push(lesion.tags.map(([tag, score]) => `${tag} ${score.toFixed(2)}`).join(", "));
   const more = document.createElement("small");
   more.className = "facts";

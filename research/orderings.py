@@ -1,4 +1,4 @@
-"""The paper's orderings, held against our runs: confirmed, refuted or undecided."""
+"""The paper's orderings, compared with our runs: confirmed, refuted or undecided."""
 
 from __future__ import annotations
 

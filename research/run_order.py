@@ -112,7 +112,7 @@ class Campaign:
         return [self.planner.run(setting, seed, rate) for setting in settings for rate in self._rates(setting, seed)]
 
     def _share(self, runs: Sequence[Run], report: Callable[[Mapping[str, str]], None]) -> None:
-        """Do runs, those last that another study is at: it may end without finishing them."""
+        """Do runs; those of another study come last, as it may end without finishing them."""
         waiting = list(runs)
         while waiting:
             busy = [run for run in waiting if not self._try(run, report)]
@@ -131,7 +131,7 @@ class Campaign:
         return () if best is None else (best,)
 
     def _try(self, run: Run, report: Callable[[Mapping[str, str]], None]) -> bool:
-        """Do a run; False if another study is at it."""
+        """Do a run; False if another study is doing it."""
         name = f"{run.key}, seed {run.seed}" + ("" if run.rate is None else f", rate {run.rate:g}")
         try:
             if read_result(run, self.planner.places) is not None:

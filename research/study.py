@@ -178,7 +178,7 @@ def _is_file_name(overlay: str) -> bool:
 
 
 def _passed(name: str, value: Any) -> Any:
-    """An option of all runs; a path is one from the working folder, which the commands do not have."""
+    """An option of all runs; a relative path starts at the working folder, which the commands do not share."""
     rule = RULES.get(name)
     is_path = rule is not None and rule.words.startswith(PATH.words)
     return bundle_file(value) if is_path and isinstance(value, str) and value else value

@@ -102,7 +102,7 @@ def froc_panels(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, title:
 def share_figure(
     lines: Mapping[str, Mapping[int, Sequence[float]]], path: Path, *, title: str, notice: str | None
 ) -> None:
-    """Draw MAP@0.5 by share of the training images, a line each method, and write it as PNG.
+    """Draw MAP@0.5 by share of the training images, a line for each method, and write it as PNG.
 
     Args:
         lines: By method, by share in per cent: MAP@0.5 in per cent of each seed.

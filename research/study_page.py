@@ -89,7 +89,7 @@ def _ours(row: Row, table: Table, findings: Findings) -> Outcome | None:
 def _interval(one: Outcome, column: str) -> str:
     values = list(one.values(column).values())
     if len(values) > 1:
-        # Student's t knows nothing of the ends of a scale in per cent.
+        # Student's t ignores the ends of a scale in per cent.
         low, high = estimate(values).interval or (0.0, 100.0)
         return span_text((max(low, 0.0), min(high, 100.0)))
     spans = one.patient_intervals(column)
@@ -109,7 +109,7 @@ def row_lines(row: Row, one: Outcome | None) -> list[str]:
 
 
 def share_lines(table: Table, findings: Findings) -> list[str]:
-    """The lines of a table by share: MAP@0.5, a column each share."""
+    """The lines of a table by share: MAP@0.5, a column for each share."""
     lines = [_line(["method", "", *(f"{share} %" for share in table.shares)]), _line(["---"] * (2 + len(table.shares)))]
     for first in range(0, len(table.rows), len(table.shares)):
         rows = table.rows[first : first + len(table.shares)]

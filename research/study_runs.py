@@ -86,7 +86,7 @@ def execute(run: Run, places: Places) -> dict[str, Any]:
 
     Raises:
         RunFailed: If a command fails, or the folder belongs to another run.
-        BlockingIOError: If another study is at this run.
+        BlockingIOError: If another study is doing this run.
     """
     if (done := read_result(run, places)) is not None:
         return done

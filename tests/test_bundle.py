@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fire
+import monai.bundle
 import pytest
 import torch
 from ignite.engine import Events
@@ -330,13 +332,17 @@ def test_the_command_line_trains(dataset: Path, tmp_path: Path) -> None:
     assert "2/2" in done.stderr
 
 
-def test_the_command_line_ends_in_the_line_that_matters(dataset: Path, tmp_path: Path) -> None:
-    done = command(
-        "run", "--config_file", "configs/evaluate.json", "--dataset_dir", str(dataset), "--checkpoint", "none.pt",
-        "--output_dir", str(tmp_path / "eval"), "--device", "cpu",
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].startswith("Error: Expected a weights file, found no file none.pt")
+def test_the_command_line_ends_in_the_line_that_matters(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config_file", "configs/evaluate.json", "--dataset_dir", str(dataset), "--checkpoint", "none.pt"]
+    words += ["--output_dir", str(tmp_path / "eval"), "--device", "cpu", "--logging_file", "False"]
+    monkeypatch.chdir(CONFIGS.parent)
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "run", *words])
+    with pytest.raises(RuntimeError) as caught:
+        fire.Fire({"run": monai.bundle.run})
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("Error: Expected a weights file, found no file none.pt")
     assert not (tmp_path / "eval").exists()
 
 

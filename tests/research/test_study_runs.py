@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from research.study import _stop
 from research.study_commands import Planner, Run
-from research.study_runs import STUDY, RunFailed, execute, machine, read_result
+from research.study_runs import STUDY, RunFailed, _call, execute, machine, read_result
 from scripts.storage.output_folder import FolderLock
 from support.fake_runs import finish, planner_in
 
@@ -116,15 +118,6 @@ def test_a_damaged_record_is_kept_and_the_run_done_again(
     assert (run.folder / f"{name}.damaged").read_text() == content
 
 
-STUDY_OF_ONE = """
-import signal, sys
-sys.path[:0] = sys.argv[1:3]
-from pathlib import Path
-from research.study import _stop
-from research.study_runs import _call
-signal.signal(signal.SIGTERM, _stop)
-_call((sys.executable, "-c", sys.argv[4]), Path(sys.argv[3]))
-"""
 # Saves until it may end, as a large checkpoint takes its time.
 TRAINING = """
 import os, signal, sys, time
@@ -140,19 +133,26 @@ signal.pause()
 """
 
 
-def test_a_study_that_is_stopped_waits_for_its_training_to_save(tmp_path: Path, bundle_root: Path) -> None:
-    log = tmp_path / "log"
-    training = TRAINING.format(go=str(tmp_path / "go"))
-    words = [sys.executable, "-c", STUDY_OF_ONE, str(bundle_root), str(bundle_root.parent), str(log), training]
-    study = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+def study_of_one(training: str, log: Path, said: Path) -> None:
+    """What a study does with one command."""
+    sys.stderr = said.open("w")
+    signal.signal(signal.SIGTERM, _stop)
+    _call((sys.executable, "-c", training), log)
+
+
+def test_a_study_that_is_stopped_waits_for_its_training_to_save(tmp_path: Path) -> None:
+    log, said, go = (tmp_path / name for name in ("log", "said", "go"))
+    words = (TRAINING.format(go=str(go)), log, said)
+    study = multiprocessing.get_context("fork").Process(target=study_of_one, args=words)
+    study.start()
     for word in ("ready", "saving"):
-        while study.poll() is None and not (log.is_file() and f"{word}\n" in log.read_text()):
+        while study.is_alive() and not (log.is_file() and f"{word}\n" in log.read_text()):
             time.sleep(0.05)
-        study.send_signal(signal.SIGTERM)
-    (tmp_path / "go").touch()
-    _, said = study.communicate()
-    assert study.returncode == 143
-    assert "stopped by SIGTERM; the same command resumes here" in said
+        os.kill(study.pid or 0, signal.SIGTERM)
+    go.touch()
+    study.join()
+    assert study.exitcode == 143
+    assert "stopped by SIGTERM; the same command resumes here" in said.read_text()
     assert log.read_text().endswith("saved\n")
 
 

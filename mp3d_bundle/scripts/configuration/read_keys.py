@@ -142,7 +142,7 @@ def unread(
 def _complaint(name: str, entries: Mapping[str, Mapping[str, Any]], *, used: Collection[str]) -> str:
     shown, readers = name.replace(SEPARATOR, "#"), " or ".join(sorted(used))
     owners = [file for file, entry in entries.items() if item(entry, name) is not None or name in entry]
-    # Rather those that stand alone than the overlays which set the key too.
+    # Prefer configs that run alone to overlays that set the key too.
     owners = [file for file in owners if "run" in entries[file]] or owners
     if not owners:
         similar = _similar(name, list(entries.values()))

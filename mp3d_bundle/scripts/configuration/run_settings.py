@@ -12,8 +12,8 @@ import ignite.distributed as idist
 from .typed_options import current_parser
 
 _SAMPLER = "train#sampler#_target_"
-# Where a run reads and writes, how fast it goes and what it tells: none of these makes other weights. The network has
-# a check of its own, and handlers, wrappers and shares of the validation differ with the number of processes.
+# Paths, speed and logging: none of these changes the weights. The network has a check of its own, and handlers,
+# wrappers and shares of the validation differ with the number of processes.
 _FREE = {
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "tensorboard", "missing_images"),
     *("model_name", "notice", "log_interval", "val_interval", "max_epochs", "batch_size"),
@@ -22,11 +22,11 @@ _FREE = {
     *("network_def", "network", "handlers", "train_handlers", "val_handlers", "validate#dataloader#sampler"),
     *("rank_zero_handlers", "_meta_", "_desc_", "_shared_", "imports", "initialize", "finalize", "training", "run"),
 }
-# Files that say what is learnt from; they may lie elsewhere when a run resumes.
+# Files to learn from; they may lie elsewhere when a run resumes.
 _FILES = ("pretrained", "train_annotations", "train_images", "val_annotations", "val_images")
 _BATCH = "batch_size x processes"
 _SHOWN = 4
-# References that lead to one another, at most.
+# Longest chain of references.
 _DEPTH = 5
 
 
@@ -102,7 +102,7 @@ def differences(stored: Mapping[str, Any], own: Mapping[str, Any], epochs_done: 
     # Older checkpoints hold MONAI's sampler of the same order, which cannot begin anywhere.
     stored = {name: value for name, value in stored.items() if name != _SAMPLER}
     stored, own = _at_one_depth(stored, own), _at_one_depth(own, stored)
-    # A top-level item that only one config has is nothing of itself: whatever refers to it differs too.
+    # A top-level item that only one config has matters only through what refers to it, which differs too.
     common = {name.partition("#")[0] for name in stored} & {name.partition("#")[0] for name in own}
     names = [name for name in {**stored, **own} if name.partition("#")[0] in common]
     shown = [
@@ -127,7 +127,7 @@ def _written_out(settings: Mapping[str, Any], name: str) -> Any:
 
 def _referred(settings: Mapping[str, Any], reference: str) -> Any:
     name = reference[1:].replace("::", "#")
-    # Settings of a name that is free are named by the last part alone: ``max_epochs`` of ``train#trainer#max_epochs``.
+    # A setting whose last part is unique is named by it alone: ``max_epochs`` of ``train#trainer#max_epochs``.
     return settings.get(name, settings.get(name.rpartition("#")[2], f"<{name.rpartition('#')[2]}>"))
 
 

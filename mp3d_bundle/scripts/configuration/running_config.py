@@ -17,7 +17,7 @@ from .tracking import adopt_tracking
 from .typed_options import current_parser, current_workflow, given_options, ids_asked, take_as_typed, take_none
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# Options of `evaluate_volumes.json` that say how lesions are detected, which a file of predictions has behind it.
+# Options of `evaluate_volumes.json` that say how lesions are detected; a file of predictions needs none of them.
 _OF_A_DETECTOR = (
     *("checkpoint", "num_slices", "slice_spacing", "pixel_spacing", "image_size", "box_threshold", "sw_batch_size"),
     *("amp", "amp_dtype"),

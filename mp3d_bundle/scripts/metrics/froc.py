@@ -196,7 +196,7 @@ def released_points(
         return [(0.0, 0.0, np.inf)]
     last = float(curve.fps_per_image[-1])
     if last == 0.0:
-        # No false positive at all: the whole curve is one vertical stretch.
+        # No false positive at all: the whole curve is one vertical line.
         return [(0.0, float(curve.sensitivity[-1]), float(curve.scores[-1]))]
     points = []
     for target in [*(target for target in targets if target <= last), last]:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 DOWNLOAD = "download"
 # The first set of weights: those of the paper's time and of the released code, not the later, stronger recipe.
 WEIGHTS = ResNet50_Weights.IMAGENET1K_V1
-# How its SHA-256 begins; torchvision puts it into the name of the file.
+# First digits of its SHA-256; torchvision puts them into the name of the file.
 _HASH = WEIGHTS.url.rsplit("-", 1)[-1].removesuffix(".pth")
 
 

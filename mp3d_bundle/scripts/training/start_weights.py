@@ -128,7 +128,7 @@ def _read(path: str | Path) -> dict[str, Tensor]:
 
 
 def _load_conversion(parameter: Tensor, stored: Tensor | None, transfer: str) -> bool:
-    """Load a group transform's weights where they fit, and make them otherwise; tells which."""
+    """Load a group transform's weights where they fit, and make them otherwise; returns which was done."""
     if stored is not None and stored.shape == parameter.shape:
         parameter.copy_(stored)
         return True

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
@@ -75,6 +75,15 @@ def _asks_for_more(asked: Mapping[str, Any]) -> bool:
     return {**asked, "num_slices": None} != {**plain, "num_slices": None}
 
 
+class WeightsOrigin(TypedDict, total=False):
+    """Which weights were evaluated; the tensors' hash stays the same when thresholds are stored with them."""
+
+    name: str | None
+    path: str
+    sha256: str
+    tensors_sha256: str
+
+
 class WeightsLoader:
     """Loads a network's weights when an engine starts, every tensor accounted for.
 
@@ -87,8 +96,7 @@ class WeightsLoader:
 
     Attributes:
         info: What the file says about its weights; empty before they are loaded.
-        origin: Which weights they are, for reports: ``name``, ``path``, ``sha256`` of the file and ``tensors_sha256``
-            of the tensors alone, which stays as it is when thresholds are stored with them; empty before.
+        origin: Which weights they are, for reports; empty before.
         recipe: ``recipe``, what the network is shown, and ``deviations`` from the weights' own; empty before.
     """
 
@@ -98,7 +106,7 @@ class WeightsLoader:
         self.network = network
         self.path = Path(path)
         self.info: dict[str, Any] = {}
-        self.origin: dict[str, Any] = {}
+        self.origin: WeightsOrigin = {}
 
     def attach(self, engine: Engine) -> None:
         """Load when ``engine`` starts."""
@@ -124,8 +132,12 @@ class WeightsLoader:
             raise ValueError(f"{error} They belong to the network {definition}.") from None
         info = content.get("info")
         self.info = dict(info) if isinstance(info, Mapping) else {}
-        hashes = {"sha256": sha256(self.path), "tensors_sha256": tensors_sha256(state)}
-        self.origin = {"name": self.info.get("name"), "path": str(self.path), **hashes}
+        self.origin = {
+            "name": self.info.get("name"),
+            "path": str(self.path),
+            "sha256": sha256(self.path),
+            "tensors_sha256": tensors_sha256(state),
+        }
         if self.used is not None:
             stored = self.info.get(KEY)
             own = self.used if stored is None else read_recipe(stored, str(self.path))
@@ -199,7 +211,8 @@ class EvaluationReport(FolderReport):
         cases = self.metric.cases
         if idist.get_rank() != 0:
             return
-        notices, origin = [self.about.notice], {"weights": None}
+        notices: list[str | None] = [self.about.notice]
+        origin: dict[str, Any] = {"weights": None}
         if self.weights is not None:
             origin = {"weights": self.weights.origin, **self.weights.recipe}
             classes = self.weights.used.class_note() if self.weights.used is not None else None

@@ -2,10 +2,9 @@
 
     python -m scripts.workflows.label_training --order ORDER.json --answer ANSWER.json
 
-Run from the bundle's folder; MONAI Label's app runs it for ``POST /train``. The order names ``items`` (each an
-``image``, a CT, and a ``label``, Slicer markups), ``weights``, ``max_epochs``, ``val_split``, ``learning_rate``,
-``batch_size`` and ``device``. The training is that of ``configs/train.json`` with the network, the pixel size and the
-weights of the served file. The weights that were there before stay next to it as ``previous.pt``.
+Run from the bundle's folder; MONAI Label's app runs it for ``POST /train``. ORDER.json holds a `TrainingRequest`. The
+training is that of ``configs/train.json`` with the network, the pixel size and the weights of the served file. The
+weights that were there before stay next to it as ``previous.pt``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypedDict
 
 import fire
 import numpy as np
@@ -44,6 +43,28 @@ ADDED = " Trained further on "
 # measured with the weights as they were before.
 KEPT = ("pixel_spacing", "image_size", "box_threshold", "score_threshold")
 WARMUP = 20
+
+
+class TrainingRequest(TypedDict):
+    """What to train on and how.
+
+    Attributes:
+        items: The scans, each an ``image``, a CT, and a ``label``, Slicer markups.
+        weights: Weights file to begin with and to replace.
+        max_epochs: Epochs.
+        val_split: Share of the scans for validation.
+        learning_rate: Learning rate of a batch.
+        batch_size: Images of a batch.
+        device: Where the network is trained.
+    """
+
+    items: list[dict[str, Any]]
+    weights: str
+    max_epochs: int
+    val_split: float
+    learning_rate: float
+    batch_size: int
+    device: str
 
 
 @dataclass(frozen=True)
@@ -105,11 +126,11 @@ def choose_validation(count: int, share: float, seed: int = 0) -> set[int]:
     return {int(index) for index in np.random.default_rng(seed).permutation(count)[:chosen]}
 
 
-def train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def train(request: TrainingRequest, folder: Path) -> dict[str, Any]:
     """Run a training request.
 
     Args:
-        order: See the module.
+        request: What to train on and how.
         folder: For the data and the run; may be removed afterwards.
 
     Returns:
@@ -120,29 +141,29 @@ def train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ValueError: If labels, scans or weights cannot be used.
         Stopped: If SIGTERM or Ctrl-C ends it; the served weights are then as they were.
     """
-    read_served(order["weights"])  # before a lock is put next to them
+    read_served(request["weights"])  # before a lock is put next to them
     # Of two trainings that begin with the same weights, the second would replace what the first has learnt.
-    with FolderLock(Path(order["weights"]).parent, "a training of MONAI Label", name=".label_training.lock"):
-        return _train(order, folder)
+    with FolderLock(Path(request["weights"]).parent, "a training of MONAI Label", name=".label_training.lock"):
+        return _train(request, folder)
 
 
-def _train(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    served = read_served(order["weights"])
+def _train(request: TrainingRequest, folder: Path) -> dict[str, Any]:
+    served = read_served(request["weights"])
     plane, recipe = served.plane, served.recipe
-    scans = read_labelled(order["items"], plane.size)
-    validation = choose_validation(len(scans), float(order["val_split"]))
+    scans = read_labelled(request["items"], plane.size)
+    validation = choose_validation(len(scans), float(request["val_split"]))
     reach = recipe.num_slices // 2 * (recipe.slice_spacing or 0.0)
     smooth = plane.pixel_spacing is not None
     side = write_labelled(folder / "data", scans, validation=validation, reach_mm=reach, smooth=smooth)
     if not validation:
         logger.info("Too few scans to keep one for validation: the weights of the last epoch are taken.")
-    _run(served, order, folder, side, validated=bool(validation))
+    _run(served, request, folder, side, validated=bool(validation))
     return _adopt(served, folder / "run" / "model.pt", scans, validation)
 
 
-def _run(served: Served, order: Mapping[str, Any], folder: Path, side: int, *, validated: bool) -> None:
+def _run(served: Served, request: TrainingRequest, folder: Path, side: int, *, validated: bool) -> None:
     """Train with the bundle's own config, from the served weights."""
-    epochs, recipe = int(order["max_epochs"]), served.recipe
+    epochs, recipe = int(request["max_epochs"]), served.recipe
     changes = {
         "network_def": dict(served.definition),
         "num_slices": recipe.num_slices,
@@ -157,15 +178,15 @@ def _run(served: Served, order: Mapping[str, Any], folder: Path, side: int, *, v
         },
         "dataset_dir": str(folder / "data"),
         "output_dir": str(folder / "run"),
-        "device": str(order["device"]),
+        "device": str(request["device"]),
         "max_epochs": epochs,
         "lr_scheduler#milestones": [max(1, 2 * epochs // 3)],
         "val_interval": 1 if validated else epochs + 1,
         "log_interval": 10,
-        "base_learning_rate": float(order["learning_rate"]),
-        "learning_rate#reference_batch": int(order["batch_size"]),
+        "base_learning_rate": float(request["learning_rate"]),
+        "learning_rate#reference_batch": int(request["batch_size"]),
         "lr_scheduler#warmup_iterations": WARMUP,
-        "batch_size": int(order["batch_size"]),
+        "batch_size": int(request["batch_size"]),
         "train_scales": [side],
         "test_scale": side,
         "num_workers": 0,
@@ -212,10 +233,10 @@ def _adopt(served: Served, new: Path, scans: Sequence[LabelledScan], validation:
 
 
 def main(order: str, answer: str) -> None:
-    """Do an order.
+    """Run a training request.
 
     Args:
-        order: JSON file with it.
+        order: JSON file with the request.
         answer: JSON file to write.
 
     Raises:

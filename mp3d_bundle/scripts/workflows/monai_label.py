@@ -28,7 +28,7 @@ from ..inference.volume_detector import VolumeDetector
 from .infer_scans import Weights
 
 LESION = 1
-# The first operating point on offer: none, the score threshold counts.
+# The first choice on offer: no operating point, so that the score threshold counts.
 NO_OPERATING_POINT = "none"
 # What is in the config until a client has chosen something.
 OFFERS = ("$['none', *@trained.setting('operating_points', {})]", "@score_threshold", "$[@trained.path.name]")

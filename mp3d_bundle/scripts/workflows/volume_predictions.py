@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 Detections = dict[str, np.ndarray]
 
-# Half a slice beyond the first or last one still is that slice.
+# Half a slice beyond the first or last one still belongs to that slice.
 _HALF = 0.5
 _PLANE = [0, 1, 3, 4]
 

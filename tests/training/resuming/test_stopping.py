@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -122,29 +123,27 @@ def test_all_processes_leave_at_the_same_iteration(tmp_path: Path) -> None:
     assert (content["iteration"], len(content["random"])) == (5, 2)
 
 
-TRAIN = """
-import os, sys, time
-sys.path[:0] = sys.argv[2:4]
-from support.fake_engines import Run
-from support.two_processes import in_two_processes
-from ignite.engine import Events
-run = Run(sys.argv[1], epochs=1000, workers=2)
-run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: print(run.trainer.state.iteration, flush=True))
-run.run()
-"""
+def train_in_a_group(folder: Path, sender: Connection) -> None:
+    """Train at the head of a process group, and send the number of each iteration."""
+    os.setsid()
+    run = Run(folder, epochs=1000, workers=2)
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: sender.send(run.trainer.state.iteration))
+    run.run()
 
 
-def test_a_signal_to_the_whole_process_group_ends_in_a_checkpoint_too(tmp_path: Path, bundle_root: Path) -> None:
+def test_a_signal_to_the_whole_process_group_ends_in_a_checkpoint_too(tmp_path: Path) -> None:
     """As batch systems and terminals send it: the loader's processes have it as well."""
-    words = [sys.executable, "-c", TRAIN, str(tmp_path), str(bundle_root), str(Path(__file__).parents[2])]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
-    assert process.stdout is not None
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=train_in_a_group, args=(tmp_path, sender))
+    process.start()
+    sender.close()
     iterations = []
-    for line in process.stdout:  # to the end of the process, whenever that is
-        iterations.append(int(line))
-        if iterations[-1] == 4:
-            os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait() == 143, (tmp_path / "log").read_text()
-    process.stdout.close()
+    with contextlib.suppress(EOFError):  # at the end of the process, whenever that is
+        while True:
+            iterations.append(receiver.recv())
+            if iterations[-1] == 4:
+                os.killpg(process.pid or 0, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 143
     assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == iterations[-1]

@@ -19,7 +19,7 @@ from ...configuration.typed_options import current_parser
 from ...storage.atomic_files import remove_stale_parts
 from ...storage.output_folder import NEEDED_BYTES, FolderLock, check_output_folder
 from ...weights import load_state, read_tensors, save_weights, write_atomically
-from .random_state import gather_random_states, get_random_state, restore_random_states
+from .random_state import RandomState, gather_random_states, get_random_state, restore_random_states
 from .sample_order import ResumableSampler
 from .stopping import Stopped, StopSignals
 
@@ -114,8 +114,8 @@ class Checkpointer:
         # Epochs whose end, validation included, is behind us; and what the file holds already.
         self._epochs_done, self._iteration_saved = 0, 0
         # Random numbers to continue with: of a resumed run, and of the last iteration of an epoch.
-        self._to_restore: list[dict[str, Any]] | None = None
-        self._at_end: dict[str, Any] | None = None
+        self._to_restore: list[RandomState] | None = None
+        self._at_end: RandomState | None = None
 
     def attach(self, engine: Engine) -> None:
         """Resume, save and finish with ``engine``, a trainer."""
@@ -205,7 +205,7 @@ class Checkpointer:
             if name in content.get("gradients", {}):
                 parameter.grad = content["gradients"][name].to(parameter.device)
         self._epochs_done = state.epoch = content["epoch"]
-        # Older files are of the end of an epoch.
+        # Older files were written at the end of an epoch.
         state.iteration = content.get("iteration", content["epoch"] * content["epoch_length"])
         if self.evaluator is not None:
             self.evaluator.state.best_metric = content["best_metric"]
@@ -277,7 +277,7 @@ class Checkpointer:
         stored = {name: kind for name, kind in content["kinds"].items() if name in kinds}
         if kinds != stored:
             raise ValueError(f"Expected a checkpoint of a run with {kinds}, got {stored} in {path}. {advice}")
-        # Files of before settings were kept have none.
+        # Files from before settings were kept have none.
         known = self.settings is not None and content.get("settings") is not None
         if known and (other := differences(content["settings"], self.settings or {}, content["epoch"])):
             raise ValueError(f"Expected the settings of the run that left {path}, got {other}. {advice}")
@@ -338,7 +338,7 @@ class Checkpointer:
         logger.info("Training %s. The same command resumes in %s at %s.", stopped, self.directory, place)
         raise stopped
 
-    def _write(self, engine: Engine, own_random: dict[str, Any]) -> None:
+    def _write(self, engine: Engine, own_random: RandomState) -> None:
         """Write ``last.pt``; all processes must call this."""
         state = engine.state
         states = gather_random_states(own_random)

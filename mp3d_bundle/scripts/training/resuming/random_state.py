@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import ignite.distributed as idist
 import numpy as np
@@ -14,7 +14,24 @@ import torch
 logger = logging.getLogger(__name__)
 
 
-def get_random_state(device: torch.device | str | None = None) -> dict[str, Any]:
+class RandomState(TypedDict):
+    """State of the generators of one process, as tensors and plain values.
+
+    Attributes:
+        python: Of `random`.
+        numpy: Of NumPy's global generator: name, 624 keys as an int64 tensor, position, and what is left of a pair of
+            normal numbers.
+        torch: Of PyTorch's generator on the CPU.
+        cuda: Of the generator of this process's GPU; empty on a CPU.
+    """
+
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...]
+    torch: torch.Tensor
+    cuda: list[torch.Tensor]
+
+
+def get_random_state(device: torch.device | str | None = None) -> RandomState:
     """State of Python's, NumPy's and PyTorch's generators as tensors and plain values.
 
     Args:
@@ -29,7 +46,7 @@ def get_random_state(device: torch.device | str | None = None) -> dict[str, Any]
     }
 
 
-def set_random_state(state: dict[str, Any], device: torch.device | str | None = None) -> None:
+def set_random_state(state: RandomState, device: torch.device | str | None = None) -> None:
     """Restore what :func:`get_random_state` gave; a GPU's state only where this process computes on one too."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -46,13 +63,13 @@ def _on_gpu(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda"
 
 
-def gather_random_states(own: dict[str, Any]) -> list[dict[str, Any]]:
+def gather_random_states(own: RandomState) -> list[RandomState]:
     """State of every process, by rank; all processes must call this, each with its own."""
     gathered: Any = idist.all_gather([own]) if idist.get_world_size() > 1 else [[own]]
     return [state for part in gathered for state in part]
 
 
-def restore_random_states(states: Sequence[dict[str, Any]], device: torch.device | str | None = None) -> None:
+def restore_random_states(states: Sequence[RandomState], device: torch.device | str | None = None) -> None:
     """Restore this process's own of what `gather_random_states` gave.
 
     A run of another number of processes cannot continue with the same random numbers: a process without a state of

@@ -1,4 +1,4 @@
-"""Ends asked for by a signal: a run is left between two iterations, with its checkpoint written."""
+"""Stopping on a signal: a run is left between two iterations, with its checkpoint written."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from scripts.data.synthetic import generate
 from support.fake_engines import Run
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
-FORK = multiprocessing.get_context("fork")
+# Processes of a server that has imported PyTorch and has trained nothing: autograd's threads do not survive a fork.
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload(["scripts.data.synthetic", "support.fake_engines", "monai.bundle"])
 
 
 def disturb(train: Callable[[], None], signals: list[int], longest: float, seed: int = 0) -> list[int]:
@@ -38,7 +41,7 @@ def disturb(train: Callable[[], None], signals: list[int], longest: float, seed:
     """
     draw, codes = random.Random(seed), []
     for number in [*signals, None]:
-        child = FORK.Process(target=train)
+        child = CLEAN.Process(target=train)
         child.start()
         if number is not None:
             child.join(draw.uniform(0.02, longest))
@@ -86,7 +89,7 @@ def fake_training(folder: Path) -> None:
 @pytest.mark.usefixtures("own_process_state")
 def test_a_run_that_is_killed_at_random_moments_ends_where_a_straight_one_does(tmp_path: Path) -> None:
     fake_training(tmp_path / "straight")
-    codes = disturb(lambda: fake_training(tmp_path / "killed"), [signal.SIGKILL] * 8, 0.4)
+    codes = disturb(partial(fake_training, tmp_path / "killed"), [signal.SIGKILL] * 8, 0.4)
     assert set(codes) <= {0, -signal.SIGKILL}
     assert -signal.SIGKILL in codes
     assert_same_end(tmp_path / "straight", tmp_path / "killed")
@@ -112,6 +115,11 @@ def bundle_training(dataset: Path, folder: Path, *, epochs: int = 4, **changes: 
     flow.finalize()
 
 
+def resumed_training(dataset: Path, folder: Path) -> None:
+    """The same, which resumes without the two processes that load data."""
+    bundle_training(dataset, folder, num_workers=0 if (folder / "last.pt").is_file() else 2)
+
+
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """All curves but that of the speed."""
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
@@ -128,11 +136,9 @@ def test_the_bundles_training_stops_at_signals_and_is_killed_and_ends_the_same(t
     straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
     bundle_training(dataset, straight)
 
-    def train() -> None:
-        # It resumes without the two processes that load data.
-        bundle_training(dataset, disturbed, num_workers=0 if (disturbed / "last.pt").is_file() else 2)
-
-    codes = disturb(train, [signal.SIGTERM, signal.SIGKILL, signal.SIGINT] * 2, 4.0)
+    codes = disturb(
+        partial(resumed_training, dataset, disturbed), [signal.SIGTERM, signal.SIGKILL, signal.SIGINT] * 2, 4.0
+    )
     assert set(codes) <= {0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL, 143, 130, 1}
     assert_same_end(straight, disturbed)
     assert curves(straight) == curves(disturbed)
@@ -148,7 +154,7 @@ def test_many_kills_of_the_bundles_training(tmp_path: Path) -> None:
     bundle_training(dataset, tmp_path / "straight", epochs=kills)
     longest = 1.5 + 3 * (time.monotonic() - start) / kills
     codes = disturb(
-        lambda: bundle_training(dataset, tmp_path / "killed", epochs=kills), [signal.SIGKILL] * kills, longest
+        partial(bundle_training, dataset, tmp_path / "killed", epochs=kills), [signal.SIGKILL] * kills, longest
     )
     print(f"{codes.count(-signal.SIGKILL)} kills of {kills} before the end of the run")
     assert codes.count(-signal.SIGKILL) >= kills // 2

@@ -217,14 +217,21 @@ def test_the_command_ends_with_143_and_resumes(scans: Path, tmp_path: Path) -> N
         *("--checkpoint", "models/demo.pt", "--input", str(scans), "--output_dir", str(tmp_path)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=BUNDLE, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not list(tmp_path.rglob(RECORD)):
+
+    def finished() -> list[Path]:
+        """Records of finished scans, without those that are being written."""
+        return [path for path in tmp_path.rglob(RECORD) if not path.parent.name.startswith(".")]
+
+    with subprocess.Popen(
+        command, cwd=BUNDLE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        while process.poll() is None and not finished():
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate()
+        said, _ = process.communicate()
     assert process.returncode == 143, said
     assert re.search(r"Stopped by SIGTERM: [12] of 3 scans are done\.", said), said
     done = subprocess.run(command, cwd=BUNDLE, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "skipped" in done.stderr + done.stdout
-    assert len(list(tmp_path.rglob(RECORD))) == 3
+    assert len(finished()) == 3

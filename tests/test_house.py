@@ -60,10 +60,8 @@ _CONFIG = "built by a config: its arguments are config ids"
 MANY_PARAMETERS = {
     "checkpoints.__init__": _CONFIG,
     "coco_instances.load_instances": _CONFIG,
-    "densenet_slab.__init__": _CONFIG,
     "roi_heads.__init__": _CONFIG,
     "rpn.__init__": _CONFIG,
-    "slice_attention.__init__": _CONFIG,
     "splits.load_records": _CONFIG,
     "subvolumes.load_volumes": _CONFIG,
     "import_set.main": "a command line: its arguments are the options",

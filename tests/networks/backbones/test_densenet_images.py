@@ -9,7 +9,7 @@ from scripts.networks.backbones.densenet_images import DenseImagesBackbone
 
 
 def test_gradients_reach_every_parameter_and_half_precision_runs() -> None:
-    network = DenseImagesBackbone(9, layers=(1, 1, 1), width=16, growth=8, out_channels=16)
+    network = DenseImagesBackbone(9, layers=(1, 1, 1), growth=8, out_channels=16)
     network(torch.randn(2, 9, 32, 32))[0].square().mean().backward()
     assert all(each.grad is not None for each in network.parameters())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

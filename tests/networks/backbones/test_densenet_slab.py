@@ -36,7 +36,7 @@ def test_features_equal_the_authors(shared: Path, name: str, mix: type) -> None:
 
 
 def test_each_slab_has_its_own_thickness() -> None:
-    network = DenseSlabBackbone(3, AlignShift, layers=(1, 1, 1), width=16, growth=8, out_channels=16).eval()
+    network = DenseSlabBackbone(3, AlignShift, layers=(1, 1, 1), growth=8, out_channels=16).eval()
     slabs = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         both = network(slabs, torch.tensor([1.0, 5.0]))[0]
@@ -49,7 +49,7 @@ def test_each_slab_has_its_own_thickness() -> None:
 
 @pytest.mark.parametrize("mix", [AlignShift, TemporalShift, SlicePairs])
 def test_gradients_reach_every_parameter_and_half_precision_runs(mix: type) -> None:
-    network = DenseSlabBackbone(3, mix, layers=(1, 1, 1), width=16, growth=8, out_channels=16)
+    network = DenseSlabBackbone(3, mix, layers=(1, 1, 1), growth=8, out_channels=16)
     network(torch.randn(2, 3, 32, 32))[0].square().mean().backward()
     assert all(each.grad is not None for each in network.parameters() if each.requires_grad)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -59,6 +59,6 @@ def test_gradients_reach_every_parameter_and_half_precision_runs(mix: type) -> N
 def test_other_slice_counts_are_rejected() -> None:
     with pytest.raises(ValueError, match="odd number of slices"):
         DenseSlabBackbone(4, AlignShift)
-    network = DenseSlabBackbone(3, AlignShift, layers=(1, 1, 1), width=16, growth=8, out_channels=16)
+    network = DenseSlabBackbone(3, AlignShift, layers=(1, 1, 1), growth=8, out_channels=16)
     with pytest.raises(ValueError, match="reads 3 slices"):
         network(torch.zeros(1, 7, 32, 32))

@@ -40,7 +40,7 @@ def test_features_equal_the_authors(shared: Path) -> None:
 
 
 def narrow() -> AttentionBackbone:
-    return AttentionBackbone(3, embedding=24, heads=2, layers=(1, 1, 1), width=16, growth=8, out_channels=16)
+    return AttentionBackbone(3, embedding=24, heads=2, layers=(1, 1, 1), growth=8, out_channels=16)
 
 
 def test_gradients_reach_every_parameter_and_half_precision_runs() -> None:
@@ -53,7 +53,7 @@ def test_gradients_reach_every_parameter_and_half_precision_runs() -> None:
 
 def test_one_slice_has_no_neighbours() -> None:
     with pytest.raises(ValueError, match="three slices"):
-        AttentionBackbone(1, embedding=24, heads=2, layers=(1, 1, 1), width=16, growth=8)
+        AttentionBackbone(1, embedding=24, heads=2, layers=(1, 1, 1), growth=8)
 
 
 def test_the_authors_tensors_fit(shared: Path) -> None:

@@ -170,8 +170,7 @@ class TruncatedDenseNet(nn.Module):
         num_slices: Slices or images of a slab, D.
         mix: Makes the operator in front of each convolution of a dense layer.
         layers: Dense layers of each block.
-        width: Channels of the stem.
-        growth: Channels that a dense layer adds.
+        growth: Channels that a dense layer adds; the stem has twice as many.
 
     Raises:
         ValueError: If there are not three blocks of at least one layer.
@@ -184,13 +183,13 @@ class TruncatedDenseNet(nn.Module):
         *,
         mix: MixFactory = NoMix,
         layers: Sequence[int] = (6, 12, 24),
-        width: int = 64,
         growth: int = 32,
     ) -> None:
         super().__init__()
         if len(layers) != 3 or min(layers) < 1:
             raise ValueError(f"Expected three blocks of at least one layer, got layers={tuple(layers)}.")
         self.num_slices = num_slices
+        width = 2 * growth
         self.conv0 = nn.Conv2d(inputs, width, 7, stride=2, padding=3, bias=False)
         self.norm0 = nn.BatchNorm2d(width)
         self.out_channels: list[int] = []

@@ -39,8 +39,7 @@ class DenseImagesBackbone(nn.Module):
         num_slices: Slices of a slab, three times an odd number: 9 in the released code.
         out_channels: Channels of the map.
         layers: Dense layers of each block.
-        width: Channels of the stem.
-        growth: Channels that a dense layer adds.
+        growth: Channels that a dense layer adds; the stem has twice as many.
 
     Raises:
         ValueError: If ``num_slices`` is not three times an odd number.
@@ -52,7 +51,6 @@ class DenseImagesBackbone(nn.Module):
         *,
         out_channels: int = 512,
         layers: Sequence[int] = (6, 12, 24),
-        width: int = 64,
         growth: int = 32,
     ) -> None:
         super().__init__()
@@ -62,7 +60,7 @@ class DenseImagesBackbone(nn.Module):
                 f"three slices, got {num_slices!r}."
             )
         self.num_slices, self.images, self.out_channels = num_slices, num_slices // 3, out_channels
-        self.body = TruncatedDenseNet(3, self.images, layers=layers, width=width, growth=growth)
+        self.body = TruncatedDenseNet(3, self.images, layers=layers, growth=growth)
         # The released setting; other places for a fusion are options of the authors' code that are off.
         self.body.after[1] = MiddleFusion(self.body.out_channels[1] // 2, self.images)
         self.decoder = OneMapDecoder(self.body.out_channels, out_channels)

@@ -20,8 +20,7 @@ class DenseSlabBackbone(nn.Module):
             `SlicePairs`.
         out_channels: Channels of the map.
         layers: Dense layers of each block.
-        width: Channels of the stem.
-        growth: Channels that a dense layer adds.
+        growth: Channels that a dense layer adds; the stem has twice as many.
         thickness: Distance between slices in mm where a call does not give it.
 
     Raises:
@@ -35,7 +34,6 @@ class DenseSlabBackbone(nn.Module):
         *,
         out_channels: int = 512,
         layers: Sequence[int] = (6, 12, 24),
-        width: int = 64,
         growth: int = 32,
         thickness: float = 2.0,
     ) -> None:
@@ -46,7 +44,7 @@ class DenseSlabBackbone(nn.Module):
             )
         own_share(torch.tensor([float(thickness)], device="cpu"))
         self.num_slices, self.out_channels, self.thickness = num_slices, out_channels, float(thickness)
-        self.body = TruncatedDenseNet(1, num_slices, mix=mix, layers=layers, width=width, growth=growth)
+        self.body = TruncatedDenseNet(1, num_slices, mix=mix, layers=layers, growth=growth)
         self.reductions = nn.ModuleList(
             nn.Conv3d(channels, channels, (num_slices, 1, 1), bias=False) for channels in self.body.out_channels
         )

@@ -172,9 +172,7 @@ def align_shift(
     Raises:
         ValueError: If ``num_slices`` is not an odd number >= 1, or the thickness not positive.
     """
-    backbone = DenseSlabBackbone(
-        num_slices, AlignShift, out_channels=channels, width=2 * growth, growth=growth, thickness=thickness
-    )
+    backbone = DenseSlabBackbone(num_slices, AlignShift, out_channels=channels, growth=growth, thickness=thickness)
     return one_map_mask_rcnn(
         backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3, detector=ThicknessRCNN
     )
@@ -184,7 +182,7 @@ def temporal_shift(
     num_slices: int = 3, *, masks: bool = True, growth: int = 32, channels: int = 512, fc_channels: int = 2048
 ) -> FasterRCNN:
     """TSM on the network of AlignShift: as many parameters. See `align_shift`."""
-    backbone = DenseSlabBackbone(num_slices, TemporalShift, out_channels=channels, width=2 * growth, growth=growth)
+    backbone = DenseSlabBackbone(num_slices, TemporalShift, out_channels=channels, growth=growth)
     return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3)
 
 
@@ -195,5 +193,5 @@ def a3d(
 
     See `align_shift`.
     """
-    backbone = DenseSlabBackbone(num_slices, SlicePairs, out_channels=channels, width=2 * growth, growth=growth)
+    backbone = DenseSlabBackbone(num_slices, SlicePairs, out_channels=channels, growth=growth)
     return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=5e-5)

@@ -248,7 +248,7 @@ def mulan(
     Raises:
         ValueError: If ``num_slices`` is another number, there is no tag, or an extra has another name.
     """
-    backbone = DenseImagesBackbone(num_slices, out_channels=channels, width=2 * growth, growth=growth)
+    backbone = DenseImagesBackbone(num_slices, out_channels=channels, growth=growth)
     anchors = FixedAnchors([detectron_anchors(STRIDE, (4, 6, 8, 12, 24), (0.5, 1.0, 2.0))], [STRIDE])
     rpn = RegionProposalNetwork(
         RPNHead(channels, anchors.per_cell),

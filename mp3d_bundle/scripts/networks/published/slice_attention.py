@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import MLP, StochasticDepth
 
-from ..backbones.densenet import MixFactory, SlicePairs
+from ..backbones.densenet import SlicePairs
 from ..backbones.densenet_slab import DenseSlabBackbone
 from ..two_stage import FasterRCNN
 from .align_shift import AUTHORS_BACKBONE, MASK_RCNN, one_map_mask_rcnn
@@ -155,11 +155,9 @@ class AttentionBackbone(DenseSlabBackbone):
         num_slices: D, odd and at least 3: 7 in the released code.
         embedding: Length of a token.
         heads: Attention heads.
-        mix: Makes the operator in front of each convolution of a dense layer.
         out_channels: Channels of the map.
         layers: Dense layers of each block.
-        width: Channels of the stem.
-        growth: Channels that a dense layer adds.
+        growth: Channels that a dense layer adds; the stem has twice as many.
 
     Raises:
         ValueError: If the number of slices is not odd or below 3.
@@ -171,13 +169,11 @@ class AttentionBackbone(DenseSlabBackbone):
         *,
         embedding: int = 384,
         heads: int = 6,
-        mix: MixFactory = SlicePairs,
         out_channels: int = 512,
         layers: Sequence[int] = (6, 12, 24),
-        width: int = 64,
         growth: int = 32,
     ) -> None:
-        super().__init__(num_slices, mix, out_channels=out_channels, layers=layers, width=width, growth=growth)
+        super().__init__(num_slices, SlicePairs, out_channels=out_channels, layers=layers, growth=growth)
         if num_slices < 3:
             raise ValueError(f"Expected at least three slices for attention to neighbours, got {num_slices!r}.")
         make = partial(AttentionStage, num_slices=num_slices, embedding=embedding, heads=heads)
@@ -219,7 +215,5 @@ def slice_attention(
     Raises:
         ValueError: If ``num_slices`` is not an odd number >= 3.
     """
-    backbone = AttentionBackbone(
-        num_slices, embedding=embedding, out_channels=channels, width=2 * growth, growth=growth
-    )
+    backbone = AttentionBackbone(num_slices, embedding=embedding, out_channels=channels, growth=growth)
     return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=5e-5)

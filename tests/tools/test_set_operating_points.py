@@ -53,6 +53,22 @@ def test_everything_is_stored_with_the_weights(weights: Path, tmp_path: Path) ->
     assert (folder / "reliability.png").is_file()
 
 
+def test_thresholds_of_tags_are_stored_in_their_order(weights: Path, tmp_path: Path) -> None:
+    folder = evaluation_in(tmp_path / "validation")
+    path = folder / "metrics.json"
+    best = {"lung": 0.7, "nodule": None, "liver": 0.25}
+    tags = {"per_tag": {name: {"best_threshold": value} for name, value in best.items()}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tags": tags}))
+    operating_points(str(weights), str(folder))
+    # No lesion has the second tag.
+    assert read_tensors(weights)["info"]["inference"]["tag_threshold"] == [0.7, 0.5, 0.25]
+    summary = json.loads((folder / "operating_points.json").read_text())
+    assert summary["tag_threshold"] == {"lung": 0.7, "nodule": 0.5, "liver": 0.25}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tags": {"per_tag": [1]}}))
+    with pytest.raises(ValueError, match="Expected numbers of tags of an evaluation"):
+        operating_points(str(weights), str(folder))
+
+
 def test_no_calibration_where_nothing_hits(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = evaluation_in(tmp_path / "validation")
     table = folder / "detections.csv"

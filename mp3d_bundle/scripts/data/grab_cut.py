@@ -91,7 +91,9 @@ def grab_cut(grey: np.ndarray, box: np.ndarray, recist: np.ndarray) -> np.ndarra
     if (part == cv2.GC_BGD).any():
         cv2.setRNGSeed(0)
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(cv2.cvtColor(grey[view], cv2.COLOR_GRAY2BGR), part, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(
+            cv2.cvtColor(grey[view], cv2.COLOR_GRAY2BGR), part, (0, 0, 1, 1), *models, _ROUNDS, cv2.GC_INIT_WITH_MASK
+        )
     mask = np.zeros(grey.shape, dtype=bool)
     mask[view] = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
     return mask

@@ -45,6 +45,12 @@ class Outline:
     polygon: np.ndarray | None = None
 
 
+def fits(name: str, value: np.ndarray) -> bool:
+    """Whether a field of one box is what its name says here; a head of another kind may use the name otherwise."""
+    shape = np.shape(value)
+    return {MASKS: len(shape) == 2 and min(shape, default=0) > 0, AXES: shape == (4, 2)}.get(name, shape == ())
+
+
 def outline_of(found: SliceBoxes, row: int, spacing: Sequence[float]) -> Outline | None:
     """The outline of a slice box, see `measure`.
 
@@ -68,6 +74,7 @@ def measure(fields: Mapping[str, np.ndarray], box: np.ndarray, spacing: Sequence
     Returns:
         None where the detector says nothing of it, or its mask is empty: then the box is all that is known.
     """
+    fields = {name: fields[name] for name in MEASURED if name in fields and fits(name, fields[name])}
     polygon = mask_polygon(fields[MASKS], box, spacing) if MASKS in fields else None
     if MASKS in fields and polygon is None:
         return None
@@ -126,7 +133,7 @@ def longest_axes(polygon: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> 
         ``(4, 2)`` ends in pixels: two of the long axis, two of the short one.
     """
     points = polygon * spacing[:2]
-    hull = cv2.convexHull(points.astype(np.float32), returnPoints=False).ravel()
+    hull = cv2.convexHull(points.astype(np.float32), returnPoints=False).ravel().astype(np.int64)
     apart = np.linalg.norm(points[hull, None] - points[None, hull], axis=2)
     first, second = np.unravel_index(np.argmax(apart), apart.shape)
     start, end = points[hull[first]], points[hull[second]]

@@ -26,6 +26,7 @@ from ..metrics.calibration import (
     write_reliability_figure,
 )
 from ..metrics.froc import FrocCurve, threshold_at
+from ..metrics.image.lesion_details import TAG_THRESHOLD
 from ..metrics.matching import FrocRule
 from ..storage.atomic_files import write_json
 from ..storage.safe_json import read_json
@@ -134,6 +135,23 @@ def find_thresholds(boxes: Boxes, targets: Sequence[float] = FPS_PER_IMAGE) -> d
     return points
 
 
+def find_tag_thresholds(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The score from which each tag is named, by its name: that of the best F1; 0.5 for tags that no lesion has.
+
+    Args:
+        metrics: Content of ``metrics.json``; empty without tags.
+
+    Raises:
+        ValueError: If the numbers of the tags cannot be read.
+    """
+    try:
+        per_tag = metrics["tags"]["per_tag"] if "tags" in metrics else {}
+        best = {str(name): numbers["best_threshold"] for name, numbers in per_tag.items()}
+        return {name: TAG_THRESHOLD if value is None else float(value) for name, value in best.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"Expected numbers of tags of an evaluation, cannot read them: {error!r}.") from error
+
+
 def calibrate(boxes: Boxes) -> tuple[dict[str, list[float]] | None, dict[str, Reliability]]:
     """Fit a calibration, and measure the scores and the probabilities; None if there are too few boxes for it."""
     measured = {"score": reliability(boxes.scores, boxes.hits)}
@@ -188,14 +206,20 @@ def operating_points(
     settings = {**info.get("inference", {}), **inference, "operating_points": points}
     if default:
         settings["score_threshold"] = points[reached[0]]
+    tags = find_tag_thresholds(boxes.metrics)
+    if tags:
+        settings["tag_threshold"] = list(tags.values())
     info["inference"] = settings
     info["calibration"] = {**knots, "rule": RULE, "dataset": name} if knots else None
     folder = Path(evaluation)
     notice = boxes.metrics.get("notice") or info.get("notice")
     write_reliability_figure(measured, folder / "reliability.png", title=name, notice=notice)
     summary = {"dataset": name, "fps_per_image": points, "reliability": measured, "calibration": info["calibration"]}
-    write_json({**summary, "notice": notice}, folder / "operating_points.json")
+    named = {"tag_threshold": tags} if tags else {}
+    write_json({**summary, **named, "notice": notice}, folder / "operating_points.json")
     write_atomically(content, Path(target or checkpoint))
+    if tags:
+        print(f"Thresholds of {len(tags)} tags, by their best F1")
     for fps, threshold in points.items():
         print(f"{fps:>6} false positives per image: score >= {threshold:.4f}")
     print(f"Wrote {target or checkpoint}, and reliability.png and operating_points.json in {folder}.")

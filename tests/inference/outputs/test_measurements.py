@@ -94,6 +94,18 @@ def test_file_is_valid_by_its_schema(results: ScanResult) -> None:
     jsonschema.Draft202012Validator(schema).validate(json.loads(json_files(results)["lesions.json"]))
 
 
+def test_fields_of_other_shapes_stay_fields() -> None:
+    other = {"masks": (3,), "axes": (2,), "tag_scores": (), "long_axis_mm": (2, 2)}
+    fields = lambda boxes: {name: np.ones((len(boxes), *shape)) for name, shape in other.items()}  # noqa: E731
+    results = results_of(scan_of(ball_scan(), SPACING), BOXES, (0.9, 0.4), model=TAGGED, fields=fields)
+    for entry in results.entries:
+        assert entry["axes"]["source"] == "box"
+        assert {name: np.shape(value) for name, value in entry["fields"].items()} == other
+    assert set(slicer_markups(results)) == {"lesions.mrk.json"}
+    header, *_ = lesion_table(results)["lesions.csv"].decode().splitlines()
+    assert header.endswith(",notice,tag_scores")
+
+
 @pytest.mark.parametrize(
     ("recipe", "settings", "message"),
     [

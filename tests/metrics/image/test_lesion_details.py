@@ -82,13 +82,23 @@ def test_tags_are_scored_one_by_one_where_they_are_known() -> None:
     assert found["lesions"] == 3
     lung, nodule, liver = (found["per_tag"][name] for name in NAMES)
     # Lung: 0.9 and 0.7 against 0.6; all are named from 0.5, so one of three is wrong.
-    assert lung == pytest.approx({"positives": 2, "negatives": 1, "auc": 1.0, "f1": 0.8})
-    assert nodule == {"positives": 2, "negatives": 1, "auc": 1.0, "f1": 1.0}
-    assert liver == {"positives": 0, "negatives": 2, "auc": None, "f1": None}
+    assert lung == pytest.approx({"positives": 2, "negatives": 1, "auc": 1.0, "f1": 0.8, "best_threshold": 0.7})
+    assert nodule == {"positives": 2, "negatives": 1, "auc": 1.0, "f1": 1.0, "best_threshold": 0.7}
+    assert liver == {"positives": 0, "negatives": 2, "auc": None, "f1": None, "best_threshold": None}
     assert (found["mean_auc"], found["mean_f1"]) == pytest.approx((1.0, 0.9))
     own = details(tagged(), tag_names=NAMES, tag_threshold=[0.65, 0.75, 0.5])["tags"]
     assert own["per_tag"]["lung"]["f1"] == 1.0
     assert own["per_tag"]["nodule"]["f1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("scores", "wanted"), [([0.1, 0.05, 0.15], 0.2), ([0.99, 0.97, 0.98], 0.95)])
+def test_best_thresholds_stay_within_sensible_bounds(scores: list[float], wanted: float) -> None:
+    tags = ([1], [0], [1])
+    cases = [
+        case(str(number), [0.9], found={"tag_scores": [[score]]}, tags=[told])
+        for number, (score, told) in enumerate(zip(scores, tags, strict=True))
+    ]
+    assert details(cases)["tags"]["per_tag"]["tag 1"]["best_threshold"] == wanted
 
 
 def test_numbers_of_tags_that_differ_are_rejected() -> None:
@@ -104,8 +114,8 @@ def test_report_holds_both(tmp_path: Any) -> None:
     assert metrics["tags"]["mean_f1"] == pytest.approx(0.9)
     assert metrics["diameters"]["source"] == "box"
     assert (tmp_path / "tags.csv").read_text().splitlines()[:2] == [
-        "tag,positives,negatives,auc,f1",
-        "lung,2,1,1.0,0.8",
+        "tag,positives,negatives,auc,f1,best_threshold",
+        "lung,2,1,1.0,0.8,0.7",
     ]
     text = "\n".join(detail_lines(metrics))
     assert "mean absolute error in mm of 4 found lesions, sides of boxes: long axis 5.00 (mean error +5.00" in text

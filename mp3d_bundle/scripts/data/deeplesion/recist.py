@@ -131,5 +131,5 @@ def polygon_mask(polygon: np.ndarray, box: np.ndarray, size: int = GRID) -> np.n
     """
     corner, sides = np.asarray(box[:2], np.float64), np.maximum(np.asarray(box[2:] - box[:2], np.float64), 1.0)
     cells = (polygon - corner) / sides * size
-    (runs,) = coco_mask.frPyObjects([cells.ravel().tolist()], size, size)
+    (runs,) = coco_mask.frPyObjects([cells.ravel().tolist()], size, size)  # type: ignore[call-overload]
     return coco_mask.decode(runs).astype(np.float32)

@@ -19,7 +19,7 @@ from ...instances import select
 from ...storage.atomic_files import hash_files
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
-from .measurements import SAID_OTHERWISE, Tagging, axes_of_box, describe_box, tagging_for, tagging_in, volume
+from .measurements import Tagging, axes_of_box, describe_box, said_otherwise, tagging_for, tagging_in, volume
 from .measurements import plain_numbers as _numbers
 from .source_names import name_image, name_series
 
@@ -125,10 +125,11 @@ def describe_detections(
     lesion_of = {row: number for number, lesion in enumerate(lesions, start=1) for row in lesion.members}
     solid = found.solid()
     stored, lps = scan.boxes_to_stored(solid), scan.boxes_to_lps(solid)
+    images = _images(scan, found)
     return [
         {
             "slice": stored_slice(scan, found, int(found.slices[row])),
-            **image_of(scan, found, int(found.slices[row]), found.boxes[row]),
+            **images[row],
             "score": round(float(found.scores[row]), 6),
             "lesion": lesion_of.get(row),
             "box_voxel": _numbers(stored[row]),
@@ -205,9 +206,18 @@ def image_of(scan: ScanLike, found: SliceBoxes, lattice_slice: int, box: np.ndar
     return {} if image is None else {"image": image}
 
 
+def _images(scan: ScanLike, found: SliceBoxes) -> list[dict[str, Any]]:
+    """`image_of` each slice box; the boxes of a slice share it where slices are images."""
+    if scan.series is None or scan.slice_axis != STACKED:
+        return [image_of(scan, found, int(number), box) for number, box in zip(found.slices, found.boxes, strict=True)]
+    numbers, first, place = np.unique(found.slices, return_index=True, return_inverse=True)
+    shared = [image_of(scan, found, int(number), found.boxes[row]) for number, row in zip(numbers, first, strict=True)]
+    return [shared[at] for at in place]
+
+
 def _fields(fields: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     """What else a network says of a box: numbers, and lists of them; no entry at all where it says no more."""
-    arrays = {name: np.asarray(values) for name, values in fields.items() if name not in SAID_OTHERWISE}
+    arrays = {name: np.asarray(values) for name, values in fields.items() if not said_otherwise(name, values)}
     plain = {name: (np.round(v, 6) + 0.0 if v.dtype.kind == "f" else v).tolist() for name, v in arrays.items()}
     return {"fields": plain} if plain else {}
 

@@ -6,7 +6,7 @@ import csv
 import io
 
 from ..detections import ScanResult
-from .measurements import SAID_OTHERWISE
+from ..lesion_outlines import LENGTHS
 from .source_names import IMAGE_KEYS, SERIES_KEYS
 
 _CORNERS = ("1", "2")
@@ -28,7 +28,7 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     probability = ["probability"] if result.document["model"]["no_probability"] is None else []
     estimates, axes = [f"{name}_estimate_mm" for name in _AXES], [f"{name}_mm" for name in _AXES]
     scalars = (name for name, values in result.found.fields.items() if values.ndim == 1)
-    fields = [name for name in scalars if name not in SAID_OTHERWISE]
+    fields = [name for name in scalars if name not in LENGTHS]
     tags = ["tags"] if "tags" in result.document["model"] else []
     series = result.document["input"].get("dicom")
     names = [] if series is None else [*IMAGE_KEYS, *SERIES_KEYS]

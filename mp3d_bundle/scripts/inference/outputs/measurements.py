@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..detections import Lesion, SliceBoxes
-from ..lesion_outlines import MASKS, MEASURED, Outline, outline_of, polygon_area
+from ..lesion_outlines import MASKS, MEASURED, Outline, fits, outline_of, polygon_area
 from ..scan_protocol import ScanLike
 
 TAG_SCORES = "tag_scores"
-# Fields that are written in another form than their own.
-SAID_OTHERWISE = (*MEASURED, TAG_SCORES)
 # Cubic millimetres of a millilitre.
 MM3 = 1000.0
 # Scores from which a tag is named unless the weights want otherwise.
@@ -41,6 +39,11 @@ class Tagging:
         return [{"tag": self.names[row], "score": round(float(scores[row]), 4)} for row in ordered]
 
 
+def said_otherwise(name: str, value: np.ndarray) -> bool:
+    """Whether a field of one box is written in another form than its own."""
+    return np.ndim(value) == 1 if name == TAG_SCORES else name in MEASURED and fits(name, value)
+
+
 def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[str, Any]) -> Tagging | None:
     """The tags of a network; None for one that gives none.
 
@@ -52,7 +55,7 @@ def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[s
     Raises:
         ValueError: If there are other than T names or thresholds.
     """
-    if TAG_SCORES not in found.fields:
+    if np.ndim(found.fields.get(TAG_SCORES)) != 2:
         return None
     count = found.fields[TAG_SCORES].shape[1]
     names = tuple((model.get("recipe") or {}).get("tags") or (f"tag {number}" for number in range(1, count + 1)))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
 
 from ..evaluation_files import Table
 from ..froc_numbers import finite
@@ -19,6 +19,8 @@ from ..matching import Matches
 TAG_SCORES, TAGS = "tag_scores", "tags"
 LENGTHS = ("long_axis_mm", "short_axis_mm")
 TAG_THRESHOLD = 0.5
+# Least and greatest score from which a tag may be named.
+_THRESHOLDS = (0.2, 0.95)
 
 
 def lesion_details(
@@ -116,8 +118,8 @@ def tag_numbers(
 
     Returns:
         ``lesions``, ``mean_auc``, ``mean_f1``, ``threshold`` and under ``per_tag`` of each tag ``positives``,
-        ``negatives``, ``auc`` (None unless it has both) and ``f1`` (None without a positive); None where no lesion that
-        is found has tags, or detections have no scores.
+        ``negatives``, ``auc`` (None unless it has both), ``f1`` and ``best_threshold``, the score with the best F1
+        (None without a positive); None where no lesion that is found has tags, or detections have no scores.
 
     Raises:
         ValueError: If numbers of tags differ.
@@ -153,7 +155,18 @@ def _one_tag(scores: np.ndarray, truth: np.ndarray, threshold: float) -> dict[st
     positives, negatives = int(wanted.sum()), int((~wanted).sum())
     auc = float(roc_auc_score(wanted, scores)) if positives and negatives else None
     f1 = float(f1_score(wanted, scores >= threshold)) if positives else None
-    return {"positives": positives, "negatives": negatives, "auc": auc, "f1": f1}
+    best = _best_threshold(scores, wanted) if positives else None
+    return {"positives": positives, "negatives": negatives, "auc": auc, "f1": f1, "best_threshold": best}
+
+
+def _best_threshold(scores: np.ndarray, wanted: np.ndarray) -> float:
+    """The score from which a tag is named with the highest F1, within `_THRESHOLDS`, as MULAN chooses it."""
+    precision, recall, limits = precision_recall_curve(wanted, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    low, high = _THRESHOLDS
+    allowed = np.flatnonzero((limits >= low) & (limits <= high))
+    rows = allowed if len(allowed) else np.arange(len(limits))
+    return float(np.clip(limits[rows[np.argmax(f1[rows])]], low, high))
 
 
 def _known(per_tag: Mapping[str, Mapping[str, Any]], key: str) -> list[float]:
@@ -181,6 +194,6 @@ def tag_table(metrics: Mapping[str, Any]) -> dict[str, Table]:
     """``tags.csv``, a row for each tag; nothing where there are no tags."""
     if "tags" not in metrics:
         return {}
-    keys = ("positives", "negatives", "auc", "f1")
+    keys = ("positives", "negatives", "auc", "f1", "best_threshold")
     rows = ((name, *(numbers[key] for key in keys)) for name, numbers in metrics["tags"]["per_tag"].items())
     return {"tags": (("tag", *keys), rows)}

@@ -100,7 +100,7 @@ def slice_picture(
         {
             "boxes": found.boxes[rows],
             "scores": found.scores[rows],
-            "lines": [lines_of(outline_of(found, row, spacing)) for row in rows],
+            "lines": [lines_of(outline_of(found, int(row), spacing)) for row in rows],
         },
         window=display_window(plane, found.boxes[best]),
     )

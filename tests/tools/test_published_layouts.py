@@ -15,11 +15,11 @@ import torch
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
-from scripts.networks import align_shift, multi_scale_booster, mvp_net
+from scripts.networks import align_shift, mulan, multi_scale_booster, mvp_net
 from scripts.networks.published.authors_names import inverted, renamed
 from scripts.recipe import KEY, read_recipe
 from scripts.tools.convert_weights import convert, from_authors
-from scripts.tools.published_layouts import LAYOUTS, find_layout
+from scripts.tools.published_layouts import LAYOUTS, find_layout, read_tag_names
 from scripts.weights import build_network, load_network, read_tensors
 from support.fake_scans import ball_scan
 from support.whole_detectors import keys_of
@@ -36,6 +36,7 @@ KNOWN = [
     ("mvpnet_3", None, None, "mvpnet", 3),
     ("mvpnet_9", None, "mvpnet", "mvpnet", 9),
     ("3dce", None, None, "3dce", 27),
+    ("mulan", None, None, "mulan", 9),
 ]
 
 
@@ -61,6 +62,9 @@ def test_every_tensor_of_the_authors_has_its_place_and_finds_back(
     layout = LAYOUTS[key]
     network = build_network(layout.define(shapes_of(state)), name, device="meta")
     assert network.backbone.num_slices == slices  # type: ignore[union-attr]
+    left_out = [each for each in state if layout.reason(each)]
+    assert left_out == entry.get("no_weight_keys", [])
+    state = {each: tensor for each, tensor in state.items() if each not in left_out}
     ours = from_authors(state, network, layout, name)
     assert set(ours) == set(network.state_dict())
     assert sum(each.numel() for each in network.parameters()) == entry["n_params"]
@@ -222,8 +226,73 @@ def test_converted_weights_search_a_ct_without_further_options(
     assert all(len(lesion["box_voxel"]) == 6 for lesion in document["lesions"])
 
 
+ANCHORS = "rpn.anchor_generator.cell_anchors.0"
+
+
+def narrow_mulan(**options: Any) -> torch.nn.Module:
+    return mulan(tags=3, growth=8, channels=16, fc_channels=32, **options)
+
+
+def test_mulan_tags_and_outlines_lesions_by_the_names_of_a_file(
+    tmp_path: Path, bundle_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authors_file(tmp_path / "a.pth", narrow_mulan(), "mulan", **{ANCHORS: torch.zeros(15, 4)})
+    names = ["liver", "cyst", "right lobe"]
+    (tmp_path / "tags.json").write_text(json.dumps({"term_list": names, "val_lesion_idxs": []}))
+    convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), tags=str(tmp_path / "tags.json"))
+    assert f"Left out {ANCHORS}: anchors, which the network makes itself." in capsys.readouterr().out
+    document = lesions_of(tmp_path, bundle_root, 2.0)
+    assert document["model"]["tags"] == names
+    assert document["settings"]["recipe"]["tags"] == names
+    assert document["lesions"]
+    for lesion in document["lesions"]:
+        assert {tag["tag"] for tag in lesion["tags"]} <= set(names)
+    convert(str(tmp_path / "b.pt"), str(tmp_path / "c.pth"), to="authors")
+    before, after = (read_tensors(tmp_path / name)["model"] for name in ("a.pth", "c.pth"))
+    before = {name.removeprefix("module."): tensor for name, tensor in before.items()}
+    assert set(before) - set(after) == {ANCHORS}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+
+
+@pytest.mark.parametrize("extras", [[], ["box"], ["box", "patient"], ["box", "position", "patient"], ["position"]])
+def test_what_mulan_reads_of_the_patient_is_told_by_its_tensors(extras: list[str]) -> None:
+    with torch.device("meta"):
+        state = renamed(narrow_mulan(extras=extras).state_dict(), inverted(LAYOUTS["mulan"].rules))
+    found = LAYOUTS["mulan"].define(shapes_of(state))
+    assert (found["extras"], found["tags"], found["num_slices"]) == (extras, 3, 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('["liver", "cyst", "lobe"]', None),
+        ('{"tag_list": ["liver", "cyst", "lobe"]}', None),
+        ('["liver"]', "names of 3 tags, as many as the network gives, got 1 in .*tags.json"),
+        ('{"terms": []}', "list of names of tags, got None in .*tags.json"),
+        ('["liver", "", "lobe"]', "list of names of tags"),
+        ("liver", "tags.json"),
+    ],
+)
+def test_names_of_tags(tmp_path: Path, content: str, message: str | None) -> None:
+    path = tmp_path / "tags.json"
+    path.write_text(content)
+    if message is None:
+        assert read_tag_names(path, 3) == ("liver", "cyst", "lobe")
+        return
+    with pytest.raises(ValueError, match=message) as caught:
+        read_tag_names(path, 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_mulan_has_tags(tmp_path: Path) -> None:
+    authors_file(tmp_path / "a.pth", narrow_booster(), "msb")
+    (tmp_path / "tags.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"checkpoint of MULAN for --tags, got one of another system in .*a\.pth"):
+        convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), tags=str(tmp_path / "tags.json"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "part"), [("alignshift", "7_slices"), ("msb", None)])
+@pytest.mark.parametrize(("name", "part"), [("alignshift", "7_slices"), ("mulan", None)])
 def test_a_checkpoint_of_full_size_searches_a_ct(
     shared: Path, tmp_path: Path, bundle_root: Path, name: str, part: str | None
 ) -> None:

@@ -33,7 +33,7 @@ from ..weights import (
     shown,
     write_atomically,
 )
-from .published_layouts import LAYOUTS, Layout, find_layout
+from .published_layouts import LAYOUTS, Layout, find_layout, read_tag_names
 
 # Our name -> the released code's name. Order matters only where patterns overlap.
 _RULES = [
@@ -244,8 +244,8 @@ def released_state(content: Any, where: str) -> OrderedDict[str, Tensor]:
     return plain
 
 
-def _converted(state: Mapping[str, Tensor], layout: Layout, where: str) -> WeightsFile:
-    """A published system's tensors as the content of a weights file."""
+def _converted(state: Mapping[str, Tensor], layout: Layout, where: str, tags: str | None) -> WeightsFile:
+    """A published system's tensors as the content of a weights file, with names for its ``tags`` from a file."""
     try:
         definition = layout.define({name: tuple(tensor.shape) for name, tensor in state.items()})
     except ValueError as error:
@@ -254,6 +254,8 @@ def _converted(state: Mapping[str, Tensor], layout: Layout, where: str) -> Weigh
     kept = {name: tensor for name, tensor in state.items() if layout.reason(name) is None}
     model = from_authors(kept, network, layout, where)
     recipe = replace(layout.recipe, num_slices=slices_of(network), classes=class_names(classes_of(network)))
+    if tags is not None:
+        recipe = replace(recipe, tags=read_tag_names(Path(tags), definition["tags"]))
     facts = {"name": layout.name, "part": "detector", "origin": layout.source, "licence": layout.licence}
     return {"model": model, "network": definition, "info": {**facts, KEY: recipe.plain()}}
 
@@ -267,7 +269,14 @@ def _converted_mp3d(state: Mapping[str, Tensor], where: str, *, isotropic: bool)
     return {"model": dict(model), "network": definition, "info": info}
 
 
-def convert(source: str, target: str, to: str = "bundle", isotropic: bool = False, network: str | None = None) -> None:
+def convert(
+    source: str,
+    target: str,
+    to: str = "bundle",
+    isotropic: bool = False,
+    network: str | None = None,
+    tags: str | None = None,
+) -> None:
     """Translate a checkpoint from its authors' code, or to it.
 
     Args:
@@ -276,6 +285,8 @@ def convert(source: str, target: str, to: str = "bundle", isotropic: bool = Fals
         to: ``bundle`` or ``authors``; ``mmdet`` is another word for the latter.
         isotropic: The source is MP3D's released network with inter-slice pooling (its tensors alone do not tell).
         network: The system that the source is of, where its tensors alone do not tell: ``tsm`` or ``alignshift``.
+        tags: JSON file with the names of MULAN's tags, of its authors, such as LesaNet's
+            ``text_mined_labels_171_and_split.json``. Without it tags have numbers.
 
     Raises:
         ValueError: If the source is not such a file, or a tensor in it is missing, left over, misshapen, of another
@@ -295,10 +306,12 @@ def convert(source: str, target: str, to: str = "bundle", isotropic: bool = Fals
         key = find_layout(shapes, _config_text(content), network)
     except ValueError as error:
         raise ValueError(f"{str(error).removesuffix('.')} in {source}.") from None
+    if tags is not None and key != "mulan":
+        raise ValueError(f"Expected a checkpoint of MULAN for --tags, got one of another system in {source}.")
     if key is None:
         file = _converted_mp3d(state, source, isotropic=isotropic)
     else:
-        file = _converted(state, LAYOUTS[key], source)
+        file = _converted(state, LAYOUTS[key], source, tags)
     own = build_network(file["network"], source, device="meta").state_dict()
     check_values({name: own[name] for name in file["model"]}, file["model"], source)
     file["info"]["source"] = Path(source).name

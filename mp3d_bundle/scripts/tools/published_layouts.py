@@ -9,15 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from ..networks.heads.score_refinement import EXTRAS
 from ..networks.published.align_shift import ALIGN_SHIFT_NAMES
 from ..networks.published.authors_names import Rules
+from ..networks.published.mulan import MULAN_NAMES
 from ..networks.published.multi_scale_booster import MSB_NAMES
 from ..networks.published.mvp_net import MVPNET_NAMES, WINDOWS
 from ..networks.published.slice_attention import SLICE_ATTENTION_NAMES
 from ..networks.published.three_dce import GROUP, MAPS, THREE_DCE_NAMES
 from ..recipe import PAPER, Recipe
+from ..storage.printable import shown
+from ..storage.safe_json import read_json
 
 Shape = tuple[int, ...]
 Definition = dict[str, Any]
@@ -133,6 +138,20 @@ def _three_dce(shapes: Mapping[str, Shape]) -> Definition:
     }
 
 
+def _mulan(shapes: Mapping[str, Shape]) -> Definition:
+    fused, tags = "feature_fuse.conv.weight", _size(shapes, "roi_heads.refine.score_propa_tag.weight")
+    # The extras are of 4, 1 and 2 numbers, so that their count tells which there are.
+    count = _size(shapes, "roi_heads.refine.score_propa_tag.weight", 1) - 2 - tags
+    return {
+        "num_slices": 3 * (_size(shapes, fused, 1) // max(_size(shapes, fused), 1)),
+        "tags": tags,
+        "extras": [name for name, size in EXTRAS.items() if count & size],
+        "growth": _size(shapes, "backbone.denseblock1.denselayer1.conv2.weight"),
+        "channels": _size(shapes, "backbone.lateral2.weight"),
+        "fc_channels": _size(shapes, "roi_heads.box.feature_extractor.fc6.weight"),
+    }
+
+
 _A3D = Recipe(slice_spacing=2.0, z_mode="released", window=(-1024.0, 2050.0), mean=50.0, std=1.0)
 _ALIGN = Recipe(slice_spacing=2.0, z_mode="native", window=(-1024.0, 2050.0), mean=50.0, std=1.0)
 _CADLAB = Recipe(
@@ -209,6 +228,18 @@ LAYOUTS: dict[str, Layout] = {
         "MIT",
         entry="model",
     ),
+    "mulan": Layout(
+        "MULAN",
+        ("feature_fuse.conv.weight", "roi_heads.refine.score_propa_tag.weight"),
+        "mulan",
+        _mulan,
+        MULAN_NAMES,
+        _CADLAB,
+        "rsummers11/CADLab, MULAN_universal_lesion_analysis @ e90f41dba738c698dff7014399a43892d00344f5",
+        "the text of the NIH Clinical Center in that folder, MIT for what is of maskrcnn-benchmark",
+        entry="model",
+        left_out={r"rpn\.anchor_generator\.cell_anchors\.\d+": "anchors, which the network makes itself"},
+    ),
     "3dce": Layout(
         "3DCE",
         ("arg:conv1_1_new_weight",),
@@ -247,3 +278,26 @@ def find_layout(shapes: Mapping[str, Shape], config: str = "", network: str | No
         if told_by is None or re.search(told_by, config):
             return key
     return None
+
+
+def read_tag_names(path: Path, count: int) -> tuple[str, ...]:
+    """Names of tags, from the authors' file of them.
+
+    Args:
+        path: JSON: a list of names, or an object with one as ``term_list`` (LesaNet's file of labels) or ``tag_list``.
+        count: How many tags the network has.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no such list, or another number of names.
+    """
+    content = read_json(path, "names of tags")
+    if isinstance(content, Mapping):
+        content = content.get("term_list", content.get("tag_list"))
+    if not isinstance(content, list) or not all(isinstance(name, str) and name for name in content):
+        raise ValueError(f"Expected a list of names of tags, got {shown(content)} in {path}.")
+    if len(content) != count:
+        raise ValueError(
+            f"Expected the names of {count} tags, as many as the network gives, got {len(content)} in {path}."
+        )
+    return tuple(content)

@@ -45,6 +45,8 @@ def test_the_reach_is_half_the_radius_of_the_short_diameter(tmp_path: Path) -> N
     assert move.reach(record(tmp_path, side=9.0)) == 0
     one["instances"]["diameters"] = np.array([[40.0, 10.0]])
     assert move.reach(one) == 1
+    one["instances"]["diameters"] = np.array([[np.nan, np.nan]])  # not measured: that of the box
+    assert move.reach(one) == 4
     one["instances"] = {"boxes": np.zeros((0, 4), np.float32)}
     assert move.reach(one) == 0
 

@@ -41,10 +41,10 @@ class RandKeySliced(RandomizableTransform):
         found = record["instances"]
         if not len(found["boxes"]):
             return 0
+        short = (found["boxes"][:, 2:] - found["boxes"][:, :2]).min(axis=1) - 2 * RECIST_PADDING
         if "diameters" in found:
-            short = np.asarray(found["diameters"]).min(axis=1)
-        else:
-            short = (found["boxes"][:, 2:] - found["boxes"][:, :2]).min(axis=1) - 2 * RECIST_PADDING
+            measured = np.asarray(found["diameters"]).min(axis=1)
+            short = np.where(np.isfinite(measured), measured, short)
         radius = max(float(short.min()), 0.0) / 2 * max(record["spacing"])
         return int(self.share * radius / record["slice_interval"])
 

@@ -30,12 +30,13 @@ def test_the_readers_of_deeplesion_take_a_set(tmp_path: Path) -> None:
     records = {"000001_01_01": RECORD, "000002_01_01": other}
     write_set(tmp_path, records, [{"p": 1, "q": 3}, {"p": 2, "q": 3}], {"classes": ["mass", "node"]})
     first, second = load_records(tmp_path, "train", missing_images="ignore", by_class=True)
+    assert first["categories"].names == ("mass", "node")  # type: ignore[typeddict-item]
     assert first["instances"]["boxes"].tolist() == [[3.0, 4.0, 9.25, 12.0], [20, 20, 30, 31]]
     assert first["instances"]["labels"].tolist() == [2, 1]
     assert first["instances"]["noisy"].tolist() == [False, True]
     assert (first["image_size"], first["spacing"], first["slice_interval"]) == ((40, 60), (0.7, 0.8), 2.5)
     assert (first["slice_range"], second["window"], len(second["instances"]["boxes"])) == ((1, 20), (-1500.0, 500.0), 0)
-    fold = load_records(tmp_path, "validation", missing_images="ignore", annotations="folds/fold_1.csv")
+    fold = load_records(tmp_path / "folds" / "1", "validation", missing_images="ignore")
     assert [record["patient"] for record in fold] == ["000001", "000001"]
     volumes = read_volume_labels(tmp_path / "lesions_3d.json").volumes
     assert volumes[0].true_boxes is not None
@@ -55,9 +56,29 @@ def test_labels_of_single_slices_are_no_volumes(tmp_path: Path) -> None:
 
 def test_what_is_no_set(tmp_path: Path) -> None:
     assert read_set(tmp_path) is None
-    (tmp_path / "set.json").write_text(json.dumps({"format": "mp3d set", "version": 99}))
+    (tmp_path / "set.json").write_text(
+        json.dumps({"format": "mp3d set", "version": 99, "classes": ["a"], "splits": ["train"]})
+    )
     with pytest.raises(ValueError, match="a set of version 1, got 99"):
+        read_set(tmp_path)
+    (tmp_path / "set.json").write_text(json.dumps({"format": "mp3d set", "version": 1, "classes": "a"}))
+    with pytest.raises(ValueError, match="lists of classes and splits"):
         read_set(tmp_path)
     (tmp_path / "set.json").write_text("[]")
     with pytest.raises(ValueError, match="got something else"):
         read_set(tmp_path)
+
+
+def test_a_set_may_have_no_validation_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_set(tmp_path, {"000001_01_01": RECORD}, [{"p": 1}], {"classes": ["mass", "node"]})
+    assert load_records(tmp_path, "validation", missing_images="ignore") == []
+    assert "no patients for validation; docs/own_data.md" in caplog.text
+    # Several classes count by default, one where it is asked for.
+    assert load_records(tmp_path, "train", missing_images="ignore")[0]["instances"]["labels"].tolist() == [2, 1]
+    plain = load_records(tmp_path, "train", missing_images="ignore", by_class=False)
+    assert plain[0]["instances"]["labels"].tolist() == [1, 1]
+    (tmp_path / "set.json").unlink()
+    with pytest.raises(ValueError, match="the names of 2 classes"):
+        load_records(tmp_path, "train", missing_images="ignore", by_class=True)
+    with pytest.raises(ValueError, match="rows of the split validation"):
+        load_records(tmp_path, "validation", missing_images="ignore")

@@ -6,14 +6,20 @@ The labels come from ``DL_info.csv`` or from the COCO-style JSON of the same lab
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
+from ..coco.coco_instances import Categories
+from ..importing.set_tables import SET_FILE, read_set
 from ..records import Record, check_images
 from ..training_fraction import Subset
 from .coco_labels import read_coco
 from .dl_info import COLUMNS, SPLITS, Details, read_csv
 from .lesion_tags import LesionTags
 from .recist import MASK_TARGETS, Measurements
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
 
@@ -29,7 +35,7 @@ def load_records(
     keep_noisy: bool = True,
     missing_images: str = "raise",
     subset: Subset | None = None,
-    by_class: bool = False,
+    by_class: bool | None = None,
     measurements: bool = False,
     mask_targets: str | None = None,
     tags: str | Path | None = None,
@@ -46,7 +52,8 @@ def load_records(
         keep_noisy: Whether boxes marked as noisy are kept, as the released code does.
         missing_images: What to do about absent PNGs: ``"raise"``, ``"drop"`` or ``"ignore"``.
         subset: Draws a share of the images that are there; all of them if left out.
-        by_class: Whether labels are the classes of an imported set; if not, all lesions are of one class.
+        by_class: Whether labels are the classes of an imported set; if not, all lesions are of one class. By default
+            where the set names several.
         measurements: Whether lesions get their fields ``recist`` and ``diameters``, see
             `scripts.data.deeplesion.recist`; a label file in JSON has none.
         mask_targets: ``"ellipses"`` for the field ``masks`` as well. With ``"grabcut"`` a transform makes it, see
@@ -54,7 +61,8 @@ def load_records(
         tags: File with tags of lesions, for their field ``tags``, see `scripts.data.deeplesion.lesion_tags`.
 
     Returns:
-        One record per key slice, see `scripts.data.records`.
+        One record per key slice, see `scripts.data.records`; those of a set with classes have ``categories``. Of an
+        imported set a split may have none.
 
     Raises:
         FileNotFoundError: If the folder, the labels or images are not there.
@@ -70,6 +78,14 @@ def load_records(
     if missing_images != "ignore" and not images_dir.is_dir():
         raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but there is no such folder.")
     details = _details(mask_targets, measurements=measurements, tags=tags)
+    about = read_set(folder)
+    classes = tuple(str(name) for name in about["classes"]) if about else ()
+    by_class = len(classes) > 1 if by_class is None else by_class
+    if about is not None and split not in about["splits"] and annotations is None:
+        logger.warning(
+            "%s has no patients for %s; docs/own_data.md says how to train without validation.", folder, split
+        )
+        return []
     if labels.suffix.lower() == ".json":
         wanted = {"classes": by_class, "measurements": mask_targets is not None, "rows that tags belong to": bool(tags)}
         for what in (name for name, asked in wanted.items() if asked):
@@ -78,7 +94,24 @@ def load_records(
     else:
         records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class, details=details)
     records = check_images(records, missing_images)
+    if by_class:
+        records = _named(records, classes, folder)
     return records if subset is None else subset(records)
+
+
+def _named(records: list[Record], classes: tuple[str, ...], folder: Path) -> list[Record]:
+    """The records with the names of their classes."""
+    highest = max((int(label) for record in records for label in record["instances"]["labels"]), default=0)
+    if highest > len(classes):
+        raise ValueError(f"Expected the names of {highest} classes in {folder / SET_FILE}, got {len(classes)}.")
+    logger.info(
+        "%s has %d classes, %s: a network for them is --network_def#num_classes %d.",
+        *(folder, len(classes), ", ".join(classes), len(classes)),
+    )
+    found: Any = [
+        {**record, "categories": Categories(tuple(range(1, len(classes) + 1)), classes)} for record in records
+    ]
+    return found
 
 
 def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path | None) -> list[Details]:

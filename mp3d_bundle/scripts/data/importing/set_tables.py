@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import numpy as np
 from ...boxes import to_deeplesion
 from ...storage.atomic_files import replacing, write_json
 from ...storage.safe_json import read_json
-from ..deeplesion.dl_info import CLASS_COLUMN, COLUMNS
+from ..deeplesion.dl_info import CLASS_COLUMN, COLUMNS, SPLITS
 
 SET_VERSION = 1
 SET_FILE, LABELS, VOLUMES, FOLDS = "set.json", "DL_info.csv", "lesions_3d.json", "folds"
+# A fold is a set of its own whose images are those of the whole.
+_IMAGES = "Images_png"
 
 
 def label_rows(
@@ -90,23 +93,36 @@ def write_set(
     Args:
         folder: The set.
         records: Of each series.
-        splits: Of each patient; first those of the set itself, then those of each fold.
-        about: What ``set.json`` holds next to its version: ``classes``, ``options``, ``sources`` and the like.
+        splits: Of each patient; first those of the set itself, then those of each fold, which becomes a set in
+            ``folds/1`` and so on, with a link to the images.
+        about: What ``set.json`` holds next to its version and splits: ``classes``, ``options`` and the like.
 
     Raises:
         OSError: If a file cannot be written.
     """
     (folder / SET_FILE).unlink(missing_ok=True)
-    classes = about["classes"]
-    write_rows(folder / LABELS, label_rows(records, splits[0], classes))
+    shutil.rmtree(folder / FOLDS, ignore_errors=True)
     for number, fold in enumerate(splits[1:], start=1):
-        write_rows(folder / FOLDS / f"fold_{number}.csv", label_rows(records, fold, classes))
+        place = folder / FOLDS / str(number)
+        place.mkdir(parents=True)
+        (place / _IMAGES).symlink_to(Path("..", "..", _IMAGES), target_is_directory=True)
+        _write_one(place, records, fold, about)
+    _write_one(folder, records, splits[0], about)
+
+
+def _write_one(
+    folder: Path, records: Mapping[str, Mapping[str, Any]], splits: Mapping[str, int], about: Mapping[str, Any]
+) -> None:
+    rows = label_rows(records, splits, about["classes"])
+    write_rows(folder / LABELS, rows)
     volumes = volume_labels(records)
     if volumes is None:
         (folder / VOLUMES).unlink(missing_ok=True)
     else:
         write_json(volumes, folder / VOLUMES)
-    write_json({"format": "mp3d set", "version": SET_VERSION, **about}, folder / SET_FILE)
+    there = {row["Train_Val_Test"] for row in rows}
+    names = [name for name, number in SPLITS.items() if str(number) in there]
+    write_json({"format": "mp3d set", "version": SET_VERSION, "splits": names, **about}, folder / SET_FILE)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -133,6 +149,10 @@ def read_set(folder: Path) -> dict[str, Any] | None:
     content = read_json(path, "the description of a set")
     if not isinstance(content, dict) or content.get("format") != "mp3d set":
         raise ValueError(f"Expected the description of an imported set, got something else in {path}.")
-    if content.get("version") != SET_VERSION:
+    if content.get("version") == SET_VERSION:
+        lists = all(isinstance(content.get(name), list) and content[name] for name in ("classes", "splits"))
+        if not lists:
+            raise ValueError(f"Expected lists of classes and splits, got others in {path}.")
+    else:
         raise ValueError(f"Expected a set of version {SET_VERSION}, got {content.get('version')!r} in {path}.")
     return content

@@ -88,6 +88,9 @@ def _command(folder: Path, advice: Advice | None) -> str:
     files = ["configs/train.json", *(f"configs/variants/{name}.yaml" for name in advice.overlays)]
     options = " ".join(f'"{word}"' if word.startswith("[") else word for word in advice.options())
     listed = ",".join(f"'{name}'" for name in files)
+    about = read_set(folder) or {}
+    count = len(about.get("classes", ()))
+    options += f" --network_def#num_classes {count}" if count > 1 else ""
     return (
         f'python -m monai.bundle run training --config_file "[{listed}]" --dataset_dir {folder} --output_dir RUN '
         f"--num_slices {advice.num_slices} {options}"
@@ -127,7 +130,7 @@ def _counts(records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) 
     in_3d = f", in 3D in <code>{VOLUMES}</code>" if volume_labels(records) else ""
     text.append(
         f"<p>Truth: {html.escape(kinds)}. Labels in <code>{LABELS}</code>{in_3d}"
-        + (f", {about['folds']} folds in <code>{FOLDS}/</code>" if about["folds"] else "")
+        + (f", {about['folds']} folds in <code>{FOLDS}/1</code> and so on" if about["folds"] else "")
         + ".</p>"
     )
     if not any(about["sources"][series]["split"] == 2 for series in records):

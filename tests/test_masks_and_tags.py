@@ -16,7 +16,11 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 
+from scripts.data.deeplesion.splits import load_records
+from scripts.data.grab_cut import GrabCutMasksd
+from scripts.data.slabs.slab_reader import SlabReader
 from scripts.data.synthetic import generate
+from scripts.data.transforms import LoadSlabd
 from scripts.inference.outputs import lesions_document
 from support.fake_dicom import write_ct
 from support.fake_scans import ball_scan
@@ -80,6 +84,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             outputs="json,csv,slicer,overlays", progress=False)  # fmt: skip
         yield place
     set_determinism(None)
+
+
+def test_both_kinds_of_masks_lie_on_the_lesions(folder: Path) -> None:
+    records = load_records(folder / "data", "train", mask_targets="ellipses")
+    ratios = []
+    for record in records:
+        sample = GrabCutMasksd()(LoadSlabd(SlabReader(num_slices=3))(record))
+        for cut, drawn in zip(sample["instances"]["masks"], record["instances"]["masks"], strict=True):
+            ratios.append(float(np.minimum(cut, drawn).sum() / np.maximum(cut, drawn).sum()))
+    assert len(ratios) >= 4
+    assert np.median(ratios) > 0.6
 
 
 def test_masks_and_tags_are_learnt_and_their_names_kept(folder: Path) -> None:

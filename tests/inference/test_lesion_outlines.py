@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,38 @@ def test_axes_of_a_rectangle_are_its_diagonal_and_the_longest_line_across() -> N
     # 3 x 4: the line through a corner at a right angle to the diagonal ends on the side across.
     assert np.linalg.norm(short) == pytest.approx(3.75)
     assert long @ short == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_axes_are_the_longest_lines_of_any_outline(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    spacing = generator.uniform(0.5, 1.5, 2)
+    mask = generator.random((9, 9)) > 0.4
+    polygon = mask_polygon(mask, np.array([2.0, 3.0, 22.0, 17.0]), spacing)
+    assert polygon is not None
+    points, ends = polygon * spacing, longest_axes(polygon, spacing) * spacing
+    long, short = ends[1] - ends[0], ends[3] - ends[2]
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+    assert np.linalg.norm(long) == pytest.approx(apart.max())
+    assert long @ short == pytest.approx(0.0, abs=1e-6)
+    # No line across is longer at any of many places, and both ends lie on the outline.
+    along = long / np.linalg.norm(long)
+    across = np.array([-along[1], along[0]])
+    edges = list(itertools.pairwise(np.concatenate([points, points[:1]])))
+    for place in np.linspace(*np.sort(points @ along)[[0, -1]], 50)[1:-1]:
+        sides = [
+            np.interp(place, places, heights)
+            for p, q in edges
+            for places, heights in [zip(*sorted([(p @ along, p @ across), (q @ along, q @ across)]), strict=True)]
+            if places[0] <= place <= places[1]
+        ]
+        assert np.ptp(sides) <= np.linalg.norm(short) + 1e-6
+    for end in ends:
+        nearest = min(
+            float(np.linalg.norm(p + np.clip((end - p) @ (q - p) / ((q - p) @ (q - p)), 0, 1) * (q - p) - end))
+            for p, q in edges
+        )
+        assert nearest < 1e-6
 
 
 def test_what_is_longest_depends_on_the_size_of_pixels() -> None:

@@ -111,6 +111,12 @@ def test_fields_of_other_shapes_stay_fields() -> None:
     [
         ({"tags": ["a", "b"]}, {}, "Expected 4 names of tags, as many as the network scores, got 2."),
         ({}, {"tag_threshold": [0.5] * 3}, "Expected 4 thresholds of tags, as many as the network scores, got 3."),
+        ({}, {"tag_threshold": "high"}, "Expected a threshold of tags from 0 to 1, or a list of such, got high."),
+        (
+            {},
+            {"tag_threshold": [0.5, 0.5, 0.5, 2]},
+            "Expected a threshold of tags from 0 to 1, or a list of such, got .*",
+        ),
     ],
 )
 def test_other_numbers_of_names_or_thresholds_are_rejected(
@@ -118,6 +124,12 @@ def test_other_numbers_of_names_or_thresholds_are_rejected(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         tagging_for(results.found, {"recipe": recipe}, settings)
+
+
+def test_names_of_tags_are_such_as_every_file_can_hold(results: ScanResult) -> None:
+    tagging = tagging_for(results.found, {"recipe": {"tags": ["a\\b", "line\nend", "\ud800", "cyst"]}}, {})
+    assert tagging is not None
+    assert tagging.names == ("a b", "line end", "unnamed", "cyst")
 
 
 def test_weights_without_names_number_their_tags(results: ScanResult) -> None:

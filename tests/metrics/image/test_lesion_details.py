@@ -104,6 +104,8 @@ def test_best_thresholds_stay_within_sensible_bounds(scores: list[float], wanted
 def test_numbers_of_tags_that_differ_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"^Expected 3 names of tags, as many as the network scores, got 2\.$"):
         details(tagged(), tag_names=NAMES[:2])
+    with pytest.raises(ValueError, match=r"^Expected 3 thresholds of tags, as many as the network scores, got 2\.$"):
+        details(tagged(), tag_threshold=[0.5, 0.5])
     other = [case("a", [0.9], found={"tag_scores": [[0.5, 0.5]]}, tags=[[1, 0, 0]])]
     with pytest.raises(ValueError, match=r"^Expected 2 tags of each lesion, as many as the network scores, got 3\.$"):
         details(other)

@@ -53,19 +53,28 @@ def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[s
         settings: ``tag_threshold``, a number or T of them; the weights' own, else `TAG_THRESHOLD`, where it is None.
 
     Raises:
-        ValueError: If there are other than T names or thresholds.
+        ValueError: If there are other than T names or thresholds, or a threshold is no number from 0 to 1.
     """
-    if np.ndim(found.fields.get(TAG_SCORES)) != 2:
+    if np.ndim(found.fields.get(TAG_SCORES, 0)) != 2:
         return None
     count = found.fields[TAG_SCORES].shape[1]
-    names = tuple((model.get("recipe") or {}).get("tags") or (f"tag {number}" for number in range(1, count + 1)))
+    named = (model.get("recipe") or {}).get("tags") or [f"tag {number}" for number in range(1, count + 1)]
     threshold = settings.get("tag_threshold")
     if threshold is None:
         threshold = (model.get("inference") or {}).get("tag_threshold", TAG_THRESHOLD)
-    for what, number in (("names", len(names)), ("thresholds", np.size(threshold))):
-        if number != count and (what == "names" or np.ndim(threshold)):
+    listed = list(threshold) if isinstance(threshold, (list, tuple)) else [threshold] * count
+    for what, number in (("names", len(named)), ("thresholds", len(listed))):
+        if number != count:
             raise ValueError(f"Expected {count} {what} of tags, as many as the network scores, got {number}.")
-    return Tagging(names, threshold)
+    if not all(type(each) in (int, float) and 0 <= each <= 1 for each in listed):
+        raise ValueError(f"Expected a threshold of tags from 0 to 1, or a list of such, got {str(threshold)[:100]}.")
+    return Tagging(tuple(map(_printable, named)), threshold)
+
+
+def _printable(name: Any) -> str:
+    """The name of a tag as every file can hold it; weights come from anywhere."""
+    letters = (letter if letter.isprintable() and letter != "\\" else " " for letter in str(name))
+    return "".join(letters).strip() or "unnamed"
 
 
 def tagging_in(document: Mapping[str, Any]) -> Tagging | None:

@@ -132,7 +132,13 @@ def tag_numbers(
     if not tagged:
         return None
     count = len(tagged[0][0])
-    for what, got in (("tags of each lesion", len(tagged[0][1])), ("names of tags", len(names) or count)):
+    limits = np.size(threshold) if np.ndim(threshold) else count
+    numbers = (
+        ("tags of each lesion", len(tagged[0][1])),
+        ("names of tags", len(names) or count),
+        ("thresholds of tags", limits),
+    )
+    for what, got in numbers:
         if got != count:
             raise ValueError(f"Expected {count} {what}, as many as the network scores, got {got}.")
     scores, truth = (np.array(part) for part in zip(*tagged, strict=True))
@@ -140,8 +146,8 @@ def tag_numbers(
     if not known.any():
         return None
     names = list(names) or [f"tag {number}" for number in range(1, count + 1)]
-    limits = np.broadcast_to(np.asarray(threshold, dtype=np.float64), count)
-    per_tag = {name: _one_tag(scores[:, at], truth[:, at], limits[at]) for at, name in enumerate(names)}
+    least = np.broadcast_to(np.asarray(threshold, dtype=np.float64), count)
+    per_tag = {name: _one_tag(scores[:, at], truth[:, at], least[at]) for at, name in enumerate(names)}
     means = {
         f"mean_{key}": finite(float(np.mean(values))) if (values := _known(per_tag, key)) else None
         for key in ("auc", "f1")

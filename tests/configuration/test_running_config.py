@@ -150,6 +150,16 @@ def test_an_option_of_the_detector_is_rejected_where_its_detections_are_given(op
         check_config(real("evaluate_volumes", predictions="found.json", **{option: value}))
 
 
+@pytest.mark.parametrize(("option", "value"), [("overlays", 3), ("slice_overlays", True)])
+@pytest.mark.parametrize("outputs", [["json", "csv"], ("json",), "json"])
+def test_pictures_are_rejected_where_none_are_written(option: str, value: Any, outputs: Any) -> None:
+    check_config(real("inference", **{option: value}))
+    check_config(real("inference", outputs=outputs))
+    check_config(real("inference", outputs=["json", "overlays"], **{option: value}))
+    with pytest.raises(ValueError, match=f"^Config key {option} has no effect without overlays among the --outputs"):
+        check_config(real("inference", outputs=outputs, **{option: value}))
+
+
 def test_a_threshold_is_not_reported_as_an_operating_point() -> None:
     """The settings in the results would name an operating point that decided nothing."""
     check_config(real("inference", operating_point=1))

@@ -14,7 +14,7 @@ from monai.bundle import ConfigExpression, ConfigParser
 from .option_rules import RULES, TEXTS, misfits
 from .read_keys import SEPARATOR, changes, item, normal, unread
 from .tracking import adopt_tracking
-from .typed_options import current_parser, current_workflow, given_options, ids_asked, take_as_typed, take_none
+from .typed_options import MARKS, current_parser, current_workflow, given_options, ids_asked, take_as_typed, take_none
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Options of `evaluate_volumes.json` that say how lesions are detected; a file of predictions needs none of them.
@@ -102,6 +102,11 @@ def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Col
         yield "config key pretrained_transfer has no effect without --pretrained FILE"
     if "subset_seed" in chosen and config.get("train_fraction") == 1:
         yield "config key subset_seed has no effect on all of the training images: give a --train_fraction below 1"
+    outputs, pictures = config.get("outputs"), [name for name in ("overlays", "slice_overlays") if name in chosen]
+    if isinstance(outputs, str) and not outputs.startswith(MARKS):
+        outputs = [name.strip() for name in outputs.split(",")]
+    if pictures and isinstance(outputs, (list, tuple)) and "overlays" not in outputs:
+        yield f"config key {pictures[0]} has no effect without overlays among the --outputs"
     if config.get("predictions") is not None and (unused := [name for name in _OF_A_DETECTOR if name in chosen]):
         yield f"config key {unused[0]} has no effect with --predictions, which are scored without a detector"
     if "amp_dtype" in chosen and parser.ref_resolver.items and parser.get_parsed_content("amp") in (False, "false"):

@@ -43,7 +43,7 @@ WHOLE = {"msb", "mvpnet", "3dce", "mulan", "alignshift", "tsm", "a3d", "satr"}
 # Their own numbers that make them narrow, which `size_narrow` cannot know.
 _THIN = {"growth": 8, "channels": 16, "fc_channels": 32}
 THIN = {"alignshift": _THIN, "tsm": _THIN, "a3d": _THIN, "mulan": _THIN, "satr": {**_THIN, "embedding": 24}}
-NOT_FLAT = {"slices", "head", "backbone", "pooling", "conversion"}
+NOT_FLAT = {"slices", "head", "backbone", "pooling", "conversion", "pairs"}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -127,7 +127,7 @@ SERIES = {
 REPRESENTATIVES = [path for path in VARIANTS if SERIES.get(axis(path), path.stem) == path.stem]
 PAIRS = [pair for pair in itertools.combinations(REPRESENTATIVES, 2) if combine(*pair)]
 # Axes that change the network, so that pairs of them are worth building.
-SHAPING = {"backbone", "conversion", "pooling", "slices", "head", "fpn", "retinanet", "size"}
+SHAPING = {"backbone", "conversion", "pooling", "slices", "head", "fpn", "retinanet", "size", "pairs"}
 
 
 @pytest.mark.parametrize("path", [*VARIANTS, CONFIGS / "multi_gpu_train.json"], ids=lambda path: path.stem)

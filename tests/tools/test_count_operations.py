@@ -99,11 +99,12 @@ def test_components_share_out_every_parameter() -> None:
             3, body=ResNet3d(PseudoBasicBlock, (2, 2, 2, 2), stage_pools=isotropic_pools()), conversion=CenterCrop
         ),
         lambda: mp3d_retinanet(3, fpn_channels=64),
+        lambda: mp3d_fpn(3, body=ResNet3d(layers=(1, 1, 1, 1), width=8, slice_pairs=3)),
         lambda: a3d(3, growth=8, channels=16, fc_channels=32),
         lambda: slice_attention(3, growth=8, channels=16, fc_channels=32, embedding=24),
         lambda: mulan(9, tags=5, growth=8, channels=16, fc_channels=32, extras=["patient"]),
     ],
-    ids=["centre crop", "basic blocks", "one stage", "A3D", "SATr", "MULAN"],
+    ids=["centre crop", "basic blocks", "one stage", "slice pairs", "A3D", "SATr", "MULAN"],
 )
 def test_products_are_those_that_torch_counts(build: Callable[[], nn.Module]) -> None:
     counted = sum(row.macs for row in complexity(build, 128) if row.component != REST)

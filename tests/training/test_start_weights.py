@@ -202,6 +202,31 @@ def test_weights_of_another_kind_get_advice(tmp_path: Path, content: dict, advic
         start_from(narrow(3), tmp_path / "other.pth")
 
 
+@pytest.mark.parametrize("stored_slices", [None, 3, 9])
+def test_slice_pairs_that_the_file_lacks_start_as_the_identity(
+    tmp_path: Path, stored_slices: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def paired(count: int, pairs: int | None) -> FasterRCNN:
+        body = ResNet3d(layers=(1, 1, 1, 1), width=4, slice_pairs=pairs)
+        return mp3d_fpn(count, body=body, fpn_channels=8, head=TwoStageHead(fc_channels=8))
+
+    stored = paired(stored_slices or 9, stored_slices)
+    with torch.no_grad():
+        for name, each in stored.named_parameters():
+            if name.endswith("pairs.matrix"):
+                each.add_(0.5)
+    write_atomically({"model": stored.state_dict(), "network": {}, "info": {}}, tmp_path / "a.pt")
+    network = paired(9, 9)
+    with caplog.at_level(logging.INFO):
+        start_from(network, tmp_path / "a.pt")
+    first = network.get_parameter("backbone.body.stages.0.0.pair.pairs.matrix").detach()
+    wanted = torch.eye(9)[:, :, None].expand_as(first) + (0.5 if stored_slices == 9 else 0.0)
+    assert torch.equal(first, wanted)
+    assert ("4 matrices over pairs of slices start as the identity." in caplog.text) == (stored_slices != 9)
+    kernel = "backbone.body.stages.2.0.pair.in_plane.0.weight"
+    assert torch.equal(network.get_parameter(kernel), stored.get_parameter(kernel))
+
+
 def test_a_wrong_transfer_is_named_without_a_file_too() -> None:
     with pytest.raises(ValueError, match="'middle'"):
         start_from(narrow(3), None, transfer="middle")

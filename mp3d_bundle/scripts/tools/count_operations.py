@@ -124,7 +124,7 @@ def _counter(rows: dict[str, Row], name: str, functions: int) -> Callable[[nn.Mo
             rows[component].macs += inputs[0].numel() * module.weight[0].numel()
             rows[REST].macs += output.numel()
         elif isinstance(module, SlicePairs):
-            rows[component].macs += output.numel() * output.shape[1]
+            rows[component].macs += output.numel() * len(module.matrix)
         elif isinstance(module, NeighbourAttention):  # its linear layers count for themselves
             rows[component].macs += 2 * output.numel() * output.shape[1]
         elif isinstance(module, nn.Linear):

@@ -97,10 +97,14 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
         )
     state = _read(path)
     body = {name.removeprefix(BODY): tensor for name, tensor in state.items() if name.startswith(BODY)}
-    load_state(own, body, str(path))
+    made = {name: tensor for name, tensor in own.state_dict().items() if _is_new_matrix(name, tensor, body)}
+    load_state(own, {**body, **made}, str(path))
     conversions = dict(network.get_submodule(CONVERSIONS.rstrip(".")).named_parameters(prefix=CONVERSIONS.rstrip(".")))
     loaded = sum(_load_conversion(weights, state.get(name), transfer) for name, weights in conversions.items())
-    logger.info("Started from %s: %d tensors of the 3D body loaded, every one.", path, len(body))
+    count = len(body.keys() - made.keys())
+    logger.info("Started from %s: %d tensors of the 3D body loaded, every one.", path, count)
+    if made:
+        logger.info("%d matrices over pairs of slices start as the identity.", len(made))
     if conversions:
         logger.info("%s", _told(state, conversions, loaded=loaded, transfer=transfer))
     left = [f"{part} ({count} tensors)" for part, count in _left(state).items()]
@@ -109,6 +113,11 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
         path,
         ", ".join(left) or "nothing, it holds no more",
     )
+
+
+def _is_new_matrix(name: str, own: Tensor, stored: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor of a body is a matrix over slices that its file has not, or for another number of slices."""
+    return name.endswith(".pairs.matrix") and (name not in stored or stored[name].shape != own.shape)
 
 
 def _read(path: str | Path) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from scripts.networks import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
-from scripts.networks.backbones.resnet3d import ConvNorm, InterSlicePool, SeparablePair, group_norm
+from scripts.networks.backbones.resnet3d import ConvNorm, InterSlicePool, SeparablePair, VolumePairs, group_norm
 
 
 def no_norm(channels: int) -> nn.Module:
@@ -152,3 +152,38 @@ def test_convolutions_start_xavier_uniform_and_norms_as_identity() -> None:
 def test_wrong_stages_are_refused(layers: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="four stages"):
         ResNet3d(layers=layers)
+
+
+@pytest.mark.parametrize("block", [PseudoBottleneck, PseudoBasicBlock, FullBottleneck])
+@torch.no_grad()
+def test_slice_pairs_start_as_nothing_and_mix_later(block: type[nn.Module]) -> None:
+    settings: dict = {"layers": (1, 1, 2, 1), "width": 4}
+    plain, paired = ResNet3d(block, **settings), ResNet3d(block, **settings, slice_pairs=3)
+    loaded = paired.load_state_dict(plain.state_dict(), strict=False)
+    assert not loaded.unexpected_keys
+    assert all(name.endswith("pairs.matrix") for name in loaded.missing_keys)
+    slabs = torch.randn(2, 1, 3, 64, 64)
+    for ours, theirs in zip(paired(slabs), plain(slabs), strict=True):
+        assert torch.equal(ours, theirs)
+    matrix = next(each for name, each in paired.named_parameters() if name.endswith("pairs.matrix"))
+    assert matrix.shape[:2] == (3, 3)
+    matrix[0, 1] += 1.0
+    assert not torch.equal(paired(slabs)[0], plain(slabs)[0])
+
+
+def test_a_matrix_moves_the_channels_of_one_slice_to_another() -> None:
+    pairs = VolumePairs(2, 3)
+    with torch.no_grad():
+        pairs.matrix[0, 2] = torch.tensor([5.0, 0.0])
+    volume = torch.randn(1, 2, 3, 4, 5)
+    wanted = volume.clone()
+    wanted[:, 0, 2] += 5 * volume[:, 0, 0]
+    torch.testing.assert_close(pairs(volume), wanted)
+
+
+def test_slice_pairs_follow_the_depth_of_stage_pools_and_learn() -> None:
+    body = ResNet3d(layers=(1, 1, 1, 1), width=4, stage_pools=isotropic_pools(), slice_pairs=9)
+    matrices = [each for name, each in body.named_parameters() if name.endswith("pairs.matrix")]
+    assert [len(each) for each in matrices] == [9, 5, 3, 1]
+    sum(level.square().mean() for level in body(torch.randn(1, 1, 9, 64, 64))).backward()  # type: ignore[union-attr]
+    assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in matrices)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .densenet import SlicePairs
+
 # P3D-A, P3D-B and P3D-C blocks alternate over the whole network, not per stage (released code).
 BLOCK_KINDS = "ABC"
 
@@ -76,6 +78,9 @@ class SeparablePair(nn.Module):
         if kind not in tuple(BLOCK_KINDS):
             raise ValueError(f"Expected a block kind out of {tuple(BLOCK_KINDS)}, got {kind!r}.")
         self.kind = kind
+        # A network may put its own mixing of slices in front of the in-plane convolution, of so many channels.
+        self.pairs: nn.Module = nn.Identity()
+        self.mixed = in_channels
         parallel = kind == "B"
         self.in_plane = ConvNorm(in_channels, channels, kernel=(1, 3, 3), norm=norm, stride=stride)
         self.inter_slice = ConvNorm(
@@ -88,7 +93,7 @@ class SeparablePair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, Cin, D, H, W)`` -> ``(B, C, D, H / stride, W / stride)``."""
-        within = self.in_plane(x)
+        within = self.in_plane(self.pairs(x))
         if self.kind == "A":
             return self.inter_slice(within)
         return within + self.inter_slice(x if self.kind == "B" else within)
@@ -144,14 +149,27 @@ class FullBottleneck(nn.Module):
         super().__init__()
         del index  # all blocks are alike; the argument belongs to the common signature
         self.reduce = ConvNorm(in_channels, planes, kernel=(1, 1, 1), norm=norm)
+        self.pairs: nn.Module = nn.Identity()
+        self.mixed = planes
         self.spatial = ConvNorm(planes, planes, kernel=(3, 3, 3), norm=norm, stride=stride)
         self.expand = ConvNorm(planes, 4 * planes, kernel=(1, 1, 1), norm=norm, activate=False)
         self.shortcut = projection(in_channels, 4 * planes, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, Cin, D, H, W)`` -> ``(B, 4 * planes, D, H / stride, W / stride)``."""
-        out = self.expand(self.spatial(self.reduce(x)))
+        out = self.expand(self.spatial(self.pairs(self.reduce(x))))
         return torch.relu_(out + self.shortcut(x))
+
+
+class VolumePairs(SlicePairs):
+    """A3D's `SlicePairs` on maps ``(B, C, D, H, W)``, starting as the identity exactly."""
+
+    def __init__(self, channels: int, num_slices: int) -> None:
+        super().__init__(channels, num_slices, noise=0.0)
+
+    def forward(self, x: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """``(B, C, D, H, W)`` -> ``(B, C, D, H, W)``; ``alpha`` is ignored."""
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
 class Stem(nn.Module):
@@ -213,6 +231,9 @@ class ResNet3d(nn.Module):
         stem: Makes the stem from ``(channels, norm)``.
         stage_pools: Modules applied to the output of each stage, for inter-slice pooling; none in MP3D.
             Their output is both what the stage returns and what the next stage reads.
+        slice_pairs: Slices of the slabs, for a learnt matrix over pairs of slices (A3D, Yang et al. 2021) in front of
+            every convolution that looks within slices. It starts as the identity, so that trained weights of a
+            network without it give what they gave. None for none, as in MP3D.
     """
 
     def __init__(
@@ -224,6 +245,7 @@ class ResNet3d(nn.Module):
         norm_groups: int = 32,
         stem: Callable[[int, NormFactory], nn.Module] = Stem,
         stage_pools: Sequence[nn.Module] | None = None,
+        slice_pairs: int | None = None,
     ) -> None:
         super().__init__()
         if len(layers) != 4 or min(layers) < 1:
@@ -246,7 +268,16 @@ class ResNet3d(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
             self.out_channels.append(in_channels)
         self.stage_pools = nn.ModuleList(stage_pools or [nn.Identity() for _ in layers])
+        if slice_pairs is not None:
+            self._pair_slices(slice_pairs)
         self.reset_parameters()
+
+    def _pair_slices(self, depth: int) -> None:
+        for stage, pool in zip(self.stages, self.stage_pools, strict=True):
+            for module in list(stage.modules()):
+                if isinstance(module, (SeparablePair, FullBottleneck)):
+                    module.pairs = VolumePairs(module.mixed, depth)
+            depth = pool(torch.empty(1, 1, depth, 1, 1, device="meta")).shape[2]
 
     def reset_parameters(self) -> None:
         """Initialise as the released code does from scratch: convolutions Xavier-uniform, norms to identity."""

@@ -41,8 +41,7 @@ FLAT = {"fpn", "retinanet"}
 # The other published systems bring a whole network: nothing that shapes or starts one goes with them.
 WHOLE = {"msb", "mvpnet", "3dce", "mulan", "alignshift", "tsm", "a3d", "satr"}
 # Their own numbers that make them narrow, which `size_narrow` cannot know.
-_THIN = {"growth": 8, "channels": 16, "fc_channels": 32}
-THIN = {"alignshift": _THIN, "tsm": _THIN, "a3d": _THIN, "mulan": _THIN, "satr": {**_THIN, "embedding": 24}}
+THIN = {n: {"growth": 8, "channels": 16, "fc_channels": 32} for n in ("alignshift", "tsm", "a3d", "mulan", "satr")}
 NOT_FLAT = {"slices", "head", "backbone", "pooling", "conversion", "pairs"}
 
 
@@ -270,6 +269,7 @@ def run_both_ways(parser: ConfigParser) -> None:
     precision = parser.get_parsed_content("precision")
     slab = torch.zeros(parser["num_slices"], 64, 96)
     targets = [{"boxes": torch.tensor([[10.0, 20.0, 40.0, 50.0]]), "labels": torch.ones(1, dtype=torch.int64)}]
+    targets[0]["masks"] = torch.ones(1, 28, 28)
     with precision.autocast():
         losses = network.train()([slab], targets)
     assert all(torch.isfinite(loss) for loss in losses.values())
@@ -309,7 +309,7 @@ def test_every_overlay_builds_and_runs_both_ways(path: Path) -> None:
     for name in ("slab_reader", "froc_rule", "load_slab"):
         assert parser.get_parsed_content(name) is not None
     transforms = parser.get_parsed_content("train#preprocessing").transforms
-    assert len(transforms) == 7
+    assert len(transforms) == 7 + (parser["mask_targets"] == "grabcut")
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda path: path.stem)

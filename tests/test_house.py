@@ -60,6 +60,7 @@ _CONFIG = "built by a config: its arguments are config ids"
 MANY_PARAMETERS = {
     "checkpoints.__init__": _CONFIG,
     "coco_instances.load_instances": _CONFIG,
+    "resnet3d.__init__": _CONFIG,
     "roi_heads.__init__": _CONFIG,
     "rpn.__init__": _CONFIG,
     "splits.load_records": _CONFIG,

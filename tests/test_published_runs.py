@@ -1,0 +1,99 @@
+"""The other published detectors through the bundle's commands: train, evaluate and find in a scan with an overlay."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from monai.bundle import ConfigWorkflow
+from monai.utils import set_determinism
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scripts.data.synthetic import generate
+from support.fake_scans import ball_scan
+
+CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
+THIN = {"growth": 8, "channels": 16, "fc_channels": 32}
+OVERLAYS: dict[str, dict[str, Any]] = {
+    "mulan": THIN,
+    "alignshift": THIN,
+    "tsm": THIN,
+    "a3d": THIN,
+    "satr": {**THIN, "embedding": 24},
+}
+TAGS = 171
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic set, tags of half of its lesions, and a scan."""
+    folder = tmp_path_factory.mktemp("data")
+    generate(folder / "set", "small", seed=1, workers=1, num_train=2, num_validation=1, num_test=1)
+    rows = [0, 1]
+    tags = {"term_list": [f"tag {number}" for number in range(TAGS)]}
+    of_train = {"train_lesion_idxs": rows, "train_relevant_labels": [[0, 5], [7]], "train_uncertain_labels": [[1], []]}
+    (folder / "tags.json").write_text(json.dumps({**tags, **of_train}))
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(ball_scan().transpose(2, 1, 0), affine), folder / "scan.nii.gz")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    yield
+    set_determinism(None)
+
+
+def run(name: str, run_id: str, overlays: tuple[str, ...] = (), **settings: Any) -> None:
+    flow = ConfigWorkflow(
+        config_file=[str(CONFIGS / file) for file in (name, *(f"variants/{each}.yaml" for each in overlays))],
+        meta_file=str(CONFIGS / "metadata.json"),
+        logging_file=False,
+        run_id=run_id,
+        workflow_type="train" if run_id == "training" else "infer",
+        device="cpu",
+        **settings,
+    )
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+
+
+@pytest.mark.parametrize(
+    "overlay", ["mulan", *(pytest.param(each, marks=pytest.mark.slow) for each in ("alignshift", "tsm", "a3d", "satr"))]
+)
+def test_an_overlay_trains_evaluates_and_finds(dataset: Path, tmp_path: Path, overlay: str) -> None:
+    thin = {f"network_def#{name}": value for name, value in OVERLAYS[overlay].items()}
+    common = {"dataset_dir": str(dataset / "set"), "num_workers": 0}
+    training = {"output_dir": str(tmp_path / "models"), "max_epochs": 1, "train_scales": [96], "test_scale": 96}
+    if overlay == "mulan":
+        training["tags"] = str(dataset / "tags.json")
+    run("train.json", "training", (overlay,), **training, **common, **thin)
+    curves = EventAccumulator(str(tmp_path / "models" / "tensorboard")).Reload()
+    (mask_loss,) = [event.value for event in curves.Scalars("train/loss_masks")]
+    assert 0 < mask_loss < 1
+    if overlay == "mulan":
+        (tag_loss,) = [event.value for event in curves.Scalars("train/loss_tags")]
+        assert tag_loss > 0
+    found = {**common, "checkpoint": str(tmp_path / "models" / "model.pt")}
+    settings = {"output_dir": str(tmp_path / "eval"), "bootstrap_resamples": 5, "gallery_images": 0}
+    run("evaluate.json", "evaluating", **settings, **found)
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    settings = {"checkpoint": found["checkpoint"], "box_threshold": 0.0, "score_threshold": 0.0, "image_size": 64}
+    run(
+        "inference.json", "inferring", input=str(dataset / "scan.nii.gz"), output_dir=str(tmp_path / "out"),
+        outputs="json,csv", progress=False, **settings,
+    )  # fmt: skip
+    document = json.loads((tmp_path / "out" / "lesions.json").read_text())
+    assert document["lesions"]
+    for lesion in document["lesions"]:
+        assert lesion["axes"]["long_axis_mm"] > 0
+        assert ("tags" in lesion) == (overlay == "mulan")

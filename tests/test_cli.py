@@ -12,7 +12,7 @@ import pytest
 
 from scripts import cli
 from scripts.__main__ import TOOLS
-from scripts.cli import command_line, deferred, described, first_words, run_typed
+from scripts.cli import command_line, deferred, described, run_typed
 from scripts.tools import count_operations, make_synthetic, run_demo
 
 # Says at its end whether one of the libraries that take seconds was imported.
@@ -119,6 +119,30 @@ def test_an_option_without_its_value_is_named() -> None:
             run_typed(see, words)
 
 
+def measure(path: str, target: str, size: int | None = None, *, fast: bool = False, **further: float) -> None:
+    """Keep what arrives."""
+    SEEN[:] = [path, target, size, fast, further]
+
+
+def test_numbers_and_truth_values_are_checked_before_the_function_runs() -> None:
+    run_typed(measure, ["a", "b", "None", "--fast", "--rate", "2"])
+    assert SEEN == ["a", "b", None, True, {"rate": 2}]
+    for words, message in (
+        (["a", "b", "big"], "a whole number for SIZE, got 'big'"),
+        (["a", "b", "--size=2.5"], "a whole number for --size, got '2.5'"),
+        (["a", "b", "--fast", "maybe"], "True or False for --fast, got 'maybe'"),
+        (["a", "b", "--rate", "fast"], "a number for --rate, got 'fast'"),
+    ):
+        with pytest.raises(SystemExit, match=f"^Error: Expected {message}\\.$"):
+            run_typed(measure, words)
+
+
+def test_what_is_missing_is_named_in_one_line() -> None:
+    for words, message in (([], "PATH and TARGET"), (["a"], "TARGET"), (["--target", "b"], "PATH")):
+        with pytest.raises(SystemExit, match=f"^Error: Expected {message}, got none"):
+            run_typed(measure, words)
+
+
 def fail(what: str) -> None:
     """Fail in the way that is asked for."""
     raise {"value": ValueError, "key": KeyError, "stop": KeyboardInterrupt}[what]("Expected better.")
@@ -148,7 +172,3 @@ def test_a_command_runs_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[0] == (("2024_01", "small"), {"seed": 3})
     assert found[1] == (("x",), {})
     assert cli.SCRIPTS.name == "scripts"
-
-
-def test_words_before_the_first_option_are_counted() -> None:
-    assert [first_words(words) for words in ([], ["a", "b"], ["a", "--c", "d"], ["-c"])] == [0, 2, 1, 0]

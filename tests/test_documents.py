@@ -20,6 +20,8 @@ DOCUMENTS = [
     )
     if path.name != "CHANGELOG.md"
 ]
+FILE_NAMES = {path.name for name in (*FOLDERS, "tools") for path in (REPOSITORY / name).rglob("*.*")}
+FILE_NAMES |= {path.name for path in REPOSITORY.glob("*.*")}
 # A page that links nowhere to a file on purpose would be a mistake; addresses of the web are not followed.
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -56,13 +58,36 @@ def test_the_index_names_every_page() -> None:
     assert "(index.md)" in (DOCS / "README.md").read_text(encoding="utf-8")
 
 
+def prose(path: Path) -> str:
+    """A page without its blocks, and without the files that the examples of ``extending.md`` make."""
+    text = re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
+    return re.sub(r"(?m)^New file `[^`]+`", "", text)  # see test_extending_page.py
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_files_that_a_page_names_exist(path: Path) -> None:
     """Sources, tests and configs in backticks; ``tests/`` and ``research/`` lie in the repository only."""
-    text = re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
-    text = re.sub(r"(?m)^New file `[^`]+`", "", text)  # of the examples, see test_extending_page.py
+    text = prose(path)
     named = re.findall(r"`((?:mp3d_bundle/|scripts/|tests/|research/|configs/|tools/|benchmarks/)[\w/.-]*)`", text)
     absent = [name for name in named if not any((base / name).exists() for base in (REPOSITORY, BUNDLE))]
+    bare = re.findall(r"`([\w-]+\.(?:py|md|yaml))`", text)
+    assert not absent + [name for name in bare if name not in FILE_NAMES]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_modules_that_a_page_names_exist(path: Path) -> None:
+    """``scripts.metrics.froc.Curve`` in backticks: the module, and in its source the name."""
+    absent = []
+    made = re.findall(r"(?m)^New file `(.+)\.py`", path.read_text(encoding="utf-8"))
+    for name in re.findall(r"`(scripts(?:\.\w+)+)`", prose(path)):
+        place, rest = BUNDLE, name.split(".")
+        while rest and (place / rest[0]).is_dir():
+            place /= rest.pop(0)
+        source = place / f"{rest[0] if rest else '__init__'}.py"
+        rest, source = (rest[1:], source) if source.is_file() else (rest, place / "__init__.py")
+        known = not rest or re.search(rf"\b{rest[0]}\b", source.read_text(encoding="utf-8"))
+        if not known and not any(name.startswith(file.replace("/", ".")) for file in made):
+            absent.append(name)
     assert not absent
 
 

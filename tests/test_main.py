@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,9 @@ def test_words_before_the_options_are_the_scans(tmp_path: Path, monkeypatch: pyt
         *start, "--input", "['a', 'b#1']", "--overlays", "2"
     ]  # fmt: skip
     assert config_command("detect", ["--input=a"]) == [*start, "--input=a"]
+    assert config_command("detect", ["--overlays", "2", "a", "--amp=True", "b"]) == [
+        *start, "--input", "['a', 'b']", "--overlays", "2", "--amp=True"
+    ]  # fmt: skip
     assert config_command("detect", []) == start
     assert config_command("detect", ["a", "--config_file", "own.json"]) == [
         *start[:4],
@@ -89,19 +94,20 @@ def test_elsewhere_config_and_weights_are_the_bundles_and_paths_the_users(
 
 
 def test_a_config_command_is_printed_and_takes_the_place_of_this_process(
-    bundle_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, bundle_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda *arguments: called.append(arguments))
     monkeypatch.setenv("PYTHONPATH", "before")
-    main(["evaluate", "my data"])
+    (tmp_path / "my data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    main(["evaluate", "my data", "--checkpoint", str(bundle_root / "models" / "demo.pt")])
     ((program, words, environment),) = called
     assert program == words[0] == sys.executable
     assert environment["PYTHONPATH"].split(os.pathsep) == [str(bundle_root), "before"]
     said = capsys.readouterr().out
-    assert said == (
-        "Running: python -m monai.bundle run evaluating --config_file configs/evaluate.json --dataset_dir 'my data'\n"
-    )
+    assert said.startswith("Running: python -m monai.bundle run evaluating --config_file ")
+    assert "--dataset_dir 'my data' --checkpoint " in said
 
 
 def test_tools_run_with_their_options_and_unknown_commands_are_named(tmp_path: Path) -> None:
@@ -109,3 +115,77 @@ def test_tools_run_with_their_options_and_unknown_commands_are_named(tmp_path: P
         main(["export", "a", "b", "--format", "1_0"])
     with pytest.raises(SystemExit, match=r"^Error: Expected one of the commands detect, train.*got 'detct'"):
         main(["detct", "a"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["detct"], r"got 'detct'\. Did you mean detect\?$"),
+        (["Detect", "a"], r"Did you mean detect\?$"),
+        (["--input", "a"], "got '--input'"),
+        ([""], r"got ''\.$"),
+        (["--", "detect"], "got '--'"),
+        (["detect"], r"^Error: Expected INPUT, got none\. Type python -m scripts detect INPUT\.$"),
+        (["train", "--max_epochs", "2"], "Expected DATASET_DIR, got none"),
+        (["evaluate-volumes"], "Expected DATASET_DIR, got none"),
+        (["detect", "none.nii.gz"], "for --input, found nothing at none.nii.gz"),
+        (["detect", "a 1", "none,2.nii"], "for --input, found nothing at none,2.nii"),
+        (["detect", "a 1", "--input", "a 1"], "Expected INPUT once, got 'a 1' and --input"),
+        (["detect", "a 1", "--scor_threshold", "1"], "did you mean --score_threshold"),
+        (["detect", "a 1", "-x", "1"], "Unknown option --x"),
+        (["detect", "a 1", "--checkpoint", "none.pt"], "found nothing at none.pt"),
+        (["train", "a 1"], "Expected a folder for --dataset_dir, found a file at a 1"),
+        (["train", ".", "2026-11-28"], "Expected one DATASET_DIR, got also '2026-11-28'"),
+        (["train", "2026-11-28"], "found nothing at 2026-11-28"),
+        (["evaluate", "."], r"Expected weights in .*models/none\.pt, found no file\. Name others by --checkpoint"),
+        (["synthetic"], r"^Error: Expected OUTPUT, got none"),
+        (["synthetic", "a", "--workers", "two"], "Expected a whole number for --workers, got 'two'"),
+        (["export", "a"], r"^Error: Expected TARGET, got none"),
+        (["complexity", "--size", "big"], "Expected a whole number for --size, got 'big'"),
+        (["demo", "a", "--max_epochs", "few"], "Expected a whole number for --max_epochs, got 'few'"),
+    ],
+)
+def test_wrong_command_lines_end_in_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(door, "TRAINED", Path("models/none.pt"))
+    monkeypatch.setattr(door, "DATA", Path("data/none"))
+    monkeypatch.setattr(os, "execve", lambda *arguments: pytest.fail("the command was run"))
+    (tmp_path / "a 1").write_text("")
+    with pytest.raises(SystemExit, match=message) as ended:
+        main(words)
+    assert "\n" not in str(ended.value.code)
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["detect", "a 1"], "--input 'a 1'"),
+        (["detect", "--overlays", "2", "2026-11-28"], "--input 2026-11-28 --overlays 2"),
+        (["detect", "a,b", "1"], """--input "['a,b', '1']\""""),
+        (["detect", "--config_file", "a 1"], "--config_file 'a 1'"),
+        (["train", "1e5", "--train#dataloader#batch_size", "3"], "--dataset_dir 1e5 --train#dataloader#batch_size 3"),
+        (["evaluate-volumes", "--labels", "x", "--predictions", "y"], "--labels x --predictions y"),
+    ],
+)
+def test_odd_names_are_passed_on(
+    words: list[str], given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execve", lambda *arguments: None)
+    for name in ("a 1", "a,b", "1"):
+        (tmp_path / name).write_text("")
+    for name in ("2026-11-28", "1e5"):
+        (tmp_path / name).mkdir()
+    main(words)
+    assert shlex.split(given) == shlex.split(capsys.readouterr().out.splitlines()[-1])[-len(shlex.split(given)) :]
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str], bundle_root: Path) -> None:
+    for words in (["help", "detect"], ["--help", "detect"], ["detect", "a", "-h"], ["detect", "--", "--help"]):
+        main(words)
+        assert capsys.readouterr().out.startswith("python -m scripts detect INPUT")
+    main(["--version"])
+    metadata = json.loads((bundle_root / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert capsys.readouterr().out.strip() == metadata["version"]

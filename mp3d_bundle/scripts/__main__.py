@@ -6,6 +6,8 @@ Run from the bundle's folder; with that folder on ``PYTHONPATH`` they run from a
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import shlex
 import sys
@@ -13,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cli import command_line, described, first_words
+from .cli import command_line, described
+from .command_words import split_words
+from .configuration.quick_checks import complaints, options_of
 
 BUNDLE = Path(__file__).resolve().parents[1]
 
@@ -54,7 +58,9 @@ TOOLS = {
     "convert": ("tools.convert_weights", "convert"),
     "complexity": ("tools.count_operations", "main"),
 }
-TRAINED, DEMO = Path("models/model.pt"), Path("models/demo.pt")
+TRAINED, DEMO, DATA = Path("models/model.pt"), Path("models/demo.pt"), Path("data/DeepLesion")
+# With one of these, the command works on other data or other weights than the configs name.
+ELSEWHERE = {"config_file", "args_file", "bundle_root", "labels", "images", "predictions"}
 
 
 def listing() -> str:
@@ -72,34 +78,70 @@ def bundle_path(name: str | Path) -> str:
 
 
 def config_command(name: str, words: Sequence[str]) -> list[str]:
-    """Words of the ``monai.bundle`` command that a command stands for.
+    """Words of the ``monai.bundle`` command behind a command.
 
     Paths that the user types are relative to the working folder. Config and weights are the bundle's.
 
     Args:
         name: One of ``CONFIGS``.
-        words: What the user typed after it. Words before the first option are scans or the data set.
+        words: What the user typed after it. Words that belong to no option are scans or the data set.
 
     Returns:
         The words, without the interpreter.
     """
-    entry, words = CONFIGS[name], list(words)
-    if count := first_words(words):
-        inputs = words[0] if count == 1 else str(words[:count])
-        words = [f"--{entry.option}", inputs, *words[count:]]
-    given = {word.split("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("-")}
+    entry, (inputs, options) = CONFIGS[name], _inputs_and_options(words)
+    if inputs:
+        options = [f"--{entry.option}", inputs[0] if len(inputs) == 1 else str(inputs), *options]
+    given = options_of(options)
     chosen = []
     if "config_file" not in given:
         chosen = ["--config_file", bundle_path(f"configs/{entry.config}.json")]
     if Path.cwd() != BUNDLE and "bundle_root" not in given:
         chosen += ["--bundle_root", str(BUNDLE)]
-    default = name == "detect" and not {"checkpoint", "config_file"} & given
+    default = name == "detect" and not {"checkpoint", "config_file"} & set(given)
     if default and not (BUNDLE / TRAINED).is_file() and (BUNDLE / DEMO).is_file():
         demo = bundle_path(DEMO)
         print(f"There is no {bundle_path(TRAINED)}: using {demo}.")
         print("It was trained on synthetic images and finds no real lesions.")
         chosen += ["--checkpoint", demo]
-    return ["-m", "monai.bundle", "run", entry.workflow, *chosen, *words]
+    return ["-m", "monai.bundle", "run", entry.workflow, *chosen, *options]
+
+
+def _inputs_and_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that belong to no option, and the others as they are."""
+    inputs, options, rest = [], [], list(words)
+    for key, text in split_words(words):
+        if key:
+            options += [rest.pop(0) for _ in range(1 if text is None or "=" in rest[0] else 2)]
+        else:
+            inputs.append(rest.pop(0))
+    return inputs, [*options, *rest]
+
+
+def check_command(name: str, words: Sequence[str]) -> None:
+    """Report a wrong command line at once: the run would import PyTorch and MONAI first.
+
+    Args:
+        name: One of ``CONFIGS``.
+        words: What the user typed after it.
+
+    Raises:
+        SystemExit: If there is nothing to work on, or an option or a file is wrong.
+    """
+    entry, (inputs, options) = CONFIGS[name], _inputs_and_options(words)
+    given, argument = set(options_of(options)), entry.option.upper()
+    if inputs and entry.option in given:
+        sys.exit(f"Error: Expected {argument} once, got {inputs[0]!r} and --{entry.option}.")
+    if len(inputs) > 1 and entry.option != "input":
+        sys.exit(f"Error: Expected one {argument}, got also {inputs[1]!r}.")
+    for complaint in complaints([*(f"--{entry.option}={path}" for path in inputs), *options]):
+        sys.exit(f"Error: {complaint}.")
+    if given & ELSEWHERE:
+        return
+    if not inputs and entry.option not in given and not (BUNDLE / DATA).is_dir():
+        sys.exit(f"Error: Expected {argument}, got none. Type python -m scripts {name} {argument}.")
+    if name.startswith("evaluate") and "checkpoint" not in given and not (BUNDLE / TRAINED).is_file():
+        sys.exit(f"Error: Expected weights in {bundle_path(TRAINED)}, found no file. Name others by --checkpoint FILE.")
 
 
 def config_help(name: str) -> str:
@@ -115,7 +157,8 @@ def config_help(name: str) -> str:
 
 
 def run_config(name: str, words: Sequence[str]) -> None:
-    """Print the ``monai.bundle`` command that a command stands for, and become it."""
+    """Print the ``monai.bundle`` command behind a command, and replace this process by it."""
+    check_command(name, words)
     command = config_command(name, words)
     print("Running: python " + shlex.join(command), flush=True)
     # The config names parts of `scripts`, which Python finds in the bundle's folder.
@@ -133,15 +176,20 @@ def main(words: Sequence[str]) -> None:
     Raises:
         SystemExit: If there is no such command, or it fails.
     """
-    if not words or words[0] in ("--help", "-h", "help"):
+    name, rest = words[0] if words else "help", list(words[1:])
+    if name in ("help", "--help", "-h") and rest:
+        name, rest = rest[0], ["--help"]
+    if name in ("help", "--help", "-h"):
         print(listing())
-        return
-    name, rest = words[0], list(words[1:])
-    if name in TOOLS:
+    elif name == "--version":
+        print(json.loads((BUNDLE / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"])
+    elif name in TOOLS:
         command_line(*TOOLS[name], rest, f"python -m scripts {name}")
     elif name not in CONFIGS:
-        known = ", ".join([*CONFIGS, *TOOLS])
-        sys.exit(f"Error: Expected one of the commands {known}, got {name!r}.")
+        known = [*CONFIGS, *TOOLS]
+        alike = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f" Did you mean {alike[0]}?" if alike else ""
+        sys.exit(f"Error: Expected one of the commands {', '.join(known)}, got {name!r}.{hint}")
     elif {"--help", "-h"} & set(rest):
         print(config_help(name))
     else:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import fire
+from fire.parser import DefaultParseValue
 
-from .command_words import as_typed, is_flag, split_words
+from .command_words import as_typed, split_words
 from .error_lines import SHOW_TRACEBACK
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -27,6 +28,12 @@ SCRIPTS = Path(__file__).resolve().parent
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 INTERRUPTED = 130
 _KINDS = inspect.Parameter
+# Types of parameters that are checked before the function is imported: in words, and the types that Fire may make.
+_VALUES = {
+    "int": ("a whole number", (int,)),
+    "float": ("a number", (int, float)),
+    "bool": ("True or False", (bool,)),
+}
 
 
 def _parameters(arguments: ast.arguments) -> Iterator[inspect.Parameter]:
@@ -140,11 +147,14 @@ def _literal_words(function: Callable[..., None], words: Sequence[str]) -> list[
     order = [entry.name for entry in parameters if entry.kind == _KINDS.POSITIONAL_OR_KEYWORD]
     places = iter([name for name in order if name not in given])
     rest = next((entry.name for entry in parameters if entry.kind == _KINDS.VAR_POSITIONAL), "")
+    kinds = {entry.name: str(entry.annotation) for entry in parameters}
+    further = next((str(entry.annotation) for entry in signature if entry.kind == _KINDS.VAR_KEYWORD), "")
     literal: list[str] = []
     for option, key, text in found:
         name = option if key else next(places, rest)
         if text is None and name in readers:
             sys.exit(f"Error: Expected a value for {key}, got none.")
+        _check_value(key or name.upper(), text, kinds.get(name, further))
         literal += [f"--{name}"] if key and name in order else [key] if key else []
         literal += [] if text is None else [repr(readers[name](text)) if name in readers else text]
     return [*literal, *words[len(words) - words[::-1].index("--") - 1 :]] if "--" in words else literal
@@ -163,6 +173,18 @@ def _check(found: Sequence[tuple[str, str, str | None]], parameters: Sequence[in
     bare = [text for _, key, text in found if not key]
     if len(bare) > len(free) and _KINDS.VAR_POSITIONAL not in kinds:
         sys.exit(f"Error: Expected at most {len(free)} words without an option, got also {bare[len(free)]!r}.")
+    required = [entry.name.upper() for entry in free[len(bare) :] if entry.default is _KINDS.empty]
+    if required:
+        sys.exit(f"Error: Expected {' and '.join(required)}, got none. --help describes the command.")
+
+
+def _check_value(name: str, text: str | None, annotation: str) -> None:
+    """Reject a value that is not the number or the truth value that the function takes."""
+    words, kinds = _VALUES.get(annotation.removesuffix(" | None"), ("", ()))
+    if not words or text is None or (text == "None" and annotation.endswith(" | None")):
+        return
+    if type(DefaultParseValue(text)) not in kinds:
+        sys.exit(f"Error: Expected {words} for {name}, got {text!r}.")
 
 
 def _full_name(key: str, parameters: Sequence[inspect.Parameter]) -> str:
@@ -186,8 +208,3 @@ def _reader(annotation: str) -> Callable[[str], Any]:
         return value if isinstance(value, str) or "Sequence" in annotation else text
 
     return read
-
-
-def first_words(words: Sequence[str]) -> int:
-    """How many words stand before the first option."""
-    return next((place for place, word in enumerate(words) if is_flag(word)), len(words))

@@ -17,6 +17,13 @@ from typing import Any
 
 from fire.parser import DefaultParseValue
 
+# A text that begins so is a reference, an expression or a macro of a config, not a text to take as typed.
+MARKS = ("@", "$", "%")
+# Arguments of MONAI's `run` that are not keys of the config.
+RUN_ARGUMENTS = {
+    *("run_id", "init_id", "final_id", "meta_file", "logging_file", "tracking", "workflow_type", "properties_path"),
+}
+
 
 def command_text() -> str:
     """The command line of this process as it can be typed, for records."""

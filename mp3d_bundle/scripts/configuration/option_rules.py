@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+from ..command_words import MARKS
 from ..data.slabs.z_lattice import LATTICES
-from .typed_options import MARKS
 
 # Top-level keys that hold a path, a list of paths or another text, and are taken as the user typed them.
 TEXTS = (

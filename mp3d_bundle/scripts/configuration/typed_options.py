@@ -18,15 +18,9 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import create_workflow, load
 
-from ..command_words import as_typed, typed_options
+from ..command_words import MARKS, RUN_ARGUMENTS, as_typed, typed_options
 
-# Arguments of MONAI's `run` that are not keys of the config.
-_RUN_ARGUMENTS = {
-    *("run_id", "init_id", "final_id", "meta_file", "logging_file", "tracking", "workflow_type", "properties_path"),
-}
 _Owner = TypeVar("_Owner")
-# A text that begins so is a reference, an expression or a macro, not a text to take as typed.
-MARKS = ("@", "$", "%")
 
 
 def _callers() -> Iterator[FrameType]:
@@ -71,7 +65,7 @@ def given_options() -> dict[str, Any]:
         if frame.f_code is create_workflow.__code__:
             found = frame.f_locals.get("_args", {})
             named = {str(key).removeprefix("+").replace("::", "#"): value for key, value in found.items()}
-            return {key: value for key, value in named.items() if key not in _RUN_ARGUMENTS}
+            return {key: value for key, value in named.items() if key not in RUN_ARGUMENTS}
     return {}
 
 

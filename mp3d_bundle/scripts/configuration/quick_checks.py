@@ -1,0 +1,75 @@
+"""Errors in a command line that can be seen before PyTorch and MONAI are imported, which takes seconds.
+
+The run checks its whole config again, see `.running_config`. Here a misspelt option, an impossible value or a missing
+file is reported at once. Imports neither PyTorch nor MONAI.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fire.parser import DefaultParseValue
+
+from ..command_words import MARKS, RUN_ARGUMENTS, as_typed, split_words
+from .option_rules import RULES, TEXTS, misfits
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+# Files that the run names itself, next to the arguments of MONAI's `run`.
+_FILES = ("config_file", "args_file")
+# Options whose files and folders must be there before the run starts.
+_PATHS = ("input", "dataset_dir", "checkpoint", "pretrained")
+
+
+def options_of(words: Sequence[str]) -> dict[str, str | None]:
+    """Options of a command line by name, with the text of each value; None for an option without one."""
+    return {key.lstrip("-+").replace("-", "_").replace("::", "#"): text for key, text in split_words(words) if key}
+
+
+def complaints(words: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the options of a command that runs a config, each as a sentence without its end.
+
+    Options are compared with the bundle's own configs, unless the words name other ones. Options with a ``#`` and
+    values that are expressions are left to the run.
+
+    Args:
+        words: The words after the workflow, as typed.
+    """
+    given = options_of(words)
+    for name, text in given.items():
+        if name in (*_FILES, *_PATHS) and text is not None:
+            yield from _missing(name, text)
+    if not set(_FILES) & set(given):
+        files = [file for file in sorted(CONFIGS.glob("*.json")) if file.name != "metadata.json"]
+        entries = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        for name, text in given.items():
+            if name not in RUN_ARGUMENTS and "#" not in name:
+                yield from _wrong_option(name, text, entries)
+
+
+def _missing(name: str, text: str) -> Iterator[str]:
+    """Yield the files and folders of an option that do not exist."""
+    if text.startswith(MARKS) or text in ("", "None", "null"):
+        return
+    value = as_typed(text)
+    for path in value if isinstance(value, list) else [value]:
+        if not os.path.exists(path):
+            yield f"Expected a file or folder that exists for --{name}, found nothing at {path}"
+        elif name == "dataset_dir" and not os.path.isdir(path):
+            yield f"Expected a folder for --{name}, found a file at {path}"
+
+
+def _wrong_option(name: str, text: str | None, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a complaint if no config has the option, or if it cannot have this value."""
+    bases = [entry[name] for entry in entries if entry.get(name) is not None]
+    if not any(name in entry for entry in entries) and name not in RULES and not name.startswith("_"):
+        alike = difflib.get_close_matches(name, {key for entry in entries for key in entry}, n=1)
+        yield f"Unknown option --{name}" + (f" (did you mean --{alike[0]}?)" if alike else "")
+    elif text is None or text not in ("None", "null"):
+        value = True if text is None else as_typed(text) if name in TEXTS else DefaultParseValue(text)
+        for complaint in misfits(name, value, bases):
+            yield f"{complaint[0].upper()}{complaint[1:]}"

@@ -1,0 +1,82 @@
+"""Errors that a command line shows before the heavy libraries are imported."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.configuration.quick_checks import complaints, options_of
+from scripts.configuration.running_config import CONFIGS
+
+
+def test_options_come_with_the_text_of_their_values() -> None:
+    words = ["--input", "a b", "--train::dataloader#batch_size=2", "--overwrite", "--box-threshold", "1e5"]
+    assert options_of(words) == {
+        "input": "a b", "train#dataloader#batch_size": "2", "overwrite": None, "box_threshold": "1e5"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--scor_threshold 0.3", r"Unknown option --scor_threshold \(did you mean --score_threshold\?\)"),
+        ("--zzz 1", "Unknown option --zzz"),
+        ("--score_threshold high", "Expected a number .* for config key score_threshold, got 'high'"),
+        ("--max_epochs=-1", "Expected a whole number .* for config key max_epochs, got -1"),
+        ("--output_dir", "Expected a path for config key output_dir, got no value"),
+        ("--overwrite maybe", "Expected True or False for config key overwrite, got 'maybe'"),
+        ("--config_file none.json", "Expected a file or folder that exists for --config_file, found nothing at none"),
+        ("--input \"['here 1', 'none 2']\"", "for --input, found nothing at none 2"),
+        ("--checkpoint none.pt", "for --checkpoint, found nothing at none.pt"),
+        ("--dataset_dir 'here 1'", "Expected a folder for --dataset_dir, found a file at here 1"),
+        ("--dataset_dir ''", "Expected a path for config key dataset_dir, got ''"),
+    ],
+)
+def test_what_is_wrong_is_named(words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here 1").write_text("")
+    found = list(complaints(shlex.split(words)))
+    assert len(found) == 1
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(found[0])
+
+
+def test_right_options_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["2026-11-28", "1e5", "a,b", "a b", "[a]", "#1", "@x"]
+    for name in names[:-1]:
+        (tmp_path / name).mkdir()
+    (tmp_path / "own.yaml").write_text("ours: 1\n")
+    for name in names:
+        assert not list(complaints(["--dataset_dir", name, f"--input={name}"]))
+    for words in (
+        "--output_dir new --score_threshold 0.2 --outputs json,csv --operating_point 1 --device cpu --amp True",
+        "--train#dataloader#batch_size 2 --batch_size $2+2 --pretrained None --run_id training --tracking mlflow",
+        "--config_file own.yaml --ours 2 --theirs 3",
+        "--_own 4 --seed 3 --series 1.2.3 --overwrite",
+    ):
+        assert not list(complaints(words.split())), words
+
+
+def test_the_values_of_our_own_configs_pass() -> None:
+    for file in CONFIGS.glob("*.json"):
+        if file.name != "metadata.json":
+            plain = {
+                key: value
+                for key, value in json.loads(file.read_text(encoding="utf-8")).items()
+                if type(value) in (int, float, bool) and "#" not in key
+            }
+            assert not list(complaints([f"--{key}={value}" for key, value in plain.items()])), file
+
+
+def test_it_imports_nothing_heavy(bundle_root: Path) -> None:
+    code = (
+        "import sys, scripts.configuration.quick_checks\nprint(sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=bundle_root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,5 +1,5 @@
 """Measurements, each a ratio to a peer in the same run; ``make bench`` runs them all.
 
-A benchmark is a module here with ``main() -> None`` that prints its figures; a name with a leading underscore is
-no benchmark.
+A benchmark is a module here with ``main() -> None`` that prints its figures; names with a leading underscore are
+not benchmarks.
 """

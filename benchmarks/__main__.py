@@ -20,7 +20,7 @@ def names() -> list[str]:
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Description of the machine of the figures."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     load = f"{os.getloadavg()[0]:.1f}"
@@ -31,7 +31,7 @@ def machine() -> str:
 
 
 def main(wanted: list[str]) -> int:
-    """Run benchmarks, each in a process of its own, so that none inherits another's threads or memory.
+    """Run each benchmark in a separate process, so that none inherits another's threads or memory.
 
     Args:
         wanted: Names; all if empty.

@@ -1,4 +1,4 @@
-"""Timing of alternatives against each other, in turns, so that a busy machine slows them alike."""
+"""Timing of alternatives against each other, in turns, so that a busy machine slows all of them equally."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ def best(cases: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str
     """Time the cases in turns, after one untimed call of each.
 
     Args:
-        cases: What to call, by name.
+        cases: Functions to call, by name.
         rounds: Timed calls of each case.
 
     Returns:
-        Shortest wall time of each case, in seconds: other work on the machine can only lengthen one.
+        Shortest wall time of each case, in seconds: other work on the machine can only increase times.
     """
     for call in cases.values():
         call()
@@ -32,7 +32,7 @@ def compare(title: str, cases: Mapping[str, Callable[[], object]], rounds: int =
 
     Args:
         title: Heading of the lines.
-        cases: What to call, by name; the first is the peer of the others.
+        cases: Functions to call, by name; the first is the peer of the others.
         rounds: Timed calls of each case.
     """
     measured = best(cases, rounds)

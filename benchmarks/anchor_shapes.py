@@ -33,7 +33,7 @@ def shapes(values: np.ndarray) -> tuple[np.ndarray, list[float]]:
 
 
 def main() -> None:
-    """Search, and print what was found beside the usual anchors."""
+    """Search, and print the result next to the usual anchors."""
     folder = os.environ.get("DEEPLESION")
     if folder is None:
         print("Set DEEPLESION to the folder of DL_info.csv.")

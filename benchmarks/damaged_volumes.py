@@ -1,6 +1,6 @@
 """Volume files with one flipped bit, and with mutated headers and content: how many are read, and with which voxels.
 
-`python -m benchmarks damaged_volumes` makes its own files. A flip is *refused* (one line), *harmless* (the same voxels
+`python -m benchmarks damaged_volumes` makes its own files. A flip is *rejected* (one line), *harmless* (the same voxels
 in the same place), *moved* (the same voxels, another geometry: uncompressed headers have no checksum), or *believed*
 (other voxels). Mutations are counted by the kind of error; any that is not a ValueError or OSError, takes more than
 ten seconds or ends the process is a failure.
@@ -82,14 +82,14 @@ def make_files() -> dict[str, bytes]:
 
 
 def flip(content: bytes, bit: int) -> bytes:
-    """The content with one bit turned."""
+    """The content with one bit flipped."""
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
 
 
 def outcome(path: Path, good: Scan) -> str:
-    """What reading a file comes to, against the scan that it was before."""
+    """Outcome of reading a file, compared with the original scan."""
     try:
         scan = read_scan(path)
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _change(content: bytes, rng: np.random.Generator) -> bytes:
-    # Three of four changes meet the header.
+    # Three of four changes are in the header.
     end = min(len(content), 600) if rng.random() < 0.75 else len(content)
     at = int(rng.integers(0, max(1, end)))
     some = bytes(rng.integers(0, 256, int(rng.integers(1, 9)), dtype=np.uint8))
@@ -152,7 +152,7 @@ def count_mutations(folder: Path, number: int) -> tuple[Counter[str], float, lis
     """Read mutated files.
 
     Returns:
-        How many ended in which way, the seconds of the slowest, and a line for each failure.
+        The number of each outcome, the seconds of the slowest, and a line for each failure.
     """
     rng = np.random.default_rng(0)
     files = make_files()
@@ -186,7 +186,7 @@ def main() -> None:
         for name, content in make_files().items():
             number = 400 if name == "a.nii.gz" else 60
             if name.startswith("raw"):
-                # Behind the header there is nothing that could tell.
+                # After the header there is no checksum.
                 number, bits = 400, rng.choice(8 * (len(content) - 2 * phantom().size), 400, replace=False)
             else:
                 bits = rng.choice(8 * len(content), number, replace=False)

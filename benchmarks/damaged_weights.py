@@ -1,7 +1,7 @@
 """How many one-bit flips of a weights file are believed: ``python -m benchmarks.damaged_weights FILE --flips 1000``.
 
-Each flip must be refused, or be harmless: the same tensors and the same facts are read as before. Flips fall at random
-on all bits of the file; ``--last`` makes a checkpoint of a training run out of the weights first.
+Each flip must be rejected, or be harmless: the tensors and facts read are the same as before. Flipped bits are chosen
+at random from the whole file; ``--last`` first makes a checkpoint of a training run from the weights.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ BODY = "/data/0"
 
 @dataclass
 class Counts:
-    """What became of the flips.
+    """Outcomes of the flips.
 
     Attributes:
-        refused: Files that were refused.
+        refused: Files that were rejected.
         harmless: Files that were read with the same content as before.
-        believed: Bits whose flip was read as something else.
+        believed: Bits whose flip changed the content that was read.
     """
 
     refused: int = 0
@@ -60,11 +60,11 @@ def flip_bits(path: Path, bits: Iterable[int]) -> Counts:
     """Flip each of the bits of a file alone, and read it.
 
     Args:
-        path: The file; it stays as it is.
+        path: The file; it is not changed.
         bits: Numbers from 0 to below eight times its size.
 
     Returns:
-        What became of them.
+        Their outcomes.
     """
     expected, content, counts = read_tensors(path), bytearray(path.read_bytes()), Counts()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """The full-size detector exported as ONNX and TorchScript: size, time, and agreement with PyTorch.
 
-The weights are random, so that nothing here is about accuracy.
+The weights are random: this does not measure accuracy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SLICES, SIDES, THREADS = 9, (448, 512, 576), 2
 
 
 def spread_scores(detector: FasterRCNN) -> FasterRCNN:
-    """Untrained heads give nearly equal scores, whose order is rounding; trained ones do not."""
+    """Untrained heads give nearly equal scores, whose order depends on rounding; trained ones do not."""
     with torch.no_grad():
         for parameter in (*detector.rpn.head.parameters(), *detector.roi_heads.predictor.parameters()):
             parameter.add_(torch.randn_like(parameter) * 0.05)

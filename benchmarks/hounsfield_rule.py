@@ -1,7 +1,7 @@
-"""The rule that tells Hounsfield units from other values, on the real scans of the tests: whole, cropped, shifted.
+"""The rule that detects values other than Hounsfield units, on the real scans of the tests: whole, cropped, shifted.
 
 `python -m benchmarks hounsfield_rule` needs the sample data (``../shared/data``) and prints how many of each kind are
-taken, taken with a note, and refused.
+accepted, accepted with a note, and rejected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CROPS, CROP_SIZES = 6, (5, 12, 40, 100)
 
 
 def scans() -> Iterator[np.ndarray]:
-    """The HU ``(Z, H, W)`` of every scan; masks are refused and passed over."""
+    """The HU ``(Z, H, W)`` of every scan; masks are rejected and skipped."""
     labels = DATA / "deeplesion" / "DL_info_subset_1349.csv"
     for folder in FOLDERS:
         for source in find_scans(DATA / folder, annotations=labels, spacing=[0.8, 0.8, 5.0]):
@@ -34,7 +34,7 @@ def scans() -> Iterator[np.ndarray]:
 
 
 def verdict(hu: np.ndarray) -> str:
-    """What the rule makes of values."""
+    """Outcome of the rule for values."""
     try:
         return "noted" if check_distribution(hu, float(hu.min()), float(hu.max())) else "taken"
     except ValueError:
@@ -42,7 +42,7 @@ def verdict(hu: np.ndarray) -> str:
 
 
 def real_forms(hu: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
-    """The scan, crops of it, and what is left of it where only bone or soft tissue counts."""
+    """The scan, crops of it, and regions of only bone or soft tissue."""
     yield "scan", hu
     for size in CROP_SIZES:
         for _ in range(CROPS):
@@ -58,7 +58,7 @@ def real_forms(hu: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, 
 
 
 def shifted_forms(hu: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The scan as files without an intercept, or pictures, hold it."""
+    """The scan as stored in files without an intercept, or in pictures."""
     stored = np.clip(hu.astype(np.int32), -1024, None) + 1024
     for offset in (1024, 1000):
         yield f"stored values, {offset}", np.maximum(stored + offset - 1024, 0)

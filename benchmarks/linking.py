@@ -1,7 +1,7 @@
 """Linking slice boxes into lesions: greedy IoU linking against weighted box clustering, by 3D FROC on synthetic scans.
 
 The rules are compared on one set of scans (seeds from 3000) and reported on another (seeds from 4000). A lesion is
-found by a box with 3D IoU > 0.3, and beside it with intersection over the found box >= 0.3.
+found by a box with 3D IoU > 0.3, and, as a second criterion, with intersection over the found box >= 0.3.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHOOSING, REPORTING = (3000, 24), (4000, 24)
 LOWEST_SCORE = 0.1
 BOX_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 FPS_PER_SCAN = (0.5, 1.0, 2.0, 4.0)
-# A scan's lesions and boxes that have this much in common have found each other.
+# Smallest overlap of a lesion and a box that match.
 FOUND_IOU = 0.1
 RULE = FrocRule("3D", iou_threshold=0.3, drop_unusable=False, shared_fps="last")
 ScoreRule = Callable[[np.ndarray], float]
@@ -51,12 +51,12 @@ def best_score(scores: np.ndarray) -> float:
 
 
 def mean_of_best_three(scores: np.ndarray) -> float:
-    """Mean over the best three slices; a slice that the lesion lacks counts as 0."""
+    """Mean over the best three slices; a missing slice counts as 0."""
     return float(np.sort(scores)[-3:].sum() / 3)
 
 
 def noisy_or(scores: np.ndarray) -> float:
-    """Probability that one of independent boxes is right, of the best three, so that length alone wins nothing."""
+    """Probability that one of independent boxes is right, of the best three: length alone gives no advantage."""
     return float(1 - np.prod(1 - np.sort(scores)[-3:]))
 
 
@@ -76,7 +76,7 @@ SCORE_RULES = {
 def cluster_boxes(found: SliceBoxes, *, min_iou: float = 0.2, max_gap: int = 0) -> list[Lesion]:
     """Weighted box clustering along z (after Jaeger et al., Retina U-Net, 2020).
 
-    The best box left gathers, slice by slice away from it, the boxes that overlap it; the lesion's box is the mean of
+    The best box left collects, slice by slice away from it, the boxes that overlap it; the lesion's box is the mean of
     its members weighted by their scores, its extent in z that of all members.
     """
     free = np.ones(len(found.scores), dtype=bool)
@@ -147,7 +147,7 @@ def overlaps_3d(boxes: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def rescored(found: SliceBoxes, lesion: Lesion, score: ScoreRule) -> float:
-    """The score of a lesion by another rule; several boxes of one slice are one opinion, the best of them."""
+    """The score of a lesion by another rule; several boxes of one slice count once, by the best of them."""
     rows = np.array(lesion.members)
     numbers = found.slices[rows]
     return score(np.array([found.scores[rows[numbers == number]].max() for number in np.unique(numbers)]))
@@ -209,7 +209,7 @@ def compare_rules(choosing: Sequence[Scan], reporting: Sequence[Scan]) -> None:
 
 
 def count_at_operating_points(scans: Sequence[Scan]) -> None:
-    """Print what linking as it is set finds in the scans at the score thresholds stored with the weights."""
+    """Print the results of linking with its defaults at the score thresholds stored with the weights."""
     points = load_network(CHECKPOINT)[1].get("inference", {}).get("operating_points", {})
     linked = link_all(scans, link_boxes, LOWEST_SCORE)
     total = sum(len(true) for _, true in scans)

@@ -38,7 +38,7 @@ def mr3d() -> SlabBackbone:
 
 def main() -> None:
     """Print the figures."""
-    # One thread takes other code paths in torch's CPU convolutions and misleads.
+    # A single thread uses other code paths in torch's CPU convolutions, which is misleading.
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     slabs = torch.randn(1, SLICES, SIDE, SIDE)

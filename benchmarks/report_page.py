@@ -17,7 +17,7 @@ from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.lesions_document import describe_lesions, describe_run
 
 SHAPE, SPACING = (600, 512, 512), (0.75, 0.75, 1.0)
-# Noise of a thin slice: it is what costs room.
+# Noise of a thin slice: it takes most of the space.
 NOISE_HU = 25.0
 
 

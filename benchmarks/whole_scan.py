@@ -1,8 +1,8 @@
 """A whole scan through inference: windows of one lattice against resampling every window, and peak memory.
 
-Memory is measured in processes of their own, from the network's being loaded to the report page's being made, for 600
-slices of 512 x 512 pixels. Only a few slices show a body, so that the full-size network runs a few times and not for an
-hour: memory does not depend on how often.
+Memory is measured in separate processes, from loading the network to writing the report page, for 600
+slices of 512 x 512 pixels. Only a few slices show a body, so that the full-size network runs a few times instead of
+for an hour: memory does not depend on the number of runs.
 """
 
 from __future__ import annotations
@@ -78,19 +78,19 @@ def windows() -> None:
 
 
 def processor_seconds(call: Callable[[], object]) -> float:
-    """Processor time of a call: it does not depend on what else the machine does, as wall time does."""
+    """Processor time of a call: unlike wall time it does not depend on other work of the machine."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held so far (Linux counts in KiB, macOS in bytes)."""
+    """Peak memory of this process so far (Linux counts in KiB, macOS in bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def resident_bytes() -> int:
-    """The memory that this process holds now, or where the system does not tell, the most that it has held."""
+    """Current memory of this process, or its peak if the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
@@ -98,7 +98,7 @@ def resident_bytes() -> int:
 
 
 def detect(path: str) -> None:
-    """Print what a scan needs from reading it to its report page, with the full-size network, untrained."""
+    """Print the memory of a scan from reading to its report page, with the full-size network, untrained."""
     network = mp3d_fpn().eval()
     before, start = resident_bytes(), time.perf_counter()
     scan = read_scan(path)
@@ -112,7 +112,7 @@ def detect(path: str) -> None:
 
 
 def resample_with_monai(path: str) -> None:
-    """Print what it needs to put the scan on the lattice with MONAI's transforms, without any network."""
+    """Print the memory for resampling the scan onto the lattice with MONAI's transforms, without a network."""
     before, start = resident_bytes(), time.perf_counter()
     pixdim = (PIXEL_MM, PIXEL_MM, LATTICE_MM)
     Compose([LoadImage(), EnsureChannelFirst(), Orientation("LPS", labels=None), Spacing(pixdim)])(path)
@@ -120,7 +120,7 @@ def resample_with_monai(path: str) -> None:
 
 
 def in_own_process(function: str, path: Path) -> dict[str, float]:
-    """Call a function of this module in a process of its own."""
+    """Call a function of this module in a separate process."""
     code = f"import sys; from benchmarks.whole_scan import {function}; {function}(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -142,7 +142,7 @@ def main() -> None:
             )
             own = in_own_process("detect", path)
             size, ratio = own["bytes"] / 2**30, peer["bytes"] / own["bytes"]
-            print(f"  {'reading, network, report, beside the model':<50} {size:6.2f} GiB {ratio:6.2f}x less")
+            print(f"  {'reading, network, report, without the model':<50} {size:6.2f} GiB {ratio:6.2f}x less")
             print(
                 f"  {own['detect']:.1f} s to read and detect in {own['seen']:.0f} slices, {own['report']:.1f} s report"
             )

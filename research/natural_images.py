@@ -18,7 +18,7 @@ def main(
     """Write textured coloured shapes of ten classes in COCO's format, for ``configs/pretrain_coco.json``.
 
     Args:
-        output: Folder to make.
+        output: Folder to create.
         num_train: Images for training.
         num_validation: Images for validation.
         image_size: Rows and columns, pixels.
@@ -27,7 +27,7 @@ def main(
 
     Raises:
         ValueError: If a number is impossible.
-        FileExistsError: If the folder has content and may not be replaced.
+        FileExistsError: If the folder has content and must not be replaced.
         OSError: If writing fails; nothing is left behind.
     """
     folder = generate_natural(

@@ -41,7 +41,7 @@ def generate_natural(
     ``instances_val2017.json`` in COCO's format, and ``synthetic.json``. The same arguments give the same pixels.
 
     Args:
-        output: Folder to make.
+        output: Folder to create.
         num_train: Images for training.
         num_validation: Images for validation.
         image_size: Rows and columns, pixels.
@@ -53,7 +53,7 @@ def generate_natural(
 
     Raises:
         ValueError: If a number is impossible.
-        FileExistsError: If the folder has content and may not be replaced.
+        FileExistsError: If the folder has content and must not be replaced.
         OSError: If writing fails; nothing is left behind.
     """
     for name, value, least in (("num_train", num_train, 1), ("num_validation", num_validation, 1),

@@ -151,7 +151,7 @@ def _options(given: Mapping[str, Any], given_files: Mapping[str, str | None]) ->
     for name in extra:
         if not (BUNDLE / overlay_file(name)).is_file():
             raise FileNotFoundError(
-                f"Expected an overlay at {overlay_file(name)} for --extra, but there is no such file."
+                f"Expected an overlay at {overlay_file(name)} for --extra, but the file does not exist."
             )
     for name, file in files.items():
         if not (BUNDLE / file).is_file():

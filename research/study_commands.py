@@ -118,7 +118,7 @@ def data_fingerprint(folder: Path) -> str:
         FileNotFoundError: If the folder or its labels are not there.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a data set folder at {folder}, but there is no such folder.")
+        raise FileNotFoundError(f"Expected a data set folder at {folder}, but the folder does not exist.")
     names = ("synthetic.json", "DL_info.csv", "deeplesion_train.json")
     for name in names:
         if (folder / name).is_file():

@@ -181,7 +181,7 @@ def load_study(path: Path = SOURCE) -> Study:
         path: YAML file like ``research/tables.yaml``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If a row names a setting, schedule or start that is not there.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))

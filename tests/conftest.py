@@ -18,7 +18,7 @@ def bundle_root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real samples and reference values beside the checkout; skips where it is absent."""
+    """The folder of real samples and reference values next to the checkout; skips if it is missing."""
     folder = Path(os.environ.get("MP3D_SHARED", REPOSITORY.parent / "shared"))
     if not (folder / "reference").is_dir():
         pytest.skip(f"real samples and reference values are not here: no folder {folder}")

@@ -139,6 +139,6 @@ class TestCheckBoxes:
             boxes.check_boxes(make([BOXES[0], bad, BOXES[1]]), "a.csv, row 7")
 
     @pytest.mark.parametrize("shape", [(4,), (0,), (2, 5), (1, 2, 4)])
-    def test_other_shapes_are_refused(self, shape: tuple[int, ...]) -> None:
+    def test_other_shapes_are_rejected(self, shape: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match=r"shape \(N, 4\)"):
             boxes.check_boxes(np.ones(shape))

@@ -186,7 +186,7 @@ def stop_in_epoch_two(engine: Any) -> None:
         raise OSError("pulled the plug")
 
 
-def test_another_architecture_in_the_same_folder_is_refused(dataset: Path, trained: Path, tmp_path: Path) -> None:
+def test_another_architecture_in_the_same_folder_is_rejected(dataset: Path, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     error = error_of(workflow("train", dataset, tmp_path / "run", overlays=("conversion_ctm",), max_epochs=3))
     assert isinstance(error, ValueError)
@@ -194,7 +194,7 @@ def test_another_architecture_in_the_same_folder_is_refused(dataset: Path, train
     assert "--ckpt_dir" in str(error)
 
 
-def test_other_settings_in_the_same_folder_are_refused_and_leave_it_as_it_is(
+def test_other_settings_in_the_same_folder_are_rejected_and_leave_it_as_it_is(
     dataset: Path, trained: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(trained, tmp_path / "run")
@@ -229,7 +229,7 @@ def test_a_notice_travels_with_the_weights_into_the_report(dataset: Path, tmp_pa
     flow = workflow("evaluate", dataset, tmp_path / "eval", kind="infer", checkpoint=checkpoint, split="validation")
     run(flow)
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    # What the data set says of itself comes first.
+    # The data set's own notice comes first.
     assert metrics["notice"].startswith("Synthetic CT-like data")
     assert metrics["notice"].endswith("Of no use.")
     assert metrics["dataset"] == "synthetic validation"
@@ -361,7 +361,7 @@ def test_two_processes_train_together(dataset: Path, tmp_path: Path) -> None:
     done = module(*launcher, "--config_file", files, *settings, "--max_epochs", "2", "--batch_size", "1")
     assert done.returncode == 0, done.stderr
     assert "at epoch 2 of 2" in done.stdout
-    # One process goes on with the batch of both, and with no other.
+    # One process resumes with the batch of both, and with no other.
     alone = ("--config_file", files.replace("'configs/multi_gpu_train.json',", ""), *settings, "--max_epochs", "3")
     done = command("training", *alone, "--batch_size", "1")
     assert "Error: Expected the settings of the run" in done.stderr

@@ -71,7 +71,7 @@ def entry(name: str) -> ConfigParser:
 
 
 def fits(base: ConfigParser, key: str) -> bool:
-    """Whether ``key`` exists in ``base``, or is an argument of the target it stands under."""
+    """Whether ``key`` exists in ``base``, or is an argument of the target above it."""
     if key in base:
         return True
     parent, _, name = key.replace("#", "::").rpartition("::")
@@ -103,7 +103,7 @@ def axis(path: Path) -> str:
 
 
 def combine(first: Path, second: Path) -> bool:
-    """Whether two overlays are said to go together; docs/rows.md has the rule."""
+    """Whether two overlays are declared compatible; docs/rows.md has the rule."""
     axes = {axis(first), axis(second)}
     if COMBINATIONS & {first.stem, second.stem} or len(axes) == 1 or axes == FLAT:
         return False
@@ -114,7 +114,7 @@ def combine(first: Path, second: Path) -> bool:
     return not (axes & FLAT and (axes & NOT_FLAT or "init_coco" in (first.stem, second.stem)))
 
 
-# Overlays that differ in a number only; one of each stands for all in what is done for every pair.
+# Overlays that differ in a number only; one of each represents all in the tests of every pair.
 SERIES = {
     "slices": "slices_5",
     "subset": "subset_20",

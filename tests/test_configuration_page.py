@@ -57,7 +57,7 @@ def test_a_key_without_a_meaning_stops_the_page(changed: Callable[[str, str], st
 
 
 def test_a_meaning_without_a_key_stops_the_page(changed: Callable[[str, str], str]) -> None:
-    with pytest.raises(ValueError, match=r"meanings of keys that a config has, got colour in "):
+    with pytest.raises(ValueError, match=r"meanings of existing keys only, got colour in "):
         changed("", "Of the paint.")
 
 

@@ -66,7 +66,7 @@ def prose(path: Path) -> str:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_files_that_a_page_names_exist(path: Path) -> None:
-    """Sources, tests and configs in backticks; ``tests/`` and ``research/`` lie in the repository only."""
+    """Sources, tests and configs in backticks; ``tests/`` and ``research/`` exist only in the repository."""
     text = prose(path)
     named = re.findall(r"`((?:mp3d_bundle/|scripts/|tests/|research/|configs/|tools/|benchmarks/)[\w/.-]*)`", text)
     absent = [name for name in named if not any((base / name).exists() for base in (REPOSITORY, BUNDLE))]

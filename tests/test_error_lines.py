@@ -1,4 +1,4 @@
-"""Uncaught errors: one line for what the bundle refuses, a traceback for the rest."""
+"""Uncaught errors: one line for rejected input, a traceback for the rest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def shown(error: BaseException, capsys: pytest.CaptureFixture[str]) -> list[str]
     return capsys.readouterr().err.splitlines()
 
 
-def refused() -> BaseException:
+def rejected() -> BaseException:
     config = {
         "reader": {"_target_": "scripts.data.slabs.slab_reader.SlabReader", "num_slices": 4},
         "a": {"x": "@reader"},
@@ -43,16 +43,16 @@ def refused() -> BaseException:
 
 
 @pytest.mark.usefixtures("hook")
-def test_a_refused_input_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rejected_input_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="odd") as own:
         SlabReader(num_slices=4)
-    assert shown(refused(), capsys) == [f"Error: {own.value}"]
+    assert shown(rejected(), capsys) == [f"Error: {own.value}"]
 
 
 @pytest.mark.usefixtures("hook")
 def test_the_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv(SHOW_TRACEBACK, "1")
-    lines = shown(refused(), capsys)
+    lines = shown(rejected(), capsys)
     assert lines[0].startswith("Traceback")
     assert "odd" in lines[-1]
 

@@ -1,4 +1,4 @@
-"""docs/extending.md: its blocks, applied to a copy of the bundle as they are printed, do what the page says."""
+"""docs/extending.md: its blocks, applied unchanged to a copy of the bundle, do what the page says."""
 
 from __future__ import annotations
 

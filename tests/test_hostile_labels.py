@@ -180,7 +180,7 @@ def end_of(read: Callable[[Any], object], given: Any) -> str:
         assert "\n" not in message
         assert "\0" not in message
         assert re.search("Expected|say --label_format", message), message[:300]
-        return "refused"
+        return "rejected"
     return "read"
 
 
@@ -202,7 +202,7 @@ def test_every_end_is_a_result_or_one_line(name: str, tmp_path: Path) -> None:
         except Exception as error:
             held = repr(spoilt) if not suffix else str(path.read_bytes())
             raise AssertionError(f"{name}, case {number}: {type(error).__name__} from {held[:500]}") from error
-    assert ends["refused"] > 0
+    assert ends["rejected"] > 0
     print(f"{name}: {dict(ends)}")
 
 

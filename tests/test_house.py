@@ -1,4 +1,4 @@
-"""The referee of the house rules: who may import whom, how large things may be, what must be typed and documented.
+"""Enforces the house rules: who may import whom, how large things may be, what must be typed and documented.
 
 Each test lists every offending place as ``file:line``, so that one run shows all there is to put right.
 """
@@ -116,7 +116,7 @@ def functions_of(tree: ast.Module) -> Iterator[Function]:
 
 
 def collect(files: list[Path], find: Callable[[Path, ast.Module], Iterator[str]]) -> str:
-    """What ``find`` has to say about the files, a line each; "" when it is content."""
+    """Findings of ``find`` in the files, one line each; "" if there are none."""
     assert files, "found no files to look at"
     return "\n".join(line for path in files for line in find(path, tree_of(path)))
 

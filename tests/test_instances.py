@@ -85,7 +85,7 @@ def test_there_and_back_is_none(make: Any, count: int) -> None:
 
 
 def paint(instances: dict[str, Any]) -> np.ndarray:
-    """The image that masks, boxes of whole multiples of the grid, stand for."""
+    """The image of masks over boxes that are whole multiples of the grid."""
     image = np.zeros((HEIGHT, WIDTH))
     for (x1, y1, x2, y2), mask in zip(np.asarray(instances["boxes"]).astype(int), instances["masks"], strict=True):
         image[y1:y2, x1:x2] = np.kron(np.asarray(mask), np.ones(((y2 - y1) // 4, (x2 - x1) // 4)))

@@ -99,7 +99,7 @@ def test_a_list_killed_at_random_ends_as_if_it_never_was(scans: Path, tmp_path: 
         output = tmp_path / f"out_{number // 5}"
         killed += in_a_child(runner(scans, output).main, choose.uniform(0, longest)) == signal.SIGKILL
         for lesions in output.rglob("lesions.json"):
-            # Where it lies, all of its scan's files do.
+            # If it exists, all files of its scan exist.
             prefix = f"{lesions.parent.name}/"
             expected = {name for name in whole if name.startswith(prefix) and not name.endswith(RECORD)}
             assert expected <= {str(path.relative_to(output)) for path in output.rglob("*")}
@@ -202,7 +202,7 @@ def test_an_output_folder_that_is_removed_is_not_made_anew(scans: Path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_folder_that_cannot_be_is_refused_before_the_work(scans: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_is_rejected_before_the_work(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     run = runner(scans, tmp_path / "file" / "out")
     with pytest.raises(SystemExit, match=r"^Expected a folder for the results at .*out, found a file at .*file\.$"):

@@ -137,11 +137,11 @@ def test_what_cannot_be_packed_says_so(checkout: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*none\.pt"):
         tool.make_bundle(tmp_path / "dist", root=checkout, weights=tmp_path / "none.pt")
     (checkout / "mp3d_bundle" / "models" / "demo.pt").unlink()
-    with pytest.raises(ValueError, match=r"plain file to ship, got .*demo\.pt"):
+    with pytest.raises(ValueError, match=r"regular file to ship, got .*demo\.pt"):
         tool.make_bundle(tmp_path / "dist", root=checkout)
     shutil.copy(DEMO, checkout / "mp3d_bundle" / "models")
     (checkout / "mp3d_bundle" / "docs" / "link.md").symlink_to("README.md")
-    with pytest.raises(ValueError, match=r"plain file to ship, got .*link\.md"):
+    with pytest.raises(ValueError, match=r"regular file to ship, got .*link\.md"):
         tool.make_bundle(tmp_path / "dist", root=checkout)
     assert not (tmp_path / "dist").exists()
     with pytest.raises(SystemExit, match=r"Error: Expected trained weights, found no file none\.pt"):

@@ -20,7 +20,7 @@ echo "{name} $*" >> "$RECORD"
 for word in "$@"; do [ "$word" = "$FAIL" ] && exit 3; done
 exit 0
 """
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make on this machine")
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
 def recorder(path: Path, name: str) -> None:
@@ -132,7 +132,7 @@ def test_clean_removes_caches_and_keeps_everything_else(checkout: Path) -> None:
 
 @pytest.fixture
 def ci(tmp_path: Path) -> Path:
-    """A checkout with the CI script and the lock files, and a make that writes down what it is asked for."""
+    """A checkout with the CI script and the lock files, and a make that records its arguments."""
     folder = tmp_path / "checkout"
     for name in (".ci/run", "requirements.lock", "requirements-bootstrap.lock"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def ci(tmp_path: Path) -> Path:
 
 
 def run_ci(checkout: Path, **variables: str) -> tuple[int, str, list[str]]:
-    """Exit status of the CI script started elsewhere, what it says of an error, and what was made."""
+    """Exit status of the CI script started elsewhere, its error output, and the recorded targets."""
     record = checkout.parent / "record"
     record.write_text("")
     path = f"{checkout.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"

@@ -15,7 +15,7 @@ def test_the_readme_gives_the_hash_of_every_shipped_file_and_of_no_other() -> No
     rows = dict(re.findall(r"(?m)^\| `([\w./-]+)` \|(.*)$", text))
     told = {name: re.findall(r"\b[0-9a-f]{64}\b", row) for name, row in rows.items()}
     listed = subprocess.run(["git", "ls-files", "*.pt", "*.pth"], cwd=MODELS, capture_output=True, text=True)
-    # Without git: whatever lies here is taken for shipped.
+    # Without git every file here counts as shipped.
     shipped = listed.stdout.split() or [path.name for path in MODELS.glob("*.pt*")]
     hashes = {name: [hashlib.sha256((MODELS / name).read_bytes()).hexdigest()] for name in shipped}
     assert hashes

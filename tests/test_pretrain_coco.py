@@ -129,7 +129,7 @@ def test_the_numbers_of_the_pre_training() -> None:
     assert window(torch.tensor([123.675, 255.0])).tolist() == pytest.approx([0.0, (255 - 123.675) / 58.395], abs=1e-5)
 
 
-def test_a_misspelt_key_and_the_wrong_number_of_classes_are_refused(dataset: Path, tmp_path: Path) -> None:
+def test_a_misspelt_key_and_the_wrong_number_of_classes_are_rejected(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r".") as caught:
         run(pretraining(dataset, tmp_path, train_anotations="labels.json"))
     assert "did you mean train_annotations?" in str(root_error(caught.value))

@@ -1,4 +1,4 @@
-"""Recipes: what a network saw goes with its weights, and what differs from it is told."""
+"""Recipes: the network's input settings are stored with its weights, and deviations are reported."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_recipe_comes_back_from_plain_values(recipe: Recipe) -> None:
         ("num_slices", True),
         ("slice_spacing", 0),
         ("slice_spacing", float("nan")),
-        ("z_mode", "mended"),
+        ("z_mode", "repaired"),
         ("z_mode", ["corrected"]),
         ("test_scale", 96.0),
         ("test_scale", 10**9),
@@ -73,7 +73,7 @@ def test_a_recipe_comes_back_from_plain_values(recipe: Recipe) -> None:
         ("tags", [1]),
     ],
 )
-def test_values_that_no_recipe_has_are_refused(name: str, value: Any) -> None:
+def test_values_that_no_recipe_has_are_rejected(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"Expected a {name} that can be used, got .* in the recipe of the file"):
         read_recipe({**PAPER.plain(), name: value}, "the file")
 
@@ -89,7 +89,7 @@ def test_files_of_earlier_releases_lack_what_came_later() -> None:
     }
 
 
-def test_a_recipe_without_a_value_is_refused() -> None:
+def test_a_recipe_without_a_value_is_rejected() -> None:
     content = PAPER.plain()
     del content["z_mode"]
     with pytest.raises(ValueError, match="Expected z_mode in the recipe of the file, got none"):
@@ -105,7 +105,7 @@ def test_deviations_name_both_values_and_are_logged(caplog: pytest.LogCaptureFix
         "test_scale": {"weights": 96, "used": 512},
         "window": {"weights": [-160.0, 240.0], "used": [-1024.0, 1050.0]},
     }
-    assert "the file: test_scale 512 in the place of 96" in caplog.text
+    assert "the file: test_scale 512 in place of 96" in caplog.text
     assert tell_deviations(OTHER, OTHER, "the file") == {}
 
 
@@ -117,7 +117,7 @@ def test_a_file_with_a_recipe_is_taken_at_its_word(caplog: pytest.LogCaptureFixt
 def test_what_is_assumed_for_an_old_file_is_named(caplog: pytest.LogCaptureFixture) -> None:
     found = stored_recipe({"inference": {"pixel_spacing": 1.6}}, "old.pt", network=TWO_STAGES)
     assert found == replace(PAPER, num_slices=7, pixel_spacing=1.6, classes=class_names(80))
-    for text in ("old.pt does not say", "z_mode corrected", "test_scale 512", "window [-1024.0, 1050.0]"):
+    for text in ("old.pt does not record", "z_mode corrected", "test_scale 512", "window [-1024.0, 1050.0]"):
         assert text in caplog.text
     assert "num_slices" not in caplog.text
 
@@ -134,7 +134,7 @@ def test_weights_of_photographs_are_used_on_ct_with_the_papers_values(caplog: py
 def test_several_classes_say_so() -> None:
     assert PAPER.class_note() is None
     note = replace(PAPER, classes=class_names(80)).class_note() or ""
-    assert note.startswith("The network tells 80 classes apart (class 1, class 2, class 3, ...)")
+    assert note.startswith("The network distinguishes 80 classes (class 1, class 2, class 3, ...)")
     assert "one class" in note
 
 

@@ -1,4 +1,4 @@
-"""The repository's outside: the set-up and what it says when something is missing, documents, licence."""
+"""The repository's outside: the set-up and its messages if something is missing, documents, licence."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def checkout(tmp_path: Path) -> Path:
 def set_up(checkout: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run ``environment.py`` of a checkout, cut off from any package registry."""
     settings = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
-    # Nothing listens on port 9 of this machine: the connection is refused at once, with or without a network.
+    # Nothing listens on port 9 of this machine: the connection fails at once, with or without a network.
     settings |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-I", str(checkout / "tools" / "environment.py")]
     return subprocess.run(command, env=settings | variables, capture_output=True, text=True, timeout=120)
@@ -193,7 +193,7 @@ def test_finished_setup_is_left_alone_until_the_lock_changes(checkout: Path) -> 
     assert not stamp.exists()
 
 
-def test_setup_refuses_when_the_disk_is_short(checkout: Path) -> None:
+def test_setup_rejects_when_the_disk_is_short(checkout: Path) -> None:
     done = set_up(checkout, SETUP_SPACE_GIB="1000000000")
     assert done.returncode == 1
     assert "GiB free" in done.stderr

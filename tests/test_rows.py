@@ -1,4 +1,4 @@
-"""docs/rows.md: every command of a row names files that are there and trains what the row says."""
+"""docs/rows.md: every command of a row names existing files and trains the network of the row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md: the walks through the code are not longer than the page says."""
+"""docs/architecture.md: the walks through the code are at most as long as on the page."""
 
 from __future__ import annotations
 

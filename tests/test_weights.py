@@ -124,18 +124,18 @@ class TestReading:
         assert not (tmp_path / "broken into").exists()
 
     @pytest.mark.parametrize("size", [0, 1, 40, 1000, -1])
-    def test_a_truncated_file_is_refused(self, saved: Path, size: int) -> None:
+    def test_a_truncated_file_is_rejected(self, saved: Path, size: int) -> None:
         saved.write_bytes(saved.read_bytes()[:size])
         with pytest.raises(ValueError, match=r"cannot read .*model\.pt"):
             weights.load_network(saved)
 
     def test_a_text_file_is_told_in_words(self, tmp_path: Path) -> None:
         (tmp_path / "model.pt").write_text("a text")
-        with pytest.raises(ValueError, match=r"model\.pt: (it is none|\S+ \S+)"):
+        with pytest.raises(ValueError, match=r"model\.pt: (it is not such a file|\S+ \S+)"):
             weights.load_network(tmp_path / "model.pt")
 
     @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b'{"a": 1}', pickle.dumps({"a": 1}), bytes(300)])
-    def test_another_kind_of_file_is_refused(self, tmp_path: Path, content: bytes) -> None:
+    def test_another_kind_of_file_is_rejected(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "model.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"model\.pt"):
             weights.load_network(tmp_path / "model.pt")
@@ -154,7 +154,7 @@ class TestReading:
             ({"model": {}, "network": {"_target_": "scripts.networks.isotropic_pools"}}, "builds a network, got list"),
         ],
     )
-    def test_other_contents_are_refused(self, tmp_path: Path, content: Any, message: str) -> None:
+    def test_other_contents_are_rejected(self, tmp_path: Path, content: Any, message: str) -> None:
         torch.save(content, tmp_path / "model.pt")
         with pytest.raises(ValueError, match=rf"(?s){message}.*") as caught:
             weights.load_network(tmp_path / "model.pt")
@@ -186,7 +186,7 @@ class TestTypesAndValues:
         return path
 
     @pytest.mark.parametrize("dtype", [torch.int32, torch.float64, torch.bool, torch.complex64])
-    def test_cast_weights_are_refused(self, saved: Path, dtype: torch.dtype) -> None:
+    def test_cast_weights_are_rejected(self, saved: Path, dtype: torch.dtype) -> None:
         self.changed(saved, lambda name, value: value.to(dtype) if name.endswith("cls_score.weight") else value)
         with pytest.raises(ValueError, match=rf"1 tensors are of another type \(.*expected torch.float32, got {dtype}"):
             weights.load_network(saved)
@@ -202,7 +202,7 @@ class TestTypesAndValues:
         assert str(dtype) in caplog.text
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_weights_that_are_not_finite_are_refused(self, saved: Path, value: float) -> None:
+    def test_weights_that_are_not_finite_are_rejected(self, saved: Path, value: float) -> None:
         def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
             return torch.full_like(tensor, value) if name.endswith("cls_score.bias") else tensor
 
@@ -225,7 +225,7 @@ class TestBounds:
             {"body": {"_desc_": [{"a": 1}] * 300}},
         ],
     )
-    def test_numbers_beyond_any_real_network_are_refused_before_anything_is_built(
+    def test_numbers_beyond_any_real_network_are_rejected_before_anything_is_built(
         self, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(weights, "ConfigParser", None)
@@ -271,14 +271,14 @@ class TestDefinitions:
                 weights.build_network(definition, "the file")
 
     @pytest.mark.parametrize("value", ["$__import__('os').getcwd()", "@num_slices", "%other.json::network", object()])
-    def test_expressions_and_objects_are_refused(self, value: Any) -> None:
+    def test_expressions_and_objects_are_rejected(self, value: Any) -> None:
         with pytest.raises(ValueError, match=r"plain values.*the file"):
             weights.check_definition({**DEFINITION, "layers": [1, {"a": value}]}, "the file")
 
     @pytest.mark.parametrize(
         "entry", [{"_requires_": "x"}, {"_disabled_": False}, {"_mode_": "debug"}, {"_mode_": ["default"]}, {3: 4}]
     )
-    def test_other_keys_of_the_config_language_are_refused(self, entry: dict[Any, Any]) -> None:
+    def test_other_keys_of_the_config_language_are_rejected(self, entry: dict[Any, Any]) -> None:
         with pytest.raises(ValueError, match=r"plain arguments.*the file"):
             weights.check_definition({**DEFINITION, **entry}, "the file")
 

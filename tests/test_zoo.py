@@ -1,4 +1,4 @@
-"""The checks of MONAI's model zoo, on the bundle as it is released: its verifier and the pattern of its unit tests."""
+"""The checks of MONAI's model zoo, on the released bundle: its verifier and the pattern of its unit tests."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ NARROW: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the zoo's repository has it: `models/NAME`; the demo's weights stand in for trained ones."""
+    """A folder as in the zoo's repository: `models/NAME`; the demo's weights replace trained ones."""
     folder = tmp_path_factory.mktemp("zoo")
     unpack(load_tool().make_bundle(folder, weights=DEMO), folder / "models")
     return folder

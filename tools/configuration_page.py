@@ -1,7 +1,7 @@
-"""Writes `mp3d_bundle/docs/configuration.md` from the configs and the meanings of their keys.
+"""Write `mp3d_bundle/docs/configuration.md` from the configs and the meanings of their keys.
 
     python tools/configuration_page.py           writes the page
-    python tools/configuration_page.py --check   ends with status 1 if the page is not what it would write
+    python tools/configuration_page.py --check   ends with status 1 if the page is out of date
 
 Run after a change of `configs/*.json`, of an overlay or of `scripts/configuration/option_meanings.yaml`.
 """
@@ -32,7 +32,7 @@ TITLES = {
     "evaluate_volumes.json": "Evaluation of volumes",
     "inference.json": "Inference",
 }
-# Expressions of defaults, and what the table says of them; others are "computed".
+# Expressions of defaults and their text in the table; others are "computed".
 EXPRESSIONS = {
     r"\$@bundle_root \+ '/(.*)'": r"`\1` in `bundle_root`",
     r"\$@trained\.(?:setting|threshold)\(.*, ([\d.]+)\)": r"the weights' own, else `\1`",
@@ -52,7 +52,7 @@ OTHERS_READ = {
         "reads none of the five.",
     )
 }
-# What MONAI runs, in every config: explained once, above the tables.
+# Keys that MONAI runs, in every config: explained once, above the tables.
 FRAME = {"imports", "initialize", "run", "finalize", "training", "evaluating", "evaluating_volumes", "inferring"}
 HEAD = """# Configuration
 
@@ -96,7 +96,7 @@ def keys_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def shown(value: Any) -> str:
-    """A default as the table has it."""
+    """A default as shown in the table."""
     if isinstance(value, Mapping):
         target = value.get("_target_")
         return f"`{target}`" if target else "a group"
@@ -109,10 +109,10 @@ def shown(value: Any) -> str:
 
 
 def meaning(file: str, key: str, meanings: Mapping[str, str]) -> str:
-    """What a key of a config means.
+    """The meaning of a config key.
 
     Raises:
-        ValueError: If nobody has said it.
+        ValueError: If it is missing.
     """
     found = meanings.get(f"{file} {key}", meanings.get(key))
     if not found:
@@ -143,7 +143,7 @@ def tables(file: str, config: Mapping[str, Any], meanings: Mapping[str, str]) ->
 
 
 def overlays(folder: Path) -> Iterator[str]:
-    """The lines of the overlays in a folder, each with its own first comment."""
+    """The lines of the overlays in a folder, each with its first comment."""
     yield from ("", "## Overlays", "", "In `configs/variants`, each with the comment that it begins with:", "")
     yield from ("| overlay | what it is |", "| --- | --- |")
     for path in sorted(folder.glob("*.yaml")):
@@ -157,7 +157,7 @@ def page(configs: Path = CONFIGS, meanings_file: Path = MEANINGS) -> str:
 
     Args:
         configs: Folder of the configs.
-        meanings_file: What their keys mean.
+        meanings_file: Meanings of their keys.
 
     Raises:
         ValueError: If a key has no meaning, or a meaning no key.
@@ -166,7 +166,7 @@ def page(configs: Path = CONFIGS, meanings_file: Path = MEANINGS) -> str:
     files = {file: json.loads((configs / file).read_text(encoding="utf-8")) for file in TITLES}
     known = {name for file, config in files.items() for key, _ in keys_of(config) for name in (key, f"{file} {key}")}
     if unused := sorted(set(meanings) - known):
-        raise ValueError(f"Expected meanings of keys that a config has, got {', '.join(unused)} in {MEANINGS.name}.")
+        raise ValueError(f"Expected meanings of existing keys only, got {', '.join(unused)} in {MEANINGS.name}.")
     lines = [line for file, config in files.items() for line in tables(file, config, meanings)]
     return HEAD + "\n".join([*lines, *overlays(configs / "variants")]) + "\n"
 

@@ -1,7 +1,7 @@
-"""Builds `.venv` from the lock files, once; run by `tools/setup.sh`, with nothing but the standard library.
+"""Build `.venv` from the lock files, once; run by `tools/setup.sh` with only the standard library.
 
-The stamp inside `.venv` is written last and taken away before anything changes, so an environment without it is an
-unfinished one and is built again from the start: what was downloaded before is kept in uv's cache.
+The stamp inside `.venv` is written last and removed before anything changes. An environment without it is
+unfinished and is built again from the start; earlier downloads are kept in uv's cache.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ STAMP = ENVIRONMENT / ".setup-complete"
 LOCK = ROOT / "requirements.lock"
 UV_LOCK = ROOT / "requirements-bootstrap.lock"
 GIB = 1024**3
-# What the locked packages take unpacked, rounded up: on Linux they bring the CUDA libraries along.
+# Unpacked size of the locked packages, rounded up: on Linux they include the CUDA libraries.
 SPACE_GIB = {"linux": 8.0, "darwin": 3.0}
-# Imported once at the end: each is a library with compiled parts that may miss something of the system's.
+# Imported once at the end: each has compiled parts that may lack a system library.
 IMPORTED = "torch, torchvision, monai, ignite, itk, cv2, pycocotools.mask, matplotlib"
 
 NO_NETWORK = re.compile(
@@ -40,17 +40,17 @@ OTHER_FILE = re.compile(r"do not match the hashes|hash mismatch", re.IGNORECASE)
 
 
 def stop(message: str) -> NoReturn:
-    """Ends the set-up with a message in plain words."""
+    """End the set-up with a message."""
     raise SystemExit(f"Set-up stopped: {message}")
 
 
 def say(message: str) -> None:
-    """Writes a line about what happens now."""
+    """Print the current step."""
     print(message, file=sys.stderr, flush=True)
 
 
 def check_platform(system: str, machine: str, bits: int, release: tuple[str, str]) -> None:
-    """Stops where no packages exist.
+    """Stop on systems without packages.
 
     Args:
         system: `sys.platform`.
@@ -79,53 +79,53 @@ def check_platform(system: str, machine: str, bits: int, release: tuple[str, str
 
 
 def check_space(folder: Path, needed_gib: float, what: str) -> None:
-    """Stops when the disk under `folder` (or its nearest parent that exists) has less than `needed_gib` GiB free."""
+    """Stop if the disk under `folder` (or its nearest parent that exists) has less than `needed_gib` GiB free."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / GIB
     if free < needed_gib:
         stop(
             f"{what} needs about {needed_gib:g} GiB of disk, and {folder} has {free:.1f} GiB free. "
-            "Make room, or go on at your own risk with: make <target> SETUP_SPACE_GIB=0"
+            "Free some space, or continue at your own risk with: make <target> SETUP_SPACE_GIB=0"
         )
 
 
 def needed_space(setting: str, system: str) -> float:
-    """GiB that must be free: `setting` where the caller gave one, else what the packages take on this system."""
+    """GiB that must be free: `setting` if given, otherwise the size of the packages on this system."""
     try:
         return float(setting or SPACE_GIB[system])
     except ValueError:
-        stop(f"SETUP_SPACE_GIB is to be a number of GiB, not {setting!r}.")
+        stop(f"SETUP_SPACE_GIB must be a number of GiB, not {setting!r}.")
 
 
 def reason(output: str) -> str:
-    """Says in plain words why an installer failed, from what it wrote."""
+    """Explain the failure of an installer from its output."""
     if NO_SPACE.search(output):
-        return "the disk is full, or your quota of it is used up. Make room and start again."
+        return "the disk is full, or your quota is used up. Free some space and start again."
     if OTHER_FILE.search(output):
         return (
             "the package registry sent a file that is not the one locked (its hash differs). "
-            "Try again; if it stays so, the registry or a proxy on the way changes files."
+            "Try again; if this repeats, the registry or a proxy changes files."
         )
     if NO_NETWORK.search(output):
         return (
             "the package registry cannot be reached. Is there a network? Behind a proxy set HTTPS_PROXY, with a "
             "company certificate SSL_CERT_FILE, with a mirror pip's own configuration; then start again."
         )
-    return "a package could not be installed; the lines above say which. Start again to go on."
+    return "a package could not be installed; the lines above name it. Start again to continue."
 
 
 def run(*arguments: str, quiet: bool = False) -> tuple[bool, str]:
-    """Runs the environment's Python.
+    """Run the environment's Python.
 
     Args:
-        *arguments: What follows `python`.
+        *arguments: Arguments of `python`.
         quiet: Capture stderr instead of showing it.
 
     Returns:
-        Whether it succeeded, and what it wrote to stderr ("" when that went to the terminal).
+        Whether it succeeded, and its stderr ("" if that went to the terminal).
     """
-    # Settings that would send packages elsewhere than into .venv.
+    # Settings that would install packages outside .venv.
     elsewhere = ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "VIRTUAL_ENV")
     settings = {key: value for key, value in os.environ.items() if key not in elsewhere}
     settings.setdefault("UV_HTTP_TIMEOUT", "300")
@@ -145,16 +145,16 @@ def run(*arguments: str, quiet: bool = False) -> tuple[bool, str]:
 
 
 def fail(output: str) -> NoReturn:
-    """Shows an installer's output and ends the set-up with what it means."""
+    """Show an installer's output and end the set-up with its meaning."""
     say(output.strip())
     stop(reason(output))
 
 
 def clear() -> None:
-    """Empties `.venv`, which may be a link to a folder on a larger disk."""
+    """Empty `.venv`, which may be a link to a folder on a larger disk."""
     if not ENVIRONMENT.is_dir() or not any(ENVIRONMENT.iterdir()):
         return
-    say(f"Building {ENVIRONMENT.name} again: it was not finished, or was not made by make.")
+    say(f"Building {ENVIRONMENT.name} again: it was not finished, or not made by make.")
     for path in ENVIRONMENT.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -163,15 +163,15 @@ def clear() -> None:
 
 
 def create() -> None:
-    """Makes `.venv` with nothing but pip in it."""
+    """Create `.venv` with only pip in it."""
     say(f"Making {ENVIRONMENT.name} with Python {platform.python_version()} ({sys.executable})")
     command = [sys.executable, "-I", "-m", "venv", str(ENVIRONMENT)]
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
-        stop(f"this command failed, the lines above say why: {' '.join(command)}")
+        stop(f"this command failed, see the lines above: {' '.join(command)}")
 
 
 def cache_folder() -> Path | None:
-    """Where uv keeps what it downloaded, when that is on another disk than `.venv` and needs room of its own."""
+    """Folder of uv's downloads if it is on another disk than `.venv` and needs its own space."""
     command = [str(ENVIRONMENT_PYTHON), "-m", "uv", "cache", "dir"]
     told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if told.returncode:
@@ -183,10 +183,10 @@ def cache_folder() -> Path | None:
 
 
 def install(needed_gib: float) -> None:
-    """Brings `.venv` to exactly what the lock files say: by uv where it runs, else by pip.
+    """Install exactly the lock files into `.venv`, with uv if it runs, otherwise with pip.
 
     Args:
-        needed_gib: Disk space that uv's cache must have, where it is on a disk of its own.
+        needed_gib: Required disk space of uv's cache if it is on a separate disk.
     """
     pip = ("-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--require-hashes")
     if not run("-m", "pip", "--version", quiet=True)[0]:
@@ -199,23 +199,23 @@ def install(needed_gib: float) -> None:
         if cache is not None:
             check_space(cache, needed_gib, "uv's cache of downloads")
         say("Installing the locked packages (the first time about 3.5 GB to download, later from a cache)")
-        # Compiled once here: where Python may write no bytecode, each command would compile all of it again.
+        # Compiled once here: if Python cannot write bytecode, each command would compile everything again.
         sync = ("-m", "uv", "pip", "sync", "--compile-bytecode", "--require-hashes")
         done, _ = run(*sync, "--python", str(ENVIRONMENT_PYTHON), str(LOCK))
     if not done:
-        say("uv did not manage; trying pip, which is slower.")
+        say("uv failed; trying pip, which is slower.")
         done, output = run(*pip, "-r", str(LOCK), quiet=True)
     if not done:
         fail(output)
 
 
 def wanted() -> str:
-    """What the stamp of a finished environment says: a hash of the lock files."""
+    """Stamp of a finished environment: a hash of the lock files."""
     return hashlib.sha256(LOCK.read_bytes() + UV_LOCK.read_bytes()).hexdigest()
 
 
 def finished() -> str | None:
-    """The stamp of the environment that is there, or None when there is none that can be used."""
+    """The stamp of the existing environment, or None if there is no usable one."""
     if not STAMP.is_file() or not os.access(ENVIRONMENT_PYTHON, os.X_OK):
         return None
     if os.environ.get("MP3D_PYTHON_NAMED"):
@@ -228,15 +228,15 @@ def finished() -> str | None:
 
 
 def main() -> None:
-    """Makes `.venv` what the lock files say; does nothing when it is already."""
+    """Bring `.venv` up to date with the lock files; no effect if it already is."""
     if finished() == wanted():
         return
     with LOCK.open("rb") as lock:
-        # Two make commands at once: the second waits, then finds everything done.
+        # Of two make commands at once the second waits and then finds everything done.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("Another set-up is at work; waiting for it.")
+            say("Another set-up is running; waiting for it.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         stamp = finished()
         if stamp == wanted():
@@ -253,7 +253,7 @@ def main() -> None:
         done, output = run("-c", f"import {IMPORTED}", quiet=True)
         if not done:
             say(output.strip())
-            stop("a package does not load on this system; the last line above says what it misses.")
+            stop("a package does not load on this system; the last line above names what is missing.")
         STAMP.write_text(wanted() + "\n", encoding="utf-8")
         say("Set-up done.")
 

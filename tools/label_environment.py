@@ -1,7 +1,7 @@
-"""Builds `.venv-label`, MONAI Label's own environment, once; run by `tools/label_setup.sh`.
+"""Build `.venv-label`, MONAI Label's own environment, once; run by `tools/label_setup.sh`.
 
-It is the set-up of `tools/environment.py` with another folder and lock file, and one step more: uv does not know the
-data folder in MONAI Label's wheel, so that its program and its sample apps would be missing; pip puts them in place.
+It is the set-up of `tools/environment.py` with another folder and lock file and one more step: uv does not install the
+data folder of MONAI Label's wheel, so its program and sample apps would be missing; pip installs them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import re
 import sys
 from pathlib import Path
 
-# Python was started isolated from its surroundings, so from this folder too.
+# Python was started in isolated mode, so this folder is not on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import environment
 
 ENVIRONMENT = environment.ROOT / ".venv-label"
 PACKAGE = "monailabel"
-# What pip puts in place, to look whether it did.
+# Installed by pip; its presence is checked.
 SAMPLE_APP = ENVIRONMENT / PACKAGE / "sample-apps" / "monaibundle" / "main.py"
 
 install_locked = environment.install
@@ -26,19 +26,19 @@ def entry_of(package: str, lock: str) -> str:
     """The lines of one package in a lock file: version and hashes.
 
     Raises:
-        ValueError: If it is not in the file.
+        ValueError: If it is missing in the file.
     """
     found = re.search(rf"^{re.escape(package)}==.*?(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
     if found is None:
-        raise ValueError(f"Expected {package} in the lock file, it is not there.")
+        raise ValueError(f"Expected {package} in the lock file, found none.")
     return found[0]
 
 
 def install(needed_gib: float) -> None:
-    """Brings `.venv-label` to what the lock file says, MONAI Label's programs and sample apps included.
+    """Install the lock file into `.venv-label`, including MONAI Label's programs and sample apps.
 
     Args:
-        needed_gib: Disk space that uv's cache must have, where it is on a disk of its own.
+        needed_gib: Required disk space of uv's cache if it is on a separate disk.
     """
     install_locked(needed_gib)
     entry = ENVIRONMENT / f"{PACKAGE}.lock"
@@ -52,7 +52,7 @@ def install(needed_gib: float) -> None:
 
 
 def main() -> None:
-    """Makes `.venv-label` what its lock file says; does nothing when it is already."""
+    """Bring `.venv-label` up to date with its lock file; no effect if it already is."""
     environment.ENVIRONMENT = ENVIRONMENT
     environment.ENVIRONMENT_PYTHON = ENVIRONMENT / "bin" / "python"
     environment.STAMP = ENVIRONMENT / ".setup-complete"

@@ -1,7 +1,7 @@
-"""Packs the bundle as `dist/mp3d_bundle_vX.Y.Z.zip` with a `.sha256` beside it: `make bundle`.
+"""Pack the bundle as `dist/mp3d_bundle_vX.Y.Z.zip` with a `.sha256` next to it: `make bundle`.
 
-The same files give the same bytes on every machine: names in order, one date, one set of permissions, and nothing
-compressed, because what a compressor writes depends on its version (weights would shrink by less than a tenth).
+The same files give the same bytes on every machine: sorted names, one date, one set of permissions, and no
+compression, because the output of a compressor depends on its version (weights would shrink by less than a tenth).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "mp3d_bundle"
 LISTING = "large_files.yml"
 DEMO, TRAINED = "models/demo.pt", "models/model.pt"
-# What a bundle holds; whatever else lies in its folder (results, caches, weights of runs) stays where it is.
+# Contents of a bundle; other files in its folder (results, caches, weights of runs) are not packed.
 FILES = ("LICENSE", LISTING, "models/README.md", DEMO)
 FOLDERS = ("configs", "docs", "scripts")
-DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
-# Where releases are found, until somebody says it.
+DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip
+# Address of the releases, until set.
 RELEASES = "https://github.com/OWNER/REPOSITORY/releases/download"
 
 
@@ -42,12 +42,12 @@ def source_files(bundle: Path) -> dict[str, Path]:
                 paths.append(path)
     for path in paths:
         if path.is_symlink() or not path.is_file():
-            raise ValueError(f"Expected a plain file to ship, got {path}.")
+            raise ValueError(f"Expected a regular file to ship, got {path}.")
     return {path.relative_to(bundle).as_posix(): path for path in paths}
 
 
 def checked_version(root: Path) -> str:
-    """The bundle's version, which metadata, its changelog, the project and CHANGELOG.md must agree on.
+    """The bundle's version, on which metadata, its changelog, the project and CHANGELOG.md must agree.
 
     Raises:
         ValueError: If they do not.
@@ -76,10 +76,10 @@ def digest(path: Path) -> str:
 
 
 def listing(weights: dict[str, Path], releases: str, version: str) -> str:
-    """What `large_files.yml` says: where each weights file can be had again, and its SHA-256."""
+    """Content of `large_files.yml`: the address of each weights file, and its SHA-256."""
     lines = [
-        "# Read by `python -m monai.bundle download_large_files`. Files that are there with this hash are left alone.",
-        "# OWNER/REPOSITORY: `make bundle BUNDLE_ARGS='--releases ADDRESS'` puts the place of the releases in.",
+        "# Read by `python -m monai.bundle download_large_files`. Existing files with this hash are not downloaded.",
+        "# OWNER/REPOSITORY: `make bundle BUNDLE_ARGS='--releases ADDRESS'` sets the address of the releases.",
         "large_files:",
     ]
     for name, path in sorted(weights.items()):
@@ -99,7 +99,7 @@ def write_zip(target: Path, top: str, contents: dict[str, bytes | Path]) -> None
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(contents):
                 entry = zipfile.ZipInfo(f"{top}/{name}", DATE)
-                entry.create_system = 3  # Unix, wherever it is made
+                entry.create_system = 3  # Unix, on any system
                 entry.external_attr = 0o100644 << 16
                 content = contents[name]
                 archive.writestr(entry, content if isinstance(content, bytes) else content.read_bytes())
@@ -114,16 +114,16 @@ def make_bundle(output: Path, *, root: Path = ROOT, weights: Path | None = None,
     Args:
         output: Folder of the zip.
         root: The repository.
-        weights: Trained weights, shipped as `models/model.pt`; without them the demo's take that place, so that what
-            looks for this name finds weights that work. The notice inside says what they are, with every result.
+        weights: Trained weights, shipped as `models/model.pt`; without them the demo's are used, so that every command
+            finds working weights. The notice inside them is shown with every result.
         releases: Address of the release downloads, for `large_files.yml`.
 
     Returns:
         The zip.
 
     Raises:
-        ValueError: If versions disagree, or a file of the bundle is missing or is no plain file.
-        FileNotFoundError: If there is no weights file of that name.
+        ValueError: If versions disagree, or a file of the bundle is missing or is not a regular file.
+        FileNotFoundError: If the weights file does not exist.
     """
     version = checked_version(root)
     bundle = root / "mp3d_bundle"
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.weights is None:
         print(
             "Its models/model.pt is the demo's, from synthetic images: it finds no real lesions. "
-            "Trained weights take its place with --weights FILE."
+            "--weights FILE ships trained weights instead."
         )
 
 

@@ -1,4 +1,4 @@
-"""Counts the files that two walks through the bundle's code pass: the figures of docs/architecture.md.
+"""Count the files on two walks through the bundle's code: the figures of docs/architecture.md.
 
     python tools/trace_walks.py
 
@@ -34,7 +34,7 @@ def traced(walk: Callable[[], object]) -> list[str]:
     """The files of `scripts` in the order in which a walk calls their functions, a file once for each move to it.
 
     Args:
-        walk: What to follow.
+        walk: The function to follow.
     """
     visits: list[str] = []
 
@@ -57,7 +57,7 @@ def slice_to_loss(folder: Path) -> list[str]:
     """Walk 1, with the narrow network and a synthetic data set.
 
     Args:
-        folder: Where the data set may be written.
+        folder: Folder for the data set.
     """
     generate(folder / "data", "small", seed=1, workers=1, num_train=2, num_validation=2, num_test=2)
     files = [BUNDLE / "configs" / name for name in ("train.json", "variants/size_narrow.yaml")]
@@ -78,8 +78,8 @@ def write_series(folder: Path, slices: int = 12) -> Path:
     """Write a small CT series with a bright ball in a body.
 
     Args:
-        folder: Where to; made here.
-        slices: How many, 2.5 mm apart.
+        folder: Target folder; created here.
+        slices: Number of slices, 2.5 mm apart.
     """
     folder.mkdir()
     k, j, i = np.mgrid[:slices, :64, :64]
@@ -108,7 +108,7 @@ def dicom_to_json(folder: Path) -> list[str]:
     """Walk 2, with the demo's weights and no other output than ``json``.
 
     Args:
-        folder: Where the series and the results may be written.
+        folder: Folder for the series and the results.
     """
     parser = ConfigParser(ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.json")))
     settings = {"checkpoint": str(BUNDLE / "models" / "demo.pt"), "output_dir": str(folder / "out"), "progress": False}

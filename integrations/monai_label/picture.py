@@ -1,4 +1,4 @@
-"""Draws the markups that a running server answers on the scan they belong to: the figure of docs/monai_label.md.
+"""Draw the markups returned by a running server on their scan: the figure of docs/monai_label.md.
 
     ../.venv/bin/python ../integrations/monai_label/picture.py SCAN IMAGE TARGET [SERVER]
 
@@ -41,7 +41,7 @@ def ask(server: str, image: str, threshold: float) -> bytes:
 
 
 def main(scan_path: str, image: str, target: str, server: str = "http://127.0.0.1:8000") -> None:
-    """Ask, read the answer as a file, and draw the slices through its first three boxes."""
+    """Request markups, read them as a file, and draw the slices through the first three boxes."""
     content = ask(server, image, threshold=0.95)
     with tempfile.NamedTemporaryFile(suffix=".mrk.json") as file:
         file.write(content)
@@ -60,7 +60,7 @@ def main(scan_path: str, image: str, target: str, server: str = "http://127.0.0.
             if z1 <= key + 0.5 <= z2:
                 axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="gold", linewidth=1.5))
                 axis.text(x1, y1 - 1, markup["name"], color="gold", fontsize=8)
-    figure.suptitle(f"{image}: markups as the server answered them. {markups[0]['description'].split('. ', 1)[1]}",
+    figure.suptitle(f"{image}: markups as returned by the server. {markups[0]['description'].split('. ', 1)[1]}",
                     fontsize=8, wrap=True)  # fmt: skip
     figure.savefig(target, dpi=100)
 

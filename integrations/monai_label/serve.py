@@ -1,7 +1,7 @@
 """Starts MONAI Label with this repository's bundle: ``make label STUDIES=DIR``.
 
-Run by the Python of `.venv-label`. What is served is a copy: MONAI Label writes into its app's folder, and training
-replaces weights. The copy's code follows the repository at every start; its weights stay what they are, trained further
+Run by the Python of `.venv-label`. The server uses a copy: MONAI Label writes into its app's folder, and training
+replaces weights. The copy's code is updated from the repository at every start; its weights stay, trained further
 or not, until ``--weights`` names others.
 """
 
@@ -22,17 +22,17 @@ from mp3d_label_guard import IMAGE_MEBIBYTES, LOCAL_HOSTS, checked_host, checked
 
 ROOT = HERE.parents[1]
 BUNDLE = ROOT / "mp3d_bundle"
-# In the stock app a bundle is a detector if its folder says so.
+# In the stock app the folder name makes a bundle a detector.
 NAMES = {"mp3d": "mp3d_bundle", "monaibundle": "mp3d_fpn_ct_detection"}
 CODE = ("configs", "scripts", "docs", "LICENSE")
-# What stands in front of either app.
+# The guard in front of either app.
 GUARD = ("mp3d_label_guard.py", "mp3d_label_checks.py", "mp3d_label_web.py")
-# Addresses to listen on that no client asks for.
+# Addresses to listen on that clients never name.
 ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 def stop(message: str) -> NoReturn:
-    """End with a message in plain words."""
+    """End with a message."""
     raise SystemExit(f"label: {message}")
 
 
@@ -42,13 +42,13 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--studies", default="", help="folder with scans, or address of a DICOMweb server")
     parser.add_argument("--weights", default="", help="weights to serve from now on")
     parser.add_argument("--app", default="mp3d", choices=sorted(NAMES), help="this app, or MONAI Label's monaibundle")
-    parser.add_argument("--folder", default=str(ROOT / "runs" / "label"), help="where the served copy lies")
-    parser.add_argument("--beside", action="append", default=[], help="another bundle's folder to serve beside")
+    parser.add_argument("--folder", default=str(ROOT / "runs" / "label"), help="folder of the served copy")
+    parser.add_argument("--beside", action="append", default=[], help="folder of another bundle to serve too")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to serve other machines as well")
     parser.add_argument("--port", default="8000")
     parser.add_argument("--allow_host", action="append", default=[], help="another name that clients use for this host")
     parser.add_argument("--allow_origin", action="append", default=[], help="origin of web pages that may use this")
-    parser.add_argument("--max_upload_mb", type=int, default=IMAGE_MEBIBYTES, help="largest scan that is taken, in MiB")
+    parser.add_argument("--max_upload_mb", type=int, default=IMAGE_MEBIBYTES, help="largest accepted scan, in MiB")
     parser.add_argument("--prepare", action="store_true", help="make the copy and stop")
     return parser.parse_args(words)
 
@@ -64,11 +64,11 @@ def copy_new(source: Path, target: Path) -> None:
 
 
 def prepare_app(kind: str, app: Path) -> None:
-    """Put the app's own files into its folder."""
+    """Copy the app's own files into its folder."""
     app.mkdir(parents=True, exist_ok=True)
     source = HERE / "app" if kind == "mp3d" else Path(sys.prefix) / "monailabel" / "sample-apps" / kind
     if not (source / "main.py").is_file():
-        stop(f"MONAI Label's {kind} app is not in {source}. `make label-setup` puts it there.")
+        stop(f"MONAI Label's {kind} app is not in {source}. `make label-setup` installs it.")
     for path in [*source.glob("*.py"), *(HERE / "app" / name for name in GUARD)]:
         shutil.copyfile(path, app / path.name)
     for path in source.glob("lib"):
@@ -76,7 +76,7 @@ def prepare_app(kind: str, app: Path) -> None:
 
 
 def prepare_bundle(target: Path, weights: str) -> Path:
-    """Put the bundle's code and, if there are none yet or others are named, weights into a folder.
+    """Copy the bundle's code into a folder, and weights if there are none yet or others are named.
 
     Returns:
         The weights that are served.
@@ -109,7 +109,7 @@ def prepare_bundle(target: Path, weights: str) -> Path:
 
 
 def guarded(options: argparse.Namespace) -> dict[str, object]:
-    """What the guard lets through, beyond its defaults."""
+    """Settings of the guard beyond its defaults."""
     if options.max_upload_mb < 1:
         stop(f"expected --max_upload_mb from 1, got {options.max_upload_mb}.")
     try:
@@ -121,12 +121,12 @@ def guarded(options: argparse.Namespace) -> dict[str, object]:
         stop(str(error))
     if options.host in ANY_ADDRESS and not hosts:
         names = ", ".join(LOCAL_HOSTS)
-        print(f"Requests to {names} alone are answered: name this machine for others by --allow_host NAME.", flush=True)
+        print(f"Only requests to {names} are answered: --allow_host NAME adds a name of this machine.", flush=True)
     return {"hosts": hosts, "origins": origins, "upload_mb": options.max_upload_mb}
 
 
 def main(words: list[str]) -> None:
-    """Prepare the copy and become the server."""
+    """Prepare the copy and start the server in this process."""
     options = arguments(words)
     guard = guarded(options)
     app = Path(options.folder).resolve() / options.app
@@ -134,7 +134,7 @@ def main(words: list[str]) -> None:
         stop("which scans? make label STUDIES=DIR, a folder with NIfTI or NRRD files (or a DICOMweb address).")
     remote = options.studies.startswith(("http://", "https://"))
     if options.studies and not remote and not Path(options.studies).is_dir():
-        stop(f"there is no folder {options.studies}.")
+        stop(f"the folder {options.studies} does not exist.")
     prepare_app(options.app, app)
     name = NAMES[options.app]
     served = prepare_bundle(app / "model" / name, options.weights)
@@ -146,7 +146,7 @@ def main(words: list[str]) -> None:
     models = ",".join([name, *(Path(other).name for other in options.beside)])
     command = ["start_server", "--app", str(app), "--studies", options.studies]
     command += ["--host", options.host, "--port", options.port, "--conf", "models", models]
-    # Neither the list of the model zoo nor Segment Anything is fetched.
+    # The list of the model zoo and Segment Anything are not downloaded.
     command += ["--conf", "zoo_source", "local", "--conf", "sam2", "false"]
     command += ["--uvicorn_app", "mp3d_label_web:app"]
     os.environ["MP3D_LABEL_GUARD"] = json.dumps(guard)

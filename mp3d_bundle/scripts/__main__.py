@@ -30,7 +30,7 @@ class ConfigCommand:
         text: What it does.
         config: Name of the file in ``configs``.
         workflow: What ``monai.bundle run`` runs of it.
-        option: Which option the words before the first option are.
+        option: The option that words without an option belong to.
     """
 
     text: str
@@ -64,7 +64,7 @@ ELSEWHERE = {"config_file", "args_file", "bundle_root", "labels", "images", "pre
 
 
 def listing() -> str:
-    """The commands, a line each."""
+    """The list of commands, one line each."""
     lines = {name: entry.text for name, entry in CONFIGS.items()}
     lines |= {name: described(*entry)[1].splitlines()[0] for name, entry in TOOLS.items()}
     width = max(map(len, lines)) + 2
@@ -101,14 +101,14 @@ def config_command(name: str, words: Sequence[str]) -> list[str]:
     default = name == "detect" and not {"checkpoint", "config_file"} & set(given)
     if default and not (BUNDLE / TRAINED).is_file() and (BUNDLE / DEMO).is_file():
         demo = bundle_path(DEMO)
-        print(f"There is no {bundle_path(TRAINED)}: using {demo}.")
+        print(f"{bundle_path(TRAINED)} does not exist: using {demo}.")
         print("It was trained on synthetic images and finds no real lesions.")
         chosen += ["--checkpoint", demo]
     return ["-m", "monai.bundle", "run", entry.workflow, *chosen, *options]
 
 
 def _inputs_and_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words that belong to no option, and the others as they are."""
+    """Split the words into those without an option and the rest, unchanged."""
     inputs, options, rest = [], [], list(words)
     for key, text in split_words(words):
         if key:
@@ -145,7 +145,7 @@ def check_command(name: str, words: Sequence[str]) -> None:
 
 
 def config_help(name: str) -> str:
-    """What ``--help`` says of a command that runs a config."""
+    """The ``--help`` text of a command that runs a config."""
     entry = CONFIGS[name]
     argument = entry.option.upper()
     return (
@@ -174,7 +174,7 @@ def main(words: Sequence[str]) -> None:
         words: The command line without the program.
 
     Raises:
-        SystemExit: If there is no such command, or it fails.
+        SystemExit: If the command is unknown or fails.
     """
     name, rest = words[0] if words else "help", list(words[1:])
     if name in ("help", "--help", "-h") and rest:

@@ -23,7 +23,7 @@ RECIST_PADDING = 5.0
 
 
 def join(*columns: ArrayT) -> ArrayT:
-    """Put columns ``(...)`` side by side as ``(..., len(columns))``, whichever library they belong to."""
+    """Put columns ``(...)`` side by side as ``(..., len(columns))``, for NumPy and PyTorch alike."""
     if isinstance(columns[0], torch.Tensor):
         return torch.stack(columns, dim=-1)  # type: ignore[return-value, arg-type]
     return np.stack(columns, axis=-1)  # type: ignore[return-value]

@@ -24,7 +24,7 @@ from .command_words import as_typed, split_words
 from .error_lines import SHOW_TRACEBACK
 
 SCRIPTS = Path(__file__).resolve().parent
-# Errors that say what is wrong with the input; the user needs no traceback for them.
+# Errors about the input. Their message is enough: the user does not need a traceback.
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 INTERRUPTED = 130
 _KINDS = inspect.Parameter
@@ -64,7 +64,7 @@ def described(module: str, function: str) -> tuple[inspect.Signature, str]:
         function: Name of the function at its top level.
 
     Raises:
-        ValueError: If there is no such function.
+        ValueError: If the function does not exist.
     """
     path = SCRIPTS / f"{module.replace('.', '/')}.py"
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -81,7 +81,7 @@ def deferred(module: str, function: str) -> Callable[..., None]:
         function: Name of the function at its top level.
 
     Raises:
-        ValueError: If there is no such function.
+        ValueError: If the function does not exist.
     """
     signature, doc = described(module, function)
 
@@ -120,7 +120,7 @@ def run_typed(function: Callable[..., None], words: Sequence[str] | None = None,
         SystemExit: If an option is wrong, or the function ends in an error about its input.
     """
     words = list(sys.argv[1:] if words is None else words)
-    # Fire would hand the flag to a function that takes any option.
+    # Fire would pass the flag on to a function that takes any option.
     wants_help = {"-h", "--help"} & {key for key, _ in split_words(words)}
     try:
         fire.Fire(function, ["--", "--help"] if wants_help else _literal_words(function, words), name)
@@ -134,9 +134,9 @@ def run_typed(function: Callable[..., None], words: Sequence[str] | None = None,
 
 
 def _literal_words(function: Callable[..., None], words: Sequence[str]) -> list[str]:
-    """The words with each text as a Python literal, which Fire reads as that very text.
+    """Turn each text into a Python literal, which Fire reads back as exactly that text.
 
-    Fire's own decorators for this would be shown in its help as if they were commands.
+    Fire has decorators for this, but lists them in its help as if they were commands.
     """
     signature = list(inspect.signature(function).parameters.values())
     parameters = [entry for entry in signature if entry.kind != _KINDS.VAR_KEYWORD]
@@ -161,7 +161,7 @@ def _literal_words(function: Callable[..., None], words: Sequence[str]) -> list[
 
 
 def _check(found: Sequence[tuple[str, str, str | None]], parameters: Sequence[inspect.Parameter]) -> None:
-    """Reject what the function does not take: Fire would run it first and complain afterwards."""
+    """Reject arguments that the function does not take: Fire would run it first and complain afterwards."""
     kinds = {entry.kind for entry in parameters}
     names = [entry.name for entry in parameters if entry.kind in (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)]
     known = {*names, *(f"no{name}" for name in names)}
@@ -188,7 +188,7 @@ def _check_value(name: str, text: str | None, annotation: str) -> None:
 
 
 def _full_name(key: str, parameters: Sequence[inspect.Parameter]) -> str:
-    """Name of the parameter that an option means: Fire takes a single letter for the only one that begins with it."""
+    """Name of the parameter behind an option. Fire accepts a single letter if only one parameter starts with it."""
     name = key.lstrip("-").replace("-", "_")
     matches = [entry.name for entry in parameters if entry.name[:1] == name] if len(name) == 1 else []
     return matches[0] if len(matches) == 1 else name

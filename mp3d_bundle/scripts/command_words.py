@@ -1,8 +1,8 @@
 """Words of a command line: which are options, and the text of each as the user typed it.
 
 Fire reads every word as a Python value: ``2024_01_05`` becomes a number, ``Doe,John`` two words, and what follows ``#``
-a comment. Texts such as paths must not be read so. Imports neither PyTorch nor MONAI, so that a command line answers at
-once.
+a comment. Paths and other texts must not be read this way. This module imports neither PyTorch nor MONAI, so that a
+command line answers at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from fire.parser import DefaultParseValue
 
-# A text that begins so is a reference, an expression or a macro of a config, not a text to take as typed.
+# A text that starts with one of these is a config reference, expression or macro, not a plain text.
 MARKS = ("@", "$", "%")
 # Arguments of MONAI's `run` that are not keys of the config.
 RUN_ARGUMENTS = {
@@ -45,7 +45,7 @@ def split_words(words: Iterable[str]) -> list[tuple[str, str | None]]:
     """Words of a command line by Fire's rules.
 
     Args:
-        words: Words after the program. What follows the last lone ``--`` is for Fire itself, and is left out.
+        words: Words after the program. Words after the last lone ``--`` are for Fire itself and are left out.
 
     Returns:
         For each option its key with the dashes, and its text or None; for any other word ``""`` and its text.
@@ -66,14 +66,14 @@ def split_words(words: Iterable[str]) -> list[tuple[str, str | None]]:
 
 
 def is_flag(word: str) -> bool:
-    """Whether Fire takes a word for the name of an option: ``-3`` is a value."""
+    """Whether Fire reads a word as the name of an option. ``-3`` is a value."""
     return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
 
 
 def as_typed(text: str) -> Any:
     """The text, the texts of a list in brackets, or what Fire makes of a text in quotes.
 
-    A file or folder whose name is in brackets is meant where it exists.
+    If a file or folder with the bracketed name exists, the text means that file.
     """
     value, stripped = DefaultParseValue(text), text.strip()
     if stripped[:1] + stripped[-1:] in ('""', "''") and isinstance(value, str):

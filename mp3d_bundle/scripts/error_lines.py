@@ -11,16 +11,16 @@ from pathlib import Path
 from types import TracebackType
 
 SCRIPTS = Path(__file__).resolve().parents[0]
-# Set to anything, tracebacks are shown for every error.
+# If this variable is set, every error shows its traceback.
 SHOW_TRACEBACK = "MP3D_TRACEBACK"
-# How MONAI begins the message of an error that it wraps around the real one.
+# Start of the messages of errors that MONAI wraps around the real one.
 _COMPONENT = "Failed to instantiate component"
 _WRAPPERS = (_COMPONENT, "Failed to evaluate", "applying transform")
-# How the path of a part of this bundle begins.
+# Start of the path of a component of this bundle.
 _OURS = "scripts."
-# What a loader process puts before the text of its error.
+# A loader process writes this before the text of its error.
 _FROM_LOADER = "Original Traceback"
-# PyTorch's words for a loader process that has ended without an error of its own.
+# PyTorch's message about a loader process that ended without raising an error.
 _KILLED_LOADER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w+)|exited unexpectedly)"
 )
@@ -28,14 +28,14 @@ _ENGINES = ("SupervisedTrainer", "SupervisedEvaluator")
 
 
 def root_error(error: BaseException) -> BaseException:
-    """The error that says what is wrong, beneath MONAI's wrappers."""
+    """The original error beneath MONAI's wrappers."""
     while isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def _component(error: BaseException) -> str:
-    """Path of the class or function whose call failed at the root, "" where no config named it."""
+    """Path of the class or function whose call failed at the root, "" if no config names it."""
     path = ""
     while isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
         named = re.match(f"{_COMPONENT} '([^']*)'", str(error))
@@ -79,12 +79,12 @@ def end_errors_in_one_line() -> None:
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:
-    """Whether to log what an engine says: an error that ends the run is reported once, by the hook, at the end."""
+    """Whether to log a record of an engine. The hook reports an error that ends the run, once, at the end."""
     return record.levelno < logging.ERROR or bool(os.environ.get(SHOW_TRACEBACK))
 
 
 def _line_of(error: BaseException) -> str:
-    """What an error says, in words that a person can act on."""
+    """Text of an error, in words that a person can act on."""
     text = str(error).strip()
     if killed := _killed_loader(error):
         how = f"was killed ({killed[2]})" if killed[2] else "ended unexpectedly"
@@ -100,10 +100,10 @@ def _killed_loader(error: BaseException) -> re.Match[str] | None:
 
 
 def _rejected_by_us(error: BaseException) -> bool:
-    """Whether it is about an input or the machine, and not about the code."""
+    """Whether the error is about an input or the machine, not about the code."""
     if _stray_argument(error) or _killed_loader(error):
         return True
-    # The system's own words with a file's name say enough; a loader process hands over their text alone.
+    # The system's message with a file name is enough; a loader process passes on only its text.
     if isinstance(error, OSError) and re.search(r"\[Errno \d+\] [^\n]+: '[^\n]+'\s*$", str(error)):
         return True
     if not isinstance(error, (ValueError, OSError)):
@@ -117,9 +117,9 @@ def _rejected_by_us(error: BaseException) -> bool:
 
 
 def _rejected_by_part(error: BaseException, component: str) -> bool:
-    """Whether a part of another library does not take what the config gives it, or is not there at all.
+    """Whether a component of another library rejects what the config gives it, or does not exist.
 
-    Inside of parts of our own other errors than about their arguments are mistakes of ours, and keep their traceback.
+    In our own components, errors that are not about arguments are bugs and keep their traceback.
     """
     if isinstance(error, ModuleNotFoundError) and "Cannot locate class or function path" in str(error):
         return True
@@ -130,5 +130,5 @@ def _rejected_by_part(error: BaseException, component: str) -> bool:
 
 
 def _stray_argument(error: BaseException) -> bool:
-    """Whether a config gives a network or another part an argument that it does not know."""
+    """Whether a config gives a network or another component an unknown argument."""
     return isinstance(error, TypeError) and "got an unexpected keyword argument" in str(error)

@@ -1,10 +1,10 @@
-"""Instances: the boxes of one image and everything that is known of each box, one row a box.
+"""Instances: the boxes of one image and everything known about each box, one row per box.
 
 ``boxes`` ``(N, 4)`` are slab-frame boxes. Next to them are any fields by name, arrays or tensors of N rows:
-``labels``, ``scores``, ``noisy``, ``tags``, ``masks`` ... An image without boxes has fields of no rows. What selects,
-joins, moves, clips or writes boxes goes through this module and so carries every field without knowing its name.
+``labels``, ``scores``, ``noisy``, ``tags``, ``masks`` ... An image without boxes has fields with 0 rows. Code that
+selects, joins, moves, clips or writes boxes uses this module, and so keeps every field without knowing its name.
 
-A field that has to do with place or size says in `RULES` how it follows its image; all others stay as they are.
+`RULES` says how fields of position or size follow their image. All other fields stay unchanged.
 
 All functions take ``numpy.ndarray`` or ``torch.Tensor`` and leave their arguments alone.
 """
@@ -27,7 +27,7 @@ from .boxes import warp as warp_boxes
 
 Instances = dict[str, ArrayT]
 
-# What every detector gives; all other fields of its detections are further ones.
+# The fields of every detector; all other fields of its detections are additional.
 STANDARD = ("boxes", "scores", "labels")
 
 
@@ -57,7 +57,7 @@ def _move_grids(grids: ArrayT, by: Affine) -> ArrayT:
 
 
 def _reframe_grids(grids: ArrayT, old: ArrayT, new: ArrayT) -> ArrayT:
-    """Read grids ``(N, h, w)``, laid over the boxes ``old``, anew over the boxes ``new``, bilinearly."""
+    """Resample grids ``(N, h, w)`` from the boxes ``old`` to the boxes ``new``, bilinearly."""
     values, before, after = (torch.as_tensor(each) for each in (grids, old, new))
     if values.shape[0] == 0 or torch.equal(before, after):
         return grids
@@ -104,7 +104,7 @@ def _warp_lengths(lengths: ArrayT, matrix: np.ndarray, *_: Any) -> ArrayT:
     return lengths * float(abs(np.linalg.det(np.asarray(matrix)[:, :2]))) ** 0.5
 
 
-# A new field of place or size is a new line.
+# A new field of position or size is a new line here.
 RULES: dict[str, Rule] = {
     "boxes": Rule(move_boxes),
     # (N, h, w): a grid of any size laid over the box, independent of the size of the box.
@@ -173,7 +173,7 @@ def cat(parts: Sequence[Mapping[str, ArrayT]]) -> Instances[ArrayT]:
     """Join the instances of several images or parts of one, in their order.
 
     Raises:
-        ValueError: If there is no part, or one has other fields than the first.
+        ValueError: If there are no parts, or one has other fields than the first.
     """
     if not parts:
         raise ValueError("Expected at least one part to join, got none.")
@@ -192,7 +192,7 @@ def cat(parts: Sequence[Mapping[str, ArrayT]]) -> Instances[ArrayT]:
 
 
 def map_boxes(instances: Mapping[str, ArrayT], function: Callable[[ArrayT], ArrayT]) -> Instances[ArrayT]:
-    """The instances with ``function`` of their boxes ``(N, 4)``; for changes of frame that move no pixel."""
+    """The instances with ``function`` of their boxes ``(N, 4)``; for changes of frame that do not move pixels."""
     return {**instances, "boxes": function(instances["boxes"])}
 
 
@@ -236,6 +236,6 @@ def to(instances: Mapping[str, Any], device: torch.device | str | None = None) -
 
 
 def to_arrays(instances: Mapping[str, Any]) -> Instances[np.ndarray]:
-    """NumPy arrays, floating-point ones as float64: NumPy can hold it, in any arithmetic that a network was run in."""
+    """NumPy arrays, floating-point ones as float64, because NumPy lacks some of the types that networks run in."""
     tensors = {name: torch.as_tensor(values).detach() for name, values in instances.items()}
     return {name: (v.double() if v.is_floating_point() else v).cpu().numpy() for name, v in tensors.items()}

@@ -1,4 +1,4 @@
-"""Work that ends at once where the user or the system asks for it, and leaves nothing half done."""
+"""Stop at once when the user or the system asks for it, and leave nothing half done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 
 class Stopped(BaseException):
-    """A signal asked the process to stop; no error of a scan.
+    """A signal asked the process to stop. This is not an error of a scan.
 
     Attributes:
         number: Of the signal.
@@ -29,7 +29,7 @@ def stopped_by_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise Stopped(number)
 
-    # Only the main thread of a program may say what signals do.
+    # Only the main thread of a program may set signal handlers.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
 """A recipe: everything that shapes what a network sees, kept with its weights.
 
-The same weights find nothing at another scale, window or order of slices. Training writes the recipe of its own
+The same weights fail at another scale, window or order of slices. Training writes the recipe of its own
 validation into the weights file; every use of the weights takes it from there.
 """
 
@@ -20,9 +20,9 @@ from .data.slabs.z_lattice import LATTICES
 
 logger = logging.getLogger(__name__)
 
-# Where a weights file keeps its recipe, among its facts.
+# Key of the recipe in the facts of a weights file.
 KEY = "recipe"
-# Pixels that differ by less than this share are of one size.
+# Pixel sizes that differ by less than this share count as equal.
 _ALIKE = 1e-3
 _LARGEST = 65_536
 
@@ -86,11 +86,11 @@ class Recipe:
         return {name: {"weights": wanted[name], "used": done[name]} for name in wanted if wanted[name] != done[name]}
 
     def class_note(self) -> str | None:
-        """What results that do not tell classes apart must say; None for a network of one class."""
+        """Notice for results that do not distinguish classes; None for a network of one class."""
         if len(self.classes) == 1:
             return None
         few = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
-        return f"The network tells {len(self.classes)} classes apart ({few}); here all count as one class, lesion."
+        return f"The network distinguishes {len(self.classes)} classes ({few}); here all count as one class, lesion."
 
 
 # What files of earlier releases do not say, and what holds for their weights.
@@ -165,12 +165,12 @@ def stored_recipe(
     """The recipe that a weights file gives.
 
     Files of earlier releases have none. Then slices and classes are those of the network, the pixel size is the one
-    that was stored for inference, and the rest is ``assumed``, with a warning that says what.
+    that was stored for inference, and the rest is ``assumed``, with a warning that lists it.
 
     Args:
         info: Facts of the file.
         where: The file, for messages.
-        network: Its network, on whichever device.
+        network: Its network, on any device.
         assumed: The rest where the file gives no recipe.
 
     Raises:
@@ -180,13 +180,13 @@ def stored_recipe(
         return read_recipe(info[KEY], where)
     inference = info.get("inference", {})
     found = replace(assumed, pixel_spacing=inference.get("pixel_spacing") if isinstance(inference, Mapping) else None)
-    # Other networks need not say.
+    # Other networks may lack the attribute.
     if hasattr(network, "backbone") and (hasattr(network, "roi_heads") or hasattr(network, "num_classes")):
         found = replace(found, num_slices=slices_of(network), classes=class_names(classes_of(network)))
     known = ("num_slices", "classes", *(["pixel_spacing"] if found.pixel_spacing is not None else []))
     values = [f"{name} {value}" for name, value in found.plain().items() if name not in known and value is not None]
     logger.warning(
-        "%s does not say what its network saw in training. Assumed: %s. Where it was trained otherwise, give the "
+        "%s does not record what its network saw in training. Assumed: %s. If it was trained otherwise, give the "
         "values as options.",
         *(where, ", ".join(values)),
     )
@@ -208,7 +208,7 @@ def fit_for(recipe: Recipe, where: str, *, photographs: bool) -> Recipe:
 
 
 def tell_deviations(weights: Recipe, used: Recipe, where: str) -> dict[str, Deviation]:
-    """Log each value that is used in the place of the weights' own.
+    """Log each value that is used in place of the weights' own.
 
     Returns:
         The deviations, as `Recipe.deviations` gives them.
@@ -216,7 +216,7 @@ def tell_deviations(weights: Recipe, used: Recipe, where: str) -> dict[str, Devi
     found = weights.deviations(used)
     for name, values in found.items():
         logger.warning(
-            "%s: %s %s in the place of %s, of the weights' recipe.", where, name, values["used"], values["weights"]
+            "%s: %s %s in place of %s from the weights' recipe.", where, name, values["used"], values["weights"]
         )
     return found
 
@@ -233,7 +233,7 @@ def classes_of(network: Any) -> int:
 
 
 def class_names(count: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names of ``count`` classes: those given if they are as many, "lesion" for one class, or else numbers."""
+    """Names of ``count`` classes: the given ones if their number fits, otherwise "lesion" or numbers."""
     if names is not None and len(names) == count:
         return tuple(map(str, names))
     return PAPER.classes if count == 1 else tuple(f"class {number}" for number in range(1, count + 1))
@@ -245,7 +245,7 @@ def window_values(window: IntensityWindow) -> dict[str, Any]:
 
 
 def pixels_of(records: Sequence[Mapping[str, Any]], scale: int) -> dict[str, Any]:
-    """What a recipe says about the pixels of a data set whose images are brought to ``scale`` pixels.
+    """The values of a recipe about pixels, for a data set whose images are resized to ``scale`` pixels.
 
     Args:
         records: Labelled images, see `scripts.data.records`.
@@ -261,6 +261,6 @@ def pixels_of(records: Sequence[Mapping[str, Any]], scale: int) -> dict[str, Any
     if all(record.get("spacing") is not None for record in records):
         seen = [edge * max(record["image_size"]) / scale for record in records for edge in record["spacing"]]
         if min(seen) > 0 and max(seen) <= min(seen) * (1 + _ALIKE):
-            # Without the last digits, which are those of the division.
+            # Rounded: the last digits come from the division.
             found["pixel_spacing"] = float(f"{seen[0]:.6g}")
     return found

@@ -2,8 +2,8 @@
 
 A file holds a dict ``{"model": state_dict, "network": definition, "info": {...}}``. The definition is the
 config fragment that builds the network (``_target_`` and arguments), so that a narrow or deeper network needs
-no further options. Files are read as tensors and plain values only; a definition may name nothing but what
-``scripts.networks`` offers, so that a file from a stranger cannot run their code.
+no further options. Files are read as tensors and plain values only. A definition may only name members of
+``scripts.networks``, so that a file from a stranger cannot run code.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _TARGETS = [f"scripts.networks.{name}" for name in networks.__all__]
 _MODES = ["default", "callable"]
 # Parts of a detector that a backbone file holds: the 3D body and its conversion to 2D.
 BACKBONE_PARTS = ("backbone.body.", "backbone.conversions.")
-# Far above any network of the paper and its successors, and low enough that a network on the meta device, which has
-# shapes and no memory, is made within seconds.
+# Far above any network of the paper and its successors, and low enough that building the network on the meta device
+# (shapes without memory) takes seconds.
 _MOST_NUMBER, _MOST_BLOCKS, _MOST_ENTRIES, _MOST_LEVELS, _LONGEST_TEXT = 65_536, 1024, 256, 16, 200
-# Half precision becomes the network's own without a loss; anything else was cast, or is damaged.
+# Half precision converts to the network's own type without loss; other types were cast or are damaged.
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -71,7 +71,7 @@ def save_weights(path: str | Path, network: nn.Module, definition: Mapping[str, 
 
 
 def write_atomically(content: Any, path: Path) -> None:
-    """``torch.save``, whole or not at all. Equal content gives equal bytes, whichever process writes it.
+    """``torch.save``, whole or not at all. Equal content gives equal bytes in every process.
 
     Raises:
         OSError: If the file cannot be written.
@@ -85,7 +85,7 @@ def write_atomically(content: Any, path: Path) -> None:
 
 
 def _canonical(content: Any) -> Any:
-    """The content with equal texts made one object: a pickle writes those once, and equal others again."""
+    """The content with equal texts as one object: a pickle writes an object once, but equal objects twice."""
     if isinstance(content, str):
         return sys.intern(str(content))
     if type(content) in (dict, OrderedDict):
@@ -94,13 +94,13 @@ def _canonical(content: Any) -> Any:
         return type(content)(_canonical(value) for value in content)
     if isinstance(content, Tensor) and content.layout == torch.strided:
         plain = content.detach().contiguous()
-        # A view would take all of what it looks at into the file.
+        # A view would write the whole tensor behind it into the file.
         return plain if plain.untyped_storage().nbytes() == plain.numel() * plain.element_size() else plain.clone()
     return content
 
 
 def check_definition(definition: Any, where: str) -> None:
-    """Reject a network definition that names anything but what ``scripts.networks`` offers, or holds an expression.
+    """Reject a network definition that names anything but members of ``scripts.networks``, or holds an expression.
 
     Numbers, lists and nesting beyond those of any real network are rejected too, so that a file cannot exhaust memory.
 
@@ -207,7 +207,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
         The network in evaluation mode, and the file's ``info`` with ``path`` and ``sha256`` added.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is not such a file, or its tensors do not fit its definition.
     """
     content = _read_weights(path)
@@ -234,7 +234,7 @@ def _read_weights(path: str | Path) -> WeightsFile:
 def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Load a state dict strictly, with an error that a person can act on.
 
-    Tensors must have the network's own types; weights stored in half precision are taken too, with a line in the log.
+    Tensors must have the network's own types; weights stored in half precision are accepted too, with a log line.
 
     Raises:
         ValueError: Listing the first missing, left-over and misshapen tensors, those of another type and those with
@@ -280,7 +280,7 @@ def _check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: 
     if mistyped and not (missing or left_over or misshapen):
         raise ValueError(
             f"Expected weights of this network, but in {where} {len(mistyped)} tensors are of another type "
-            f"({_few(mistyped)}): they were cast, or are those of something else."
+            f"({_few(mistyped)}): they were cast, or belong to something else."
         )
     if missing or left_over or misshapen:
         parts = [
@@ -299,7 +299,7 @@ def _fits(own: torch.dtype, stored: torch.dtype) -> bool:
 
 
 def _few(names: Sequence[str]) -> str:
-    """The first three of some names, which come from a file."""
+    """The first three of some names from a file."""
     return ", ".join([*(str(name)[:_LONGEST_TEXT] for name in names[:3]), *(["..."] if len(names) > 3 else [])])
 
 

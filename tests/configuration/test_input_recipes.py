@@ -105,7 +105,7 @@ def test_another_value_is_used_logged_and_reported(
     )
     assert set(weights.recipe["deviations"]) == {"test_scale", "pixel_spacing", "z_mode", "window"}
     assert weights.recipe["deviations"]["test_scale"] == {"weights": 96, "used": 512}
-    assert "test_scale 512 in the place of 96" in caplog.text
+    assert "test_scale 512 in place of 96" in caplog.text
 
 
 def test_old_files_are_read_with_the_papers_values(
@@ -113,7 +113,7 @@ def test_old_files_are_read_with_the_papers_values(
 ) -> None:
     path = save_weights(tmp_path / "old.pt", build_network(DEFINITION), DEFINITION, {"name": "old"})
     assert weights_recipe(path) == replace(PAPER, num_slices=5)
-    assert "old.pt does not say what its network saw" in caplog.text
+    assert "old.pt does not record what its network saw" in caplog.text
     caplog.clear()
     assert weights_recipe(tmp_path / "none.pt") == PAPER
     assert caplog.text == ""

@@ -30,7 +30,7 @@ def test_range_and_padding_value() -> None:
     values = IntensityWindow()(HU)
     assert values.min() == pytest.approx(-2.117904, abs=1e-6)
     assert values.max() == pytest.approx(2.248909, abs=1e-6)
-    # Zero, with which batches are padded, stands for about -18 HU.
+    # Zero, the padding of batches, is about -18 HU.
     assert float(IntensityWindow().inverse(np.zeros(1))[0]) == pytest.approx(-18.1, abs=0.1)
 
 

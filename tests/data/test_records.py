@@ -1,4 +1,4 @@
-"""Key slices and records, apart from any file format."""
+"""Key slices and records, independent of file formats."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def training(num_slices: int = 3) -> Compose:
 
 
 def draws(samples: list[Sample]) -> list[tuple]:
-    """What tells the random choices of samples of one record apart."""
+    """The differences between the random choices for samples of one record."""
     return [(tuple(sample["image"].shape), sample["image"].sum(0).tolist()) for sample in samples]
 
 
@@ -168,7 +168,7 @@ class TestPipeline:
             assert torch.equal(one["instances"]["boxes"], other["instances"]["boxes"])
 
     def test_window_comes_before_resizing(self, record: dict) -> None:
-        # Padding of -3024 beside soft tissue must weigh no more than air.
+        # Padding of -3024 next to soft tissue must not weigh more than air.
         image = torch.tensor([[-3024.0, 0.0]]).expand(1, 2, 2)
         sample = {**LoadSlabd(SlabReader(1))(record), "image": image}
         windowed = ResizeSlabd(4)(IntensityWindowd()(sample))["image"]

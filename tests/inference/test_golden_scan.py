@@ -31,7 +31,7 @@ FILES = ("lesions.json", "lesions.csv", "lesions.mrk.json")
 SPACING = (1.5, 1.5, 3.0)
 # x, y, z in voxels and radius in mm.
 BALLS = ((40, 50, 5, 9), (88, 45, 8, 14), (60, 30, 10, 6))
-# Other machines sum in another order: probabilities, mm and voxels by which results may differ.
+# Other machines sum in another order: probabilities, mm and voxels may differ by this much.
 TOLERANCE = 0.02
 
 

@@ -48,7 +48,7 @@ def test_full_mask_is_outlined_at_the_edges_of_its_box() -> None:
 def test_outline_lies_between_cells_by_their_probabilities() -> None:
     polygon = mask_polygon(np.tile([0.0, 0.25, 0.75, 0.25], (4, 1)), np.array([0.0, 0.0, 4.0, 4.0]))
     assert polygon is not None
-    # The centres of cells 1 to 3 lie at 1.5, 2.5 and 3.5; one half is met midway.
+    # The centres of cells 1 to 3 are at 1.5, 2.5 and 3.5; one half is met midway.
     np.testing.assert_allclose([polygon[:, 0].min(), polygon[:, 0].max()], [2.0, 3.0])
 
 
@@ -132,7 +132,7 @@ def test_axes_of_an_ellipse_in_a_mask_are_its_own(angle: float, spacing: tuple[f
     np.testing.assert_allclose(outline.lengths_mm, (28.0, 14.0), atol=0.6)
     assert outline.axes is not None
     along = (outline.axes[1] - outline.axes[0]) * spacing
-    # The farthest corners of an outline of cells lie within a cell of the ellipse's own ends.
+    # The farthest corners of an outline of cells are within a cell of the ellipse's own ends.
     assert abs(along @ [-np.sin(angle), np.cos(angle)]) / np.linalg.norm(along) < 0.12
     np.testing.assert_allclose(outline.axes[:2].mean(axis=0) * spacing, middle, atol=0.5)
 
@@ -174,7 +174,7 @@ def test_ellipse_in_an_oblique_scan_has_its_axes_in_millimetres(
     axes = entry["axes"]
     assert axes["source"] == "mask"
     np.testing.assert_allclose([axes["long_axis_mm"], axes["short_axis_mm"]], [30.0, 16.0], atol=0.8)
-    # The ends lie where those of the ellipse do, in the patient and in the file.
+    # The ends are at those of the ellipse, in the patient and in the file.
     way = np.array([half[0] * np.cos(angle), half[0] * np.sin(angle), 0.0])
     wanted = [((middle + sign * way) / spacing) @ turned.T + affine[:3, 3] for sign in (-1, 1)]
     ends = sorted(axes["long_axis_lps_mm"])

@@ -84,7 +84,7 @@ def test_one_slice_fills_the_slab() -> None:
 def test_slices_without_a_body_are_known() -> None:
     hu = np.full((4, 30, 30), -1000, dtype=np.int16)
     hu[1, 5:15, 5:15] = 40
-    # A single hot pixel is no body.
+    # A single hot pixel is not a body.
     hu[2, 5, 5] = 3000
     slabs = cut(9)(hu, (1.0, 1.0, 2.5))
     np.testing.assert_array_equal(slabs.examined, [False, True, False, False])

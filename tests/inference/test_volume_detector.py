@@ -239,8 +239,8 @@ def test_nan_from_the_network_is_an_error(boxes: list, score: float) -> None:
         detector()(scan_of(ball_scan()), Constant(boxes, [score]))
 
 
-def test_network_for_another_number_of_slices_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_slices 11, which the network's weights read, got 9"):
+def test_network_for_another_number_of_slices_is_rejected() -> None:
+    with pytest.raises(ValueError, match="num_slices 11 as in the network's weights, got 9"):
         detector()(scan_of(ball_scan()), Constant([], [], num_slices=11))
 
 
@@ -316,7 +316,7 @@ def test_fields_come_in_pixels_of_the_scan_a_row_for_each_box() -> None:
     assert scores.fields["age"].tolist() == [0.25] * each
 
 
-def test_a_field_that_is_not_finite_is_refused_by_name() -> None:
+def test_a_field_that_is_not_finite_is_rejected_by_name() -> None:
     network = OpenDetector(age=torch.tensor([0.5, float("nan")]))
     with pytest.raises(FloatingPointError, match=r"finite age, .* for lattice slice 0"):
         detector()(scan_of(ball_scan()), network)

@@ -53,7 +53,7 @@ class Victim:
         return int(top.split()[1]) if top else 0, top.decode("latin-1").lower(), rest
 
     def files(self) -> dict[str, bytes]:
-        """All that lies in and next to the scans' folder, but for the lists that MONAI Label keeps."""
+        """Everything in and next to the scans' folder, except the lists that MONAI Label keeps."""
         top = self.studies.parent
         kept = ("datastore_v2.json", ".lock")
         found = (path for path in top.rglob("*") if path.is_file() and path.name not in kept and path.suffix != ".log")
@@ -102,7 +102,7 @@ def label(path: Path) -> bytes:
     return write_ball(path).read_bytes()
 
 
-def test_a_page_of_another_site_is_refused_whatever_it_asks(victim: Victim, tmp_path: Path) -> None:
+def test_a_page_of_another_site_is_rejected_whatever_it_asks(victim: Victim, tmp_path: Path) -> None:
     body, kind = form(label=("x.json", label(tmp_path / "x.json")))
     asked = [
         ("GET /info/", b""),
@@ -244,7 +244,7 @@ def test_parameters_are_plain_data(victim: Victim, params: dict[str, Any]) -> No
     assert not trace.exists()
 
 
-def test_odd_json_is_refused(victim: Victim, tmp_path: Path) -> None:
+def test_odd_json_is_rejected(victim: Victim, tmp_path: Path) -> None:
     box = label(tmp_path / "x.json")
     for text in (b"[" * 100_000, b'{"a":' * 5_000, b'{"max_epochs": ' + b"9" * 5000 + b"}", b"\xff", b"{", b"[1]"):
         assert victim.raw(f"POST /infer/{OURS}?image=ball", *form(params=text))[0] == 400, text[:9]

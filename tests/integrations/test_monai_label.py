@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 def infer_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The app's inference with stand-ins for what it takes of MONAI Label and FastAPI."""
+    """The app's inference with stand-ins for its parts of MONAI Label and FastAPI."""
     label = "monailabel"
     stand_ins = {
         "fastapi": {"HTTPException": Refused},
@@ -176,7 +176,7 @@ def test_what_is_allowed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert guarded() == {"hosts": ["127.0.0.1"], "origins": [], "upload_mb": 4096}
     assert not capsys.readouterr().out
     assert guarded("--host", "0.0.0.0")["hosts"] == []
-    assert "name this machine for others by --allow_host NAME" in capsys.readouterr().out
+    assert "--allow_host NAME adds a name of this machine" in capsys.readouterr().out
     words = ("--host", "::1", "--allow_host", "Scanner.example", "--allow_origin", "https://Viewer.example/")
     allowed = guarded(*words, "--max_upload_mb", "10")
     assert allowed == {
@@ -207,7 +207,7 @@ def test_both_apps_are_guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (("--prepare", "--allow_host", "a/b"), "Expected the name or address of a host"),
         (("--prepare", "--max_upload_mb", "0"), "expected --max_upload_mb from 1, got 0"),
         ((), "make label STUDIES=DIR"),
-        (("--studies", "nowhere"), "there is no folder nowhere"),
+        (("--studies", "nowhere"), "the folder nowhere does not exist"),
         (("--prepare", "--app", "monaibundle"), "make label-setup"),
     ],
 )

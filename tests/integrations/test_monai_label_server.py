@@ -61,7 +61,7 @@ def inferred(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"input": inputs, "output_dir": output, "checkpoint": DEMO, "score_threshold": THRESHOLD}
     settings |= {"outputs": ["json", "slicer"], "device": "cpu", "progress": False}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    # Several processes are at work; threads of each would get in each other's way.
+    # Several processes run; their threads would slow each other down.
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *words], cwd=BUNDLE, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -159,7 +159,7 @@ def test_parameters_choose_what_is_reported(server: Server) -> None:
     assert counts[0] <= counts[-1]
     every = server.infer(OURS, image, params={"score_threshold": "0.0"}).json()
     assert len(every["box"]) > counts[0]
-    # A form sends every field as it stands: with no operating point, the threshold counts.
+    # A form sends every field: without an operating point the threshold is used.
     form = {"operating_point": "none", "score_threshold": 0.0, "device": "cpu", "model_filename": "model.pt"}
     assert server.infer(OURS, image, params=form).json()["box"] == every["box"]
 
@@ -184,7 +184,7 @@ def test_nothing_found_is_an_answer_too(server: Server) -> None:
         (OURS, "ball", {"score_threshold": "$import os"}, 400, "plain values as score_threshold, got '$import os'"),
         (OURS, "ball", {"operating_point": "3"}, 400, "operating_point to be one of none, 0.004"),
         (OURS, "ball", {"model_filename": "../x.pt"}, 400, "model_filename to be one of model.pt"),
-        (OURS, "ball", {"device": "abacus"}, 400, "device out of"),
+        (OURS, "ball", {"device": "abacus"}, 400, "device among"),
         (OURS, "ball", b"score_threshold=1", 400, "params as a JSON object"),
         (OURS, "ball", b"[1]", 400, "params as a JSON object"),
         (OURS, "mask", {}, 422, "Hounsfield units in at least 16 bits, got 8-bit values in mask.nii.gz"),
@@ -243,7 +243,7 @@ def test_training_from_boxes_gives_the_weights_of_the_next_inference(server: Ser
     # Thresholds that were measured with the old weights are no longer on offer.
     config = server.ask("GET", "/info/").json()["models"][OURS]["config"]
     assert config["operating_point"] == ["none"]
-    # All labelled scans in one go; the markups are kept beside the label.
+    # All labelled scans at once; the markups are kept next to the label.
     batch = server.ask("POST", f"/batch/infer/{OURS}", params, images="labeled", run_sync="true")
     assert batch.status == 200, batch.body
     assert batch.json()["ball"]["params"]["box"] == after["box"]
@@ -278,7 +278,7 @@ def test_the_client_inside_slicers_plug_in(server: Server, tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found, boxes, answered, nothing, message = json.loads(done.stdout.splitlines()[-1])
-    # By this ending the plug-in tells boxes from label maps.
+    # The plug-in recognises boxes by this extension.
     assert found.endswith(".json")
     assert boxes == answered > 0
     assert nothing is None
@@ -287,7 +287,7 @@ def test_the_client_inside_slicers_plug_in(server: Server, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def stock(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """MONAI Label's own app for bundles, with ours in a folder that says what it is."""
+    """MONAI Label's own app for bundles, with ours in a folder that names its kind."""
     folder = tmp_path_factory.mktemp("stock")
     arguments = ("--app", "monaibundle", "--studies", studies, "--folder", folder, "--weights", DEMO)
     running = Server(folder / "server.log", *arguments)

@@ -60,7 +60,7 @@ def test_parameters_of_clients_pass(params: dict[str, Any]) -> None:
         {"logging": "evil"},
     ],
 )
-def test_what_could_be_code_or_take_the_place_of_the_request_is_refused(params: dict[str, Any]) -> None:
+def test_what_could_be_code_or_take_the_place_of_the_request_is_rejected(params: dict[str, Any]) -> None:
     for check in (lambda: checks.check_params(params), lambda: checks.read_params(json.dumps(params))):
         with pytest.raises(guard.Refusal) as refusal:
             check()
@@ -84,7 +84,7 @@ def test_what_could_be_code_or_take_the_place_of_the_request_is_refused(params: 
         "\ufeff{}",
     ],
 )
-def test_what_is_no_object_is_refused(text: str) -> None:
+def test_what_is_no_object_is_rejected(text: str) -> None:
     for read in (checks.read_params, checks.read_info):
         with pytest.raises(guard.Refusal, match="JSON object"):
             read(text)
@@ -110,7 +110,7 @@ def test_of_a_files_name_only_a_known_ending_is_taken(name: str | None, ending: 
 
 
 @pytest.mark.parametrize("name", ["a.sh", "a", "a.nii/../b.py", "a.nii.gz\0", "a.nii.gz.exe", "..", "a.nii\n", "a.mhd"])
-def test_other_endings_are_refused(name: str) -> None:
+def test_other_endings_are_rejected(name: str) -> None:
     with pytest.raises(guard.Refusal, match=r"Expected a file ending in \.nii, \.nii\.gz"):
         checks.upload_suffix(name, (".nii", ".nii.gz"), ".nii.gz")
 

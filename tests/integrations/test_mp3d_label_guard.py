@@ -251,7 +251,7 @@ def test_bodies_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         answer, seen = ask(method, path, headers=[("content-length", str(limit + 1))], image_bytes=1000)
         assert (answer.status, seen) == (413, [])
-        # However long it says it is, what counts is what comes.
+        # The received bytes count, for any declared length.
         chunks = (b"x" * (limit // 2), b"x" * (limit - limit // 2), b"x")
         answer, seen = ask(method, path, body=chunks, image_bytes=1000)
         assert (answer.status, seen) == (413, [])

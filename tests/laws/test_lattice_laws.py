@@ -21,7 +21,7 @@ def mirrored(blends: list[Blend]) -> list[Blend]:
 
 
 def positions(blends: list[Blend]) -> np.ndarray:
-    """Where each position lies, in slices from the key slice; also what blending slices of these values gives."""
+    """Position of each entry in slices from the key slice, which is also the blend of slices with these values."""
     return np.array([(1 - blend.weight) * blend.near + blend.weight * blend.far for blend in blends])
 
 

@@ -38,7 +38,7 @@ def slice_boxes(draw: st.DrawFn) -> SliceBoxes:
 
 
 def permuted(found: SliceBoxes, seed: int) -> tuple[SliceBoxes, np.ndarray]:
-    """The boxes of every slice in another order, and where each comes from."""
+    """The boxes of every slice in another order, and the source of each."""
     order = np.lexsort([np.random.default_rng(seed).permutation(len(found.slices)), found.slices])
     fields = {name: values[order] for name, values in found.fields.items()}
     return replace(found, boxes=found.boxes[order], scores=found.scores[order], fields=fields), order

@@ -1,4 +1,4 @@
-"""Laws of the training order: wherever a pass is cut, its parts are the whole."""
+"""Laws of the training order: the parts of a pass are the whole, for any cut."""
 
 from __future__ import annotations
 

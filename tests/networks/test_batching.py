@@ -1,4 +1,4 @@
-"""Slabs into one batch: padding, order, and what is refused."""
+"""Slabs in one batch: padding, order, and rejected input."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TestPadSlabs:
             (torch.zeros(1, 3, 8, 8, dtype=torch.int16), "floating point, got torch.int16 as slab 0"),
         ],
     )
-    def test_anything_else_is_refused(self, slabs: Any, message: str) -> None:
+    def test_anything_else_is_rejected(self, slabs: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             pad_slabs(slabs)
 
@@ -82,7 +82,7 @@ class TestDetectBySize:
         with pytest.raises(ValueError, match="finite pixels in slab 2"):
             detect_by_size(self.detect, slabs)
 
-    def test_bad_shapes_are_refused(self) -> None:
+    def test_bad_shapes_are_rejected(self) -> None:
         with pytest.raises(ValueError, match=r"got \(32, 32\) as slab 1"):
             detect_by_size(self.detect, [torch.zeros(1, 64, 64), torch.zeros(32, 32)])
 
@@ -118,7 +118,7 @@ class TestCheckTargets:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_non_finite_values_are_refused(value: float) -> None:
+def test_non_finite_values_are_rejected(value: float) -> None:
     check_finite(torch.tensor([0.0, 1e30]), "scores")
     with pytest.raises(ValueError, match="finite scores"):
         check_finite(torch.tensor([0.0, value]), "scores")

@@ -45,12 +45,12 @@ def test_any_odd_depth_and_any_number_of_classes(
 
 
 @pytest.mark.parametrize("num_slices", [0, 4, -3])
-def test_even_or_no_slices_are_refused(num_slices: int) -> None:
+def test_even_or_no_slices_are_rejected(num_slices: int) -> None:
     with pytest.raises(ValueError, match=f"odd number of slices.*got {num_slices}"):
         mp3d_fpn(num_slices)
 
 
 @pytest.mark.parametrize("num_classes", [0, -1])
-def test_no_classes_are_refused(num_classes: int, on_meta: torch.device) -> None:
+def test_no_classes_are_rejected(num_classes: int, on_meta: torch.device) -> None:
     with on_meta, pytest.raises(ValueError, match="at least one class"):
         mp3d_fpn(9, num_classes)

@@ -127,14 +127,14 @@ def test_boxes_get_the_row_of_their_slab() -> None:
     assert torch.equal(rows[:, 1:], boxes.reshape(6, 4))
 
 
-def test_a_detector_with_further_heads_is_refused() -> None:
+def test_a_detector_with_further_heads_is_rejected() -> None:
     changed = narrow()
     changed.roi_heads.fields["tags"] = nn.Linear(4, 1)
-    with pytest.raises(ValueError, match="further heads tags, which a graph does not give"):
+    with pytest.raises(ValueError, match="further heads tags, which the graph does not return"):
         DetectionGraph(changed)
 
 
-def test_a_detector_of_inclusive_boxes_is_refused() -> None:
+def test_a_detector_of_inclusive_boxes_is_rejected() -> None:
     changed = narrow()
     changed.rpn.rules = MMDETECTION
     with pytest.raises(ValueError, match="count their last pixel"):

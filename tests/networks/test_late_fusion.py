@@ -36,12 +36,12 @@ def test_operations_and_parameters(slices: int, parameters: int, macs: float) ->
 
 
 @pytest.mark.parametrize("slices", [1, 5, 6, 12, 0, -3, True])
-def test_other_numbers_of_slices_are_refused(slices: int) -> None:
+def test_other_numbers_of_slices_are_rejected(slices: int) -> None:
     with pytest.raises(ValueError, match="three times an odd number of slices"):
         TripletBackbone(body(), slices)
 
 
-def test_another_slab_is_refused() -> None:
+def test_another_slab_is_rejected() -> None:
     with pytest.raises(ValueError, match="reads 9 slices, got"):
         narrow().backbone(torch.zeros(1, 3, 32, 32))
 

@@ -239,7 +239,7 @@ class TestFactory:
         assert len(found["boxes"]) == 7
 
     @pytest.mark.parametrize("change", [{"num_slices": 2}, {"num_classes": 0}])
-    def test_wrong_numbers_are_refused(self, small: Make, change: dict[str, int]) -> None:
+    def test_wrong_numbers_are_rejected(self, small: Make, change: dict[str, int]) -> None:
         with pytest.raises(ValueError, match="Expected"):
             small(**change)
 
@@ -286,15 +286,15 @@ class TestThreeSlicesAsColours:
         assert network.backbone(torch.zeros(1, 3, 64, 64))[0].shape[-1] == 16
 
     @pytest.mark.parametrize("strides", [(2, 4, 8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32, 60)])
-    def test_strides_of_no_pyramid_are_refused(self, strides: tuple[int, ...]) -> None:
+    def test_strides_of_no_pyramid_are_rejected(self, strides: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match="4 to 64 or 8 to 128"):
             self.make(anchors=AnchorShapes((1.0,), strides=strides))
 
-    def test_more_slices_are_refused(self) -> None:
+    def test_more_slices_are_rejected(self) -> None:
         with pytest.raises(ValueError, match="3 slices"):
             retinanet_2d(9)
 
 
-def test_further_heads_are_refused_where_no_second_stage_reads_them() -> None:
+def test_further_heads_are_rejected_where_no_second_stage_reads_them() -> None:
     with pytest.raises(ValueError, match="no further heads for a one-stage detector, got tags"):
         OneStageHead.like(TwoStageHead(fields={"tags": lambda channels, pyramid: nn.Linear(channels, 1)}))  # type: ignore[dict-item]

@@ -43,15 +43,15 @@ def test_a_file_or_a_dangling_link_in_the_way_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def refuse(**arguments: Any) -> None:
+    def reject(**arguments: Any) -> None:
         raise OSError(number, os.strerror(number), str(arguments["dir"]))
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", reject)
     with pytest.raises(OSError, match=rf"can be written, got {tmp_path}/run: {os.strerror(number)}\.$"):
         check_output_folder(tmp_path / "run")
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that cannot be written")
 def test_a_folder_that_cannot_be_written_is_rejected() -> None:
     with pytest.raises(OSError, match="can be written, got /proc/self/run: "):
         check_output_folder("/proc/self/run")
@@ -66,7 +66,7 @@ def test_the_message_about_a_full_disk_gives_both_sizes(tmp_path: Path, monkeypa
 
 
 def test_a_second_process_is_kept_out_by_a_message_that_names_the_first(tmp_path: Path) -> None:
-    # The lock belongs to the open file, so that a second object in this process stands for another process.
+    # The lock belongs to the open file, so that a second object in this process acts like another process.
     with FolderLock(tmp_path / "run", "a training"):
         with pytest.raises(BlockingIOError, match=rf"training, process {os.getpid()} on .* in {tmp_path}/run"):
             FolderLock(tmp_path / "run", "an evaluation").acquire()
@@ -75,7 +75,7 @@ def test_a_second_process_is_kept_out_by_a_message_that_names_the_first(tmp_path
     (tmp_path / "run").mkdir()
     FolderLock(tmp_path / "run", "a training").acquire().release()
     assert list((tmp_path / "run").iterdir()) == []
-    # What a killed process has left says nothing of the next one.
+    # The file of a killed process does not describe the next one.
     (tmp_path / "run" / ".lock").write_text("a training, process 1 on a machine\n" * 3)
     with FolderLock(tmp_path / "run", "an evaluation"):
         (line,) = (tmp_path / "run" / ".lock").read_text().splitlines()
@@ -177,9 +177,9 @@ def test_a_child_that_ends_does_not_release_the_lock(tmp_path: Path) -> None:
 def test_a_file_system_without_locks_is_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*arguments: Any) -> None:
+    def reject(*arguments: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(output_folder.fcntl, "flock", refuse)
+    monkeypatch.setattr(output_folder.fcntl, "flock", reject)
     with caplog.at_level(logging.WARNING), FolderLock(tmp_path, "a training"):
         assert f"Cannot lock {tmp_path / '.lock'} (No locks available)" in caplog.text

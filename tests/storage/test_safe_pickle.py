@@ -73,7 +73,7 @@ def test_nothing_is_called(tmp_path: Path) -> None:
         (b"cnumpy.core.multiarray\nfrombuffer\n.", r"names numpy.core.multiarray.frombuffer"),
         (b"cscripts.storage.safe_pickle\nread_plain_pickle\n.", "names scripts.storage.safe_pickle.read_plain_pickle"),
         (b"", "Ran out of input"),
-        (b"<html>", "no pickle"),
+        (b"<html>", "not a pickle"),
         (pickle.dumps({"a": np.zeros(99)})[:-20], "exhausted"),
         (b"P1\n.", "persistent"),
     ],

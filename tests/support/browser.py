@@ -135,7 +135,7 @@ class Browser:
             self.mouse(kind, x, y, button="left", buttons=1, clickCount=1)
 
     def middle(self, selector: str) -> tuple[float, float]:
-        """Where the middle of an element lies in the window."""
+        """Position of the middle of an element in the window."""
         x, y, width, height = self.evaluate(
             f"(() => {{ const r = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
             " return [r.x, r.y, r.width, r.height]; })()"

@@ -70,7 +70,7 @@ def cases(draw: st.DrawFn, least_lesions: int = 1) -> list[dict[str, Any]]:
         count = draw(st.integers(least_lesions if number == 0 else 0, 3))
         truth = random_boxes(generator, count, (300, 200))
         near = truth[generator.integers(0, count, 3)] + generator.normal(0, 1.5, (3, 4)) if count else truth
-        # Boxes that shrink to nothing are no detections.
+        # Boxes that shrink to nothing are not detections.
         near = near[(near[:, 2:] > near[:, :2]).all(axis=1)]
         wrong = random_boxes(generator, draw(st.integers(0, 4)), (300, 200))
         given = np.concatenate([near, wrong])

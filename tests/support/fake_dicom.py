@@ -85,7 +85,7 @@ def write_ct(
     """Write a series, one file per slice, numbered from the head down.
 
     Args:
-        folder: Where to; made when needed.
+        folder: Target folder; created if needed.
         hu: ``(Z, rows, columns)``, slices in the order in which they rise.
         origin: LPS mm of the first pixel of slice 0.
         spacing: mm between columns, rows and slices.

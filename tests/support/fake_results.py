@@ -21,7 +21,7 @@ TAGGED = {**MODEL, "recipe": {"tags": list(TAGS)}}
 
 
 def elliptic(boxes: np.ndarray) -> dict[str, np.ndarray]:
-    """Masks of ellipses that touch the sides of 3/4 of each box, and scores of four tags: what MULAN says of boxes."""
+    """Masks of ellipses that touch the sides of 3/4 of each box, and scores of four tags, like MULAN's fields."""
     y, x = np.mgrid[:28, :28] / 13.5 - 1
     mask = np.clip(8 * (0.75 - np.hypot(x, y)) + 0.5, 0, 1)
     tags = np.tile([0.2, 0.9, 0.5, 0.7], (len(boxes), 1))

@@ -1,6 +1,6 @@
 """Volume files byte by byte: NIfTI, NRRD and MetaImage as no library would write them."""
 
-# itk makes its names when they are first used: no checker can see them.
+# itk creates its names on first use: type checkers cannot see them.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations

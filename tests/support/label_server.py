@@ -44,7 +44,7 @@ class Answer:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -54,7 +54,7 @@ class Server:
     """``serve.py`` on a free port, ready to answer.
 
     Args:
-        log: File for what the server says.
+        log: File for the output of the server.
         arguments: Of ``serve.py``, without host and port.
     """
 

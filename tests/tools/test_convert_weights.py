@@ -127,10 +127,10 @@ class TestNames:
         state = random_network().state_dict()
         assert len({released_name(name, value.shape) for name, value in state.items()}) == len(state)
 
-    def test_a_network_that_the_released_code_lacks_is_refused(self) -> None:
+    def test_a_network_that_the_released_code_lacks_is_rejected(self) -> None:
         with torch.device("meta"):
             network = mp3d_fpn(body=ResNet3d(FullBottleneck))
-        with pytest.raises(ValueError, match=r"which it does not have") as caught:
+        with pytest.raises(ValueError, match=r"got an unknown tensor") as caught:
             to_released(network.state_dict())
         assert "backbone.body.stages.0.0.spatial.0.weight" in str(caught.value)
 
@@ -167,7 +167,7 @@ class TestProblems:
         del state["neck.fpn_convs.2.conv.bias"]
         state["neck.fpn_convs.9.conv.bias"] = torch.zeros(1)
         state["rpn_head.rpn_cls.bias"] = torch.zeros(5)
-        with pytest.raises(ValueError, match=r"every tensor has its place, a\.pth") as caught:
+        with pytest.raises(ValueError, match=r"every tensor is used, a\.pth") as caught:
             from_released(state, network, "a.pth")
         for part in (
             "missing: neck.fpn_convs.2.conv.bias",
@@ -193,14 +193,14 @@ class TestProblems:
             ([1], "tensors under 'state_dict'"),
         ],
     )
-    def test_another_file_is_refused_and_nothing_is_written(self, tmp_path: Path, content: Any, message: str) -> None:
+    def test_another_file_is_rejected_and_nothing_is_written(self, tmp_path: Path, content: Any, message: str) -> None:
         torch.save(content, tmp_path / "a.pth")
         with pytest.raises(ValueError, match=message) as caught:
             convert(str(tmp_path / "a.pth"), str(tmp_path / "out" / "b.pt"))
         assert "a.pth" in str(caught.value)
         assert not (tmp_path / "out").exists()
 
-    def test_an_even_number_of_slices_is_refused(self) -> None:
+    def test_an_even_number_of_slices_is_rejected(self) -> None:
         state = to_released(random_network().state_dict())
         state["backbone.groupconv_1.weight"] = torch.zeros(32, 4, 1, 1)
         with pytest.raises(ValueError, match="odd number of slices"):

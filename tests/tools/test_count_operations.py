@@ -218,7 +218,7 @@ class TestCommandLine:
             main(**arguments)
         assert "\n" not in str(caught.value)
 
-    def test_a_config_without_a_network_is_refused(self, tmp_path: Path) -> None:
+    def test_a_config_without_a_network_is_rejected(self, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text("{}")
         with pytest.raises(ValueError, match=r"network_def, got none in .*a\.json"):
             main(config_file=str(tmp_path / "a.json"))

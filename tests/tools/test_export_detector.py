@@ -1,4 +1,4 @@
-"""Exported detectors give the same boxes and scores, say what they are, and appear whole or not at all."""
+"""Exported detectors give the same boxes and scores, describe themselves, and appear whole or not at all."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_a_file_and_back_is_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFi
     convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"))
     said = capsys.readouterr().out
     assert "Found the layout of MSB (shaoqb/multi_scale_booster @ 8e5155c" in said
-    assert "Left out of the file: meta, optimizer, which are no weights." in said
+    assert "Left out of the file: meta, optimizer, which are not weights." in said
     assert "none missing, none left over" in said
     network, info = load_network(tmp_path / "b.pt")
     assert (info["name"], info["part"], info["licence"], info["source"]) == ("MSB", "detector", "Apache-2.0", "a.pth")
@@ -137,7 +137,7 @@ def test_a_network_of_nine_maps_runs_as_converted(tmp_path: Path, capsys: pytest
     made = align_shift(3, growth=8, channels=16, fc_channels=32)
     authors_file(tmp_path / "a.pth", made, "alignshift")
     convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"))
-    assert "TSM have the same tensors: say --network tsm" in capsys.readouterr().out
+    assert "TSM have the same tensors: use --network tsm" in capsys.readouterr().out
     network, info = load_network(tmp_path / "b.pt")
     assert info[KEY]["z_mode"] == "native"
     slab = torch.randn(1, 3, 64, 64)
@@ -149,7 +149,7 @@ def test_a_network_of_nine_maps_runs_as_converted(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rpn_head.rpn_cls.bias": None}, "every tensor has its place, .*a.pth: missing: rpn_head.rpn_cls.bias"),
+        ({"rpn_head.rpn_cls.bias": None}, "every tensor is used, .*a.pth: missing: rpn_head.rpn_cls.bias"),
         ({"extra.weight": torch.zeros(1)}, "left over: extra.weight"),
         ({"rpn_head.rpn_cls.bias": torch.zeros(5)}, r"rpn_cls.bias: expected shape \(12,\), got \(5,\)"),
         ({"bbox_head.fc_cls.bias": torch.tensor([0.0, float("nan")])}, "1 tensors have NaN or infinity"),

@@ -1,4 +1,4 @@
-"""The demo: its commands are real ones, its data are made once, its summary says what was measured."""
+"""The demo: its commands exist, its data are made once, its summary reports the measurements."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_scan_without_marks_has_no_false_ones(plan: run_demo.Plan) -> None:
 
 
 def test_a_mark_must_overlap_enough(plan: run_demo.Plan) -> None:
-    # 10 of 34 and 2.9 of 10 mm of the marks lie in the lesion, then 3.1 of 10.
+    # 10 of 34 and 2.9 of 10 mm of the marks are in the lesion, then 3.1 of 10.
     write_outcome(plan, marked=[(0, 0, 0, 10, 10, 34), (0, 0, 7.1, 10, 10, 17.1)])
     assert run_demo.outcome_in_scan(plan) == (0, 2, 2)
     (plan.output / "lesions.json").write_text(json.dumps({"lesions": [{"box_lps_mm": (0, 0, 6.9, 10, 10, 16.9)}]}))

@@ -107,7 +107,7 @@ def test_an_evaluation_of_the_same_weights_is_taken_again_and_again(
     assert "split" not in caplog.text
 
 
-def test_an_evaluation_of_other_weights_is_refused(weights: Path, tmp_path: Path) -> None:
+def test_an_evaluation_of_other_weights_is_rejected(weights: Path, tmp_path: Path) -> None:
     folder = evaluation_in(tmp_path / "validation", origin=origin_of(weights))
     other = tmp_path / "other.pt"
     torch.save({"model": {"a": torch.tensor([1.0, 1.5])}, "network": {}, "info": {}}, other)
@@ -139,7 +139,7 @@ def test_another_split_and_an_evaluation_that_does_not_say_are_told(
         (lambda folder: (folder / "metrics.json").write_text("{}"), "cannot read them"),
     ],
 )
-def test_damaged_evaluations_are_refused(spoil: object, message: str, weights: Path, tmp_path: Path) -> None:
+def test_damaged_evaluations_are_rejected(spoil: object, message: str, weights: Path, tmp_path: Path) -> None:
     folder = evaluation_in(tmp_path / "validation", images=4)
     spoil(folder)  # type: ignore[operator]
     before = weights.read_bytes()

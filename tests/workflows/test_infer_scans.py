@@ -198,7 +198,7 @@ def test_a_scan_of_which_nothing_was_examined_says_so(tmp_path: Path, caplog: py
     write_scan(tmp_path / "air.nii", np.full((1, 40, 56), -1000, dtype=np.int16))
     runner(tmp_path / "air.nii", tmp_path / "out").main()
     notes = json.loads((tmp_path / "out" / "lesions.json").read_text())["input"]["notes"]
-    for words in ("No slice shows a body", "One slice only"):
+    for words in ("No slice shows a body", "Only one slice"):
         assert words in caplog.text
         assert any(words in note for note in notes)
 
@@ -352,7 +352,7 @@ def test_config_runs_a_network_from_end_to_end(tmp_path: Path, checkpoint: Path)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_slices": 5}, "num_slices 3, which the network's weights read, got 5"),
+        ({"num_slices": 5}, "num_slices 3 as in the network's weights, got 5"),
         ({"num_slices": 4}, "odd number of slices, at least 1 for config key num_slices, got 4"),
         ({"sw_batch_size": 0}, "number of at least 1 for config key sw_batch_size, got 0"),
         ({"score_threshold": 2}, "number of at least 0 and at most 1 for config key score_threshold, got 2"),

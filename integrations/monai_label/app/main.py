@@ -1,7 +1,7 @@
-"""A MONAI Label app for lesion detection with the bundle of this repository, and any other bundles beside it.
+"""A MONAI Label app for lesion detection with the bundle of this repository, and other bundles next to it.
 
-MONAI Label's own ``monaibundle`` app guesses a bundle's kind from the name of its folder, asks the model zoo over the
-network, leaves the scores out of its answers and answers bad requests without a word. This one does none of that.
+MONAI Label's own ``monaibundle`` app guesses a bundle's kind from the name of its folder, queries the model zoo,
+leaves scores out of its responses, and answers bad requests without a message. This app avoids all of that.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LesionApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """One task for each bundle; only those of this repository are known to be detectors."""
+        """One task for each bundle; only bundles of this repository are assumed to be detectors."""
         return {
             name: LesionInferTask(str(path), self.conf) if is_ours(path) else BundleInferTask(str(path), self.conf)
             for name, path in self.bundles.items()
@@ -80,10 +80,10 @@ class LesionApp(MONAILabelApp):
 
         Args:
             request: ``model``, ``image`` (an id of the datastore) and the model's parameters.
-            datastore: Where images are; the app's own by default.
+            datastore: The datastore of images; the app's own by default.
 
         Raises:
-            HTTPException: If the request cannot be done, with a message for the client.
+            HTTPException: If the request is invalid, with a message for the client.
         """
         with answers(self.studies):
             self._check(request, datastore or self.datastore())
@@ -94,14 +94,14 @@ class LesionApp(MONAILabelApp):
 
         Args:
             request: ``model``, ``images`` and the model's parameters.
-            datastore: Where images are; the app's own by default.
+            datastore: The datastore of images; the app's own by default.
 
         Raises:
-            HTTPException: If it cannot be done, with a message for the client.
+            HTTPException: If it is invalid, with a message for the client.
         """
         with answers(self.studies):
             known(request.get("model"), self._infers, "model")
-            # MONAI Label counts on a GPU where it is not told otherwise.
+            # MONAI Label assumes a GPU by default.
             several = torch.cuda.device_count() > 1 and bool(request.get("multi_gpu", True))
             return super().batch_infer({**request, "multi_gpu": several}, datastore)
 
@@ -112,7 +112,7 @@ class LesionApp(MONAILabelApp):
             request: ``model`` and the trainer's parameters.
 
         Raises:
-            HTTPException: If it cannot be done, with a message for the client.
+            HTTPException: If it is invalid, with a message for the client.
         """
         with answers(self.studies):
             known(request.get("model"), self._trainers, "model to train")
@@ -123,7 +123,7 @@ class LesionApp(MONAILabelApp):
         image = request.get("image")
         if not isinstance(image, str) or datastore.get_image_uri(image):
             return
-        # MONAI Label would open any file of the server by its path; only what a client has just sent may be one.
+        # MONAI Label would open any file of the server by its path; only a file just sent by the client is allowed.
         folders = [Path(tempfile.gettempdir()).resolve()]
         if request.get("session"):
             folders.append(Path(self.sessions().store_path).resolve())
@@ -131,14 +131,14 @@ class LesionApp(MONAILabelApp):
             raise HTTPException(UNKNOWN, f"Expected the id of an image in the datastore, got {image!r}.")
 
     def _download_dcmqi_tools(self) -> None:
-        """Do nothing: they make DICOM segmentations, which a detector does not give. MONAI Label would fetch them."""
+        """Do nothing: MONAI Label would fetch tools for DICOM segmentations, which a detector does not need."""
 
 
 def find_bundles(folder: Path, names: str) -> dict[str, Path]:
     """The bundles to serve, by name.
 
     Raises:
-        FileNotFoundError: If a named bundle, or any at all, is not there. Nothing is ever downloaded.
+        FileNotFoundError: If a named bundle is missing, or there are no bundles. Nothing is ever downloaded.
     """
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     found = sorted(path for path in folder.glob("*") if any((path / "configs").glob("inference.*")))
@@ -153,19 +153,19 @@ def find_bundles(folder: Path, names: str) -> dict[str, Path]:
 
 
 def is_ours(bundle: Path) -> bool:
-    """Whether a folder holds the bundle of this repository, whatever the folder is called."""
+    """Whether a folder has the bundle of this repository, under any folder name."""
     metadata = bundle / "configs" / "metadata.json"
     return metadata.is_file() and json.loads(metadata.read_text(encoding="utf-8")).get("name") == BUNDLE
 
 
 def known(name: Any, tasks: Mapping[str, Any], what: str) -> None:
-    """Check that there is a task of this name.
+    """Check that a task of this name exists.
 
     Raises:
-        HTTPException: If not, with the names that there are.
+        HTTPException: If not, with the available names.
     """
     if name not in tasks:
-        raise HTTPException(UNKNOWN, f"Expected a {what} out of {', '.join(tasks) or 'none'}, got {name!r}.")
+        raise HTTPException(UNKNOWN, f"Expected a {what} among {', '.join(tasks) or 'none'}, got {name!r}.")
 
 
 @contextmanager
@@ -173,10 +173,10 @@ def answers(studies: str) -> Iterator[None]:
     """Turn errors into answers with a message; MONAI Label itself answers them all with "Internal Server Error".
 
     Args:
-        studies: Folder that is left out of messages: its place on the server is nobody's business.
+        studies: Folder that is left out of messages: its path on the server must not be disclosed.
 
     Raises:
-        HTTPException: In place of any other error.
+        HTTPException: Instead of any other error.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""What a client may send to MONAI Label: parameters as plain data, names of files, and where labels may be written.
+"""Checks of what clients send to MONAI Label: parameters as plain data, file names, and target paths of labels.
 
 MONAI Label merges a client's parameters into its own request, where they may name another image, a folder to import
-code from or a session, and bundles take their values into configs, where a text that begins with ``$`` is run.
+code from or a session. Bundles put their values into configs, where a text that begins with ``$`` is executed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mp3d_label_guard import IMAGE_ID, TAG, Refusal
 
 BAD_REQUEST, CONFLICT = 400, 409
 DEPTH, TEXT, WHOLE = 5, 4096, 1 << 63
-# Set by the request itself or by MONAI Label; as parameters they would take their place.
+# Set by the request or by MONAI Label; parameters of these names would replace them.
 RESERVED = frozenset(
     {
         *("model", "image", "images", "image_path", "label", "file", "session", "method", "strategy", "output"),
@@ -24,7 +24,7 @@ RESERVED = frozenset(
     }
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ .-]{0,63}")
-# Of a client; it is kept with labels and reaches no config.
+# Sent by clients; it is stored with labels and never reaches a config.
 _CLIENT = ("client_id", "user")
 _FITTING: dict[str, str] = {
     "label_tag": TAG,
@@ -35,19 +35,19 @@ _FITTING: dict[str, str] = {
 
 
 def read_params(text: str | None) -> dict[str, Any]:
-    """Parameters that came as the text of a form's field.
+    """Parameters from the text of a form field.
 
     Raises:
-        Refusal: If they are no JSON object; see `check_params` for what is in it.
+        Refusal: If they are not a JSON object; see `check_params` for its content.
     """
     return check_params(_read_object(text, "params"))
 
 
 def read_info(text: str | None) -> dict[str, Any]:
-    """What a client says of a label that it submits: kept, never used.
+    """A client's information about a submitted label: stored, never used.
 
     Raises:
-        Refusal: If it is no JSON object, or nested too deeply.
+        Refusal: If it is not a JSON object, or nested too deeply.
     """
     info = _read_object(text, "params")
     _check_value(info, "params", _any_text)
@@ -57,7 +57,7 @@ def read_info(text: str | None) -> dict[str, Any]:
 def _read_object(text: str | None, what: str) -> dict[str, Any]:
     try:
         content = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:  # no JSON, digits without end, nested without end
+    except (ValueError, RecursionError) as error:  # not JSON, too many digits, nested too deeply
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise Refusal(BAD_REQUEST, f"Expected {what} as a JSON object, cannot read them: {reason}.") from error
     if not isinstance(content, dict):
@@ -72,7 +72,7 @@ def check_params(params: Mapping[str, Any] | None) -> dict[str, Any]:
         The parameters.
 
     Raises:
-        Refusal: Naming the first that cannot be.
+        Refusal: Naming the first invalid one.
     """
     for name, value in (params or {}).items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RESERVED:
@@ -88,7 +88,7 @@ def _any_text(text: str) -> bool:
 
 
 def _plain_text(text: str) -> bool:
-    """Whether a text means nothing to a config of MONAI: no expression, no reference, no macro."""
+    """Whether a text is plain in a MONAI config: not an expression, a reference or a macro."""
     return len(text) <= TEXT and not text.lstrip().startswith("$") and "@" not in text and "%" not in text
 
 
@@ -99,7 +99,7 @@ def _check_value(value: Any, name: str, fits: Callable[[str], bool], depth: int 
     elif isinstance(value, (int, float)):
         good &= isinstance(value, float) or abs(value) < WHOLE
     elif isinstance(value, Mapping):
-        # ``_target_`` and its like make objects of what a config says.
+        # ``_target_`` and similar keys create objects.
         good &= all(isinstance(key, str) and len(key) <= TEXT and not key.startswith(("_", "$")) for key in value)
     elif value is not None:
         good &= isinstance(value, list)
@@ -110,11 +110,11 @@ def _check_value(value: Any, name: str, fits: Callable[[str], bool], depth: int 
 
 
 def upload_suffix(name: str | None, endings: Sequence[str], default: str) -> str:
-    """The ending of a file that a client sends; all that is taken of its name.
+    """The extension of a file that a client sends; the rest of its name is not used.
 
     Args:
-        name: As the client calls it, possibly a path.
-        endings: Those that may be, longest first.
+        name: Name from the client, possibly a path.
+        endings: Allowed extensions, longest first.
         default: For a file without a name.
 
     Raises:
@@ -129,10 +129,10 @@ def upload_suffix(name: str | None, endings: Sequence[str], default: str) -> str
 
 
 def plain_file_name(name: str | None) -> str:
-    """The last part of a file's name as a client sends it, of either kind of path.
+    """The last part of a file name from a client, with slashes of either kind.
 
     Raises:
-        Refusal: If it is no name of a file.
+        Refusal: If it is not a file name.
     """
     last = re.split(r"[/\\]", name or "")[-1]
     if not re.fullmatch(IMAGE_ID, last):
@@ -141,18 +141,18 @@ def plain_file_name(name: str | None) -> str:
 
 
 def check_target(path: str | Path, folder: str | Path, *, new: bool) -> None:
-    """Check where a file will be written.
+    """Check the target path of a file.
 
     Args:
         path: The file.
         folder: Folder of the scans.
-        new: Whether it must not be there yet.
+        new: Whether it must not exist yet.
 
     Raises:
-        Refusal: If links lead out of the folder, or the file is there and must not be.
+        Refusal: If links lead out of the folder, or the file exists but must be new.
     """
     path = Path(path)
     if not path.resolve().is_relative_to(Path(folder).resolve()) or path.is_symlink():
         raise Refusal(BAD_REQUEST, f"Expected a file in the folder of the scans, but {path.name} leads out of it.")
     if new and path.exists():
-        raise Refusal(CONFLICT, f"Expected an id that is not taken: {path.name} is there, and scans are not replaced.")
+        raise Refusal(CONFLICT, f"Expected an unused id: {path.name} exists, and scans are not replaced.")

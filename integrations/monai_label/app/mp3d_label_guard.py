@@ -1,12 +1,12 @@
-"""What stands between the network and MONAI Label's web application: only requests that this app needs get through.
+"""The guard in front of MONAI Label's web application: only requests that this app needs get through.
 
 A server on 127.0.0.1 is reached by every web page that its user visits. Browsers send what a page asks for, with
 preflight or without; MONAI Label answers any of them, and its routes take paths for ids. So a request must name a
-host that this server is known by (a page may point a name of its own at 127.0.0.1), must not come from a page of
-another origin, and must match a route of `ROUTES`: path, method, and every part of the query by a pattern. All else is
-refused before MONAI Label sees it. 3D Slicer sends neither ``Origin`` nor ``Sec-Fetch-Site`` and is not affected.
+known host of this server (a page may point its own host name at 127.0.0.1), must not come from a page of
+another origin, and must match a route of `ROUTES`: path, method, and every part of the query by a pattern. Everything
+else is rejected before MONAI Label sees it. 3D Slicer sends neither ``Origin`` nor ``Sec-Fetch-Site`` and still works.
 
-Pure ASGI, nothing but the standard library.
+Pure ASGI, only the standard library.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ IMAGE_MEBIBYTES = 4096
 
 _FLAG = r"(true|false|True|False|0|1|)"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
-# Names of files in the scans' folder: anything but what moves to another folder, hides, or ends a line.
+# Names of files in the scans' folder: without slashes, leading dots and line ends.
 IMAGE_ID = r"(?!\.)[^/\\\x00-\x1f\x7f-\x9f]{1,200}"
 TAG = r"[A-Za-z0-9][A-Za-z0-9_. -]{0,63}"
 _SESSION = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -52,7 +52,7 @@ class Route:
     Attributes:
         methods: Of HTTP.
         path: Pattern of the whole path, decoded once.
-        query: Patterns of the values that MONAI Label reads; others are ignored by it.
+        query: Patterns of the values that MONAI Label reads; it ignores others.
         limit: Largest body in bytes; None for the largest image.
     """
 
@@ -102,7 +102,7 @@ ROUTES = (
     Route(("HEAD",), r"/datastore/label", {"image": IMAGE_ID, "tag": TAG}),
     Route(("DELETE",), r"/datastore/label", {"id": IMAGE_ID, "tag": TAG, "user": _WORD}),
     Route(("GET",), r"/datastore/label/info", _LABEL),
-    # Only where MONAI Label's own log-in is switched on; 404 elsewhere.
+    # Only if MONAI Label's own log-in is on; otherwise 404.
     Route(("GET",), r"/auth/(?:token/valid)?"),
     Route(("POST",), r"/auth/token", limit=JSON_BYTES),
     Route(("PUT",), r"/session/", {"uncompress": "(false|False|0|)", "expiry": r"[0-9]{0,6}"}, None),
@@ -115,7 +115,7 @@ class Refusal(Exception):
 
     Args:
         status: Of HTTP.
-        detail: Why, for the client.
+        detail: The reason, for the client.
     """
 
     def __init__(self, status: int, detail: str) -> None:
@@ -126,13 +126,13 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Guard:
-    """An ASGI application that passes on what is harmless.
+    """An ASGI application that passes on harmless requests.
 
     Attributes:
-        app: Takes what passes.
-        hosts: Names that this server is known by, in lower case, without port.
+        app: Gets the requests that pass.
+        hosts: Host names of this server, in lower case, without port.
         origins: Origins of pages that may use it, as browsers write them.
-        image_bytes: Largest body that holds an image.
+        image_bytes: Largest body of an image.
     """
 
     app: App
@@ -141,7 +141,7 @@ class Guard:
     image_bytes: int = IMAGE_MEBIBYTES * MEBIBYTE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it. There are no websockets here."""
+        """Pass a request on, or answer it. Websockets are not supported."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -168,7 +168,7 @@ class Guard:
         await _limited(self.app, scope, receive, send, limit, _cors(origin) if origin else [])
 
     def _host(self, scope: Scope) -> str:
-        """The host that a request names; a page of any name could be here for all that the address tells."""
+        """The host that a request names; the address alone would accept a page of any name."""
         values = _headers(scope, b"host")
         match = _HOST.fullmatch(values[0].lower()) if len(values) == 1 else None
         if match is None or match["name"] not in self.hosts:
@@ -182,13 +182,13 @@ class Guard:
             from_page = any(site not in ("same-origin", "none") for site in _headers(scope, b"sec-fetch-site"))
             followed = scope["method"] == "GET" and _headers(scope, b"sec-fetch-dest") == ["document"]
             if from_page and not followed:
-                raise Refusal(403, "Expected no request from a page of another site.")
+                raise Refusal(403, "Requests from pages of another site are rejected.")
             return None
         if len(values) == 1 and values[0] in self.origins:
             return values[0]
         if len(values) == 1 and values[0].lower() in (f"http://{host}", f"https://{host}"):
             return None
-        raise Refusal(403, "Expected no request from a page of another origin (--allow_origin names those that may).")
+        raise Refusal(403, "Requests from pages of another origin are rejected (--allow_origin allows one).")
 
     def _route(self, scope: Scope) -> int | None:
         """The largest body that a request may have; its path and query are those of a known route."""
@@ -207,11 +207,11 @@ def check_query(query: bytes, patterns: Mapping[str, str]) -> None:
     """Check a query string.
 
     Args:
-        query: As it came, percent-encoded.
-        patterns: Of the values that matter.
+        query: The raw query, percent-encoded.
+        patterns: Patterns of the checked values.
 
     Raises:
-        Refusal: If one of them comes twice (readers differ in which they take) or does not match.
+        Refusal: If one of them occurs twice (readers differ in which one they use) or does not match.
     """
     try:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=50)
@@ -226,15 +226,15 @@ def check_query(query: bytes, patterns: Mapping[str, str]) -> None:
         seen.add(name)
         if not re.fullmatch(patterns[name], value):
             if name in _IDS:
-                raise Refusal(404, f"Expected the id of an image in the datastore, no path, got {value[:100]!r}.")
-            raise Refusal(400, f"Expected a plain value of those that {name} may have, got {value[:100]!r}.")
+                raise Refusal(404, f"Expected the id of an image in the datastore, not a path, got {value[:100]!r}.")
+            raise Refusal(400, f"Expected a valid value of {name}, got {value[:100]!r}.")
 
 
 def checked_origin(text: str) -> str:
     """An origin as browsers write it.
 
     Raises:
-        ValueError: If it is none; neither ``*`` nor ``null`` is one.
+        ValueError: If it is not an origin; ``*`` and ``null`` are not origins.
     """
     origin = text.strip().lower().rstrip("/")
     if not _ORIGIN.fullmatch(origin):
@@ -246,7 +246,7 @@ def checked_host(text: str) -> str:
     """A host name or address without port, as ``Host`` headers give it.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not valid.
     """
     host = text.strip().lower()
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
@@ -294,7 +294,7 @@ async def _answer(send: Send, status: int, body: bytes, headers: Iterable[tuple[
     await send({"type": "http.response.body", "body": body})
 
 
-# What browsers must not do with an answer: guess its kind, run it, frame it, or show it to another site.
+# Browsers must not guess the type of a response, run it, frame it, or show it to another site.
 _SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -305,7 +305,7 @@ _SAFE = (
 async def _limited(
     app: App, scope: Scope, receive: Receive, send: Send, limit: int, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    """Pass a request on; cut its body off at the limit, whatever its headers say of its length."""
+    """Pass a request on; stop its body at the limit, for any length in its headers."""
     received, started = 0, False
 
     async def counted() -> Message:

@@ -1,4 +1,4 @@
-"""Inference for the app: detection whatever the folder is called, parameters checked, scores in the answer."""
+"""Inference for the app: detection under any folder name, checked parameters, scores in the response."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 BAD_REQUEST = 400
 NO_OPERATING_POINT = "none"
 WEIGHTS = "model.pt"
-# Clients with a form for parameters send one of these along.
+# Clients with a form for parameters also send one of these.
 OF_A_VIEWER = ("client_id", "result_extension")
-# A batch may ask from several threads, but which package is called ``scripts`` holds for the whole process.
+# A batch may use several threads, but the package named ``scripts`` is the same for the whole process.
 ONE_AT_A_TIME = threading.Lock()
 
 
@@ -46,11 +46,11 @@ class LesionInferTask(BundleInferTask):
             self._stamp = self._modified()
 
     def config(self) -> dict[str, Any]:
-        """What clients may set, with the choices of the weights that are served now."""
+        """Parameters for clients, with the choices of the served weights."""
         if self._modified() != self._stamp:
             self._stamp = self._modified()
             with self._own_scripts():
-                # Everything anew: the config as it stands in the file, without what clients chose.
+                # Start again from the config in the file, without earlier choices of clients.
                 self.bundle_config = self._load_bundle_config(self.bundle_path, self.bundle_config_path)
                 self.displayable_configs = self.bundle_config.get_parsed_content("displayable_configs")
             self._config.update(self.displayable_configs)
@@ -64,25 +64,25 @@ class LesionInferTask(BundleInferTask):
             callbacks: See MONAI Label.
 
         Returns:
-            File of Slicer markups (None where there is nothing to show), and the answer as plain data.
+            File of Slicer markups (None if there is nothing to show), and the response as plain data.
 
         Raises:
-            HTTPException: If a parameter cannot be.
+            HTTPException: If a parameter is invalid.
         """
         with ONE_AT_A_TIME:
             check_parameters(request, self.config())
             return super().__call__(request, callbacks)
 
     def writer(self, data: Mapping[str, Any], extension: Any = None, dtype: Any = None) -> tuple[str | None, dict]:
-        """The answer: what MONAI Label's own writer gives, with scores, names and what ``lesions.json`` holds.
+        """The response: the output of MONAI Label's writer, with scores, names and the content of ``lesions.json``.
 
         Args:
-            data: What detector and postprocessing left.
-            extension: Ignored; of label images.
-            dtype: Ignored; of label images.
+            data: Result of detector and postprocessing.
+            extension: Ignored; for label images.
+            dtype: Ignored; for label images.
 
         Returns:
-            File of markups, or None if a viewer asked and nothing was found (Slicer refuses an empty file); answer.
+            File of markups, or None if a viewer asked and nothing was found (Slicer rejects an empty file); response.
         """
         document = data["document"]
         answer = {
@@ -106,7 +106,7 @@ class LesionInferTask(BundleInferTask):
         return file.name, answer
 
     def _get_network(self, device: str, data: Mapping[str, Any]) -> torch.nn.Module:
-        """The network as the weights file describes it, every tensor accounted for; anew when the file has changed."""
+        """The network of the weights file, with every tensor checked; loaded again when the file changes."""
         stamp = self._modified()
         held = self._networks.get(device)
         if held is None or held[1] != stamp:
@@ -121,7 +121,7 @@ class LesionInferTask(BundleInferTask):
 
     @contextmanager
     def _own_scripts(self) -> Iterator[None]:
-        """``scripts`` is this bundle's package inside the block, whichever one other bundles brought."""
+        """Inside the block ``scripts`` is this bundle's package, even if other bundles have one."""
         sys.path.insert(0, self.bundle_path)
         unload_module("scripts")
         try:
@@ -131,14 +131,14 @@ class LesionInferTask(BundleInferTask):
 
 
 def check_parameters(request: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-    """Check what a client sends before any of it reaches the config: a text there may be code.
+    """Check parameters before they reach the config, where a text may be code.
 
     Args:
-        request: The parameters; of a list every element is checked, as all of them reach the config.
-        shown: What clients may choose from.
+        request: The parameters; every element of a list is checked, because all of them reach the config.
+        shown: The allowed choices.
 
     Raises:
-        HTTPException: Naming the first that cannot be.
+        HTTPException: Naming the first invalid one.
     """
     for threshold in _sent(request, "score_threshold"):
         if not _is(lambda value: 0 <= float(value) <= 1, threshold):
@@ -152,11 +152,11 @@ def check_parameters(request: Mapping[str, Any], shown: Mapping[str, Any]) -> No
         if not isinstance(device, str) or not _is(
             lambda value: torch.device(name_to_device(value)).type in ("cpu", "cuda"), device
         ):
-            raise HTTPException(BAD_REQUEST, f"Expected a device out of {', '.join(device_list())}, got {device!r}.")
+            raise HTTPException(BAD_REQUEST, f"Expected a device among {', '.join(device_list())}, got {device!r}.")
 
 
 def _sent(request: Mapping[str, Any], name: str) -> list[Any]:
-    """What a client sends for a parameter, empty values left out: clients that choose nothing send all choices."""
+    """Values of a parameter without empty ones: clients that choose nothing send all choices."""
     value = request.get(name)
     return [item for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
 

@@ -1,4 +1,4 @@
-"""Training for the app: from boxes in the datastore to new weights, by the bundle's own training in its own process."""
+"""Training for the app: from boxes in the datastore to new weights, by the bundle's training in a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monailabel.utils.others.generic import device_list, name_to_device
 logger = logging.getLogger(__name__)
 
 BAD_REQUEST, UNUSABLE = 400, 422
-# Parameters, their defaults and what they have to be.
+# Parameters with default, type, check and description.
 NUMBERS = {
     "max_epochs": (10, int, lambda value: value >= 1, "a whole number from 1"),
     "val_split": (0.2, float, lambda value: 0 <= value < 1, "a number from 0 to below 1"),
@@ -30,7 +30,7 @@ NUMBERS = {
 
 
 class LesionTrainTask(TrainTask):
-    """Train one bundle further, from the weights it is served with.
+    """Train one bundle further, starting from its served weights.
 
     Args:
         path: Folder of the bundle.
@@ -43,35 +43,35 @@ class LesionTrainTask(TrainTask):
         self.version = metadata.get("version")
 
     def is_valid(self) -> bool:
-        """Whether there are weights to begin with."""
+        """Whether there are weights to start from."""
         return (self.path / "models" / "model.pt").is_file()
 
     def info(self) -> dict[str, Any]:
-        """What clients are told."""
+        """Information for clients."""
         return {**super().info(), "version": self.version}
 
     def config(self) -> dict[str, Any]:
-        """What clients may set."""
+        """Parameters for clients."""
         return {"device": device_list(), **{name: default for name, (default, *_) in NUMBERS.items()}}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train with all labels that were submitted (tag ``final``) and put the new weights in place.
+        """Train with all labels that were submitted (tag ``final``) and install the new weights.
 
         Args:
             request: Parameters.
             datastore: Images and their labels, Slicer markups with a box around each lesion.
 
         Returns:
-            What was trained on, and facts of the new weights.
+            Facts of the training data and of the new weights.
 
         Raises:
-            HTTPException: If a parameter cannot be, or the training fails, with its own last words.
+            HTTPException: If a parameter is invalid, or the training fails, with its last line.
         """
         order = {name: number(request, name) for name in NUMBERS}
         device = request.get("device")
         device = device[0] if isinstance(device, list) and device else device or ""
         if not isinstance(device, str):
-            raise HTTPException(BAD_REQUEST, f"Expected a device out of {', '.join(device_list())}, got {device!r}.")
+            raise HTTPException(BAD_REQUEST, f"Expected a device among {', '.join(device_list())}, got {device!r}.")
         order["device"] = name_to_device(device)
         order["items"] = datastore.datalist()
         if not order["items"]:
@@ -102,7 +102,7 @@ def number(request: Mapping[str, Any], name: str) -> int | float:
     """One parameter as a number.
 
     Raises:
-        HTTPException: If it is none, or out of its range.
+        HTTPException: If it is not a number, or out of its range.
     """
     default, kind, fits, words = NUMBERS[name]
     value = request.get(name, default)

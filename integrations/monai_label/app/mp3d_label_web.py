@@ -1,7 +1,7 @@
 """MONAI Label's web application behind a guard, with a message in every answer to a request that fails.
 
-Served by ``--uvicorn_app mp3d_label_web:app`` (`serve.py` does, for this app and for MONAI Label's own). Requests that
-bring something are answered by `checked`, which looks at it and hands it on to MONAI Label's own functions.
+Served by ``--uvicorn_app mp3d_label_web:app`` (`serve.py` does, for this app and for MONAI Label's own). Requests with
+content are answered by `checked`, which checks the content and passes it on to MONAI Label's own functions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
 
 checked = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-# The guard answers for other origins; MONAI Label would let all of them in.
+# The guard handles other origins; MONAI Label would allow all of them.
 upstream.user_middleware = [layer for layer in upstream.user_middleware if layer.cls is not CORSMiddleware]
 
 
@@ -57,7 +57,7 @@ async def run_inference(  # the names are those of MONAI Label's own route
     output: infer.ResultType | None = None,
     user: User = USER,
 ) -> Any:
-    """Find lesions in one image: an id, a session, or a file that comes along."""
+    """Find lesions in one image: an id, a session, or an uploaded file."""
     _known(app_instance()._infers, model, "model")
     if not file and not image and not session_id:
         raise Refusal(BAD_REQUEST, "Expected an image (its id in /datastore), a file or a session, got none.")
@@ -127,7 +127,7 @@ async def add_image(
     params: Annotated[str, Form()] = "{}",
     user: User = ANNOTATOR,
 ) -> Any:
-    """Add a scan; one that is there is not replaced."""
+    """Add a scan; an existing one is not replaced."""
     suffix = upload_suffix(file.filename, IMAGES, DEFAULT)
     name = image or plain_file_name(file.filename)[: -len(suffix)] or "scan"
     file.filename = f"upload{suffix}"
@@ -160,7 +160,7 @@ async def save_label(
 
 @checked.delete("/datastore/label")
 async def remove_label(id: str, tag: str, user: User = ADMIN) -> Any:
-    """Take a label back."""
+    """Remove a label."""
     store = app_instance().datastore()
     if isinstance(store, LocalDatastore):
         held = store._datastore.label(id, tag)
@@ -177,7 +177,7 @@ async def create_session(
     expiry: int = 0,
     user: User = USER,
 ) -> Any:
-    """Keep a scan for a while; archives are not unpacked, as what is in them may name any path."""
+    """Keep a scan for a while; archives are not unpacked, because their members may name any path."""
     for file in files:
         file.filename = plain_file_name(file.filename)
     return session.create_session(background_tasks, False, expiry, files)
@@ -185,7 +185,7 @@ async def create_session(
 
 def _known(tasks: Mapping[str, Any], name: str, what: str) -> None:
     if name not in tasks:
-        raise Refusal(UNKNOWN, f"Expected a {what} out of {', '.join(tasks) or 'none'}, got {name!r}.")
+        raise Refusal(UNKNOWN, f"Expected a {what} among {', '.join(tasks) or 'none'}, got {name!r}.")
 
 
 def _known_image(image: str) -> None:
@@ -202,25 +202,25 @@ def _check_label(image: str, tag: str, suffix: str) -> None:
 
 
 async def served(scope: Scope, receive: Receive, send: Send) -> None:
-    """Requests that bring something go to `checked`, all others to MONAI Label."""
+    """Requests with content go to `checked`, all others to MONAI Label."""
     ours = scope["type"] == "http" and any(route.matches(scope)[0] is Match.FULL for route in checked.routes)
     await (checked if ours else upstream)(scope, receive, send)
 
 
 async def refused(request: Request, error: Exception) -> JSONResponse:
-    """What `checked` does not pass on."""
+    """Requests that `checked` rejects."""
     detail, status = (error.detail, error.status) if isinstance(error, Refusal) else (str(error), BROKEN)
     return JSONResponse({"detail": detail}, status_code=status)
 
 
 async def said(request: Request, error: Exception) -> JSONResponse:
-    """What MONAI Label has a message for, but would not tell."""
+    """Errors whose message MONAI Label would not send."""
     missing = isinstance(error, (ImageNotFoundException, LabelNotFoundException))
     return JSONResponse({"detail": getattr(error, "msg", "")}, status_code=UNKNOWN if missing else BAD_REQUEST)
 
 
 async def unexpected(request: Request, error: Exception) -> JSONResponse:
-    """Anything else; the log has the details."""
+    """All other errors; the log has the details."""
     return JSONResponse({"detail": f"{type(error).__name__}: {error}"}, status_code=BROKEN)
 
 

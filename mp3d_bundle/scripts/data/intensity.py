@@ -40,7 +40,7 @@ class IntensityWindow:
         """Normalise HU of any shape.
 
         Args:
-            hu: HU of any shape; integers become float32, float32 and float64 stay what they are.
+            hu: HU of any shape; integers become float32, float32 and float64 keep their type.
             inplace: Write the result into ``hu`` (writable floats only), which saves a copy.
 
         Returns:

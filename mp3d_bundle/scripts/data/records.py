@@ -76,7 +76,7 @@ class SamplePlace(TypedDict, total=False):
 
 
 class Sample(SamplePlace):
-    """What the transforms make of a record, whose other keys a sample keeps.
+    """A record after the transforms; other keys of the record are kept.
 
     Attributes:
         image: ``(D, H, W)``, HU or network values.
@@ -106,10 +106,10 @@ MISSING_IMAGES = ("raise", "drop", "ignore")
 # Slabs of the paper reach this far from the key slice: four slices at 2.5 mm.
 _SLAB_REACH_MM = 10.0
 
-# No side of an image is longer in pixels.
+# Longest side of an image in pixels.
 MAX_SIDE = 1 << 20
 
-# The series is a folder: its name neither hides nor leads elsewhere.
+# The series is a folder name: it must not be hidden or lead out of the data set.
 _FILE_NAME = re.compile(
     r"(?P<series>(?P<patient>(?!\.)[^_/\\\x00-\x1f\x7f-\x9f]+)(?:_[^_/\\\x00-\x1f\x7f-\x9f]+)*)"
     r"_(?P<slice>[0-9]{1,9})\.png"
@@ -234,7 +234,7 @@ def make_records(slices: Iterable[KeySlice], images_dir: str | Path, *, keep_noi
         slices: The key slices with all their boxes.
         images_dir: Folder of the series folders (``Images_png``).
         keep_noisy: Whether noisy boxes stay; if not, images that lose all their boxes go with them.
-        name: What the log calls the labels.
+        name: Name of the labels in the log.
     """
     slices, folder = list(slices), Path(images_dir)
     records, emptied = [], 0
@@ -285,7 +285,7 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
             shorter = min(int(key_slice.slice_name) - first, last - int(key_slice.slice_name))
             if shorter * key_slice.slice_interval < _SLAB_REACH_MM - 1e-6:
                 findings["key slices with less than 10 mm stored on a side, where slabs repeat the last slice"] += 1
-    # 0.59998 next to 0.6 is noise, 5 next to 1 is another scan.
+    # 0.59998 and 0.6 differ by noise, 5 and 1 are different scans.
     changes = sum(max(values) > 1.01 * min(values) for values in intervals.values())
     findings["series whose slice interval changes, each key slice keeping its own"] = changes
     several = sum(len(values) > 1 for values in ranges.values())
@@ -294,7 +294,7 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
 
 
 def _listing(folder: str, within: Path | None) -> dict[str, bool]:
-    """Names in a folder, and of each whether it is sure to be a regular file of that folder."""
+    """Names in a folder, each with whether it is certainly a regular file of that folder."""
     if not os.path.isdir(folder):
         return {}
     inside = within is None or Path(folder).resolve().is_relative_to(within.resolve())
@@ -311,14 +311,14 @@ def check_images(
         records: Records of one data set.
         missing: What to do about absent images: ``"raise"``, ``"drop"`` the records with a warning (a partial
             download), or ``"ignore"`` (nothing is checked: use of the labels alone).
-        what: What messages call the records.
-        within: Folder that links may not lead out of, if any.
+        what: Name of the records in messages.
+        within: Folder that links must not leave, if any.
 
     Returns:
         The records whose image is there, or all of them for ``"ignore"``.
 
     Raises:
-        FileNotFoundError: If images are absent, or none is there at all.
+        FileNotFoundError: If images are missing.
         ValueError: If ``missing`` is not one of the three, or an image is not a regular file.
     """
     if missing not in MISSING_IMAGES:

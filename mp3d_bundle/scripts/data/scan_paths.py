@@ -1,4 +1,4 @@
-"""Reading scans from other programs: the one import path that stays as it is, wherever the readers lie.
+"""Reading scans from other programs. This import path stays stable when readers move.
 
 ``find_scans(path)`` gives a `ScanSource` for each scan; ``source.open()`` reads one.
 """

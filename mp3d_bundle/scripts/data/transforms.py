@@ -46,7 +46,7 @@ AXES = ("horizontal", "vertical", "z")
 
 
 class LoadSlabd(Transform):
-    """Read the slab of a record: the deterministic part, fit for MONAI's `PersistentDataset`.
+    """Read the slab of a record: the deterministic part, suitable for MONAI's `PersistentDataset`.
 
     Args:
         reader: Reads ``(D, H, W)`` float32 HU (or grey levels of a photograph) for a record: a `SlabReader`, or
@@ -291,7 +291,7 @@ class ClipBoxesd(Transform):
         self._told: set[str] = set()
 
     def __call__(self, sample: Sample) -> Sample:
-        """Return the sample with its instances clipped and cut down; none may be left."""
+        """Return the sample with its instances clipped and filtered; the result may be empty."""
         height, width = sample["image"].shape[-2:]
         clipped = clip(sample["instances"], height, width)
         sides = clipped["boxes"][:, 2:] - clipped["boxes"][:, :2]

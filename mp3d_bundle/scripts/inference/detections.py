@@ -5,10 +5,10 @@ most, best overlaps first, if the overlap is at least ``min_iou`` and the lesion
 ``max_gap`` slices before the slice below. Every other box begins a lesion.
 
 The score of a lesion is that of its best box (the largest of several), which also bounds it in the plane and gives
-it its further fields;
-along z it reaches from the first to the last of its boxes. Boxes that are linked may score low
-(`VolumeDetector.score_threshold`), what is reported as a lesion has to score high (``score_threshold``
-here): so the faint ends of a lesion count towards its extent, and faint boxes of their own do not.
+its further fields;
+along z it spans from the first to the last of its boxes. Boxes that are linked may score low
+(`VolumeDetector.score_threshold`), but a reported lesion must score high (``score_threshold``
+here). So the faint ends of a lesion count towards its extent, and isolated faint boxes are dropped.
 
 The rules and numbers were chosen by measurement, see docs/measurements/linking.md and ``benchmarks/linking.py``.
 """
@@ -34,13 +34,13 @@ class SliceBoxes:
         boxes: ``(N, 4)`` float64 ``x1, y1, x2, y2``, half-open pixel edges of the scan's own slices.
         scores: ``(N,)`` float64.
         slices: ``(N,)`` int64, lattice slice of each box, rising.
-        positions: ``(P,)`` float64, where each lattice slice lies, as a fractional slice index of the scan
+        positions: ``(P,)`` float64, position of each lattice slice as a fractional slice index of the scan
             (slice centres at whole numbers).
         thickness: Lattice spacing in slices of the scan.
         examined: ``(P,)`` bool, False for slices that were skipped because they show no body.
         shape: ``(Z, H, W)`` of the scan.
         scale: Network pixels per scan pixel, (x, y).
-        fields: What else the network says of each box, arrays of N rows by name, in pixels of the scan.
+        fields: Further outputs of the network for each box, arrays of N rows by name, in pixels of the scan.
     """
 
     boxes: np.ndarray
@@ -62,9 +62,9 @@ class SliceBoxes:
         return np.column_stack([self.boxes[:, :2], low, self.boxes[:, 2:], high])
 
     def nearest_slice(self, lattice_slice: int) -> int:
-        """The scan's slice nearest to a lattice slice, from 0; of two equally near ones the upper.
+        """The scan's slice nearest to a lattice slice, from 0; the upper one of two equally near ones.
 
-        Everything that shows or names a slice asks here: a lattice slice often lies halfway between two stored ones.
+        All code that shows or names a slice uses this: a lattice slice is often halfway between two stored ones.
         """
         return int(np.clip(np.floor(self.positions[lattice_slice] + 0.5), 0, self.shape[0] - 1))
 
@@ -80,7 +80,7 @@ class Lesion:
         key: Lattice slice of the best score.
         key_box: ``(4,)`` float64, the best-scored slice box.
         members: Rows in the `SliceBoxes`, rising.
-        fields: What else the network says of the best box, by name.
+        fields: Further outputs of the network for the best box, by name.
     """
 
     box: np.ndarray
@@ -97,7 +97,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """All that is known about a scan when its results are written: the one thing that makers of files are given.
+    """Everything known about a scan when its results are written: the only input of makers of files.
 
     Attributes:
         scan: The scan.
@@ -118,7 +118,7 @@ class ScanResult:
 
     @property
     def notices(self) -> list[str]:
-        """What every output must say."""
+        """Notices that every output must show."""
         return self.document["notices"]
 
 
@@ -133,7 +133,7 @@ def link_boxes(
 
     Args:
         found: Boxes of all lattice slices.
-        min_iou: Overlap in the plane, above 0, from which boxes of neighbouring slices belong together.
+        min_iou: Smallest overlap in the plane, above 0, of boxes in neighbouring slices that belong together.
         max_gap: Slices without a box that a lesion may bridge.
         score_threshold: Lesions that score lower are left out.
 
@@ -168,7 +168,7 @@ def link_boxes(
 
 
 def _lesion(found: SliceBoxes, solid: np.ndarray, chain: list[int]) -> Lesion:
-    # Of equal scores the largest box: a lesion is widest where it is cut through its middle.
+    # The largest box among equal scores: a lesion is widest at its middle.
     x1, y1, x2, y2 = found.boxes[chain].T
     best = chain[int(np.lexsort(((x2 - x1) * (y2 - y1), found.scores[chain]))[-1])]
     key = found.boxes[best]

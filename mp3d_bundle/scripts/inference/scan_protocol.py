@@ -1,4 +1,4 @@
-"""What inference needs of a scan; `scripts.data.scans.scan.Scan` is one."""
+"""The attributes of a scan that inference needs; `scripts.data.scans.scan.Scan` is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class ScanLike(Protocol):
-    """A CT in canonical orientation that knows the way back to its file and to millimetres."""
+    """A CT in canonical orientation, with conversions to its file and to millimetres."""
 
     @property
     def hu(self) -> np.ndarray:
@@ -53,7 +53,7 @@ class ScanLike(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about how the input was understood."""
+        """Notes for the user about how the input was read."""
         ...
 
     @property
@@ -63,21 +63,21 @@ class ScanLike(Protocol):
 
     @property
     def places(self) -> np.ndarray | None:
-        """``(K,)``, of unevenly spaced slices the place of each on the even axis ``k`` of ``stored_from_canonical``."""
+        """``(K,)``, positions of unevenly spaced slices on the even axis ``k`` of ``stored_from_canonical``."""
         ...
 
     @property
     def sha256(self) -> str | None:
-        """Of the bytes of the files one after the other, in hexadecimal; None where it was not taken in reading."""
+        """SHA-256 of the bytes of the files one after the other, in hexadecimal; None if it was not computed."""
         ...
 
     @property
     def headers(self) -> tuple[bytes | None, ...]:
-        """Of a DICOM series the bytes of each file before its pixels, where they are known; empty for other files."""
+        """The bytes of each file of a DICOM series before its pixels, if known; empty for other files."""
         ...
 
     def evenly(self) -> ScanLike:
-        """The same scan as if its slices had been stored on even places."""
+        """The same scan with its slices on even positions."""
         ...
 
     def points_to_lps(self, points: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """The detector on a whole CT: the slabs it reads, and boxes back in the scan's own pixels.
 
-The scan goes once onto the even z lattice the network was trained on (int16); the slabs of neighbouring
-lattice slices are windows into that one volume, brought to network pixels and intensities when their
-batch is due. The ends are repeated as the training reader does, so that a slab cut out of a scan and a
-slab read around a key slice at the same place are the same.
+The scan is resampled once onto the even z lattice that the network was trained on (int16). The slabs of
+neighbouring lattice slices are windows into that volume, converted to network pixels and intensities batch by
+batch. The ends are repeated as in the training reader, so that a slab cut out of a scan equals a slab read
+around a key slice at the same position.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..instances import Instances, cat, clip, further, move, select, to_arrays
 from .detections import SliceBoxes
 from .scan_protocol import ScanLike
 
-# Air and lung parenchyma lie below, fat and everything denser above.
+# Air and lung parenchyma are below, fat and everything denser above.
 BODY_HU = -300
 # A slice with less tissue than this (1 cm²) shows no body.
 BODY_MM2 = 100.0
@@ -36,9 +36,9 @@ Intensity = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class PlaneScale:
-    """How large a slice is shown to the network.
+    """The size at which the network sees a slice.
 
-    Pixels stay as they are unless one of the two rules applies; a small field of view is never enlarged to
+    Pixels are unchanged unless one of the two rules applies; a small field of view is never enlarged to
     fill a frame.
 
     Attributes:
@@ -46,8 +46,8 @@ class PlaneScale:
             size. None keeps the scan's own pixels, as the paper does.
         image_size: Without ``pixel_spacing``, reduce a slice whose longer side has more pixels to this many
             (512 is the paper's test scale). None never reduces.
-        stored_size: Longer side of the images that became ``image_size`` pixels in training, where that was not
-            ``image_size`` itself: slices that are no larger are then enlarged or reduced by the same factor.
+        stored_size: Longer side of the images that became ``image_size`` pixels in training, if that was not
+            ``image_size`` itself: slices up to that size are then enlarged or reduced by the same factor.
         longest_side: With ``pixel_spacing``, slices that become longer than so many pixels are reduced to them.
     """
 
@@ -83,13 +83,13 @@ class ScanSlabs:
 
     Attributes:
         volume: ``(P + D - 1, H, W)`` int16 HU on the lattice; slab ``p`` is ``volume[p : p + D]``.
-        positions: ``(P,)`` float64, where the centre slice of each slab lies, as a fractional index of the
+        positions: ``(P,)`` float64, position of the centre slice of each slab as a fractional index of the
             scan's slices (slice centres at whole numbers).
         thickness: Lattice spacing in slices of the scan.
-        examined: ``(P,)`` bool, False where the centre slice shows no body.
+        examined: ``(P,)`` bool, False if the centre slice shows no body.
         shape: ``(Z, H, W)`` of the scan.
         size: Slab size ``(h, w)`` for the network.
-        smooth: Average over pixels where slices are reduced (no aliasing), as larger pixels do.
+        smooth: Average over pixels when slices are reduced (no aliasing), as larger pixels do.
         crops: Of each slab, if it is cut to the body: the half-open box ``x1, y1, x2, y2`` in pixels of the scan, and
             the size ``(h, w)`` for the network.
     """
@@ -115,7 +115,7 @@ class ScanSlabs:
 
         Args:
             indices: Lattice slices, 0 to P - 1.
-            volume: ``self.volume``, on whichever device.
+            volume: ``self.volume``, on any device.
             intensity: HU to network input.
         """
         num_slices = len(volume) - len(self.positions) + 1
@@ -142,7 +142,7 @@ class ScanSlabs:
 
 @dataclass(frozen=True)
 class SlabCutter:
-    """Put scans onto the lattice.
+    """Resample scans onto the lattice.
 
     Attributes:
         resample: ``resample(volume, positions_mm, targets_mm, dtype=...)``, linear in z and repeating the
@@ -170,8 +170,8 @@ class SlabCutter:
     def __call__(self, hu: np.ndarray, spacing: tuple[float, float, float]) -> ScanSlabs:
         """Resample a scan.
 
-        What is left over of the scan, less than a lattice step, is shared between both ends in whole slices of
-        the scan: the lattice begins on a stored slice, as the slabs in training have one at their centre.
+        The rest of the scan, less than a lattice step, is divided between both ends in whole slices of
+        the scan: the lattice begins on a stored slice, because training slabs have a stored slice at their centre.
 
         Args:
             hu: ``(Z, H, W)`` int16 HU.
@@ -213,11 +213,11 @@ Network = Callable[..., list[Instances[torch.Tensor]]]
 class VolumeDetector(Inferer):
     """Run a slab detector over every lattice slice of a scan; a MONAI inferer.
 
-    Each slab is seen alone by the network: ``batch_size`` changes results in their last digits only, because sums of
-    floats are taken in another order.
+    The network sees each slab alone: ``batch_size`` changes only the last digits of results, because the order of
+    float sums changes.
 
     Attributes:
-        cutter: Puts a scan onto the lattice.
+        cutter: Resamples a scan onto the lattice.
         intensity: HU to network input.
         batch_size: Slabs per call of the network.
         score_threshold: Boxes that score lower are not reported.
@@ -245,13 +245,13 @@ class VolumeDetector(Inferer):
         Args:
             inputs: The scan.
             network: Slabs ``(B, D, h, w)`` to B dicts ``boxes`` ``(M, 4)`` in slab pixels, ``scores`` ``(M,)`` and any
-                further fields; put into evaluation mode for the call. A module's parameters tell the device. One that
+                further fields; put into evaluation mode for the call. A module's parameters set the device. One that
                 says ``reads_thickness`` gets the mm between slices as ``thickness``.
             args: Passed on to the network.
             kwargs: Passed on to the network.
 
         Raises:
-            ValueError: If the network reads another number of slices than slabs are cut with.
+            ValueError: If the network reads another number of slices than the slabs have.
             FloatingPointError: If a score, a box or a further field is not finite.
         """
         _check_slices(network, self.cutter.num_slices)
@@ -285,7 +285,7 @@ class VolumeDetector(Inferer):
         for name, values in found.items():
             if not np.isfinite(values).all():
                 raise FloatingPointError(
-                    f"Expected finite {name}, the network gave NaN or infinity for lattice slice {at} "
+                    f"Expected finite {name}, the network returned NaN or infinity for lattice slice {at} "
                     "(damaged weights, or values too large for float16?)."
                 )
         found = clip(move(found, slabs.to_scan(at)), slabs.shape[1], slabs.shape[2])
@@ -296,7 +296,7 @@ class VolumeDetector(Inferer):
 def _check_slices(network: Any, num_slices: int) -> None:
     reads = getattr(getattr(network, "backbone", None), "num_slices", num_slices)
     if reads != num_slices:
-        raise ValueError(f"Expected num_slices {reads}, which the network's weights read, got {num_slices}.")
+        raise ValueError(f"Expected num_slices {reads} as in the network's weights, got {num_slices}.")
 
 
 def _device(network: Any) -> torch.device:

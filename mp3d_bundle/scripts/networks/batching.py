@@ -16,7 +16,7 @@ Detections = list[Instances[Tensor]]
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The tensor without a subclass: MONAI's MetaTensor would drag its bookkeeping through every layer."""
+    """The tensor without a subclass: MONAI's MetaTensor would carry its metadata through every layer."""
     return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
@@ -39,7 +39,7 @@ def pad_slabs(slabs: Tensor | Sequence[Tensor], divisor: int = SIZE_DIVISIBLE) -
         torchvision's ImageList: ``tensors`` ``(B, D, H, W)`` and ``image_sizes``, the (H_i, W_i) before padding.
 
     Raises:
-        ValueError: If there is no slab, or one is not a floating-point (D, H, W) tensor with the D of the first.
+        ValueError: If there are no slabs, or one is not a floating-point (D, H, W) tensor with the D of the first.
     """
     each = [plain(slab) for slab in slabs]
     if not each:
@@ -63,7 +63,7 @@ def pad_slabs(slabs: Tensor | Sequence[Tensor], divisor: int = SIZE_DIVISIBLE) -
 
 
 def detect_by_size(detect: Callable[[ImageList], Detections], slabs: Tensor | Sequence[Tensor]) -> Detections:
-    """Run a detector on slabs of any sizes so that none is padded further than it would be on its own.
+    """Run a detector on slabs of any size, each padded only as much as it would be alone.
 
     Group normalisation looks at the whole map: padding to the size of a larger neighbour in the batch would change
     a slab's result. Slabs of the same padded size still share a batch. The released code evaluates one by one.
@@ -139,7 +139,7 @@ def _check_target(target: Instances[Tensor], index: int, num_classes: int, reads
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Refuse NaN and infinity in what detections are made from: they would pass for an image without lesions.
+    """Reject NaN and infinity in the inputs of detections: the result would look like an image without lesions.
 
     Args:
         values: Any shape.

@@ -58,14 +58,14 @@ def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageH
         head: Numbers of the head; the paper's if left out.
 
     Raises:
-        ValueError: If there is no class.
+        ValueError: If there are no classes.
     """
     return FasterRCNN(backbone, *_two_stages(backbone.out_channels, num_classes, head or TwoStageHead()))
 
 
 def _two_stages(channels: int, num_classes: int, head: TwoStageHead) -> tuple[RegionProposalNetwork, RoIHeads]:
     if num_classes < 1:
-        raise ValueError(f"Expected at least one class besides the background, got num_classes={num_classes!r}.")
+        raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
     anchors = PyramidAnchors(scale=head.anchor_scale)
     rpn = RegionProposalNetwork(
         RPNHead(channels, anchors.per_cell),
@@ -130,7 +130,7 @@ def fpn_3dce(
         head: Numbers of the two-stage head.
 
     Raises:
-        ValueError: If ``num_slices`` is not three times an odd number, or there is no class.
+        ValueError: If ``num_slices`` is not three times an odd number, or there are no classes.
     """
     backbone = TripletBackbone(body or ResNet2d(), num_slices, out_channels=fpn_channels)
     return LateFusionRCNN(backbone, *_two_stages(fpn_channels, num_classes, head or TwoStageHead()))

@@ -1,4 +1,4 @@
-"""The two-stage detector as one graph of tensor operations: what other runtimes can hold.
+"""The two-stage detector as one graph of tensor operations: the form that other runtimes take.
 
 :class:`FasterRCNN` returns lists whose lengths depend on the data. Here each slab of a batch has the same rows,
 padded with zeros, so that neither the batch nor the size of the slabs is fixed; boxes and scores are the same.
@@ -69,7 +69,7 @@ def suppress(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
 
 
 class Operations(NamedTuple):
-    """The steps that depend on sizes or data: plain functions, or what an exporter puts in their place."""
+    """The steps that depend on sizes or data: plain functions, or an exporter's replacements for them."""
 
     pad: Callable[[Tensor], Tensor] = pad_to_stride
     clip: Callable[[Tensor, Tensor], Tensor] = clip_to_slab
@@ -95,12 +95,12 @@ class DetectionGraph(nn.Module):
         if len(detector.roi_heads.fields):
             raise ValueError(
                 "Expected a detector of boxes, scores and labels, got one with the further heads "
-                f"{', '.join(detector.roi_heads.fields)}, which a graph does not give."
+                f"{', '.join(detector.roi_heads.fields)}, which the graph does not return."
             )
         if detector.rpn.rules.inclusive or detector.roi_heads.rules.inclusive:
             raise ValueError(
                 "Expected a detector of half-open boxes, got one whose boxes count their last pixel: the graph of "
-                "operations has no rule for these."
+                "operations does not support these."
             )
         self.detector = detector.eval()
         self.operations = operations
@@ -121,7 +121,7 @@ class DetectionGraph(nn.Module):
         return self._refine(second, boxes, usable, doubt, slabs)
 
     def _propose(self, features: Sequence[Tensor], slabs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Proposals ``(B, P, 4)``, which of them are there ``(B, P)``, and zeros ``(B,)``, NaN where values are bad."""
+        """Proposals ``(B, P, 4)``, which rows hold one ``(B, P)``, and zeros ``(B,)``, NaN where values are bad."""
         rpn = self.detector.rpn
         limits = rpn.test_limits
         boxes, scores, doubts = [], [], []
@@ -178,7 +178,7 @@ class DetectionGraph(nn.Module):
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The best ``count`` of ``scores`` ``(B, N)``, best first, and their columns; of equals the first comes first.
 
-    Where there are fewer, the rest is EMPTY: a length that depended on N would tie an exported graph to one size.
+    If there are fewer, the rest is EMPTY: a length that depends on N would fix an exported graph to one size.
     """
     values, columns = F.pad(scores, [0, count], value=EMPTY).sort(dim=1, descending=True, stable=True)
     return values[:, :count], columns[:, :count].clamp(max=scores.shape[1] - 1)

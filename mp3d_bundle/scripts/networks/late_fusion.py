@@ -30,8 +30,8 @@ class TripletBackbone(nn.Module):
     """2D network and pyramid over each three neighbouring slices of a slab.
 
     A slab of three slices is read as a colour image, as in the released code: the last slice becomes red, and each
-    colour has its own mean and deviation. Slabs of more slices keep order and normalisation. The network converts;
-    what it is given is the same normalised slab that every other network gets.
+    colour has its own mean and deviation. Slabs of more slices keep order and normalisation. The network
+    converts the same normalised slab that every other network gets.
 
     Args:
         body: 2D network with ``out_channels``.

@@ -61,7 +61,7 @@ class OneStageHead:
 
     @classmethod
     def like(cls, head: TwoStageHead) -> OneStageHead:
-        """What the two-stage head's numbers mean here: anchor size, anchors before NMS, least score, most boxes.
+        """Read the numbers of a two-stage head: anchor size, anchors before NMS, score limit, number of boxes.
 
         Raises:
             ValueError: If the head has further heads, which only a second stage can read.
@@ -78,7 +78,7 @@ class AnchorShapes:
     Attributes:
         scales: Sides of the square anchors of a level, in units of the head's ``anchor_scale`` strides.
         ratios: Heights over widths; the area is the same for all.
-        strides: Pixels between neighbouring cells of each level; the first tells the pyramid where to begin.
+        strides: Pixels between neighbouring cells of each level; the first sets the first level of the pyramid.
     """
 
     scales: Sequence[float]
@@ -92,7 +92,7 @@ class AnchorShapes:
 
 
 class RowFirstAnchors(nn.Module):
-    """Anchors of several sizes in MONAI's axis order, in the place of MONAI's ``AnchorGenerator``.
+    """Anchors of several sizes in MONAI's axis order, in place of MONAI's ``AnchorGenerator``.
 
     MONAI's own rounds the sides, and takes the stride from the sizes of slab and map, which is wrong where P6 is
     rounded up.
@@ -157,12 +157,12 @@ class FastBoxSelector(BoxSelector):
 
 
 class RetinaNetOnSlabs(RetinaNet):
-    """MONAI's RetinaNet on a backbone of ours; its answers are in full precision, whatever the layers' precision."""
+    """MONAI's RetinaNet on a backbone of ours; its outputs are in full precision for any precision of the layers."""
 
     def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
         """Slabs ``(B, D, H, W)`` to class logits ``(B, A K, h, w)`` and offsets ``(B, 4 A, h, w)`` of each level."""
         levels = self.feature_extractor(images)
-        # Layer by layer, because the forward of MONAI's heads raises on NaN where the loss would name it.
+        # Layer by layer, because the forward of MONAI's heads raises on NaN before the loss can name the images.
         scores, boxes = self.classification_head, self.regression_head
         return {
             self.cls_key: [at_least_float32(scores.cls_logits(scores.conv(level))) for level in levels],
@@ -188,7 +188,7 @@ class OneStageDetector(RetinaNetDetector):
         anchors: Anchors of a cell, if not the usual ones of the head.
 
     Raises:
-        ValueError: If there is no class.
+        ValueError: If there are no classes.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class OneStageDetector(RetinaNetDetector):
         anchors: AnchorShapes | None = None,
     ) -> None:
         if num_classes < 1:
-            raise ValueError(f"Expected at least one class besides the background, got num_classes={num_classes!r}.")
+            raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
         head = head or OneStageHead()
         generator = RowFirstAnchors(anchors or AnchorShapes.of(head), head.anchor_scale)
         network = RetinaNetOnSlabs(
@@ -310,7 +310,7 @@ def mp3d_retinanet(
             the network serves both heads.
 
     Raises:
-        ValueError: If ``num_slices`` is not an odd number >= 1, or there is no class.
+        ValueError: If ``num_slices`` is not an odd number >= 1, or there are no classes.
     """
     backbone = SlabBackbone(body or ResNet3d(), num_slices, conversion=conversion, out_channels=fpn_channels)
     return OneStageDetector(backbone, num_classes, head=_one_stage(head))
@@ -340,7 +340,7 @@ def retinanet_2d(
         anchors: Anchors of a cell; the pyramid begins at P2 or P3, as their first stride says (4 or 8).
 
     Raises:
-        ValueError: If ``num_slices`` is not 3, there is no class, or the strides are those of no pyramid.
+        ValueError: If ``num_slices`` is not 3, there is no class, or the strides do not fit a pyramid.
     """
     if num_slices != 3:
         raise ValueError(f"Expected 3 slices for RetinaNet on slices as colours, got {num_slices!r}.")

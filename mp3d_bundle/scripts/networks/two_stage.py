@@ -54,7 +54,7 @@ class FasterRCNN(nn.Module):
             ``(M,)`` in (0, 1]; ``labels`` ``(M,)`` from 1 on; and the fields of further heads by name.
 
         Raises:
-            ValueError: If slabs or targets do not have these shapes (the message says which), or if in evaluation
+            ValueError: If slabs or targets do not have these shapes (the message names it), or if in evaluation
                 the network's output is NaN or infinite. In training the losses show that.
         """
         if not self.training:

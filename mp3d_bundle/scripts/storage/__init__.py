@@ -1,4 +1,4 @@
 """Reading and writing files safely: written whole or not at all, checked on reading, never outside their folder.
 
-Imports nothing of ours.
+Imports no other package of ours.
 """

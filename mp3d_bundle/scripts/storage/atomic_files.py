@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, kept through a power cut, and known by their SHA-256."""
+"""Files: written whole or not at all, safe against power cuts, identified by their SHA-256."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 # ".NAME.MACHINE-PROCESS.part"; older releases wrote ".NAME.PROCESS.part".
 _PART = re.compile(r"\..+?\.(?:(?P<machine>[\w-]*)-)?(?P<process>\d+)\.part")
-# A part of another machine, or of an older release, may still be written to.
+# Another machine or an older release may still be writing this part.
 _FORGOTTEN = 24 * 3600
 _BLOCK = 1 << 20
 _swept: set[Path] = set()
@@ -26,11 +26,11 @@ _swept: set[Path] = set()
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path next to ``path`` that takes its place when the block ends without an error.
 
-    The content is on the disk before the name changes, so that a power cut leaves the old file or the new one. The
-    first time that a process writes into a folder, it removes what processes that were killed left there.
+    The content is on disk before the file is renamed, so that a power cut leaves the old file or the new one. The
+    first time a process writes into a folder, it removes temporary files of killed processes there.
 
     Args:
-        path: File to write; its folder is made if need be. An older file stays until then.
+        path: File to write; its folder is created if needed. An older file stays until then.
 
     Yields:
         Path to write to.
@@ -85,10 +85,10 @@ def hash_files(paths: Iterable[str | Path]) -> str:
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder on the disk before anything that relies on it.
+    """Flush a file or folder to disk before anything that relies on it.
 
     Raises:
-        OSError: If the file system cannot, or there is no such file.
+        OSError: If the file system cannot do it, or the file does not exist.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -98,15 +98,15 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk; without effect where the file system offers no way."""
+    """Flush a folder's list of names to disk; no effect if the file system does not support it."""
     with contextlib.suppress(OSError):
         sync(folder)
 
 
 def remove_stale_parts(folder: Path) -> list[Path]:
-    """Remove the temporary files that processes left which were killed while they wrote into a folder.
+    """Remove temporary files that killed processes left in a folder.
 
-    Those of running processes of this machine stay. Where that cannot be known, files stay for a day.
+    Files of running processes on this machine stay. If that is unknown, files stay for a day.
 
     Returns:
         What was removed.

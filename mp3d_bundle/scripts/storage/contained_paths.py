@@ -1,7 +1,7 @@
 """Files that another file names: only regular ones next to it or below.
 
-Label files and headers of volumes name other files. They come from elsewhere, so a name in them may try to lead out
-of the folder (``../x``, ``/etc/passwd``, a link) or to something that is never read to its end (a pipe, a device).
+Label files and headers of volumes name other files. They are untrusted: a name in them may lead out of the folder
+(``../x``, ``/etc/passwd``, a link) or to something without an end (a pipe, a device).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import stat
 from pathlib import Path
 
 _SHOWN = 80
-# A drive letter or a leading slash, also as Windows writes them: these labels travel.
+# A drive letter or a leading slash, in Windows form too: label files are shared between systems.
 _ABSOLUTE = re.compile(r"[A-Za-z]:|[/\\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONGEST = 4096
 
 
 def contained(folder: str | Path, name: object, where: str) -> Path:
-    """The path of a file that another file names; it need not be there.
+    """Path of a file that another file names. The file may be missing.
 
     Args:
-        folder: Folder in which names begin.
-        name: What the other file says.
+        folder: Folder that names are relative to.
+        name: The name in the other file.
         where: The place of the name, for messages.
 
     Returns:
@@ -38,7 +38,7 @@ def contained(folder: str | Path, name: object, where: str) -> Path:
 
 
 def plain_name(name: object, where: str) -> str:
-    """Check a name alone, without a look at the disk.
+    """Check a name alone, without looking at the disk.
 
     Returns:
         The name.
@@ -58,7 +58,7 @@ def plain_name(name: object, where: str) -> str:
 
 
 def check_contained(path: str | Path, folder: str | Path, where: str) -> None:
-    """Check what is at a path; nothing is a legal answer, as absent files are reported by their readers.
+    """Check what is at a path. A missing file passes: readers report it.
 
     Args:
         path: Path below ``folder``.
@@ -96,5 +96,5 @@ def _kind(mode: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """A text on one line, its middle left out if it is long."""
+    """A text on one line; the middle of a long text is left out."""
     return repr(text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}...{text[-_SHOWN:]}")

@@ -18,18 +18,18 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-# An evaluation may write where a training runs: it has other files.
+# An evaluation may write into the folder of a training: its files have other names.
 EVALUATION_LOCK = ".evaluation.lock"
-# Results and the lock itself; callers that know how much they write give another number.
+# Enough for results and the lock; callers that know their size pass another number.
 NEEDED_BYTES = 16 << 20
 _MIB = 1 << 20
 
 
 def check_output_folder(path: str | Path, *, needed_bytes: int = NEEDED_BYTES) -> Path:
-    """Find out before the work starts whether a folder can hold its results. Nothing is left behind.
+    """Check before the work starts that a folder can hold its results. Leaves nothing behind.
 
     Args:
-        path: The folder. Where it is not there yet, the nearest folder above it is tried.
+        path: The folder. If it does not exist yet, the nearest folder above it is checked.
         needed_bytes: Free space wanted, in bytes.
 
     Returns:
@@ -71,15 +71,15 @@ def evaluation_lock(folder: str | Path) -> FolderLock:
 class FolderLock:
     """Keeps a second process out of a folder for as long as this one lives.
 
-    The kernel holds the lock on a file in the folder, and releases it when the process ends, however it ends: nothing
-    needs to be removed after a crash. Child processes do not hold it. The file says who holds it, and is removed when
+    The kernel holds the lock on a file in the folder, and releases it when the process ends in any way: nothing has
+    to be removed after a crash. Child processes do not hold it. The file names the holder and is removed when
     the lock is released. Over NFS the lock keeps other machines out too; on a file system without locks a warning
     is logged and the work starts without one.
 
     Args:
-        folder: The folder; :meth:`acquire` makes it if need be.
+        folder: The folder; :meth:`acquire` creates it if needed.
         work: What is done there, for messages: "a training".
-        name: Name of the file; works of different names do not exclude each other.
+        name: Name of the file; locks of different names do not exclude each other.
 
     Attributes:
         path: The file that is locked.
@@ -92,7 +92,7 @@ class FolderLock:
         self._made_folder = False
 
     def acquire(self, *, wait: bool = False, take_over: bool = False) -> FolderLock:
-        """Take the lock; nothing happens where this object holds it already.
+        """Take the lock; no effect if this object holds it already.
 
         Args:
             wait: Wait for the holder to leave.
@@ -132,12 +132,12 @@ class FolderLock:
             holder = file.read(500).strip() or "another process"
             file.close()
             raise BlockingIOError(
-                f"Expected a folder that no other process works in, found {holder} at work in {self.path.parent}. "
+                f"Expected a folder that no other process uses, found {holder} in {self.path.parent}. "
                 "Wait until it has ended, or choose another folder."
             ) from error
         except OSError as error:
             logger.warning(
-                "Cannot lock %s (%s): see to it that only one process works in this folder.", self.path, error.strerror
+                "Cannot lock %s (%s): make sure that only one process uses this folder.", self.path, error.strerror
             )
         return file
 
@@ -145,7 +145,7 @@ class FolderLock:
         """Release the folder, and remove it if it was made for the lock and nothing was written there."""
         if self._file is None:
             return
-        # Before it is released, so that no other process's file is removed.
+        # Before the release, so that it cannot remove another process's file.
         if _is_at(self._file, self.path):
             self.path.unlink(missing_ok=True)
             if self._made_folder:
@@ -154,7 +154,7 @@ class FolderLock:
         self.drop()
 
     def drop(self) -> None:
-        """Close the file in a child process: it would hold on to the lock after its parent is killed."""
+        """Close the file in a child process: otherwise it would keep the lock after its parent is killed."""
         _held.discard(self)
         if self._file is not None:
             self._file.close()

@@ -1,4 +1,4 @@
-"""Values of files in messages: on one line, short, however long, deep or odd they are."""
+"""Values from files in messages: short and on one line, even if they are long, deep or odd."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def shown(value: object) -> str:
     short.maxlist = short.maxtuple = short.maxarray = short.maxset = short.maxfrozenset = short.maxdict = 12
     try:
         text = " ".join(short.repr(value).split())
-    except (ValueError, RecursionError):  # more digits than Python writes, or a value that cannot tell itself
+    except (ValueError, RecursionError):  # more digits than Python writes, or a value whose repr fails
         text = type(value).__name__
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."
 
 
 def shown_name(text: object) -> str:
-    """A name for a message: as it is if that is short and on one line, else as `shown`."""
+    """A name for a message: unchanged if it is short and on one line, otherwise as `shown`."""
     return text if isinstance(text, str) and text.isprintable() and len(text) <= _LENGTH else shown(text)

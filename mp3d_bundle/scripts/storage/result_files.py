@@ -1,4 +1,4 @@
-"""The table of outputs: what inference can write about a scan, the names of the files, and what makes them.
+"""The table of outputs: what inference can write about a scan, the file names, and the code that makes them.
 
 A new output is a line here and a module in ``scripts.inference.outputs``. All else follows: which names
 ``--outputs`` takes, which files of an earlier run are replaced or removed, and which files a search for scans must
@@ -14,7 +14,7 @@ class Output(NamedTuple):
     """One kind of result.
 
     Attributes:
-        files: Names in the folder of a scan, pictures apart.
+        files: Names in the folder of a scan, without pictures.
         maker: Module in ``scripts.inference.outputs`` and name in it: a function of a ``ScanResult`` that gives the
             content of each file by its name, or a class whose instances are such functions.
     """
@@ -36,5 +36,5 @@ OUTPUTS = {
 
 
 def file_names() -> tuple[str, ...]:
-    """Every file by which results are known, pictures apart."""
+    """All result files without pictures."""
     return tuple(name for output in OUTPUTS.values() for name in output.files)

@@ -1,7 +1,7 @@
-"""Reading JSON that others wrote: the result is plain values, or an error of one line that says what is wrong.
+"""Read JSON from other sources: the result is plain values, or a one-line error.
 
-Python's own reader ends in a RecursionError for lists in lists without end, takes whole numbers of any length that no
-array can hold, and lets the later of two equal keys win.
+Python's own reader raises RecursionError for deeply nested lists, accepts whole numbers too large for any array, and
+keeps the last of two equal keys.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_DEPTH = 32
 _MAX_WHOLE = 1 << 63
 _BRACKETS = b"[{]}"
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS))
-# An opening bracket is a step down, a closing one a step up.
+# An opening bracket goes one level down, a closing one goes one level up.
 _STEPS = bytes.maketrans(_BRACKETS, bytes([1, 1, 255, 255]))
 
 
@@ -33,14 +33,14 @@ def read_json(path: str | Path, what: str = "JSON") -> Any:
         Its content. NaN and infinities are read, as many programs write them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         OSError: If it cannot be read.
         ValueError: If it is not JSON, larger than `MAX_BYTES`, nested deeper than `MAX_DEPTH`, holds a whole number of
             more than 64 bits, or a key twice in one object.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"Expected {what} at {path}, but there is no such file.")
+        raise FileNotFoundError(f"Expected {what} at {path}, but the file does not exist.")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
@@ -65,7 +65,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def _depth(data: bytes) -> int:
-    """How deep brackets are nested outside of texts."""
+    """Depth of nested brackets outside of texts."""
     bare = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     steps = np.frombuffer(bare.translate(_STEPS, _OTHERS), dtype=np.int8)
     return int(steps.cumsum(dtype=np.int64).max(initial=0))

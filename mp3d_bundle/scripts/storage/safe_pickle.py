@@ -1,4 +1,4 @@
-"""Reading pickled labels as plain data: numbers, text, lists, dicts and numpy arrays, and nothing that runs code.
+"""Read pickled labels as plain data (numbers, text, lists, dicts, numpy arrays) without running code.
 
 A pickle is a program: it may call anything it names. The public label files of DeepLesion's 3D sets are pickles; a
 reader that admits nothing but the few functions that rebuild numpy arrays cannot be made to call anything else.
@@ -20,10 +20,10 @@ from .printable import shown
 # The largest public label file has 0.4 MB.
 MAX_BYTES = 1 << 29
 MAX_DEPTH = 32
-# A value that is written once may be meant many times; labels never have so many more values than bytes.
+# A value that is written once may be referenced many times; labels never have so many more values than bytes.
 _SHARED = 100_000
 _DIMENSIONS = 8
-# An array without elements may have any other side, within reason.
+# Limit for the other sides of an array without elements.
 _LONGEST = 1 << 20
 _MAX_WHOLE = 1 << 63
 _CODE = re.compile(r"[biuf](1|2|4|8)")
@@ -54,7 +54,7 @@ class _NumberType:
 
 
 def _kind(code: Any) -> str:
-    """numpy's name of a type that it has a short code for."""
+    """numpy's name of a type from its short code."""
     short = isinstance(code, str) and re.fullmatch(r"[A-Za-z][0-9]{0,4}", code)
     return str(np.dtype(code)) if short and code[0] in "OSUVMmc" else shown(code)
 
@@ -158,7 +158,7 @@ def _admitted() -> dict[tuple[str, str], Callable[..., Any]]:
     return names
 
 
-# The reader in Python: the one in C makes room for as many values as a file of ten bytes says it has.
+# The reader in Python: the one in C allocates as many values as a file claims, even if it has ten bytes.
 class _PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
@@ -181,10 +181,10 @@ def read_plain_pickle(path: str | Path) -> Any:
         Its content: dicts, lists, tuples, texts, bytes, numbers and numeric arrays, nested `MAX_DEPTH` deep at most.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         OSError: If it cannot be read.
         ValueError: If it is damaged, not a pickle, larger than `MAX_BYTES`, names anything but numpy's arrays, holds
-            other values, or values that are meant more often than labels can be.
+            other values, or refers to values more often than labels can.
     """
     path = Path(path)
     if not path.is_file():
@@ -208,16 +208,16 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "Ran out of input"
     text = " ".join(str(error).split()).rstrip(".") if isinstance(error, pickle.UnpicklingError) else ""
-    return text[:300] or f"it is damaged, or no pickle ({type(error).__name__})"
+    return text[:300] or f"it is damaged or not a pickle ({type(error).__name__})"
 
 
 def _check(content: Any, budget: int) -> None:
-    """Walk through all values as often as they are meant."""
+    """Walk through all values, once for each reference."""
     level, depth = [content], 0
     while level:
         budget -= len(level)
         if budget < 0:
-            _reject("it means values more often than it could hold them")
+            _reject("it refers to values more often than its size allows")
         if depth > MAX_DEPTH:
             _reject(f"it is nested deeper than {MAX_DEPTH}")
         below: list[Any] = []
@@ -232,5 +232,5 @@ def _check(content: Any, budget: int) -> None:
             elif not isinstance(value, (*_PLAIN, np.ndarray)):
                 _reject(f"it holds a value of another kind, {type(value).__name__.lstrip('_')}")
             if len(below) > budget:
-                _reject("it means values more often than it could hold them")
+                _reject("it refers to values more often than its size allows")
         level, depth = below, depth + 1

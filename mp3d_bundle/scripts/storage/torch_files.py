@@ -1,4 +1,4 @@
-"""Reading PyTorch's files: every checksum, every byte and the size of the content are checked before it counts.
+"""Read PyTorch's files after checking every checksum, every byte and the size of the content.
 
 PyTorch itself reads the zip that it writes without checking its checksums, and unpickles anything in it. Here a
 file is read only if each record has the checksum that the zip gives, if no byte lies outside of the records, and if
@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Training frameworks leave numpy scalars among a checkpoint's facts (a best score, a time). They are plain values; both
-# names of the module are in use, before and after numpy 2.
+# Training frameworks leave numpy scalars in checkpoints (a best score, a time). They are plain values. The module has
+# one name before numpy 2 and another one since.
 _NUMPY_SCALARS: list[Any] = [
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
@@ -45,8 +45,8 @@ def read_tensors(path: str | Path) -> Any:
     """Read a PyTorch file as tensors and plain values, never as pickled code.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged in any bit that counts, has bytes too many or too few, is not a PyTorch file,
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged in any bit that counts, has too many or too few bytes, is not a PyTorch file,
             holds anything but tensors on the CPU and plain values, or builds more than its size could hold.
     """
     path = Path(path)
@@ -74,9 +74,9 @@ def _reason(error: Exception) -> str:
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return f"it holds an object of {refused[1]}, and making one would run code that the file chooses"
-    # A text file's first bytes are taken for unknown instructions: the message is then their number alone.
+    # The first bytes of a text file look like unknown instructions: the message is then just a number.
     first = (str(error).splitlines() or [""])[0][:_WORDS].rstrip(".")
-    return first if " " in first else "it is none, or it is damaged"
+    return first if " " in first else "it is not such a file, or it is damaged"
 
 
 def _check_content(file: BinaryIO) -> None:
@@ -97,16 +97,16 @@ def _check_content(file: BinaryIO) -> None:
 def check_archive(archive: zipfile.ZipFile, file: BinaryIO) -> None:
     """Check a zip as PyTorch writes it, to the last byte that counts.
 
-    Every record must be stored as it is, follow the one before without a gap, be described alike in its header and in
-    the directory, and have the checksum that they give; nothing may follow the directory. What can still differ
-    without an effect is padding, dates, versions and the attributes of the directory.
+    Every record must be stored uncompressed, follow the one before without a gap, have the same description in its
+    header and in the directory, and match the checksum there; nothing may follow the directory. Only padding, dates,
+    versions and the attributes of the directory may still differ, without effect.
 
     Args:
         archive: The zip.
         file: The same, for reading bytes.
 
     Raises:
-        ValueError: Naming the record that is not so.
+        ValueError: If a record breaks one of these rules; names the record.
         zipfile.BadZipFile: If a record's header is damaged.
     """
     end = 0
@@ -117,7 +117,7 @@ def check_archive(archive: zipfile.ZipFile, file: BinaryIO) -> None:
             raise ValueError(f"its record {name!r} is not where the one before it ends")
         names.add(name)
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise ValueError(f"its record {name!r} is not stored as it is")
+            raise ValueError(f"its record {name!r} is compressed")
         if entry.is_dir() or entry.external_attr & _FOLDER:
             raise ValueError(f"its record {name!r} is a folder")
         with archive.open(entry) as content:  # raises if the name differs in header and directory
@@ -132,7 +132,7 @@ def check_archive(archive: zipfile.ZipFile, file: BinaryIO) -> None:
     # The end of the directory, with or without the larger one for files above 4 GB.
     after = file.tell() - archive.start_dir - listed
     if archive.start_dir != end or archive.comment or after not in (22, 22 + 76):
-        raise ValueError("it has bytes too many or too few")
+        raise ValueError("it has too many or too few bytes")
 
 
 def _encoded(entry: zipfile.ZipInfo) -> bytes:
@@ -145,7 +145,7 @@ def _end_of(entry: zipfile.ZipInfo, file: BinaryIO) -> int:
     _, _, flags, method, _, _, checksum, packed, size, name, extra = _LOCAL.unpack(file.read(_LOCAL.size))
     end = entry.header_offset + _LOCAL.size + name + extra + entry.compress_size
     told = {(entry.CRC, entry.compress_size, entry.file_size)}
-    # Written in one go, the numbers follow the content; those of large records are in the extra field.
+    # In a streamed zip the numbers follow the content; those of large records are in the extra field.
     found = (checksum, packed, size)
     if flags & 8:
         file.seek(end)
@@ -154,27 +154,27 @@ def _end_of(entry: zipfile.ZipInfo, file: BinaryIO) -> int:
         mark, *numbers = follow.unpack(file.read(follow.size))
         end += follow.size
         if mark != b"PK\x07\x08" or tuple(numbers) not in told:
-            raise ValueError(f"the record {entry.orig_filename!r} is not described alike in its two places")
+            raise ValueError(f"the record {entry.orig_filename!r} has two different descriptions")
         told.add((0, 0, 0))
     large = packed == size == 0xFFFFFFFF and checksum in (0, entry.CRC)
     if (found not in told and not large) or method != entry.compress_type or (flags ^ entry.flag_bits) & 8:
-        raise ValueError(f"the record {entry.orig_filename!r} is not described alike in its two places")
+        raise ValueError(f"the record {entry.orig_filename!r} has two different descriptions")
     return end
 
 
 _ONE = {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "GLOBAL"}
 _TEXTS = {"BINUNICODE", "SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "SHORT_BINUNICODE"}
 _EMPTY = {"EMPTY_LIST", "EMPTY_TUPLE", "EMPTY_DICT", "EMPTY_SET"}
-# How many values an instruction takes for the one that it leaves; None for all since the last mark.
+# How many values an instruction pops to push one; None for all since the last mark.
 _JOIN = {"TUPLE": None, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "NEWOBJ": 2, "REDUCE": 2, "BINPERSID": 1}
-# How many values an instruction puts into the one below them.
+# How many values an instruction adds to the one below them.
 _ADD = {"APPEND": 1, "APPENDS": None, "SETITEM": 2, "SETITEMS": None, "ADDITEMS": None, "BUILD": 1}
 _READ = {"BINGET", "LONG_BINGET"}
 _NOTE = {"BINPUT", "LONG_BINPUT"}
 
 
 class _Graph:
-    """What a pickle would build: which value holds which, without building any."""
+    """The values that a pickle would build and which value holds which, without building any."""
 
     def __init__(self) -> None:
         self.weights: list[int] = []
@@ -216,7 +216,7 @@ class _Graph:
             raise ValueError(f"its pickle has the instruction {name}, which PyTorch does not write")
 
     def measure(self) -> tuple[float, float]:
-        """How many values the pickle's object has, written out, and how deep they are nested; infinite in a circle."""
+        """Number of values in the pickle's object, written out, and their depth; infinite for a cycle."""
         sizes: dict[int, float] = {}
         depths: dict[int, float] = {}
         for at, done in self._walk():
@@ -270,10 +270,11 @@ def check_pickle(file: Any) -> None:
 
 
 def _check_tensors(content: Any) -> None:
-    """Reject tensors that claim more elements than the file holds, or are of a kind that weights never are."""
+    """Reject tensors that claim more elements than the file holds, or are of a kind that weights never have."""
     if isinstance(content, Tensor):
         if content.layout != torch.strided or content.device.type != "cpu" or content.is_quantized:
-            raise ValueError(f"it holds a tensor that is no plain one: {content.layout} on {content.device.type}")
+            kind = f"{content.layout} on {content.device.type}"
+            raise ValueError(f"it holds a tensor that is not a dense one on the CPU: {kind}")
         held = content.untyped_storage().nbytes()
         if content.numel() * content.element_size() > held:
             raise ValueError(f"it holds a tensor of shape {tuple(content.shape)} made of {held} bytes")

@@ -4,7 +4,7 @@
     python -m scripts.convert_checkpoint --source alignshift_7slice.pth --target models/alignshift.pt
     python -m scripts.convert_checkpoint --source models/model.pt --target out.pth --to authors
 
-Run from the bundle's folder. Says whose checkpoint it found, by the names of its tensors: MP3D (a backbone or a whole
+Run from the bundle's folder. The names of the tensors show the origin of the checkpoint: MP3D (a backbone or a whole
 detector) or a system of `scripts.tools.published_layouts`. Rejects a file in which a tensor is missing or left over.
 Loads tensors only.
 """
@@ -67,13 +67,13 @@ _RULES = [
     (r"^roi_heads\.predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
 ]
 COCO_CLASSES = 80
-# Where the authors' files keep their tensors; a bare state dict is taken too.
+# Keys of the tensors in the authors' files; a bare state dict is accepted too.
 ENTRIES = ("state_dict", "model")
 _CLASSIFIER = "roi_head.bbox_head.fc_cls."
 
 
 def released_name(name: str, shape: torch.Size) -> str:
-    """The released code's name of one of our tensors (``shape`` tells the two kinds of conversion apart).
+    """The released code's name of one of our tensors (``shape`` distinguishes the two kinds of conversion).
 
     Raises:
         ValueError: If the released code has no such tensor.
@@ -88,7 +88,7 @@ def released_name(name: str, shape: torch.Size) -> str:
         renamed, count = re.subn(pattern, replacement, renamed)
         if count:
             return renamed
-    raise ValueError(f"Expected a network of the released code, got a tensor {name}, which it does not have.")
+    raise ValueError(f"Expected a network of the released code, got an unknown tensor {name}.")
 
 
 def to_released(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
@@ -128,7 +128,7 @@ def from_authors(state: Mapping[str, Tensor], network: nn.Module, layout: Layout
     """The tensors of a published system under our names.
 
     Args:
-        state: The authors' names, all of which must have a place.
+        state: The authors' names, all of which must be used.
         network: Network that they must cover exactly.
         layout: That of the file.
         where: Source, for errors.
@@ -154,7 +154,7 @@ def _placed(
     ]
     if problems:
         few = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise ValueError(f"Expected a checkpoint in which every tensor has its place, {where}: {few}.")
+        raise ValueError(f"Expected a checkpoint in which every tensor is used, {where}: {few}.")
     return [(ours, state[theirs]) for theirs, ours in names.items()]
 
 
@@ -206,13 +206,13 @@ def infer_definition(state: Mapping[str, Tensor], where: str, *, isotropic: bool
 
 
 def recipe_of(network: nn.Module, part: str) -> Recipe:
-    """What a network of the authors saw in training.
+    """The recipe of a network of the authors.
 
-    Their backbone and their 80 classes are of COCO's photographs; everything else is DeepLesion, read by the released
-    code's weights between slices.
+    Their backbone and their 80 classes come from COCO's photographs; everything else from DeepLesion, read with the
+    released code's weights between slices.
 
     Args:
-        network: On whichever device.
+        network: The network, on any device.
         part: ``"detector"`` or ``"backbone"``.
     """
     count = classes_of(network)
@@ -283,15 +283,15 @@ def convert(
         source: File to read: one of the authors (``--to bundle``) or a weights file (``--to authors``).
         target: File to write; atomically.
         to: ``bundle`` or ``authors``; ``mmdet`` is another word for the latter.
-        isotropic: The source is MP3D's released network with inter-slice pooling (its tensors alone do not tell).
-        network: The system that the source is of, where its tensors alone do not tell: ``tsm`` or ``alignshift``.
+        isotropic: The source is MP3D's released network with inter-slice pooling (its tensors do not show it).
+        network: The system of the source if its tensors do not show it: ``tsm`` or ``alignshift``.
         tags: JSON file with the names of MULAN's tags, of its authors, such as LesaNet's
             ``text_mined_labels_171_and_split.json``. Without it tags have numbers.
 
     Raises:
         ValueError: If the source is not such a file, or a tensor in it is missing, left over, misshapen, of another
             type or not finite.
-        FileNotFoundError: If there is no source file.
+        FileNotFoundError: If the source file does not exist.
         OSError: If the target cannot be written.
     """
     if to not in ("bundle", "authors", "mmdet"):
@@ -325,7 +325,7 @@ def convert(
 
 
 def _told(state: Mapping[str, Tensor], content: Any, key: str | None) -> Iterator[str]:
-    """What was found and what of it is not in the weights file."""
+    """Lines about what was found and what is left out of the weights file."""
     if key is None:
         yield f"Found the layout of MP3D: {len(state)} tensors."
     else:
@@ -333,14 +333,14 @@ def _told(state: Mapping[str, Tensor], content: Any, key: str | None) -> Iterato
         yield f"Found the layout of {layout.name} ({layout.source}, {layout.licence}): {len(state)} tensors."
         alike = [name for name, other in LAYOUTS.items() if other.marks == layout.marks and name != key]
         if alike:
-            yield f"Files of {LAYOUTS[alike[0]].name} have the same tensors: say --network {alike[0]} if it is one."
+            yield f"Files of {LAYOUTS[alike[0]].name} have the same tensors: use --network {alike[0]} for such a file."
         for name in state:
             if reason := layout.reason(name):
                 yield f"Left out {name}: {reason}."
     entries = [name for name in ENTRIES if isinstance(content, Mapping) and name in content]
     others = [printable(str(name)) for name in content if name not in entries] if entries else []
     if others:
-        yield f"Left out of the file: {', '.join(others)}, which are no weights."
+        yield f"Left out of the file: {', '.join(others)}, which are not weights."
 
 
 def _config_text(content: Any) -> str:

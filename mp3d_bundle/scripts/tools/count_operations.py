@@ -1,4 +1,4 @@
-"""Parameters and operations of a network, component by component, as the paper counts them.
+"""Count parameters and operations of a network by component, like the paper.
 
     python -m scripts.complexity
     python -m scripts.complexity --num_slices 5 --conversion ctm
@@ -47,7 +47,7 @@ from ..weights import build_network
 
 CONVERSIONS = {"gtm": GroupTransform, "ctm": CenterCrop}
 PROPOSALS = 1000
-# What the names of a component's modules begin with, in the order of the table; the first that fits counts.
+# Name prefixes of each component's modules, in the order of the table; the first match is used.
 COMPONENTS: dict[str, str | tuple[str, ...]] = {
     "stem": ("backbone.body.stem.", "backbone.body.conv0"),
     "layer1": "backbone.body.stages.0.",
@@ -72,7 +72,7 @@ COMPONENTS: dict[str, str | tuple[str, ...]] = {
 }
 NORMS = "norms"
 REST = "ReLU, pool, bias"
-# Modules that end in a ReLU that is not a module of its own: residual blocks, and these layers of TwoMLPHead.
+# Modules that end in a functional ReLU: residual blocks, and these layers of TwoMLPHead.
 _BLOCKS = (PseudoBottleneck, PseudoBasicBlock, FullBottleneck)
 _RECTIFIED_LAYERS = ("box_head.fc6", "box_head.fc7")
 # Parts whose outputs go through functions that are counted: a ReLU, and behind the dense stem a max-pool too.
@@ -170,7 +170,7 @@ def _run_further(heads: RoIHeads, levels: Sequence[torch.Tensor]) -> None:
 
 
 class _Crops(nn.Module):
-    """Crops of boxes without looking at them, which have no values here."""
+    """Crops without reading the boxes, which have no values here."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ def main(
     """Count parameters and multiply-accumulates of MP3D FPN, or of the network of a config.
 
     Args:
-        num_slices: Slices of a slab; 9, or what the config says.
+        num_slices: Slices of a slab; 9, or the config's number.
         conversion: gtm or ctm; not together with a config.
         config_file: A config with a network_def, or a list of a config and its overlays.
         size: Height and width of the slab in pixels.

@@ -1,4 +1,4 @@
-"""Export a detector for other runtimes: one file, slabs in and boxes out, without any code of this bundle.
+"""Export a detector for other runtimes: one file, slabs in and boxes out, independent of the code of this bundle.
 
     python -m scripts.export --checkpoint models/model.pt --format onnx --target models/model.onnx
     python -m scripts.export --checkpoint models/model.pt --format torch --target models/model.ts
@@ -32,7 +32,7 @@ from ..recipe import KEY, stored_recipe
 from ..storage.atomic_files import replacing
 from ..weights import load_network
 
-# For development only, so not among what the bundle needs; where they are missing, their first use says so.
+# For development only, so not among the requirements of the bundle; their first use reports it if they are missing.
 onnx: Any = optional_import("onnx")[0]
 opset: Any = optional_import("onnxscript.onnx_opset", name="opset18")[0]
 onnxruntime: Any = optional_import("onnxruntime")[0]
@@ -41,7 +41,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 INPUT, OUTPUTS = "slabs", ("boxes", "scores", "labels")
 # Largest difference between the detector and the exported file, in pixels and in score.
 TOLERANCE = 1e-3
-# The last of the pyramid's levels must not be a single row or column: exporters take a side of 1 for a fixed one.
+# The last pyramid level must not be a single row or column: exporters treat a side of 1 as fixed.
 LEAST_SIDE = 65
 OPSET = 18
 Runner = Callable[[Tensor], Sequence[Tensor]]
@@ -71,7 +71,7 @@ def _suppress_in_onnx(boxes: Any, scores: Any, max_iou: float) -> Any:
 
 
 def _sort_in_onnx(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """A stable sort is the best N of N: of equal values, ``TopK`` gives the first one first."""
+    """A stable sort is the best N of N: ``TopK`` keeps the order of equal values."""
     del stable
     size = opset.Gather(opset.Shape(self), opset.Constant(value_ints=[dim]))
     return opset.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
@@ -127,7 +127,7 @@ def to_onnx(network: FasterRCNN, path: Path, info: Mapping[str, Any]) -> Runner:
     Args:
         network: Detector on the CPU.
         path: File to write.
-        info: What the weights are; kept as the file's metadata.
+        info: Facts of the weights; kept as the file's metadata.
 
     Returns:
         Runs the file with onnxruntime on the CPU.
@@ -138,7 +138,7 @@ def to_onnx(network: FasterRCNN, path: Path, info: Mapping[str, Any]) -> Runner:
     graph = DetectionGraph(network, Operations(suppress=suppress_in_one))
     side = torch.export.Dim("height", min=LEAST_SIDE), torch.export.Dim("width", min=LEAST_SIDE)
     sizes = {0: torch.export.Dim("batch", min=1), 2: side[0], 3: side[1]}
-    # PyTorch 2.10 takes the padding to a multiple of 32 for a limit on the sides: its checks are deferred.
+    # PyTorch 2.10 reads the padding to a multiple of 32 as a limit on the sides: its checks are deferred.
     program = torch.export.export(
         graph, (_example(network),), dynamic_shapes=(sizes,), prefer_deferred_runtime_asserts_over_guards=True
     )
@@ -180,7 +180,7 @@ def to_torchscript(network: FasterRCNN, path: Path, info: Mapping[str, Any]) -> 
     Args:
         network: Detector on the CPU.
         path: File to write; the name without its ending becomes the name inside.
-        info: What the weights are; kept as ``weights.json`` in the file.
+        info: Facts of the weights; kept as ``weights.json`` in the file.
 
     Returns:
         Runs the file on the CPU.
@@ -206,7 +206,7 @@ def _config(name: str) -> str:
 
 
 def _facts(network: FasterRCNN, info: Mapping[str, Any]) -> dict[str, str]:
-    """What a user of the file must know, as text."""
+    """Notices for users of the file, as text."""
     facts = {name: info[name] for name in ("name", "notice", "sha256") if info.get(name)}
     facts[KEY] = json.dumps(stored_recipe(info, str(info.get("path")), network=network).plain())
     return {**facts, "num_slices": str(_slices(network)), "inference": json.dumps(info.get("inference", {}))}
@@ -223,7 +223,7 @@ def _slices(network: FasterRCNN) -> int:
 
 @torch.no_grad()
 def disagreement(network: nn.Module, runner: Runner, slabs: Tensor) -> tuple[float, float]:
-    """How far an exported detector is from the original.
+    """Largest difference of an exported detector from the original.
 
     Rows are compared with the row of the other result that is nearest, both ways: scores that differ by less than
     rounding may trade places.
@@ -234,7 +234,7 @@ def disagreement(network: nn.Module, runner: Runner, slabs: Tensor) -> tuple[flo
         slabs: ``(B, D, H, W)``.
 
     Returns:
-        Largest difference of a coordinate in pixels, and of a score; infinite where the numbers of boxes differ.
+        Largest difference of a coordinate in pixels, and of a score; infinite if the numbers of boxes differ.
     """
     each = [
         nearest_gaps((found["boxes"], found["scores"]), (boxes[labels > 0], scores[labels > 0]))
@@ -244,7 +244,7 @@ def disagreement(network: nn.Module, runner: Runner, slabs: Tensor) -> tuple[flo
 
 
 def nearest_gaps(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """How far two results of one image are apart; see `disagreement`.
+    """Largest difference of two results of one image; see `disagreement`.
 
     Args:
         first: Boxes ``(M, 4)`` in pixels and scores ``(M,)``.
@@ -269,13 +269,13 @@ def export(checkpoint: str, target: str, format: str = "onnx") -> None:
 
     Args:
         checkpoint: Weights file of a detector.
-        target: File to write; nothing is left of it if the comparison fails.
+        target: File to write; removed if the comparison fails.
         format: ``onnx``, or ``torch`` for TorchScript.
 
     Raises:
         ValueError: If the format is unknown, the weights are those of another kind of network, or the exported file
             gives other boxes or scores.
-        FileNotFoundError: If there is no such weights file.
+        FileNotFoundError: If the weights file does not exist.
         ImportError: If a package that the format needs is missing.
         OSError: If the target cannot be written.
     """
@@ -309,7 +309,7 @@ def _gap(value: float) -> str:
 def _compare(network: FasterRCNN, runner: Runner, target: str) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(0)
     slices = _slices(network)
-    shapes = [(1, slices, 128, 160), (3, slices, 90, 70)]  # one is as in the making, one is not and needs padding
+    shapes = [(1, slices, 128, 160), (3, slices, 90, 70)]  # the size of the export, and one that needs padding
     each = [disagreement(network, runner, torch.randn(shape, generator=generator)) for shape in shapes]
     worst = max(gap for gap, _ in each), max(change for _, change in each)
     if not max(worst) <= TOLERANCE:
@@ -322,7 +322,7 @@ def _compare(network: FasterRCNN, runner: Runner, target: str) -> tuple[float, f
 
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Silence the exporters: they warn of every custom step, and that TorchScript is old."""
+    """Silence the exporters: they warn about every custom step and about the age of TorchScript."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

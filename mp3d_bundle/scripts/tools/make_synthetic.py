@@ -19,7 +19,7 @@ def main(
     describes them.
 
     Args:
-        output: Folder to make.
+        output: Folder to create.
         preset: small, hard, study or deeplesion; see docs/synthetic.md.
         seed: The same seed and settings give the same bytes.
         workers: Processes.
@@ -28,7 +28,7 @@ def main(
 
     Raises:
         ValueError: If a setting is unknown or impossible.
-        FileExistsError: If the folder has content and may not be replaced.
+        FileExistsError: If the folder has content and must not be replaced.
         OSError: If writing fails; nothing is left behind.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,4 +1,4 @@
-"""Checkpoints of the compared systems: how each is known, which network it fits, and what that network saw.
+"""Checkpoints of the compared systems: how to recognise each, its network, and the recipe of that network.
 
 A layout is found by the names and shapes of the tensors. Facts of the released codes that the recipes repeat: slices
 2 mm apart with the weights of the first position used at all of them, one window, one scale.
@@ -32,20 +32,20 @@ _CELLS = GROUP**2
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of a system's checkpoints.
+    """Layout of a system's checkpoints.
 
     Attributes:
         name: Of the system.
-        marks: Names of tensors that tell it from the systems behind it in `LAYOUTS`.
+        marks: Names of tensors that distinguish it from later systems in `LAYOUTS`.
         factory: Function of `scripts.networks` that makes the network.
         sizes: Shapes of the tensors by name to its arguments.
         rules: Authors' names to ours.
         recipe: What the network saw in its authors' training, without the number of slices.
         source: Repository and commit that the facts were read from.
         licence: That of the repository.
-        entry: Where the file keeps its tensors.
+        entry: Key of the tensors in the file.
         left_out: Tensors that no network needs, by pattern, and why.
-        told_by: Pattern that the config inside the file has, where tensors do not tell the system from another one.
+        told_by: Pattern in the config inside the file, if the tensors do not distinguish the system from another one.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Layout:
         """The definition of the network that tensors of these shapes fit.
 
         Raises:
-            ValueError: If a tensor that tells a size is missing or has too few axes.
+            ValueError: If a tensor with a needed size is missing or has too few axes.
         """
         return {"_target_": f"scripts.networks.{self.factory}", **self.sizes(shapes)}
 
     def reason(self, name: str) -> str | None:
-        """Why a tensor of the authors is left out; None for one that has a place."""
+        """Why a tensor of the authors is left out; None for one that is used."""
         return next((reason for pattern, reason in self.left_out.items() if re.fullmatch(pattern, name)), None)
 
 
@@ -123,7 +123,7 @@ def _mvp(shapes: Mapping[str, Shape]) -> Definition:
         "num_classes": _size(shapes, "Box_Outs.cls_score.weight") - 1,
         "channels": channels,
         "fc_channels": _size(shapes, "Box_Head.fc1.weight"),
-        # All that the three windows show, so that the network can make them of its slab.
+        # The whole range of the three windows, so that the network can make them from its slab.
         "window": [*_MVP_RECIPE.window, _MVP_RECIPE.mean, _MVP_RECIPE.std],
     }
 
@@ -259,10 +259,10 @@ def find_layout(shapes: Mapping[str, Shape], config: str = "", network: str | No
     Args:
         shapes: Shapes of the tensors by the authors' names.
         config: Text of the config that the file holds, if any.
-        network: Key that the user gives, where the tensors do not tell.
+        network: Key given by the user if the tensors do not show it.
 
     Raises:
-        ValueError: If the user gives a key that is not known, or one that does not fit the file.
+        ValueError: If the user gives an unknown key, or one that does not fit the file.
     """
     fitting = [key for key, layout in LAYOUTS.items() if all(mark in shapes for mark in layout.marks)]
     if network is not None:
@@ -288,7 +288,7 @@ def read_tag_names(path: Path, count: int) -> tuple[str, ...]:
         count: How many tags the network has.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it holds no such list, or another number of names.
     """
     content = read_json(path, "names of tags")

@@ -1,8 +1,8 @@
-"""The demo: make synthetic CTs, train a narrow MP3D FPN on them, score it, and let it mark the lesions of a scan.
+"""The demo: make synthetic CTs, train a narrow MP3D FPN on them, evaluate it, and mark lesions on a scan.
 
     python -m scripts.demo --output ../runs/demo
 
-Run from the bundle's folder. Every step is a command that a user could type, and is printed before it runs.
+Run from the bundle's folder. Every step is a command that a user could type; it is printed before it runs.
 Everything in it is synthetic: its figures have no relation to accuracy on DeepLesion.
 """
 
@@ -30,7 +30,7 @@ from ..metrics.volume.volume_matching import OFFICIAL, pairwise_overlap
 NOTICE = "Demo weights: trained for minutes on synthetic images. Not a lesion detector; finds no real lesions."
 OVERLAYS = ("size_narrow", "optimizer_adamw", "demo")
 # False positives per slice at which the demo marks lesions in a scan: at the rates of the FROC each of its dozens
-# of slices would add half a box or more. On 24 synthetic scans that are in no split nor in the demo this rate marked
+# of slices would add half a box or more. On 24 synthetic scans outside the splits and the demo this rate marked
 # 83 of 144 lesions with 1.7 false marks per scan, a rate of 0.05 marked 105 with 8.9 (benchmarks/linking.py).
 SCAN_FPS_PER_IMAGE = 0.004
 BOX_THRESHOLD = 0.1
@@ -38,14 +38,14 @@ BOX_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class Plan:
-    """What the demo makes and trains.
+    """The data, the network and the training of the demo.
 
     Attributes:
         output: Folder of everything.
         num_slices: Slices that the network reads; 1 gives the comparison without 3D context.
         num_train: Key slices for training.
         num_validation: Key slices for choosing weights and the score threshold.
-        num_test: Key slices for the reported figures; nothing is chosen on them.
+        num_test: Key slices for the reported figures, not used for any choice.
         max_epochs: Epochs of training.
         seed: Seed of data and training.
     """
@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def scan(self) -> Path:
-        """The CT that the weights are tried on; its truth lies beside it as JSON."""
+        """The CT for trying the weights; its truth is next to it as JSON."""
         return self.data / "scans" / "scan_001.nii.gz"
 
     @property
@@ -83,7 +83,7 @@ def make_data(plan: Plan) -> None:
     """Write the synthetic data set, or keep the one there if it is the same.
 
     Raises:
-        FileExistsError: If the folder holds something else.
+        FileExistsError: If the folder has other content.
         OSError: If writing fails.
     """
     sizes = {"num_train": plan.num_train, "num_validation": plan.num_validation, "num_test": plan.num_test}
@@ -119,12 +119,12 @@ def run(title: str, command: Sequence[str]) -> float:
     start = time.monotonic()
     status = subprocess.run(command, check=False).returncode
     if status:
-        sys.exit(f"The demo stopped: {title.lower()} ended with exit status {status}; its message stands above.")
+        sys.exit(f"The demo stopped: {title.lower()} ended with exit status {status}; its message is above.")
     return time.monotonic() - start
 
 
 def settings_command(plan: Plan) -> list[str]:
-    """Command line that stores with the weights what inference needs to know: thresholds and calibration."""
+    """Command line that stores thresholds and calibration for inference with the weights."""
     words = [sys.executable, "-m", "scripts.operating_points", "--checkpoint", str(plan.weights)]
     words += ["--evaluation", str(plan.training / "validation"), "--default", str(SCAN_FPS_PER_IMAGE)]
     return [*words, "--box_threshold", str(BOX_THRESHOLD)]
@@ -159,10 +159,10 @@ def _evaluation(plan: Plan, split: str) -> list[str]:
 
 
 def outcome_in_scan(plan: Plan) -> tuple[int, int, int]:
-    """Compare the lesions marked in the scan with those that are in it, by the overlap of the 3D protocol.
+    """Compare the marked lesions with the true ones of the scan, by the overlap of the 3D protocol.
 
     Returns:
-        Lesions found, lesions in the scan, and marks that lie on none.
+        Lesions found, lesions in the scan, and marks without a lesion.
     """
     truth = json.loads(plan.scan.with_name("scan_001.json").read_text())["lesions"]
     marked = json.loads((plan.output / "lesions.json").read_text())["lesions"]
@@ -187,7 +187,7 @@ def summarise(plan: Plan, seconds: Mapping[str, float]) -> str:
             "",
             f"Done in {sum(seconds.values()) / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items()),
             f"Lesions found on the synthetic test split, by false positives per image: {found}.",
-            f"In a synthetic CT that was in no split: {hits} of {lesions} lesions found, {false_marks} false marks "
+            f"In a synthetic CT outside the splits: {hits} of {lesions} lesions found, {false_marks} false marks "
             f"(3D IoBB {OFFICIAL.threshold}; see report.html and overlays/).",
             "All of this is synthetic and has no relation to accuracy on DeepLesion or on patients.",
             f"Look at {plan.output}: froc.png, gallery/index.html and metrics.json for the test split; report.html, "

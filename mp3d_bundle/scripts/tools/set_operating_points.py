@@ -63,7 +63,7 @@ def read_boxes(folder: str | Path) -> Boxes:
     """Read ``detections.csv`` and ``metrics.json`` of an evaluation.
 
     Raises:
-        FileNotFoundError: If one of them is not there.
+        FileNotFoundError: If one of them does not exist.
         ValueError: If one of them is invalid, or no box was found.
     """
     folder = Path(folder)
@@ -97,7 +97,7 @@ def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
         where: Weights file and evaluation, for messages.
 
     Raises:
-        ValueError: If the evaluation is of other weights, or the file holds no tensors by name.
+        ValueError: If the evaluation is of other weights, or the file has no tensors by name.
     """
     weights = metrics.get("weights")
     if not isinstance(weights, Mapping) or "tensors_sha256" not in weights:
@@ -122,7 +122,7 @@ def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
 def find_thresholds(boxes: Boxes, targets: Sequence[float] = FPS_PER_IMAGE) -> dict[str, float]:
     """The lowest threshold within each number of false positives per image, by its name (``"0.5"``).
 
-    Numbers that even the best score exceeds are left out, each with a line in the log.
+    Numbers that even the best score exceeds are left out and logged.
     """
     images = int(boxes.metrics["counts"]["images"])
     curve = FrocCurve(
@@ -180,7 +180,7 @@ def operating_points(
             recipe's.
 
     Raises:
-        FileNotFoundError: If a file is not there.
+        FileNotFoundError: If a file does not exist.
         ValueError: If a file is invalid, the evaluation is of other weights, or a setting is unknown.
         OSError: If a file cannot be written.
     """

@@ -35,7 +35,7 @@ def start_from_imagenet(network: nn.Module, source: str | Path | None) -> None:
             ``state_dict`` of torchvision's ResNet-50; None to leave the network as it is.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         OSError: If the weights cannot be downloaded; the message says what to do without a network.
         ValueError: If the network has no 2D body, or the weights do not fit it tensor by tensor.
     """

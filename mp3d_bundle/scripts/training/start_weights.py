@@ -82,7 +82,7 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
             ``"fresh"`` (as in the released code), ``"centre"`` or ``"interpolated"`` (ours).
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it holds no body that fits, the network has no 3D body, or ``transfer`` is not one of the three.
     """
     if transfer not in TRANSFERS:

@@ -116,7 +116,7 @@ class WeightsLoader:
         """Load the weights.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             ValueError: If it is damaged, or belongs to another architecture or number of slices.
         """
         content = read_tensors(self.path)

@@ -44,7 +44,7 @@ def read_predictions(path: str | Path, names: Sequence[str]) -> dict[str, Detect
         it and the score is the best of its slices; ``tracks`` ``(K, 6)`` hold its slices, see `metrics.volumes`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is damaged, a sub-volume is missing or comes twice, rows are not as expected, or a box is
             outside of the slices of its sub-volume.
     """

@@ -1,4 +1,4 @@
-"""COCO's instances JSON: what is kept, what is left out and counted, and what is refused in plain words."""
+"""COCO's instances JSON: kept entries, entries left out and counted, and rejected files."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_images_without_boxes_are_kept_or_dropped_and_counted(
     assert [record["image_id"] for record in records] == kept
     assert all(record["instances"]["boxes"].shape == (len(record["instances"]["labels"]), 4) for record in records)
     assert "2 boxes of 2 of 3 categories on 3 images" in caplog.text
-    assert "crowd regions, no boxes to train for and ignored in evaluation: 2" in caplog.text
-    assert "boxes without area, no boxes to train for: 1" in caplog.text
+    assert "crowd regions, not used in training and ignored in evaluation: 2" in caplog.text
+    assert "boxes without area, not used in training: 1" in caplog.text
     assert "boxes that reach out of their image, clipped in training: 1" in caplog.text
     assert f"images without a box, {word}" in caplog.text
 
@@ -109,9 +109,9 @@ def test_a_share_of_the_images_is_drawn_from_those_with_boxes(tmp_path: Path) ->
     assert few < more
 
 
-def test_a_file_without_a_box_to_train_for_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_box_to_train_for_is_rejected(tmp_path: Path) -> None:
     labels = {**content(), "annotations": content()["annotations"][4:]}
-    with pytest.raises(ValueError, match=r"boxes to train for, got none in .*labels\.json"):
+    with pytest.raises(ValueError, match=r"boxes to train on, got none in .*labels\.json"):
         load(write(tmp_path, labels), empty_images="drop")
     assert len(load(tmp_path)) == 3
 
@@ -158,7 +158,7 @@ def spoil(table: str, place: int, **changes: Any) -> dict[str, Any]:
         ("[]", r"lists images, annotations, categories"),
     ],
 )
-def test_hostile_labels_are_refused_in_one_line(tmp_path: Path, labels: Any, message: str) -> None:
+def test_hostile_labels_are_rejected_in_one_line(tmp_path: Path, labels: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         load(write(tmp_path, labels))
     assert "labels.json" in str(caught.value)
@@ -177,7 +177,7 @@ def test_both_files_must_have_the_same_categories(tmp_path: Path) -> None:
         load(tmp_path, annotations="other.json", like=records)
 
 
-def test_missing_images_are_refused_or_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_images_are_rejected_or_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write(tmp_path, content())
     (folder / "images" / "sub" / "c.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"c\.jpg.*1 of 3 images have no image"):

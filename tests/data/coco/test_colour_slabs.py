@@ -1,4 +1,4 @@
-"""Photographs as slabs: any kind of file, upright, in the order asked for; damaged ones are named."""
+"""Photographs as slabs: any kind of file, upright, in the requested order; damaged ones are named."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_slices_come_in_the_order_asked_for(tmp_path: Path, order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["RG", "RGBA", "rgb", "RRB", "", None])
-def test_another_order_is_refused(order: Any) -> None:
+def test_another_order_is_rejected(order: Any) -> None:
     with pytest.raises(ValueError, match="order of the colours"):
         ColourSlabReader(order)
 
@@ -73,7 +73,7 @@ def test_other_kinds_of_files_become_three_colours(tmp_path: Path, mode: str, su
         np.testing.assert_allclose(pixels[20, 30], RED, atol=8)
 
 
-def test_files_deeper_than_eight_bits_are_refused(tmp_path: Path) -> None:
+def test_files_deeper_than_eight_bits_are_rejected(tmp_path: Path) -> None:
     Image.fromarray(np.full((30, 40), 40000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"8 bits a colour.*deep\.png|deep\.png.*8 bits a colour"):
         read_colour(tmp_path / "deep.png")
@@ -106,14 +106,14 @@ def test_labels_drawn_on_the_stored_orientation_decide(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_colour(tmp_path / "a.png", (30, 40)), np.asarray(picture()))
 
 
-def test_a_size_other_than_in_the_labels_is_refused(tmp_path: Path) -> None:
+def test_a_size_other_than_in_the_labels_is_rejected(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"30 x 40 pixels \(width x height\).*got 40 x 30 in .*a\.png"):
         ColourSlabReader()(record(tmp_path / "a.png", (40, 30)))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp"])
-def test_a_file_cut_short_is_refused_at_any_length(tmp_path: Path, suffix: str) -> None:
+def test_a_file_cut_short_is_rejected_at_any_length(tmp_path: Path, suffix: str) -> None:
     stored = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(stored, format={"jpg": "JPEG"}.get(suffix, suffix.upper()))
@@ -124,7 +124,7 @@ def test_a_file_cut_short_is_refused_at_any_length(tmp_path: Path, suffix: str) 
             read_colour(path)
 
 
-def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_image_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("<html>not found</html>")
     with pytest.raises(ValueError, match=r"complete image.*a\.jpg"):
         read_colour(tmp_path / "a.jpg")
@@ -134,7 +134,7 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
         read_colour(tmp_path / "none.jpg")
 
 
-def test_a_picture_too_large_to_be_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_too_large_to_be_one_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture().save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"complete image, cannot read .*a\.png"):

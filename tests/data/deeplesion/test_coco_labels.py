@@ -1,4 +1,4 @@
-"""The COCO-style labels: the same boxes as ``DL_info.csv``, and what is refused."""
+"""The COCO-style labels: the same boxes as ``DL_info.csv``, and rejected files."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_missing_interval_is_one_millimetre(
         ([1, 2], "JSON object"),
     ],
 )
-def test_refused(tmp_path: Path, content: Any, message: str) -> None:
+def test_rejected(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         read_coco(write(tmp_path, content), tmp_path)
     assert "deeplesion_val.json" in str(error.value)

@@ -1,4 +1,4 @@
-"""``DL_info.csv``: what is survived, and what is refused."""
+"""``DL_info.csv``: accepted and rejected rows."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ class TestRefused:
             ("DICOM_windows", "-175"),
         ],
     )
-    def test_senseless_cell_names_row_and_file(self, write_csv: WriteCsv, column: str, cell: str) -> None:
+    def test_invalid_cell_names_row_and_file(self, write_csv: WriteCsv, column: str, cell: str) -> None:
         path = write_csv({}, {"File_name": "000007_01_01_120.png", column: cell})
         with pytest.raises(ValueError, match=r"Expected .* got .*DL_info\.csv row 3 \(000007_01_01_120\.png\)"):
             read_csv(path, "")
@@ -299,7 +299,7 @@ class TestRefused:
             read_csv(path, "", split="train")
 
     @pytest.mark.parametrize("name", ["", "slice.png", "000001_01_01_109.jpg", "000001_01_01_abc.png"])
-    def test_senseless_file_name(self, write_csv: WriteCsv, name: str) -> None:
+    def test_invalid_file_name(self, write_csv: WriteCsv, name: str) -> None:
         with pytest.raises(ValueError, match="row 2"):
             read_csv(write_csv({"File_name": name, "Key_slice_index": "1"}), "")
 

@@ -59,7 +59,7 @@ def test_no_box_is_legal_in_every_frame() -> None:
         (1.25, 1.75, (104, 104)),  # a lattice slice on slice 1
         (1.75, 2.25, (104, 104)),  # halfway between 1 and 2: the lower one
         (1.25, 2.75, (104, 105)),
-        # 1 mm slices: 2.5 slices thick; the centres of slices 2 and 3 lie in it.
+        # 1 mm slices: 2.5 slices thick; the centres of slices 2 and 3 are inside.
         (1.75, 4.25, (105, 106)),
         (0.0, 13.0, (103, 115)),
         # Ends of the sub-volume.

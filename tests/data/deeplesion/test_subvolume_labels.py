@@ -1,4 +1,4 @@
-"""The public label files of 3D sets, as pickles and as JSON, told apart by what they hold."""
+"""The public label files of 3D sets, as pickles and as JSON, recognised by their content."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def test_the_two_orders_of_a_box_in_3d_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_an_order_that_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
-    # Slices 1 to 40 of a series: both readings lie within the sub-volume.
+    # Slices 1 to 40 of a series: both readings are within the sub-volume.
     path = write(tmp_path / "a.json", {"000003_01_01_001-040": [[3.0, 4.0, 10.0, 12.0, 20.0, 30.0]]})
-    with pytest.raises(ValueError, match=r"Both formats are possible, say --label_format manual or harvester"):
+    with pytest.raises(ValueError, match=r"Both formats are possible, add --label_format manual or harvester"):
         read_volume_labels(path)
     manual, harvester = (
         read_volume_labels(path, label_format=name).volumes[0].true_boxes for name in ("manual", "harvester")
@@ -145,7 +145,7 @@ def test_labels_of_the_synthetic_set(tmp_path: Path) -> None:
         ([1, 2], r"a dict of sub-volumes, got list \[1, 2\]"),
     ],
 )
-def test_bad_labels_are_refused_with_one_line(tmp_path: Path, content: Any, message: str) -> None:
+def test_bad_labels_are_rejected_with_one_line(tmp_path: Path, content: Any, message: str) -> None:
     path = write(tmp_path / "bad.json", content)
     with pytest.raises(ValueError, match=message) as error:
         read_volume_labels(path)

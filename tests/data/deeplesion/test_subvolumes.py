@@ -100,7 +100,7 @@ def test_a_volume_of_unknown_spacing_asks_for_it(dataset: Path) -> None:
             load(dataset, spacing=wrong)
 
 
-def test_key_slices_that_disagree_are_refused(dataset: Path) -> None:
+def test_key_slices_that_disagree_are_rejected(dataset: Path) -> None:
     write_table(dataset / "DL_info.csv", row(104), row(106, Spacing_mm_px_="0.5, 0.5, 1"))
     with pytest.raises(ValueError, match=r"one spacing of .*103-106.*\(0\.5, 0\.5, 1\.0\), \(0\.5, 0\.5, 5\.0\)"):
         load(dataset)
@@ -171,7 +171,7 @@ def test_a_real_sub_volume(shared: Path) -> None:
     labels = folder / "manual3d/manual_patient1.json"
     (record,) = load_volumes(labels, folder, annotations="DL_info_patient1.csv")
     assert record["spacing"] == (0.488281, 0.488281, 5.0)
-    # The measured lesion of slice 109 lies in one of the three that were labelled by hand.
+    # The measured lesion of slice 109 is in one of the three that were labelled by hand.
     ((x1, y1, z1, x2, y2, z2),) = record["key_boxes"]
     assert z1 == z2 == 109
     inside = [

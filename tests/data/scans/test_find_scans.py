@@ -1,4 +1,4 @@
-"""What an input stands for: one scan, a folder of many, a list.
+"""The scans of an input: one scan, a folder of many, a list.
 
 And the names of results: safe as folders, one for each scan, and without the patient where a UID can say it.
 """
@@ -111,7 +111,7 @@ def test_path_of_digits_may_come_as_a_number(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("odd", [None, True, 1.5, ["a.nii", None], {"a": 1}])
-def test_input_that_is_no_path_is_refused(odd: Any) -> None:
+def test_input_that_is_no_path_is_rejected(odd: Any) -> None:
     with pytest.raises(ValueError, match="Expected a path or a list of paths as input, got"):
         find_scans(odd)
 
@@ -248,7 +248,7 @@ def test_series_in_two_places_is_noticed(tmp_path: Path, caplog: pytest.LogCaptu
     headers(tmp_path / "a")
     headers(tmp_path / "b")
     assert names(find_scans(tmp_path)) == ["1.2.3.4", "1.2.3.4_2"]
-    assert f"Series 1.2.3.4 lies in several places, each taken as a scan of its own: {tmp_path / 'a'}" in caplog.text
+    assert f"Series 1.2.3.4 is in several places, each read as a separate scan: {tmp_path / 'a'}" in caplog.text
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
@@ -267,13 +267,13 @@ def test_folder_that_cannot_be_listed_is_told(
     touch(tmp_path / "locked" / "b.nii")
     scandir = os.scandir
 
-    def refuse(path: Any) -> Any:
+    def reject(path: Any) -> Any:
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    # Not by the folder's mode: who runs the tests may list everything.
-    monkeypatch.setattr(os, "scandir", refuse)
+    # Not by the folder's mode: the user of the tests may list everything.
+    monkeypatch.setattr(os, "scandir", reject)
     assert names(find_scans(tmp_path)) == ["a"]
     assert f"{tmp_path / 'locked'}: not searched, it cannot be listed (Permission denied)." in caplog.text
 

@@ -34,14 +34,14 @@ def test_straight_stack_has_nothing_to_tell() -> None:
     assert skew.notes == ()
 
 
-def test_slices_sheared_in_their_plane_are_refused() -> None:
+def test_slices_sheared_in_their_plane_are_rejected() -> None:
     affine = np.diag([0.7, 0.9, 2.0, 1.0])
     affine[0, 1] = 0.2
     with pytest.raises(ValueError, match=r"rows and columns at right angles, got slices sheared by 12\.5 degrees"):
         measure_skew(affine, WHERE)
 
 
-def test_shear_beyond_any_gantry_is_refused() -> None:
+def test_shear_beyond_any_gantry_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"got a stack sheared by 42\.0 degrees"):
         measure_skew(sheared((0.0, 2.0)), WHERE)
 

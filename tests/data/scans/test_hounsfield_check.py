@@ -1,4 +1,4 @@
-"""Body and air have to be where Hounsfield put them: stored values, pictures and MR are refused, crops are not."""
+"""Air and tissue must have their Hounsfield values: stored values, pictures and MR are rejected, crops are not."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def test_crops_without_air_and_fat_are_taken_with_a_note(name: str) -> None:
     hu, notes = convert(CROPS[name])
     np.testing.assert_array_equal(hu, CROPS[name])
     assert len(notes) == 1
-    assert "Next to no voxel is air or fat" in notes[0]
+    assert "Hardly any voxel is air or fat" in notes[0]
 
 
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_values_that_are_none_are_refused_with_the_way_out(name: str, dtype: type) -> None:
+def test_values_that_are_none_are_rejected_with_the_way_out(name: str, dtype: type) -> None:
     with pytest.raises(ValueError, match=r"Expected Hounsfield units \(air is -1000, water 0\).*--hu_offset NUMBER"):
         convert(BAD[name].astype(dtype))
 
@@ -94,7 +94,7 @@ def test_values_that_are_none_are_refused_with_the_way_out(name: str, dtype: typ
 def test_offset_makes_hounsfield_units() -> None:
     hu, notes = convert(stored(), -1024)
     np.testing.assert_array_equal(hu, np.maximum(body(), -1024))
-    assert notes[0].startswith("-1024 was added to all values, as asked")
+    assert notes[0].startswith("-1024 was added to all values, as requested")
     hu, _ = convert(stored(), 0)
     np.testing.assert_array_equal(hu, stored())
 
@@ -104,6 +104,6 @@ def test_offset_adds_to_the_scale_of_the_file() -> None:
     np.testing.assert_array_equal(hu, np.maximum(body(), -1024) + 10)
 
 
-def test_scale_that_leads_to_infinity_is_refused() -> None:
+def test_scale_that_leads_to_infinity_is_rejected() -> None:
     with pytest.raises(ValueError, match="finite voxel values"):
         convert(body().astype(np.float32), slope=3e38)

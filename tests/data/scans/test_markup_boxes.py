@@ -50,7 +50,7 @@ def test_our_own_markups_come_back(tmp_path: Path, degrees: float) -> None:
 
 def test_the_same_box_in_both_systems_and_turned_by_half_a_turn(tmp_path: Path) -> None:
     ras = {**BOX, "coordinateSystem": "RAS", "center": [-10.0, 20.0, 30.0]}
-    # What Slicer writes for a box that nobody turned.
+    # Slicer's output for a box that was never turned.
     slicer = {**BOX, "orientation": [-1, 0, 0, 0, -1, 0, 0, 0, 1]}
     corners = read_markups(write(tmp_path / "a.json", BOX, ras, slicer))
     for box in corners:
@@ -69,12 +69,12 @@ def test_no_markups_are_no_boxes(tmp_path: Path) -> None:
     assert boxes_in_scan(turned_scan(0), np.zeros((0, 8, 3)), "it").shape == (0, 6)
 
 
-def test_boxes_are_clipped_to_the_scan_and_refused_outside(tmp_path: Path) -> None:
+def test_boxes_are_clipped_to_the_scan_and_rejected_outside(tmp_path: Path) -> None:
     scan = turned_scan(0)
     large = {**BOX, "center": [0, 0, 0], "size": [1e4, 1e4, 1e4]}
     assert boxes_in_scan(scan, read_markups(write(tmp_path / "a.json", large)), "a").tolist() == [[0, 0, 0, 56, 40, 12]]
     away = read_markups(write(tmp_path / "b.json", large, {**BOX, "center": [500, 0, -190]}))
-    with pytest.raises(ValueError, match=r"box 2 of b\.json lies outside"):
+    with pytest.raises(ValueError, match=r"box 2 of b\.json is outside"):
         boxes_in_scan(scan, away, "b.json")
 
 

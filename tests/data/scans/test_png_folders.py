@@ -86,7 +86,7 @@ def test_given_spacing_stands_in_for_labels(tmp_path: Path) -> None:
     assert any("as given" in note for note in scan.notes)
 
 
-def test_unknown_spacing_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_unknown_spacing_is_rejected_with_the_way_out(tmp_path: Path) -> None:
     write_slices(tmp_path / SERIES, range(3, 5))
     with pytest.raises(ValueError, match=r"spacing of slices 3 to 4 of .*none was found.*--annotations.*--spacing"):
         read_run(tmp_path / SERIES, (3, 4))
@@ -96,7 +96,7 @@ def test_unknown_spacing_is_refused_with_the_way_out(tmp_path: Path) -> None:
         read_run(tmp_path / SERIES, (3, 4), spacing=[1, 1, 0])
 
 
-def test_two_spacings_in_one_run_are_refused(tmp_path: Path) -> None:
+def test_two_spacings_in_one_run_are_rejected(tmp_path: Path) -> None:
     write_slices(tmp_path / SERIES, range(8, 16))
     write_labels(tmp_path / "DL_info.csv", (9, "8, 11", "0.5, 0.5, 5"), (13, "12, 15", "0.5, 0.5, 1"))
     with pytest.raises(ValueError, match=r"one spacing of slices 8 to 15"):
@@ -111,7 +111,7 @@ def test_missing_slices_of_a_sub_volume_are_named(tmp_path: Path) -> None:
             source.open()
 
 
-def test_eight_bits_and_other_sizes_are_refused(tmp_path: Path) -> None:
+def test_eight_bits_and_other_sizes_are_rejected(tmp_path: Path) -> None:
     folder = tmp_path / SERIES
     write_slices(folder, range(3, 5))
     cv2.imwrite(str(folder / "004.png"), np.zeros((8, 10), dtype=np.uint8))

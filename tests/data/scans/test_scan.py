@@ -175,7 +175,7 @@ def test_unit_that_there_is_not_is_noted(tmp_path: Path) -> None:
     nibabel.save(image, tmp_path / "scan.nii")
     scan = read_scan(tmp_path / "scan.nii")
     np.testing.assert_allclose(scan.spacing, SPACING, rtol=1e-5)
-    assert any("a unit that there is not (code 4): taken as mm" in note for note in scan.notes)
+    assert any("an unknown unit (code 4): read as mm" in note for note in scan.notes)
 
 
 def test_missing_orientation_is_noted(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_oblique_volume_keeps_its_slices_and_its_millimetres(tmp_path: Path, deg
     assert any(f"turned by {degrees:.1f} degrees" in note for note in scan.notes) == told
 
 
-def test_volume_turned_too_far_is_refused_with_its_angle(tmp_path: Path) -> None:
+def test_volume_turned_too_far_is_rejected_with_its_angle(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"turned by 40\.0 degrees \(at most 35 are taken\) in .*scan\.nii"):
         read_scan(write_nifti(tmp_path / "scan.nii", affine=turned(40.0)))
 
@@ -250,7 +250,7 @@ def test_spacing_of_an_itk_file_must_be_positive(tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4, 2)])
-def test_two_and_four_dimensions_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_two_and_four_dimensions_are_rejected(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = save_nifti(tmp_path / "scan.nii", np.full(shape, -1000, dtype=np.int16), canonical_affine())
     with pytest.raises(ValueError, match=rf"volume of 3 dimensions, got {len(shape)} .*scan\.nii"):
         read_scan(path)
@@ -274,13 +274,13 @@ def test_voxels_must_be_finite(tmp_path: Path, bad: float) -> None:
     ],
     ids=["mask", "picture", "mr", "normalised"],
 )
-def test_values_that_are_no_hounsfield_units_are_refused(tmp_path: Path, values: np.ndarray, message: str) -> None:
+def test_values_that_are_no_hounsfield_units_are_rejected(tmp_path: Path, values: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         read_scan(write_nifti(tmp_path / "scan.nii", values))
     assert "scan.nii" in str(caught.value)
 
 
-def test_colours_are_refused(tmp_path: Path) -> None:
+def test_colours_are_rejected(tmp_path: Path) -> None:
     colours = np.zeros((6, 5, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     with pytest.raises(ValueError, match=r"one real number per voxel.*scan\.nii"):
         read_scan(save_nifti(tmp_path / "scan.nii", colours, canonical_affine()))
@@ -288,7 +288,7 @@ def test_colours_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha", ".nrrd"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_files_cut_short_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
+def test_files_cut_short_are_rejected(tmp_path: Path, suffix: str, share: float) -> None:
     path = tmp_path / f"scan{suffix}"
     hu = canonical_hu((8, 20, 20))
     if suffix.startswith(".nii"):

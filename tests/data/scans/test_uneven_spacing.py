@@ -131,10 +131,10 @@ def test_evenly_told_the_places_are_the_slices(tmp_path: Path) -> None:
         # Nothing is made up across a wide gap, whatever the numbers say.
         ([0.0, 4.0, 8.0, 48.0, 52.0], [1, 2, 3, 4, 5], r"gap of 40\.00 mm .*missing"),
         # Two stacks pushed into each other.
-        ([0.0, 1.0, 4.0, 5.0, 8.0, 9.0], [1, 101, 2, 102, 3, 103], r"numbers that run to and fro .*two stacks"),
+        ([0.0, 1.0, 4.0, 5.0, 8.0, 9.0], [1, 101, 2, 102, 3, 103], r"numbers that go back and forth .*two stacks"),
     ],
 )
-def test_missing_slices_and_mixed_stacks_are_refused(
+def test_missing_slices_and_mixed_stacks_are_rejected(
     tmp_path: Path, heights: list[float], numbers: list[int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""The lattices: where each position of a slab comes from."""
+"""The lattices: the source of each position of a slab."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXACT_INTERVALS = [5.0, 2.5, 1.25, 1.0, 0.5, 0.25]
 
 
 def places(blends: list[Blend]) -> np.ndarray:
-    """Where in z (in slices from the key slice) each blend lies."""
+    """Position of each blend in z (in slices from the key slice)."""
     return np.array([(1 - blend.weight) * blend.near + blend.weight * blend.far for blend in blends])
 
 

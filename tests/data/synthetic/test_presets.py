@@ -1,4 +1,4 @@
-"""Presets, single values over them, and what is refused."""
+"""Presets, overrides of single values, and rejected values."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def test_intervals_may_be_a_mapping_with_weights() -> None:
         ("seeed", 1),
     ],
 )
-def test_an_impossible_value_is_refused_by_name(name: str, value: object) -> None:
+def test_an_impossible_value_is_rejected_by_name(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         resolve("small", {name: value})
 
 
-def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_preset_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"small, hard, deeplesion.*'medium'"):
         resolve("medium")

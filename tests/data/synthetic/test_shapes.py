@@ -1,4 +1,4 @@
-"""The soft-edged bodies of which everything is made."""
+"""The soft-edged bodies that everything is made of."""
 
 from __future__ import annotations
 

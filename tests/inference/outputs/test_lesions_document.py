@@ -1,4 +1,4 @@
-"""What is said about lesions: probabilities where the weights carry a calibration, and nowhere else."""
+"""Entries of lesions: probabilities if the weights have a calibration, and only then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes, outlines and tags in the outputs: as they are measured, with where they are from."""
+"""Sizes, outlines and tags in the outputs: as measured, with their origin."""
 
 from __future__ import annotations
 

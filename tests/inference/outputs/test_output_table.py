@@ -1,4 +1,4 @@
-"""Which results are written: by name, all or none, and nothing stale beside them."""
+"""The results that are written: by name, all or none, without stale files next to them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_names_come_as_a_list_or_as_text(names: Any) -> None:
 
 
 @pytest.mark.parametrize(("names", "got"), [(["json", "pdf"], "pdf"), ("html", "html"), ([], "none"), ("", "none")])
-def test_unknown_names_are_refused(names: Any, got: str) -> None:
+def test_unknown_names_are_rejected(names: Any, got: str) -> None:
     with pytest.raises(ValueError, match=rf"^Expected outputs among json, csv, slicer, .*prompts.*, got '{got}'\.$"):
         choose_outputs(names)
 

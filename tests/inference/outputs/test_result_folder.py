@@ -1,4 +1,4 @@
-"""Results of one scan appear together or not at all, at whatever step the process is killed.
+"""Results of one scan appear together or not at all, at any step at which the process is killed.
 
 Finished scans are skipped, results of another scan or of other settings are never replaced silently.
 """
@@ -233,7 +233,7 @@ def other_weights(run: ScanRunner) -> None:
         (other_weights, r"of other weights"),
     ],
 )
-def test_other_results_are_refused_or_replaced_if_asked(
+def test_other_results_are_rejected_or_replaced_if_asked(
     done: tuple[Path, Path], change: Callable[[ScanRunner], None], said: str
 ) -> None:
     scan, out = done
@@ -251,12 +251,12 @@ def test_other_results_are_refused_or_replaced_if_asked(
             assert state(out) == before
 
 
-def test_results_that_were_changed_or_have_no_record_are_refused(done: tuple[Path, Path]) -> None:
+def test_results_that_were_changed_or_have_no_record_are_rejected(done: tuple[Path, Path]) -> None:
     scan, out = done
     csv = out / "lesions.csv"
     content = csv.read_bytes()
     csv.write_bytes(content + b"corrected by hand\n")
-    with pytest.raises(SystemExit, match=r"lesions\.csv has been changed since"):
+    with pytest.raises(SystemExit, match=r"lesions\.csv was changed after it was written"):
         runner(scan, out).main()
     csv.write_bytes(content)
     runner(scan, out).main()

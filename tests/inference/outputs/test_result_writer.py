@@ -48,10 +48,10 @@ def slice_boxes(box: np.ndarray, shape: tuple[int, int, int]) -> SliceBoxes:
 def read(path: Path) -> dict[str, Any]:
     """Strict JSON."""
 
-    def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+    def reject(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
 
-    return json.loads(path.read_text(), parse_constant=refuse)
+    return json.loads(path.read_text(), parse_constant=reject)
 
 
 def found_in(scan: Scan) -> tuple[SliceBoxes, list]:
@@ -66,7 +66,7 @@ def test_true_boxes_come_back_from_the_files_in_every_orientation(tmp_path: Path
     affine[:3, 3] = (-20, 35, -310)
     values = hu.transpose(2, 1, 0)
     truth = np.array([31.25, 10.0, 3.0, 44.5, 21.75, 8.0])
-    # Voxel 0 is centred at the origin: its edge lies half a voxel before.
+    # Voxel 0 is centred at the origin: its edge is half a voxel before.
     wanted_lps = np.concatenate([(truth[:3] - 0.5) * SPACING, (truth[3:] - 0.5) * SPACING]) + np.tile(
         (-20, 35, -310), 2
     )

@@ -91,7 +91,7 @@ def test_file_without_lesions_or_weights_is_valid(tmp_path: Path) -> None:
         lambda content: content["lesions"][0].update(lesion=0),
     ],
 )
-def test_what_is_amiss_is_refused(written: dict[str, Any], spoil: Callable[[dict[str, Any]], object]) -> None:
+def test_what_is_amiss_is_rejected(written: dict[str, Any], spoil: Callable[[dict[str, Any]], object]) -> None:
     content = copy.deepcopy(written)
     spoil(content)
     assert not VALIDATOR.is_valid(content)

@@ -43,7 +43,7 @@ def test_kinds_combine_the_two_convolutions(kind: str, without_in_plane: str, wi
     torch.testing.assert_close(pair(x), both[kind])
 
 
-def test_unknown_kind_is_refused() -> None:
+def test_unknown_kind_is_rejected() -> None:
     with pytest.raises(ValueError, match="'AB'"):
         SeparablePair(4, 4, kind="AB", norm=no_norm)
 
@@ -149,7 +149,7 @@ def test_convolutions_start_xavier_uniform_and_norms_as_identity() -> None:
 
 
 @pytest.mark.parametrize("layers", [(3, 4, 6), (3, 4, 0, 3)])
-def test_wrong_stages_are_refused(layers: tuple[int, ...]) -> None:
+def test_wrong_stages_are_rejected(layers: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="four stages"):
         ResNet3d(layers=layers)
 

@@ -59,7 +59,7 @@ def test_number_of_slices_must_be_odd(num_slices: object) -> None:
         SlabBackbone(ResNet3d(layers=(1, 1, 1, 1), width=8), num_slices)  # type: ignore[arg-type]
 
 
-def test_slabs_of_another_depth_are_refused() -> None:
+def test_slabs_of_another_depth_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\).*got \(1, 5, 32, 32\)"):
         small()(torch.zeros(1, 5, 32, 32))
 

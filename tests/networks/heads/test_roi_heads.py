@@ -196,7 +196,7 @@ class TestDetection:
         assert [tuple(value.shape) for value in found.values()] == [(0, 4), (0,), (0,)]
 
     @pytest.mark.parametrize("layer", ["cls_score", "bbox_pred"])
-    def test_non_finite_output_is_refused(self, layer: str) -> None:
+    def test_non_finite_output_is_rejected(self, layer: str) -> None:
         module = heads([0.0, 0.0], [0.0] * 4)
         getattr(module.predictor, layer).bias.data[0] = float("nan")
         with pytest.raises(ValueError, match="finite"):
@@ -232,7 +232,7 @@ class Ages(nn.Module):
 
     def loss(self, outputs: Tensor, lesions: dict[str, Tensor]) -> Tensor:
         assert len(outputs) == len(lesions["boxes"])
-        self.learnt = lesions["age"]
+        self.learned = lesions["age"]
         return (outputs - lesions["age"]).abs().sum()
 
     def predict(self, outputs: Tensor) -> Tensor:
@@ -253,10 +253,10 @@ class TestFurtherHeads:
         _, losses = module.train()(features, proposals, SIZE * 2, [two, none])
         head = module.fields["age"]
         # Each lesion is its own proposal; the box next to the second belongs to it.
-        assert sorted(head.learnt.tolist()) == [3, 8, 8]
+        assert sorted(head.learned.tolist()) == [3, 8, 8]
         assert [len(boxes) for boxes in head.seen.boxes] == [3, 0]
         owner = {3.0: square(20)[0], 8.0: 200.0}
-        for box, age in zip(head.seen.boxes[0], head.learnt, strict=True):
+        for box, age in zip(head.seen.boxes[0], head.learned, strict=True):
             assert abs(box[0].item() - owner[age.item()]) <= 1
         assert losses["loss_age"].item() > 0
 
@@ -282,7 +282,7 @@ class TestFurtherHeads:
                 vector = module.box_head(module.pool(alone, [boxes[slab][row : row + 1]]))
                 torch.testing.assert_close(age, vector.mean())
 
-    def test_a_field_that_is_not_finite_is_refused(self) -> None:
+    def test_a_field_that_is_not_finite_is_rejected(self) -> None:
         module = self.module().eval()
         nn.init.constant_(module.fields["age"].scale, float("nan"))
         with pytest.raises(ValueError, match="finite age of the detections"):

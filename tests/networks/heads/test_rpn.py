@@ -35,7 +35,7 @@ class FixedHead(nn.Module):
 def network(
     head: nn.Module, strides: tuple[int, ...] = (8,), ratios: tuple[float, ...] = (1.0,)
 ) -> RegionProposalNetwork:
-    """One square anchor of 16 pixels at every eighth pixel, unless told otherwise."""
+    """One square anchor of 16 pixels at every eighth pixel, by default."""
     return RegionProposalNetwork(head, PyramidAnchors(strides, 2.0, ratios), sampling=ALL)  # type: ignore[arg-type]
 
 
@@ -58,7 +58,7 @@ LESION = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
 
 
 class TestLosses:
-    """A 5 x 5 grid on 40 pixels: only the anchors centred on 8, 16, 24 lie inside. The lesion is the middle one, with
+    """A 5 x 5 grid on 40 pixels: only the anchors centred on 8, 16, 24 are inside. The lesion is the middle one, with
     IoU 1/3 to its four neighbours (ignored) and 1/7 to the four at the corners (negative)."""
 
     def test_objectness_is_the_mean_over_sampled_anchors(self) -> None:
@@ -120,7 +120,7 @@ class TestLosses:
         losses["loss_objectness"].backward()
 
     def test_256_anchors_are_sampled_half_of_them_positive_at_most(self) -> None:
-        """Logit 0 costs log 2 everywhere; gradients tell who was sampled."""
+        """Logit 0 costs log 2 everywhere; gradients show what was sampled."""
         rpn = network(FixedHead([torch.zeros(1, 1, 64, 64)]))
         rpn.sampling = mp3d_fpn_rpn().sampling
         _, losses = rpn([torch.zeros(1, 1, 64, 64)], [(512, 512)], [torch.zeros(0, 4)])
@@ -211,7 +211,7 @@ class TestProposals:
         assert [box[:2] for box in found.tolist()] == [[24, 24], [16, 24], [8, 24]]
 
     @pytest.mark.parametrize("part", ["logits", "offsets"])
-    def test_non_finite_output_is_refused_in_evaluation(self, part: str) -> None:
+    def test_non_finite_output_is_rejected_in_evaluation(self, part: str) -> None:
         rpn, features = one_level(torch.zeros(2, 2), torch.zeros(4, 2, 2))
         getattr(rpn.head, part)[0].data[0, 0, 0, 0] = float("nan")
         with pytest.raises(ValueError, match="finite"):

@@ -136,7 +136,7 @@ def test_what_the_data_lack_is_left_out_and_said_once(caplog: pytest.LogCaptureF
     assert sorted(record.args[0] for record in caplog.records) == ["masks", "tags"]  # type: ignore[index]
     sum(found.values()).backward()  # type: ignore[union-attr]
     assert all(each.grad is not None for each in network.parameters())
-    # Heads that never learnt say nothing.
+    # Untrained heads give no information.
     with torch.no_grad():
         (one,) = network.eval()(torch.randn(1, 3, 64, 64))
     assert set(one) == {"boxes", "scores", "labels"}

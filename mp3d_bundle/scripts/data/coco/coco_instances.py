@@ -24,7 +24,7 @@ from ..training_fraction import Subset
 
 logger = logging.getLogger(__name__)
 
-# What to do about images without a box to train for.
+# What to do with images without a box to train on.
 EMPTY_IMAGES = ("keep", "drop")
 _TABLES = ("images", "annotations", "categories")
 
@@ -43,7 +43,7 @@ class Categories:
 
 
 class CocoRecord(ImageRecord):
-    """A photograph. Its ``instances`` are what a detector is trained for: no crowds and no boxes without area.
+    """A photograph. Its ``instances`` are the training targets: without crowds and boxes without area.
 
     Attributes:
         image_id: Number of the image in the labels.
@@ -85,17 +85,17 @@ def load_instances(
         One record per image in the file's order, see the head of this module.
 
     Raises:
-        FileNotFoundError: If the folder, the labels or images are not there.
+        FileNotFoundError: If the folder, the labels or images are missing.
         ValueError: If the labels are not as expected; the file and the entry are named.
     """
     if empty_images not in EMPTY_IMAGES:
         raise ValueError(f"Expected empty images to be one of {EMPTY_IMAGES}, got {empty_images!r}.")
     folder = Path(dataset_dir)
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a data set folder at {folder}, but there is no such folder.")
+        raise FileNotFoundError(f"Expected a data set folder at {folder}, but the folder does not exist.")
     path, images_dir = folder / annotations, folder / images
     if missing_images != "ignore" and not images_dir.is_dir():
-        raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but there is no such folder.")
+        raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but the folder does not exist.")
     content = _read(path)
     categories = _categories(content["categories"], path)
     _check_categories(categories, num_classes, like, path)
@@ -239,7 +239,7 @@ def _annotate(records: dict[int, CocoRecord], table: list[Any], categories: Cate
 def _checked_box(bbox: Any, area: Any, record: CocoRecord, source: str) -> tuple[list[float], float]:
     """A box as x, y, width, height, and its area; it may reach out of its image or be flat, as some of COCO's are."""
     values = [*(bbox if isinstance(bbox, list) else []), 0.0 if area is None else area]
-    # NaN and infinity are no numbers of JSON, yet Python reads them.
+    # JSON does not allow NaN and infinity, but Python reads them.
     if len(values) != 5 or not all(isinstance(value, (int, float)) and abs(value) < 1e9 for value in values):
         raise ValueError(
             f"Expected four finite numbers as bbox and one as area, got {shown(bbox)} and {shown(area)} in {source}."
@@ -270,8 +270,8 @@ def _sift(records: list[CocoRecord], empty_images: str, path: Path) -> list[Coco
         found = record["instances"]["boxes"]
         crowd, (height, width) = record["truth"]["crowd"], record["image_size"]
         flat = len(crowd) - int(crowd.sum()) - len(found)
-        findings["crowd regions, no boxes to train for and ignored in evaluation"] += int(crowd.sum())
-        findings["boxes without area, no boxes to train for"] += flat
+        findings["crowd regions, not used in training and ignored in evaluation"] += int(crowd.sum())
+        findings["boxes without area, not used in training"] += flat
         out = (found < 0) | (found > np.array([width, height] * 2))
         findings["boxes that reach out of their image, clipped in training"] += int(out.any(axis=1).sum())
     kept = [record for record in records if empty_images == "keep" or num_instances(record["instances"])]
@@ -280,5 +280,5 @@ def _sift(records: list[CocoRecord], empty_images: str, path: Path) -> list[Coco
     findings[f"images without a box, {what}"] = without
     log_findings(path.name, findings)
     if not kept:
-        raise ValueError(f"Expected boxes to train for, got none in {path}.")
+        raise ValueError(f"Expected boxes to train on, got none in {path}.")
     return kept

@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 COLOURS = "RGB"
 # Eight bits a colour; deeper ones would be cut off, not scaled, on their way to RGB.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-# What a damaged file can end in, beside OSError: each of them depends on the byte that is wrong.
+# Errors that a damaged file can raise in addition to OSError, depending on which byte is wrong.
 _DAMAGES = (OSError, SyntaxError, ValueError, TypeError, EOFError, KeyError, IndexError, OverflowError, struct.error)
 
 
 def read_colour(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a photograph of any common kind: colour, grey, palette, CMYK, with transparency (which is left out).
 
-    Cameras store some pictures turned and say so (EXIF orientation). They are turned upright, as in the
+    Cameras store some pictures rotated and record that (EXIF orientation). They are rotated upright, as in the
     released code, unless only the stored orientation has the size that the labels give.
 
     Args:
@@ -34,19 +34,19 @@ def read_colour(path: str | Path, size: tuple[int, int] | None = None) -> np.nda
         ``(H, W, 3)`` uint8, red, green, blue.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no image, is damaged or cut short, has more than 8 bits a colour, or another size.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not an image, is damaged or truncated, has more than 8 bits a colour, or another size.
     """
     try:
         with Image.open(path) as stored:
             stored.load()
             if stored.mode not in _MODES:
-                raise ValueError(f"8 bits a colour are expected, its mode is {stored.mode}")
+                raise ValueError(f"expected 8 bits a colour, its mode is {stored.mode}")
             upright = ImageOps.exif_transpose(stored)
             picture = stored if size is not None and _size(upright) != size and _size(stored) == size else upright
             pixels = np.asarray(picture.convert(COLOURS))
     except FileNotFoundError:
-        raise FileNotFoundError(f"Expected an image at {path}, but there is no such file.") from None
+        raise FileNotFoundError(f"Expected an image at {path}, but the file does not exist.") from None
     except (*_DAMAGES, Image.DecompressionBombError) as error:
         raise ValueError(f"Expected a complete image, cannot read {path}: {error}.") from error
     if size is not None and pixels.shape[:2] != size:
@@ -86,7 +86,7 @@ class ColourSlabReader:
             ``(3, H, W)`` float32 from 0 to 255.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             ValueError: If the file cannot be used, or its size is not the one in the labels; see `read_colour`.
         """
         pixels = read_colour(record["image"], tuple(record["image_size"]))

@@ -33,8 +33,8 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
         One record per image, in the file's order; images without boxes are kept. See `scripts.data.records`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not such a file, an image comes twice, or a box or a value in it is senseless; the image
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not such a file, an image occurs twice, or a box or a value in it is invalid; the image
             is named.
     """
     path = Path(path)
@@ -49,7 +49,7 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
         if number in slices:
             raise ValueError(f"Expected each image id once, got {number} again for {source}.")
         slices[number] = _key_slice(image, source, findings)
-        # Its boxes would otherwise be spread over two images, of which an evaluation sees one.
+        # Otherwise its boxes would be split over two images, and an evaluation would see only one.
         if (first := names.setdefault(slices[number].file_name, number)) != number:
             raise ValueError(f"Expected each key slice once, got that of image id {first} again for {source}.")
     wrong_areas = 0
@@ -97,7 +97,7 @@ def _key_slice(image: dict, source: str, findings: Counter[str]) -> KeySlice:
         )
     interval = image.get("slice_intv")
     if interval is None or interval != interval:
-        findings["images without a slice interval, taken as 1 mm as in the released code"] += 1
+        findings["images without a slice interval, read as 1 mm as in the released code"] += 1
         interval = 1.0
     (interval,) = _numbers([interval], 1, "slice_intv", source)
     if interval <= 0:

@@ -1,8 +1,8 @@
 """Whole scans with boxes, as a data set in DeepLesion's format that the bundle's own training reads.
 
-DeepLesion has one key slice per lesion with a box drawn where the lesion is widest. A box in 3D says no more than
-where a lesion begins and ends, so key slices are taken from the middle half of its length, where its outline in the
-plane comes near to the box; every lesion that such a slice cuts is labelled in it.
+DeepLesion has one key slice per lesion with a box drawn where the lesion is widest. A 3D box gives only
+the start and end of a lesion, so key slices are taken from the middle half of its length, where its outline in the
+plane is close to the box. Every lesion that such a slice cuts is labelled in it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..synthetic.annotations import TRAIN, VALIDATION
 from ..synthetic.writing import write_slices, write_table
 
 AIR_HU = -1024
-# The network's lattice: key slices nearer to each other than this show nearly the same.
+# The network's lattice: key slices closer than this show nearly the same.
 STEP_MM = 2.5
 # Shape (H, W) and spacing (x, y) mm of a slice to its size (h, w) for the network.
 Frame = Callable[[tuple[int, int], tuple[float, float]], tuple[int, int]]
@@ -51,14 +51,14 @@ def read_labelled(items: Sequence[Mapping[str, str]], frame: Frame) -> list[Labe
 
     Args:
         items: ``image`` (path of a CT) and ``label`` (path of Slicer markups) of each.
-        frame: How large slices are shown to the network.
+        frame: Size of slices for the network.
 
     Returns:
-        Those with at least one box, in order.
+        The scans with at least one box, in order.
 
     Raises:
-        OSError: If a file is not there or damaged.
-        ValueError: If one is not what it should be, or there is no box in any.
+        OSError: If a file is missing or damaged.
+        ValueError: If one is invalid, or none has a box.
     """
     found = []
     for item in items:
@@ -77,7 +77,7 @@ def read_labelled(items: Sequence[Mapping[str, str]], frame: Frame) -> list[Labe
 
 
 def key_slices(boxes: np.ndarray, scan: Scan) -> tuple[int, ...]:
-    """The key slices of a scan: of each box the slice through its middle and others in its middle half.
+    """The key slices of a scan: for each box the slice through its middle and others in its middle half.
 
     Args:
         boxes: ``(N, 6)`` canonical edges.
@@ -99,15 +99,15 @@ def write_labelled(
 ) -> int:
     """Write ``Images_png`` and ``DL_info.csv``.
 
-    Slices are brought to network pixels and padded with air to one size, so that training shows lesions as large as
-    inference does.
+    Slices are resampled to network pixels and padded with air to one size, so that lesions have the same size in
+    training and inference.
 
     Args:
-        folder: Where to write; made if absent.
+        folder: Folder to write to; created if missing.
         scans: The scans.
-        validation: Indices of scans for validation; with none, one row stands in for them that is not used.
-        reach_mm: How far around a key slice slices are needed.
-        smooth: Average over pixels where slices are reduced.
+        validation: Indices of scans for validation; without any, the file gets one unused placeholder row.
+        reach_mm: Distance around a key slice within which slices are needed.
+        smooth: Average over pixels when slices are reduced.
 
     Returns:
         Longer side of the images in pixels.
@@ -151,7 +151,7 @@ def _shown(hu: np.ndarray, size: tuple[int, int], canvas: tuple[int, int], smoot
 
 
 def _rows(labelled: LabelledScan, scan: Scan, key: int, common: Mapping[str, str]) -> list[dict[str, str]]:
-    """Rows of one key slice: every lesion that the middle of the slice cuts, or else those it was chosen for."""
+    """Rows of one key slice: every lesion that the middle of the slice cuts, or those it was chosen for."""
     low, high = labelled.boxes[:, 2], labelled.boxes[:, 5]
     cut = (low <= key + 0.5) & (key + 0.5 <= high)
     if not cut.any():  # boxes thinner than a slice

@@ -4,7 +4,7 @@ The file has 18 columns, several of them lists in one cell, and one row per lesi
 not follow each other. Boxes are 1-based and become 0-based (slab frame) here. Yan et al., "DeepLesion",
 Journal of Medical Imaging 5(3), 2018, describes the columns.
 
-Data sets of one's own may go further: a row without a box, measurement and diameters is a key slice without a lesion,
+Other data sets may go further: a row without a box, measurement and diameters is a key slice without a lesion,
 and the column ``Lesion_class`` holds the class of each, from 1.
 """
 
@@ -51,13 +51,13 @@ COLUMNS = (
     "Train_Val_Test",
 )
 
-# The class of a lesion, in sets of one's own; DeepLesion has no such column.
+# The class of a lesion, in other data sets; DeepLesion does not have this column.
 CLASS_COLUMN = "Lesion_class"
-# What a row says of its lesion; all of it is empty in the row of a key slice without one.
+# Columns about the lesion; all of them are empty in the row of a key slice without one.
 _OF_LESION = ("Bounding_boxes", "Measurement_coordinates", "Lesion_diameters_Pixel_")
 _LARGEST_CLASS = 1000
 
-# No whole number of these labels is larger.
+# Largest whole number in these labels.
 _LARGEST = 1e9
 
 # Train_Val_Test of the official split.
@@ -70,7 +70,7 @@ _COMPLETE = {"train": (22_919, 22_496), "validation": (4_889, 4_793), "test": (4
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of the file: what it says of its key slice, and its lesion; a key slice without one has no box."""
+    """One row of the file: its key slice and its lesion; a key slice without one has no box."""
 
     key_slice: KeySlice
     box: np.ndarray | None
@@ -105,7 +105,7 @@ def read_csv(
 ) -> list[Record]:
     """Read ``DL_info.csv``, whole or in part; further columns are ignored.
 
-    All rows are checked, whatever the split.
+    All rows are checked, for any split.
 
     Args:
         path: The file.
@@ -119,8 +119,8 @@ def read_csv(
         One record per key slice in the order of its first row, see `scripts.data.records`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is empty or not such a file, or a row is senseless; the row and its file name are
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is empty or not such a file, or a row is invalid; the row and its file name are
             named.
     """
     path = Path(path)
@@ -152,9 +152,9 @@ def _with_details(row: _Row, details: Sequence[Details], number: int, found: tup
 
 
 def _cells(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """The rows of the file as text by column, each with its place for messages."""
+    """The rows of the file as text by column, each with its position for messages."""
     if not path.is_file():
-        raise FileNotFoundError(f"Expected DeepLesion's labels at {path}, but there is no such file.")
+        raise FileNotFoundError(f"Expected DeepLesion's labels at {path}, but the file does not exist.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file)
@@ -179,7 +179,7 @@ def _cells(path: Path) -> list[tuple[str, dict[str, str]]]:
 
 
 def _clean(cell: str) -> str:
-    """A cell's text, empty for what spreadsheet programs write for an absent value."""
+    """A cell's text; empty for the placeholders that spreadsheet programs write for a missing value."""
     text = cell.strip()
     return "" if text.lower() in ("nan", "none", "null") else text
 
@@ -198,7 +198,7 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _parse(cells: Mapping[str, str], source: str, findings: Counter[str], *, by_class: bool) -> _Row:
-    """Read one row; what is odd but harmless is counted in ``findings``."""
+    """Read one row; odd but harmless values are counted in ``findings``."""
     key_slice = _parse_key_slice(cells, source, findings)
     split = _whole(cells["Train_Val_Test"], "Train_Val_Test", source)
     if split not in SPLITS.values():
@@ -211,7 +211,7 @@ def _parse(cells: Mapping[str, str], source: str, findings: Counter[str], *, by_
         raise ValueError(f"Expected 0 or 1 as Possibly_noisy, got {noisy} in {source}.")
     if not cells["Patient_age"]:
         findings["rows without Patient_age, which is not used"] += 1
-    # A row that has lost its box must not become a slice without a lesion.
+    # A row with a lost box must not become a slice without a lesion.
     if not any(cells[column] for column in _OF_LESION):
         return _Row(key_slice, None, False, -1, split)
     corners = np.array(_numbers(cells["Bounding_boxes"], 4, "Bounding_boxes", source))
@@ -231,7 +231,7 @@ def _parse_class(cells: Mapping[str, str], source: str) -> int:
 
 
 def _parse_key_slice(cells: Mapping[str, str], source: str, findings: Counter[str]) -> KeySlice:
-    """Read what a row says of its key slice."""
+    """Read the key slice of a row."""
     height, width = (
         _whole(text, "Image_size", source) for text in _split(cells["Image_size"], 2, "Image_size", source)
     )
@@ -257,7 +257,7 @@ def _parse_key_slice(cells: Mapping[str, str], source: str, findings: Counter[st
         if first <= number <= last:
             key_slice.slice_range = (first, last)
         else:
-            findings["rows whose Slice_range does not hold their key slice, taken as unknown"] += 1
+            findings["rows whose Slice_range does not contain their key slice, treated as unknown"] += 1
     low, high = _numbers(cells["DICOM_windows"], 2, "DICOM_windows", source) if cells["DICOM_windows"] else (0.0, 0.0)
     if -math.inf < low < high < math.inf:
         key_slice.window = (low, high)
@@ -267,10 +267,10 @@ def _parse_key_slice(cells: Mapping[str, str], source: str, findings: Counter[st
 
 
 def _parse_spacing(cell: str, source: str, findings: Counter[str]) -> tuple[float, float, float]:
-    """Pixel spacing in x and y and the slice interval, in mm; an interval that is not there becomes 1 mm."""
+    """Pixel spacing in x and y and the slice interval, in mm; a missing interval becomes 1 mm."""
     texts = _split(cell, None, "Spacing_mm_px_", source)
     if len(texts) == 2 or (len(texts) == 3 and texts[2].lower() in ("", "nan")):
-        findings["rows without a slice interval, taken as 1 mm as in the released code"] += 1
+        findings["rows without a slice interval, read as 1 mm as in the released code"] += 1
         texts = [*texts[:2], "1"]
     x, y, interval = _numbers(",".join(texts), 3, "Spacing_mm_px_", source)
     if not (0 < x < math.inf and 0 < y < math.inf and 0 < interval < math.inf):
@@ -287,7 +287,7 @@ def _split(cell: str, count: int | None, column: str, source: str) -> list[str]:
 
 
 def _numbers(cell: str, count: int, column: str, source: str) -> list[float]:
-    """The numbers of a list in one cell; NaN passes and is the caller's to refuse."""
+    """The numbers of a list in one cell; NaN is let through; callers must reject it."""
     try:
         return [float(text) for text in _split(cell, count, column, source)]
     except ValueError:
@@ -315,7 +315,7 @@ def _group(rows: list[_Row], name: str) -> list[KeySlice]:
         key_slice = slices.setdefault(row.key_slice.file_name, row.key_slice)
         shared = ("image_size", "spacing", "slice_interval", "slice_range")
         if any(getattr(key_slice, what) != getattr(row.key_slice, what) for what in shared):
-            notes["rows that say otherwise of their key slice than its first row, which is used"] += 1
+            notes["rows that contradict the first row of their key slice, which is used"] += 1
         if row.box is None:
             without.setdefault(key_slice.file_name, row.key_slice.source)
             continue
@@ -332,7 +332,7 @@ def _group(rows: list[_Row], name: str) -> list[KeySlice]:
 
 
 def _check_splits(rows: list[_Row], path: Path) -> None:
-    """Check the splits: counts, if the file is the complete one, and that they share no patient."""
+    """Check the splits: counts, if the file is the complete one, and that they do not share patients."""
     splits = defaultdict(set)
     for row in rows:
         splits[row.key_slice.patient].add(row.split)

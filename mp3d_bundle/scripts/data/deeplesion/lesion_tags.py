@@ -92,11 +92,11 @@ def _read(path: Path) -> tuple[tuple[str, ...], Lesions, list[int]]:
     """The names of the tags, of each lesion its relevant and its uncertain ones, and which lesions are to train on.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is another file; what is amiss is named.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"Expected the tags of lesions at {path}, but there is no such file.")
+        raise FileNotFoundError(f"Expected the tags of lesions at {path}, but the file does not exist.")
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"Expected tags of lesions of at most {_MAX_BYTES >> 20} MiB, got more in {path}.")
     try:

@@ -1,4 +1,4 @@
-"""DeepLesion: the one call by which configs load a split.
+"""DeepLesion: the function with which configs load a split.
 
 The labels come from ``DL_info.csv`` or from the COCO-style JSON of the same labels; both give the same boxes.
 """
@@ -47,7 +47,7 @@ def load_records(
             ``_test.json``) and ``Images_png``.
         split: ``"train"``, ``"validation"`` or ``"test"``.
         annotations: Label file elsewhere, ``.csv`` or ``.json``; relative paths start at ``dataset_dir``. A
-            ``.json`` is one split, and is read whole whatever ``split`` is.
+            ``.json`` is one split, and is read whole for any ``split``.
         images: Folder of the series folders elsewhere; relative paths start at ``dataset_dir``.
         keep_noisy: Whether boxes marked as noisy are kept, as the released code does.
         missing_images: What to do about absent PNGs: ``"raise"``, ``"drop"`` or ``"ignore"``.
@@ -65,18 +65,18 @@ def load_records(
         imported set a split may have none.
 
     Raises:
-        FileNotFoundError: If the folder, the labels or images are not there.
+        FileNotFoundError: If the folder, the labels or images are missing.
         ValueError: If the labels are not as expected; file, row and file name are named.
     """
     if split not in SPLITS:
         raise ValueError(f"Expected one of the splits {', '.join(SPLITS)}, got {split!r}.")
     folder = Path(dataset_dir)
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a data set folder at {folder}, but there is no such folder.")
+        raise FileNotFoundError(f"Expected a data set folder at {folder}, but the folder does not exist.")
     labels = _find_labels(folder, split) if annotations is None else folder / annotations
     images_dir = folder / ("Images_png" if images is None else images)
     if missing_images != "ignore" and not images_dir.is_dir():
-        raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but there is no such folder.")
+        raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but the folder does not exist.")
     details = _details(mask_targets, measurements=measurements, tags=tags)
     about = read_set(folder)
     classes = tuple(str(name) for name in about["classes"]) if about else ()
@@ -127,13 +127,13 @@ def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path |
 
 
 def dataset_notice(dataset_dir: str | Path) -> str | None:
-    """What every result on a data set must say about it: that it is synthetic, for one; None for no notice.
+    """Notice for every result on a data set, such as that it is synthetic; None without a notice.
 
     Args:
         dataset_dir: Folder of the data set; ``synthetic.json`` in it marks the generator's work.
 
     Raises:
-        ValueError: If that file is not as the generator writes it.
+        ValueError: If that file was not written by the generator.
     """
     marker = Path(dataset_dir) / "synthetic.json"
     if not marker.is_file():
@@ -149,4 +149,4 @@ def _find_labels(folder: Path, split: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise FileNotFoundError(f"Expected labels at {' or '.join(map(str, candidates))}, but neither is there.")
+    raise FileNotFoundError(f"Expected labels at {' or '.join(map(str, candidates))}, but neither exists.")

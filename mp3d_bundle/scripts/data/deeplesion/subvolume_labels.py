@@ -31,14 +31,14 @@ from .subvolume_frames import from_harvester, from_slab, to_harvester
 FORMATS = ("auto", "manual", "harvester", "synthetic")
 # All parts of a file.
 ALL = "all"
-# The file of the hand-labelled volumes names its parts otherwise than the splits are called here.
+# The file of the hand-labelled volumes has other names for its parts.
 _PARTS = {"validation": "val"}
-# The series is a folder: its name neither hides nor leads elsewhere.
+# The series is a folder name: it must not be hidden or lead out of the data set.
 _NAME = re.compile(
     r"(?P<series>(?P<patient>(?!\.)[^_/\\\x00-\x1f\x7f-\x9f]+)(?:_[^_/\\\x00-\x1f\x7f-\x9f]+)*)"
     r"_(?P<first>[0-9]{1,5})-(?P<last>[0-9]{1,5})(?:\.annot|\.nii|\.nii\.gz)?"
 )
-# No coordinate is larger, in pixels or slices.
+# Largest coordinate, in pixels or slices.
 _FARTHEST = 1e6
 
 
@@ -53,9 +53,9 @@ class VolumeLabel:
         first: Number of the first slice in the series.
         last: Number of the last slice.
         source: File and name, for messages.
-        true_boxes: ``(N, 6)`` float64 in the volume frame, or None where lesions are labelled on slices.
-        key_boxes: ``(N, 6)`` likewise with ``z1 == z2``, or None where lesions are labelled in 3D.
-        spacing: mm along x, y, z where the file says so, or None.
+        true_boxes: ``(N, 6)`` float64 in the volume frame, or None if lesions are labelled on slices.
+        key_boxes: ``(N, 6)`` likewise with ``z1 == z2``, or None if lesions are labelled in 3D.
+        spacing: mm along x, y, z if the file has it, or None.
     """
 
     name: str
@@ -71,7 +71,7 @@ class VolumeLabel:
 
 @dataclass(frozen=True)
 class VolumeLabels:
-    """What was read of a label file.
+    """Content of a label file.
 
     Attributes:
         format: One of `FORMATS`, found or given.
@@ -91,14 +91,14 @@ def read_volume_labels(path: str | Path, part: str = ALL, *, label_format: str =
         path: ``.pkl``, ``.pickle`` or ``.json``.
         part: ``"val"`` (or ``"validation"``), ``"test"``, ... of a file in parts, or `ALL`; a file without parts is
             read whole.
-        label_format: One of `FORMATS`; ``"auto"`` tells them apart by their content.
+        label_format: One of `FORMATS`; ``"auto"`` distinguishes them by their content.
 
     Returns:
-        The sub-volumes, those without a lesion included.
+        The sub-volumes, including those without a lesion.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, in another format, or a box is senseless; file, volume and row are named.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged, in another format, or a box is invalid; file, volume and row are named.
     """
     path = Path(path)
     if label_format not in FORMATS:
@@ -121,8 +121,8 @@ def read_content(path: Path) -> Any:
     """The plain content of a ``.json``, ``.pkl`` or ``.pickle`` file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it has another ending or cannot be read.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it has another extension or cannot be read.
     """
     if not path.is_file():
         raise FileNotFoundError(f"Expected a label file, found no file {path}.")
@@ -134,10 +134,10 @@ def read_content(path: Path) -> Any:
 
 
 def parse_name(name: str, path: Path) -> VolumeLabel:
-    """Take the name of a sub-volume apart; the result holds no labels yet.
+    """Parse the name of a sub-volume; the result does not have labels yet.
 
     Raises:
-        ValueError: If it is no such name, or its slices run backwards.
+        ValueError: If it is not such a name, or its slices run backwards.
     """
     match = _NAME.fullmatch(name)
     if match is None or int(match["first"]) > int(match["last"]):
@@ -170,7 +170,7 @@ def _choose_part(content: Mapping[Any, Any], part: str, path: Path) -> tuple[str
 
 
 def _guess(volumes: Mapping[Any, Any], path: Path) -> str:
-    """Tell the two orders of a 3D box apart: whichever gives boxes that lie within their sub-volumes."""
+    """Detect the order of coordinates of 3D boxes: the one that puts all boxes within their sub-volumes."""
     if any(isinstance(value, Mapping) for value in volumes.values()):
         return "harvester"
     errors: dict[str, ValueError] = {}
@@ -184,7 +184,7 @@ def _guess(volumes: Mapping[Any, Any], path: Path) -> str:
         raise errors["harvester" if any(str(name).endswith(".annot") for name in volumes) else "manual"]
     boxes = sum(len(value) for value in volumes.values())
     if not errors and boxes:
-        raise ValueError(f"Both formats are possible, say --label_format manual or harvester for {path}.")
+        raise ValueError(f"Both formats are possible, add --label_format manual or harvester for {path}.")
     return "harvester" if "manual" in errors else "manual"
 
 
@@ -195,7 +195,7 @@ def _manual(name: str, value: Any, path: Path) -> VolumeLabel:
 
 def _harvester(name: str, value: Any, path: Path) -> VolumeLabel:
     label = parse_name(name, path)
-    # Rows are reported as the file holds them.
+    # Rows are reported as in the file.
     as_stored = partial(to_harvester, first=label.first)
     if not isinstance(value, Mapping):
         return _with(label, true_boxes=_checked(from_harvester(_rows(value, label), label.first), label, as_stored))
@@ -251,7 +251,7 @@ def _with(label: VolumeLabel, **labels: Any) -> VolumeLabel:
 
 
 def _rows(value: Any, label: VolumeLabel) -> np.ndarray:
-    """Boxes ``(N, 6)`` as the file holds them."""
+    """Boxes ``(N, 6)`` as stored in the file."""
     try:
         boxes: np.ndarray = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):

@@ -32,7 +32,7 @@ class SliceRun(TypedDict):
     Keys:
         slice_range: First and last slice number, inclusive.
         folder: Path of the series' PNGs.
-        spacing: ``(x, y, z)`` mm, or None where neither known nor needed.
+        spacing: ``(x, y, z)`` mm, or None if neither known nor needed.
     """
 
     slice_range: tuple[int, int]
@@ -43,14 +43,14 @@ class SliceRun(TypedDict):
 class VolumeRecord(SliceRun):
     """One sub-volume, without pixels.
 
-    Keys, besides those of its slices:
+    Keys, in addition to those of its slices:
         id: ``000001_01_01_103-115``.
         series: ``000001_01_01``.
         patient: ``000001``.
         source: The place of the labels, for messages.
         part: Of the label file, or None for all of it.
         slice_interval: z of the spacing, or None.
-        true_boxes: ``(N, 6)`` float64 in the volume frame (see `subvolume_frames`), or None where lesions are not
+        true_boxes: ``(N, 6)`` float64 in the volume frame (see `subvolume_frames`), or None if lesions are not
             labelled in 3D.
         key_boxes: Likewise, on key slices.
     """
@@ -67,10 +67,10 @@ class VolumeRecord(SliceRun):
 
 @dataclass(frozen=True)
 class Annotations:
-    """DeepLesion's own labels, for what the 3D labels do not say: spacings and key slices.
+    """DeepLesion's own labels, for spacings and key slices, which 3D labels lack.
 
     Attributes:
-        path: ``DL_info.csv`` or a COCO-style JSON of the same labels, or None where there are none.
+        path: ``DL_info.csv`` or a COCO-style JSON of the same labels, or None if there are none.
         images_dir: Folder of the series folders.
     """
 
@@ -92,7 +92,7 @@ class Annotations:
         """The patients of a split.
 
         Raises:
-            ValueError: If the labels do not know it.
+            ValueError: If the labels do not have it.
         """
         if self.path is None or self.path.suffix.lower() == ".json" or split not in SPLITS:
             raise ValueError(
@@ -112,10 +112,10 @@ def load_volumes(
     spacing: Sequence[float] | None = None,
     missing_images: str = "raise",
 ) -> list[VolumeRecord]:
-    """Load the sub-volumes of a label file, with what the data set knows of them.
+    """Load the sub-volumes of a label file, with the data set's information about them.
 
-    The spacing of a sub-volume is the label file's own (synthetic), else that of a key slice in it, else
-    ``spacing``. Where the file labels lesions in 3D, the data set's key-slice boxes in the sub-volume become its
+    The spacing of a sub-volume is the label file's own (synthetic), or that of a key slice in it, or
+    ``spacing``. If the file labels lesions in 3D, the data set's key-slice boxes in the sub-volume become its
     ``key_boxes``.
 
     Args:
@@ -126,15 +126,15 @@ def load_volumes(
         label_format: ``"auto"``, ``"manual"``, ``"harvester"`` or ``"synthetic"``.
         annotations: The data set's own labels, ``DL_info.csv`` or COCO-style JSON; relative paths start at
             ``dataset_dir``. By default ``DL_info.csv`` if it is there.
-        spacing: ``(x, y, z)`` mm of sub-volumes of which nothing else tells it.
-        missing_images: What to do about sub-volumes whose slices are not all there: ``"raise"``, ``"drop"`` them
+        spacing: ``(x, y, z)`` mm of sub-volumes without any other spacing.
+        missing_images: What to do about sub-volumes with missing slices: ``"raise"``, ``"drop"`` them
             with a warning, or ``"ignore"`` (nothing is checked: use of the labels alone).
 
     Returns:
         The records, in the file's order.
 
     Raises:
-        FileNotFoundError: If the labels or slices are not there.
+        FileNotFoundError: If the labels or slices are missing.
         ValueError: If labels are not as expected, no sub-volume is left, or a spacing is not known.
     """
     if missing_images not in MISSING_IMAGES:
@@ -143,7 +143,7 @@ def load_volumes(
     images_dir = folder / "Images_png"
     own = folder / (annotations or "DL_info.csv")
     if annotations is not None and not own.is_file():
-        raise FileNotFoundError(f"Expected the data set's labels at {own}, but there is no such file.")
+        raise FileNotFoundError(f"Expected the data set's labels at {own}, but the file does not exist.")
     known = Annotations(own if own.is_file() else None, images_dir)
     read = read_volume_labels(labels, split, label_format=label_format)
     volumes, part = read.volumes, read.part
@@ -164,12 +164,12 @@ def load_volumes(
 
 
 def _complete_keys(records: list[VolumeRecord]) -> list[VolumeRecord]:
-    """Key-slice boxes of all sub-volumes or of none: one without a key slice is not one without a lesion."""
+    """Key-slice boxes of all sub-volumes or of none: a sub-volume without a key slice may still have lesions."""
     without = [record for record in records if record["key_boxes"] is None]
     if not without or len(without) == len(records):
         return records
     logger.warning(
-        "%d of %d sub-volumes, %s the first, hold no key slice of the data set's labels: nothing is scored against "
+        "%d of %d sub-volumes, %s the first, have no key slice in the data set's labels: nothing is scored against "
         "key slices.",
         len(without),
         len(records),
@@ -288,7 +288,7 @@ def check_slices(records: Sequence[VolumeRecord], missing: str = "raise") -> lis
 def read_subvolume(record: SliceRun) -> Scan:
     """Read the slices of a sub-volume.
 
-    Slices stay in the order of their numbers, as slabs are read in training; where in the body they lie is not
+    Slices stay in the order of their numbers, as slabs are read in training; their position in the body is not
     stored, so the millimetres of the result start at the first pixel of the first slice.
 
     Args:

@@ -26,22 +26,22 @@ logger = logging.getLogger(__name__)
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 # Headers take about 23 KB each in memory: of a larger collection those of later series are read again.
 MAX_KEPT_HEADERS = 10_000
-# What results of DICOM are named by: the SeriesInstanceUID, or the place, of which folders often name the patient.
+# Names of DICOM results: the SeriesInstanceUID, or the place, where folder names often contain the patient's name.
 RESULT_NAMES = ("series", "place")
 
 
 @dataclass(frozen=True)
 class ScanSource:
-    """Where one scan lies and what its results are called.
+    """The place of one scan and the name of its results.
 
     Attributes:
-        path: A file, an archive, or the folder of a series; it need not exist (reading it then says so).
-        name: Relative folder for the results, of its own for each source of one call of `find_scans`; ``""`` where the
+        path: A file, an archive, or the folder of a series; it may be missing (reading reports that).
+        name: Relative folder for the results, unique within one call of `find_scans`; ``""`` if the
             input was a single scan.
-        series: SeriesInstanceUID, where the scan is one of DICOM.
-        opener: Reads the scan, which lasts as long as the context; by default `read_scan` of the path.
-        left_out: A sentence on each file of a folder that holds DICOM but no CT slice.
-        rules: How strictly the scan is read, without an opener.
+        series: SeriesInstanceUID of a DICOM scan.
+        opener: Reads the scan, which is valid within the context; by default `read_scan` of the path.
+        left_out: A sentence about each file of a folder with DICOM files but without CT slices.
+        rules: How strictly the scan is read if there is no opener.
     """
 
     path: Path
@@ -52,11 +52,11 @@ class ScanSource:
     rules: ReadingRules = DEFAULT_RULES
 
     def open(self) -> AbstractContextManager[Scan]:
-        """Read the scan; its files are there as long as the context lasts.
+        """Read the scan; its files exist within the context.
 
         Raises:
             ValueError: If it is not a CT that can be used.
-            OSError: If it is not there, damaged or cut short.
+            OSError: If it is missing, damaged or truncated.
         """
         return self.opener() if self.opener else nullcontext(read_scan(self.path, self.rules))
 
@@ -74,26 +74,25 @@ def find_scans(
 
     A file is one scan; a zip archive is one for each CT series in it. A folder is searched with its sub-folders,
     except hidden folders and results of this bundle, for CT series (one scan each), for runs of PNG slices
-    (likewise), for NIfTI, NRRD and MetaImage files and zip archives; other files next to a CT series are not looked
-    at. Each result is named by its place below the folder, without the extension unless another file of the place is
-    named alike; PNG
-    runs of one place by their slice numbers. In a list each entry counts so, named by its own name, or by its place
-    below the folder of them all where a name comes twice. Results of a DICOM series are named by its UID alone.
-    ``_2``, ``_3``, ... follow where that does not suffice.
+    (likewise), for NIfTI, NRRD and MetaImage files and zip archives; other files next to a CT series are not
+    read. Each result is named by its place below the folder, without the extension unless another file there has the
+    same name; PNG runs of one place are named by their slice numbers. Entries of a list are treated the same way and
+    named by their own name, or by their place below the common folder if a name occurs twice. Results of a DICOM series
+    are named by its UID alone. ``_2``, ``_3``, ... are added if names still collide.
 
     Args:
-        inputs: A path, or a list of paths; a number is the path of these digits. An empty string or list stands for
-            no scan.
+        inputs: A path, or a list of paths; a number is the path of these digits. An empty string or list means
+            no scans.
         series: Only the DICOM series with this SeriesInstanceUID.
         annotations: DeepLesion's labels, for PNG slices; see `scripts.data.scans.png_folders`.
         spacing: ``(x, y, z)`` mm of PNG slices without labels.
         result_names: ``"series"``; or ``"place"`` to name results of DICOM like all others (several series in one place
-            by number and description), which may reveal the patient's name.
+            by number and description); this may reveal the patient's name.
         rules: How strictly scans are read.
 
     Returns:
-        The sources, a folder's in sorted order. What cannot be read, a folder without any scan and a series that
-        is not there are returned as well, so that reading them reports the problem.
+        The sources, a folder's in sorted order. Unreadable files, folders without a scan and a missing series
+        are returned too; reading them reports the problem.
 
     Raises:
         ValueError: If an input is not a path, or ``result_names`` is another word.
@@ -124,7 +123,7 @@ def find_scans(
 
 
 def _path(entry: object) -> Path:
-    """A path as the command line gives it, where a folder named by a date comes as a number."""
+    """A path from the command line, where a folder named by a date arrives as a number."""
     if isinstance(entry, int) and not isinstance(entry, bool):
         entry = str(entry)
     if not isinstance(entry, (str, Path)):
@@ -133,27 +132,27 @@ def _path(entry: object) -> Path:
 
 
 def _tell_scattered(sources: Iterable[ScanSource]) -> None:
-    """Warn of a series of which parts or copies lie in several places."""
+    """Warn about a series whose parts or copies are in several places."""
     places: dict[str, list[str]] = defaultdict(list)
     for source in sources:
         if source.series is not None:
             places[source.series].append(shown(source.path))
     for series, paths in places.items():
-        # Several stacks of one series in one place are told by themselves.
+        # Several stacks of one series in one place have their own notes.
         if len(set(paths)) > 1:
             logger.warning(
-                "Series %s lies in several places, each taken as a scan of its own: %s.", series, ", ".join(paths)
+                "Series %s is in several places, each read as a separate scan: %s.", series, ", ".join(paths)
             )
 
 
 def _absent(series: str, paths: Sequence[Path], found: Sequence[ScanSource]) -> ScanSource:
-    """A source whose reading says which series there are instead."""
+    """A source that reports the available series when it is read."""
     known = ", ".join(source.series for source in found if source.series) or "no DICOM series"
 
-    def refuse() -> NoReturn:
+    def reject() -> NoReturn:
         raise ValueError(f"Expected the series {series}, got {known} in {', '.join(map(str, paths))}.")
 
-    return ScanSource(paths[0], opener=refuse)
+    return ScanSource(paths[0], opener=reject)
 
 
 def _refuse_folder(path: Path) -> NoReturn:
@@ -166,21 +165,21 @@ def _refuse_folder(path: Path) -> NoReturn:
 
 @dataclass
 class _Finder:
-    """Looks for scans, each named by its place below where it looks."""
+    """Searches for scans and names each by its place below the searched folder."""
 
     annotations: str | Path | None
     spacing: Sequence[float] | None
     rules: ReadingRules
     room: int
-    """Headers that may still be kept for reading."""
+    """Number of headers that may still be kept for reading."""
 
     def find(self, path: Path) -> list[ScanSource]:
-        """The scans at a path; a single one that lies there itself has no name."""
+        """The scans at a path; a path that is itself a scan gets no name."""
         if not path.is_dir():
             return self._file(path, "")
         found = [source for place, files in _walk(path) for source in self._place(path, place, files)]
         if any(not source.left_out for source in found):
-            # A study has folders of localizers and of other modalities next to those of its CT: these are not failures.
+            # Folders of localizers and other modalities next to the CT of a study are not failures.
             for source in found:
                 for note in source.left_out:
                     logger.warning("%s: %s", shown(source.path), log_text(note))
@@ -192,7 +191,7 @@ class _Finder:
         return found
 
     def _place(self, root: Path, folder: Path, names: Sequence[str]) -> list[ScanSource]:
-        """The scans that lie in one folder, not below it."""
+        """The scans directly in one folder."""
         place = folder.relative_to(root).as_posix()
         known: dict[Path, Look] = {}
         series = self._series(folder, place, known) if holds_dicom(folder, names, known) else []
@@ -217,7 +216,7 @@ class _Finder:
         try:
             contents = read_contents(folder_files(folder), known)
         except Exception:
-            # Whatever is wrong with a header: reading it says so, and no other scan goes missing for it.
+            # Reading reports a bad header; it must not cost any other scan.
             return [ScanSource(folder, place, rules=self.rules)]
 
         def opener(files: Sequence[Path], notes: Sequence[str], found: Series | None) -> AbstractContextManager[Scan]:
@@ -227,13 +226,13 @@ class _Finder:
         found = self._sources(folder, place, contents, opener)
         if found or contents.others or not any(name.name.lower().endswith(DICOM_SUFFIXES) for name in folder.iterdir()):
             return found or [ScanSource(folder, place, left_out=contents.notes)]
-        # Named like slices, and not one of them is DICOM: somebody expects a scan here.
+        # Named like slices, but none is DICOM: the user expects a scan here.
         return [ScanSource(folder, place)]
 
     def _sources(self, path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
         """A source for each series of some files.
 
-        ``opener(files, notes, found)`` reads one, where it is kept with the headers that were ``found``.
+        ``opener(files, notes, found)`` reads one, with the headers that were ``found`` if they were kept.
         """
         several = len(contents.series) > 1
         sources = []
@@ -255,7 +254,7 @@ class _Finder:
         return sources
 
     def _zipped(self, path: Path, name: str) -> list[ScanSource]:
-        """The series in an archive, folder by folder; one that cannot be read is a source that says so."""
+        """The series in an archive, folder by folder; one that cannot be read becomes a source that reports it."""
         opener = partial(open_zipped_series, path, rules=self.rules)
         try:
             with archive_files(path) as files:
@@ -290,7 +289,7 @@ class _Finder:
 
 
 def _without(source: ScanSource, names: Sequence[str]) -> ScanSource:
-    """What was left out of a folder of DICOM but for the files that count as scans, there being no CT series."""
+    """What was left out of a DICOM folder without CT series, except for files that count as scans."""
     scans = (*VOLUME_SUFFIXES, ZIP_SUFFIX, ".png")
     taken = tuple(f"Left out {name}:" for name in names if name.lower().endswith(scans))
     return replace(source, left_out=tuple(note for note in source.left_out if not log_text(note).startswith(taken)))
@@ -312,21 +311,21 @@ def _refuse_empty(contents: Iterable[Contents], path: Path) -> NoReturn:
 def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
     """Folders from ``folder`` down with the names of their files, sorted; hidden ones and results are left out.
 
-    Links to folders are followed, each folder being visited once; one that cannot be listed is logged.
+    Links to folders are followed; each folder is visited once. A folder that cannot be listed is logged.
     """
 
-    def tell(error: OSError) -> None:
+    def log_error(error: OSError) -> None:
         logger.warning("%s: not searched, it cannot be listed (%s).", shown(error.filename), error.strerror or error)
 
     places, seen = [], set()
     results = set(file_names())
-    for place, folders, files in os.walk(folder, onerror=tell, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=log_error, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        # Of a folder and a link to it the folder itself comes first, whose name counts.
+        # A folder comes before a link to it, so that its own name is used.
         folders[:] = sorted(
             (name for name in folders if not name.startswith(".")),
             key=lambda name, place=place: (os.path.islink(os.path.join(place, name)), name),
@@ -336,13 +335,13 @@ def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
 
 
 def entry_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each entry of a list: its own, or its place below the folder of them all where a name comes twice."""
-    # ``..`` and ``.`` have names as well, once they are spelt out.
+    """A name for each entry of a list: its own, or its place below the common folder if a name occurs twice."""
+    # ``..`` and ``.`` have names too once they are resolved.
     paths = [Path(os.path.abspath(path)) for path in paths]
     names = [without_suffix(Path(path.name)) for path in paths]
     if len(set(names)) == len(names):
         return names
-    # patient_1/ct.nii and patient_2/ct.nii: the folders tell them apart.
+    # patient_1/ct.nii and patient_2/ct.nii: the folders distinguish them.
     parents = os.path.commonpath([path.parent for path in paths])
     return [without_suffix(path.relative_to(parents)) for path in paths]
 
@@ -357,12 +356,12 @@ def without_suffix(path: Path) -> str:
 
 
 def case_name(source: ScanSource) -> str:
-    """The name of a source's results: its UID, which does not reveal the patient, or else its own name."""
+    """The name of a source's results: its UID, which does not reveal the patient, or its own name."""
     return source.name if source.series is None or source.series == "none" else uid_name(source.series)
 
 
 def with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:
-    """The same sources; files that would be named alike (``x.nrrd`` and ``x.mha``) keep their extensions."""
+    """The same sources; files with the same name (``x.nrrd`` and ``x.mha``) keep their extensions."""
     paths: dict[str, set[Path]] = defaultdict(set)
     for source in sources:
         paths[source.name].add(source.path)
@@ -376,7 +375,7 @@ def with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:
 
 
 def with_unique_names(sources: Sequence[ScanSource]) -> list[ScanSource]:
-    """The same sources with ``_2``, ``_3``, ... after a name that was given already."""
+    """The same sources with ``_2``, ``_3``, ... after a name that is already taken."""
     taken: set[str] = set()
     result = []
     for source in sources:

@@ -1,15 +1,15 @@
-"""Stored values to Hounsfield units, and whether they are such: body and air have to be where Hounsfield put them.
+"""Convert stored values to Hounsfield units, and check that they are: air and tissue must have their known values.
 
-The rule was chosen on real scans and crops of such, as they are and shifted as files without their intercept are; see
+The rule was chosen on real scans and crops of them, with and without the shift of a missing intercept; see
 docs/rejected_scans.md. It is:
 
-* 8-bit values, and values within -20 to 20 all over, are none;
-* values below -1200 are padding and say nothing, nor does one value alone that fills in for air;
-* where a fifth of the rest is above 3100, values are none: only metal is there;
-* where a tenth of the rest is around 1024 (soft tissue without its intercept of -1024), twice as much as in the rest
+* 8-bit values, and values that are all from -20 to 20, are not Hounsfield units;
+* values below -1200 are padding and are ignored, as is a single value that fills in for air;
+* if a fifth of the rest is above 3100, they are not Hounsfield units: only metal is that dense;
+* if a tenth of the rest is around 1024 (soft tissue without its intercept of -1024), twice as much as in the rest
   of the range of bone, and less than a fiftieth is below fat (-100), they are stored values;
-* where less than a thousandth is below water, they are those of a crop within soft tissue (the median from 10 to 130
-  and hardly any value above 200) or of one with bone (hardly any value above 2,000, few around 0 or 1024), or none.
+* if less than a thousandth is below water, they are accepted as a crop within soft tissue (the median from 10 to 130
+  and hardly any value above 200) or with bone (hardly any value above 2,000, few around 0 or 1024), or rejected.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .volume_files.stored_image import StoredImage
 _INT16 = np.iinfo(np.int16)
 # Images scaled to unit range or unit variance stay below this; Hounsfield units never do.
 _NORMALISED_BELOW = 20.0
-# The planes that are looked at: enough of any scan.
+# Number of planes that are checked: enough for any scan.
 _PLANES = 128
-# HU: lower values are padding; where air is; fat; how far noise takes water; soft tissue and the densest bone lie
-# below; where bone begins; where metal does.
+# HU limits: padding is below; air; fat; noise around water; soft tissue and the densest bone are below; start of
+# bone; start of metal.
 _PADDING, _AIR, _FAT, _WATER, _SOFT, _DENSEST, _BONE, _METAL = -1200, (-1050, -950), -100, 20, 200, 2000, 300, 3100
-# Where soft tissue comes without an intercept of -1024 or -1000.
+# Stored values of soft tissue if an intercept of -1024 or -1000 is missing.
 _STORED_SOFT = (824, 1224)
-_NOTE = "Next to no voxel is air or fat: values were taken for Hounsfield units of a crop within {}."
+_NOTE = "Hardly any voxel is air or fat: values were read as Hounsfield units of a crop within {}."
 
 
 def to_hounsfield(
@@ -41,8 +41,8 @@ def to_hounsfield(
 
     Args:
         stored: The volume.
-        path: What messages call it.
-        hu_offset: What is added to its values; where it is given, their distribution is not looked at.
+        path: Its name in messages.
+        hu_offset: Added to its values; if given, their distribution is not checked.
 
     Returns:
         int16 HU of the same shape, values beyond clipped, and notes.
@@ -59,13 +59,13 @@ def to_hounsfield(
     else:
         hu, low, high = _rescaled(values, slope, intercept, path)
     if hu_offset is not None:
-        return hu, (f"{hu_offset:g} was added to all values, as asked: they were taken for Hounsfield units as such.",)
+        return hu, (f"{hu_offset:g} was added to all values, as requested: the result was read as Hounsfield units.",)
     try:
         note = check_distribution(hu, low, high)
     except ValueError as error:
         raise ValueError(
             f"Expected Hounsfield units (air is -1000, water 0), got values from {low:g} to {high:g} in {path}: "
-            f"{error} (--hu_offset NUMBER adds what is missing, --hu_offset 0 takes them as they are)"
+            f"{error} (--hu_offset NUMBER adds what is missing, --hu_offset 0 accepts them unchanged)"
         ) from error
     return hu, ((note,) if note else ())
 
@@ -79,7 +79,7 @@ def _rescaled(values: np.ndarray, slope: float, intercept: float, path: Path) ->
         with np.errstate(over="ignore", invalid="ignore"):
             hu = plane * np.float32(slope) + np.float32(intercept) if scaled else plane
         least, most = float(hu.min()), float(hu.max())
-        # NaN and infinity spread to the extremes of the plane.
+        # NaN and infinity show up in the extremes of the plane.
         if not np.isfinite([least, most]).all():
             raise ValueError(f"Expected finite voxel values, got NaN or infinity in plane {k} of {path}.")
         low, high = min(low, least), max(high, most)
@@ -88,7 +88,7 @@ def _rescaled(values: np.ndarray, slope: float, intercept: float, path: Path) ->
 
 
 def _planes(values: np.ndarray) -> Iterator[np.ndarray]:
-    """The planes along the last stored axis, one at a time: a large scan is never held as floats at once."""
+    """The planes along the last stored axis, one at a time, so that a large scan is never held as floats as a whole."""
     for k in range(values.shape[-1]):
         plane = values[..., k]
         yield plane if plane.dtype == np.float32 else plane.astype(np.float64)
@@ -103,7 +103,7 @@ def check_distribution(hu: np.ndarray, low: float, high: float) -> str | None:
         high: The greatest.
 
     Returns:
-        A note where the values leave a doubt, else None.
+        A note if the values leave a doubt, otherwise None.
 
     Raises:
         ValueError: If they cannot; the message is the reason alone.
@@ -134,7 +134,7 @@ def check_distribution(hu: np.ndarray, low: float, high: float) -> str | None:
     middle, high = (int(np.searchsorted(counts.cumsum(), part * total)) + _INT16.min for part in (0.5, 0.99))
     if 10 <= middle <= 130 and high < _SOFT:
         return _NOTE.format("soft tissue")
-    # Pictures and MR have a background of 0, and MR and lungs without their intercept are as often beyond bone.
+    # Pictures and MR have a background of 0; MR and lungs without intercept have as many values beyond bone.
     if middle > 10 and high < _DENSEST and share(-_WATER, _WATER) < 0.05 and shifted < 0.3:
         return _NOTE.format("soft tissue and bone")
     raise ValueError("a mask, an 8-bit picture, an MR, or a CT stored without its rescale intercept?")

@@ -1,4 +1,4 @@
-"""Boxes that people drew: 3D Slicer's ROI markups, as Slicer, MONAI Label and `run inferring` write them."""
+"""Read boxes drawn by people: 3D Slicer's ROI markups from Slicer, MONAI Label or `run inferring`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_markups(path: str | Path) -> np.ndarray:
 
     Args:
         path: JSON with ``markups``, each of type ``ROI`` with ``center`` and ``size`` in mm and, if it was turned,
-            ``orientation`` (its axes as the columns of a 3 x 3 matrix, row by row); LPS or RAS as it says.
+            ``orientation`` (its axes as the columns of a 3 x 3 matrix, row by row); LPS or RAS as the file declares.
 
     Returns:
         ``(N, 8, 3)`` float64, the corners of each box in LPS mm.
@@ -36,7 +36,7 @@ def read_markups(path: str | Path) -> np.ndarray:
         ValueError: If it is not such a file; the markup is named.
     """
     path = Path(path)
-    # The folder is left out of messages: on a server its place is nobody's business.
+    # Messages leave out the folder: its path on a server must not be disclosed.
     if path.exists() and not path.is_file():
         raise ValueError(f"Expected boxes as Slicer markups (JSON), got no regular file: {path.name}.")
     try:
@@ -104,7 +104,7 @@ def boxes_in_scan(scan: Scan, corners: np.ndarray, where: str) -> np.ndarray:
         ``(N, 6)`` float64 canonical edges ``x1, y1, z1, x2, y2, z2``, clipped to the scan.
 
     Raises:
-        ValueError: If a box lies outside of the scan.
+        ValueError: If a box is outside the scan.
     """
     inverse = np.linalg.inv(scan.affine)
     points = corners @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
@@ -112,5 +112,5 @@ def boxes_in_scan(scan: Scan, corners: np.ndarray, where: str) -> np.ndarray:
     low, high = points.min(axis=1).clip(0, extent), points.max(axis=1).clip(0, extent)
     outside = np.flatnonzero((high <= low).any(axis=1))
     if len(outside):
-        raise ValueError(f"Expected boxes inside the scan, but box {outside[0] + 1} of {where} lies outside.")
+        raise ValueError(f"Expected boxes inside the scan, but box {outside[0] + 1} of {where} is outside.")
     return np.concatenate([low, high], axis=1)

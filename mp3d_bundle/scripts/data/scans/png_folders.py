@@ -49,15 +49,15 @@ def read_run(
     Args:
         folder: The series folder; its name is the name of the series.
         run: First and last slice number, inclusive.
-        annotations: DeepLesion's labels (``DL_info.csv``); by default files of such names in the folder and the two
+        annotations: DeepLesion's labels (``DL_info.csv``); by default files with such names in the folder and the two
             above it.
-        spacing: ``(x, y, z)`` mm where the labels do not know these slices.
+        spacing: ``(x, y, z)`` mm if the labels do not contain these slices.
 
     Returns:
         The scan; slice ``k`` of it is the PNG with number ``first + k``.
 
     Raises:
-        FileNotFoundError: If the labels are missing, or slices that the labels promise are missing between others.
+        FileNotFoundError: If the labels are missing, or slices of the labels are missing between others.
         ValueError: If the spacing is not known or not one, or a slice is not a 16-bit grey PNG or of another size.
     """
     first, last = run
@@ -81,14 +81,14 @@ def read_run(
     notes = (
         f"PNG slices {first} to {last}: slice k of the results is the PNG with number {first} + k.",
         f"PNG slices store no spacing: {shown} mm {'from DeepLesion labels' if found else 'as given'}.",
-        "PNG slices store no place: they are taken to run from head to feet, as DeepLesion's do, and millimetres start "
-        "at the first pixel of the last slice.",
+        "PNG slices store no position: they are assumed to run from head to feet, as DeepLesion's do, and millimetres "
+        "start at the first pixel of the last slice.",
     )
     return replace(_towards_the_head(read_subvolume(record)), notes=notes)
 
 
 def _towards_the_head(scan: Scan) -> Scan:
-    """Slices numbered from head to feet, as a scan whose slices rise towards the head like those of any other."""
+    """Turn slices numbered from head to feet into a scan whose slices rise towards the head."""
     turn = np.diag([1.0, 1.0, -1.0, 1.0])
     turn[2, 3] = len(scan.hu) - 1
     return replace(
@@ -100,7 +100,7 @@ def _labels(folder: Path, annotations: str | Path | None) -> list[Path]:
     if annotations is not None:
         path = Path(annotations)
         if not path.is_file():
-            raise FileNotFoundError(f"Expected DeepLesion's labels at {path}, but there is no such file.")
+            raise FileNotFoundError(f"Expected DeepLesion's labels at {path}, but the file does not exist.")
         return [path]
     here = folder.absolute()
     return [path for place in (here, *here.parents[:2]) for path in sorted(place.glob(LABELS)) if path.is_file()]
@@ -116,7 +116,7 @@ def _by_series(path: Path, changed: int) -> dict[str, list[Record]]:
 
 
 def _check_holes(folder: Path, keys: Sequence[Record]) -> None:
-    """Refuse a sub-volume that lacks slices between others, naming them."""
+    """Reject a sub-volume with missing slices between others, and name them."""
     runs = find_runs(folder)
     for low, high in sorted({key["slice_range"] for key in keys if key["slice_range"] is not None}):
         there = [number for first, last in runs for number in range(max(first, low), min(last, high) + 1)]

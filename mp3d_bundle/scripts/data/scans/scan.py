@@ -1,6 +1,6 @@
 """A whole CT in one canonical orientation, with the way back to its file and to millimetres.
 
-However a scan is stored (axes permuted or flipped, NIfTI, NRRD, MetaImage or DICOM), `read_scan` gives the
+For every way to store a scan (axes permuted or flipped, NIfTI, NRRD, MetaImage or DICOM), `read_scan` gives the
 same array: axis 0 towards the head, axis 1 (rows) towards the back, axis 2 (columns) towards the left of
 the patient, so that ``scan.hu[z]`` is an axial slice as radiologists look at it and as DeepLesion stores it.
 
@@ -14,9 +14,9 @@ Three frames meet here:
 
 Sheared and oblique stacks: undo gantry tilt, warn about oblique volumes, reject the rest.
 
-With a tilted gantry the table moves on at an angle to the slices, so that each slice is shifted in its own plane
+With a tilted gantry the table moves at an angle to the slices, so that each slice is shifted in its own plane
 against the one below. Here the slices stay as they were acquired, as in DeepLesion, and are only shifted back: by
-linear interpolation within the slice, by the exact fraction of a pixel. What results is a right-angled volume that
+linear interpolation within the slice, by the exact fraction of a pixel. The result is a right-angled volume that
 is turned against the body axes by the tilt; its matrix to millimetres is exact.
 """
 
@@ -41,7 +41,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NRRD_SUFFIXES, META_SUFFIXES = (".nrrd", ".nhdr"), (".mha", ".mhd")
 ITK_SUFFIXES = (*NRRD_SUFFIXES, *META_SUFFIXES)
 _READERS = ((NIFTI_SUFFIXES, read_nifti), (NRRD_SUFFIXES, read_nrrd), (META_SUFFIXES, read_metaimage))
-# What no reader means to raise.
+# Errors that no reader raises on purpose.
 _UNFORESEEN = (
     ArithmeticError,
     AttributeError,
@@ -56,7 +56,7 @@ _UNFORESEEN = (
 STRAIGHT_DEGREES = 1.0
 # Beyond this angle slices are no longer axial enough for a network trained on axial ones.
 MAX_TURN_DEGREES = 35.0
-# What lies outside the shifted slices: air.
+# Fill value outside the shifted slices: air.
 _OUTSIDE_HU = -1024
 
 
@@ -69,16 +69,16 @@ class Scan:
         affine: ``(4, 4)`` float64, voxel-centre index ``(x, y, z)`` of ``hu`` to LPS millimetres.
         stored_from_canonical: ``(4, 4)`` float64, voxel-centre index ``(x, y, z)`` of ``hu`` to index
             ``(i, j, k)`` of the stored array: a signed permutation with offsets, and for a tilted gantry the
-            shift from slice to slice that was taken out.
+            shift from slice to slice that was undone.
         stored_shape: ``(I, J, K)`` of the stored array.
-        path: What was read: a file, or the folder of a DICOM series.
+        path: The file that was read, or the folder of a DICOM series.
         files: The files it consists of, in stored order.
-        notes: What a user should know about how the input was understood, one sentence each.
+        notes: Notes for the user about how the input was read, one sentence each.
         series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
-        places: ``(K,)`` float64 where slices are unevenly spaced: the place of each stored slice on the even ``k`` that
-            ``stored_from_canonical`` leads to. None where that is ``k`` itself.
-        sha256: Of the bytes of the files one after the other, in hexadecimal; None where it was not taken.
-        headers: Of a DICOM series the bytes of each file before its pixels, None for one where they are not known;
+        places: ``(K,)`` float64 for unevenly spaced slices: the position of each stored slice on the even ``k`` of
+            ``stored_from_canonical``. None if that is ``k`` itself.
+        sha256: Of the bytes of the files one after the other, in hexadecimal; None if it was not computed.
+        headers: For a DICOM series the bytes of each file before its pixels, None for a file where they are unknown;
             empty for other files.
     """
 
@@ -95,7 +95,7 @@ class Scan:
     headers: tuple[bytes | None, ...] = field(default=(), repr=False)
 
     def evenly(self) -> Scan:
-        """The same scan as if its slices had been stored on even places: what a grid with one spacing can express."""
+        """The same scan with its slices on even positions, as a grid with one spacing can express it."""
         if self.places is None:
             return self
         i, j, _ = self.stored_shape
@@ -125,7 +125,7 @@ class Scan:
             boxes: ``(N, 6)`` canonical edges ``x1, y1, z1, x2, y2, z2``.
 
         Returns:
-            ``(N, 6)`` float64 millimetres, low corner first. Where the scan is turned against the body axes
+            ``(N, 6)`` float64 millimetres, low corner first. If the scan is turned against the body axes,
             these bounds enclose the turned box.
         """
         return _bounds(self.points_to_lps(_corners(boxes)))
@@ -177,7 +177,7 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
         OSError: If the file is damaged or cut short.
         ValueError: If it is not a CT volume: another number of dimensions, spacing that is not positive, NaN
             voxels, 8-bit or colour or MR values, a volume turned too far, a DICOM folder with several
-            series, a missing slice, or another modality. The message says what was expected and what came.
+            series, a missing slice, or another modality. The message names what was expected and what came.
     """
     path = Path(path)
     if not path.exists():
@@ -185,7 +185,7 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
     if path.is_dir():
         return canonical(read_series(path), path, rules)
     if not path.is_file():
-        # A pipe would keep the reader waiting for a writer.
+        # Reading a pipe would wait for a writer.
         raise ValueError(f"Expected a file or a folder, got something else (a pipe or a device) at {path}.")
     name = path.name.lower()
     for suffixes, read in _READERS:
@@ -193,8 +193,8 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
             try:
                 return canonical(read(path, rules), path, rules)
             except _UNFORESEEN as error:
-                # Whatever a header made the libraries stumble over: one line, as for any damage.
-                reason = " ".join(str(error).split()) or "no more is known"
+                # Any failure of a library on a header becomes one line, like other damage.
+                reason = " ".join(str(error).split()) or "no further details"
                 raise OSError(
                     f"Expected a CT volume, could not read {path} ({type(error).__name__}: {reason})."
                 ) from error
@@ -203,11 +203,11 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
 
 
 def canonical(stored: StoredImage, path: Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
-    """Turn a stored volume into canonical orientation and Hounsfield units.
+    """Convert a stored volume to canonical orientation and Hounsfield units.
 
     Args:
         stored: The volume as its file holds it.
-        path: What messages and results call it.
+        path: Its name in messages and results.
         rules: How strictly it is read.
 
     Raises:
@@ -247,7 +247,7 @@ class Skew:
     """How far a stack in canonical order is sheared and oblique.
 
     Attributes:
-        shift: Pixels (x, y) by which each slice is shifted in its plane against the one below; zeros where the
+        shift: Pixels (x, y) by which each slice is shifted in its plane against the one below; zeros if the
             stack counts as straight.
         tilt: Angle in degrees between the stack and the normal of its slices.
         turn: Largest angle in degrees between an axis of the slices, or their normal, and the body axis next to it.
@@ -259,7 +259,7 @@ class Skew:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about it, one sentence each."""
+        """Notes for the user, one sentence each."""
         found = []
         if self.tilt > STRAIGHT_DEGREES:
             found.append(
@@ -279,7 +279,7 @@ def measure_skew(affine: np.ndarray, path: Path) -> Skew:
 
     Args:
         affine: ``(4, 4)``, index (x, y, z) in canonical order to LPS mm.
-        path: What messages call it.
+        path: Its name in messages.
 
     Raises:
         ValueError: If a spacing is not positive, rows and columns are not at right angles, or slices are turned by
@@ -333,7 +333,7 @@ def shift_back(hu: np.ndarray, shift: tuple[float, float]) -> tuple[np.ndarray, 
     depth, height, width = hu.shape
     moves = np.arange(depth)[:, None] * np.array(shift)
     low = np.floor(moves.min(axis=0))
-    # One pixel more on the far side for the fraction.
+    # One more pixel on the far side for the fraction.
     grown = (np.ceil(moves.max(axis=0)) - low).astype(int)
     straight = np.full((depth, height + grown[1], width + grown[0]), _OUTSIDE_HU, dtype=np.int16)
     for plane, out, (move_x, move_y) in zip(hu, straight, (moves - low).tolist(), strict=True):
@@ -347,7 +347,7 @@ def shift_back(hu: np.ndarray, shift: tuple[float, float]) -> tuple[np.ndarray, 
 
 
 def _blend(plane: np.ndarray, fraction: float, *, axis: int) -> np.ndarray:
-    """A plane moved on by a fraction of a pixel along an axis, one pixel longer; the same where that is nothing."""
+    """A plane shifted by a fraction of a pixel along an axis, one pixel longer; unchanged for a fraction of 0."""
     if fraction == 0.0:
         return plane
     near = np.pad(plane, [(0, 1) if axis == side else (0, 0) for side in (0, 1)], constant_values=_OUTSIDE_HU)

@@ -1,7 +1,7 @@
-"""Scans as tensors that carry their geometry, for programs that hand tensors from stage to stage (MONAI Label).
+"""Scans as tensors that carry their geometry, for programs that pass tensors from stage to stage (MONAI Label).
 
 The tensor is MONAI's usual one: channel first, axes x, y, z, an affine from voxel-centre index to RAS millimetres.
-What else the way back to the file takes travels in its metadata.
+Its metadata has everything else that converts results back to the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LoadScand(Transform):
     """Read the CT that a path names, see `read_scan`.
 
     Args:
-        key: Of the path in the data, and of the image that replaces it.
+        key: Key of the path in the data, and of the image that replaces it.
         rules: How strictly the scan is read.
     """
 
@@ -52,7 +52,7 @@ def scan_tensor(scan: Scan) -> MetaTensor:
         "notes": list(scan.notes),
         "stored_shape": list(scan.stored_shape),
         _FRAME: scan.stored_from_canonical.tolist(),
-        # Only where there are such: batches are made of texts and numbers.
+        # Only if there are any: batches consist of texts and numbers.
         **({} if scan.series is None else {"series": scan.series}),
         **({} if scan.places is None else {"places": scan.places.tolist()}),
     }

@@ -1,7 +1,7 @@
-"""Stacks whose slices are unevenly spaced: put onto even places, with the way back to the slices.
+"""Interpolate unevenly spaced slices onto even positions, and convert positions back to slices.
 
-Everything that follows (matrices, lattices, pictures, label maps) has one spacing along each axis. Linear interpolation
-by the slices' true positions is what the lattice does in any case.
+All later steps (matrices, lattices, pictures, label maps) have one spacing along each axis. The lattice interpolates
+linearly between the true positions of the slices in any case.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import math
 
 import numpy as np
 
-# Slices this near to an even place count as on it.
+# Slices this close to an even position count as on it.
 _ON_A_PLACE_MM = 0.02
 _FINEST_MM, _COARSEST_MM = 0.5, 1.0
 
 
 def even_places(heights: np.ndarray) -> tuple[np.ndarray, float]:
-    """Choose even places for slices.
+    """Choose even positions for slices.
 
     Args:
         heights: ``(K,)`` position of each slice in mm, rising, at least two.
 
     Returns:
-        ``(K,)`` float64, the place of each slice (the first is 0, the last a whole number), and the distance of places
-        in mm: the widest one that has a place for every slice, such as 1 mm for gaps of 4 and 7 mm; where there is none
-        of at least 0.5 mm, 1 mm or the narrowest gap if that is less.
+        ``(K,)`` float64, the position of each slice (the first is 0, the last a whole number), and the distance of
+        positions in mm: the widest one that fits every slice, such as 1 mm for gaps of 4 and 7 mm; if that is less
+        than 0.5 mm, 1 mm or the narrowest gap if smaller.
     """
     heights = np.asarray(heights, dtype=np.float64) - heights[0]
     extent, narrowest = float(heights[-1]), float(np.diff(heights).min())
@@ -39,7 +39,7 @@ def even_places(heights: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def spread(planes: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Interpolate slices onto the places 0, 1, ... up to the last of theirs.
+    """Interpolate slices onto the positions 0, 1, ... up to their last one.
 
     Args:
         planes: ``(I, J, K)`` int16.
@@ -61,12 +61,12 @@ def spread(planes: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def to_slices(at: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Places, of any shape, as fractional indices of slices; beyond the ends the outermost gap is continued."""
+    """Convert positions of any shape to fractional indices of slices; the outermost gaps extend beyond the ends."""
     return _piecewise(at, places, np.arange(len(places), dtype=np.float64))
 
 
 def to_places(at: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Fractional indices of slices, of any shape, as places: the way back of `to_slices`."""
+    """Convert fractional indices of slices, of any shape, to positions: the inverse of `to_slices`."""
     return _piecewise(at, np.arange(len(places), dtype=np.float64), places)
 
 

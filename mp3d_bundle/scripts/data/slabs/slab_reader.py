@@ -46,8 +46,8 @@ def read_slice(path: str | Path) -> np.ndarray:
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
-        raise FileNotFoundError(f"Expected a slice (16-bit PNG) at {path}, but there is no such file.") from None
-    # A PNG ends with its IEND chunk; the decoder would fill up the rest of a file cut short with zeros.
+        raise FileNotFoundError(f"Expected a slice (16-bit PNG) at {path}, but the file does not exist.") from None
+    # A PNG ends with its IEND chunk; the decoder would fill the rest of a truncated file with zeros.
     if content[:8].tobytes() != b"\x89PNG\r\n\x1a\n" or b"IEND" not in content[-32:].tobytes():
         raise ValueError(f"Expected a complete PNG, got {content.size} bytes that are not one in {path}.")
     stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
@@ -165,7 +165,7 @@ def _neighbour(key_path: Path, number: int) -> Path:
 def _stored_numbers(folder: Path) -> list[int]:
     """The numbers of the slices in the folder of a series, with one listing."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected the slices of a series in {folder}, but there is no such folder.")
+        raise FileNotFoundError(f"Expected the slices of a series in {folder}, but the folder does not exist.")
     names = (_SLICE_NAME.fullmatch(name) for name in os.listdir(folder))
     return [int(name[1]) for name in names if name]
 
@@ -173,7 +173,7 @@ def _stored_numbers(folder: Path) -> list[int]:
 def _read_alike(paths: Sequence[Path]) -> list[np.ndarray]:
     """Read the key slice and its neighbours, which must have its size, in as many threads as torch may use.
 
-    That is one in the worker processes of a data loader, which share out the samples instead.
+    That is one thread in the worker processes of a data loader, which divide the samples among them.
     """
     threads = min(torch.get_num_threads(), len(paths))
     if threads > 1:
@@ -204,7 +204,7 @@ def resample_z(
 ) -> np.ndarray:
     """Resample a stack of slices to other z positions by linear interpolation, one slice at a time.
 
-    Beyond the first and the last slice these are repeated, as in `corrected_lattice`.
+    Beyond the first and the last slice these two are repeated, as in `corrected_lattice`.
 
     Args:
         volume: ``(Z, H, W)`` HU, int16 or float32.

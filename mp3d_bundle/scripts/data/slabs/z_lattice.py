@@ -20,7 +20,7 @@ class Blend:
 
     Attributes:
         near: Slice nearer to the key slice, as an offset in slices from it.
-        far: Slice farther from the key slice, likewise; equal to ``near`` where no blending is needed.
+        far: Slice farther from the key slice, likewise; equal to ``near`` if no blending is needed.
         weight: Share of ``far``, in [0, 1].
     """
 
@@ -46,7 +46,7 @@ def corrected_lattice(
         ratio: Lattice spacing / slice interval: the distance between positions in stored slices.
         reach: Positions on each side of the key slice, ``D // 2``.
         stored: Offsets from the key slice (in slices) at which a slice is stored.
-        limits: Offsets of the sub-volume's first and last slice (inclusive), or None where not known.
+        limits: Offsets of the sub-volume's first and last slice (inclusive), or None if unknown.
 
     Returns:
         ``2 * reach + 1`` blends from the first position to the last.
@@ -77,13 +77,13 @@ def released_lattice(
     The two weights are taken once, from the first position, and used at every position: right for
     intervals of 5, 2.5, 1.25, 1, 0.5 and 0.25 mm (97 % of DeepLesion), but 4.5 mm instead of 5 mm at the
     second position of a series with 2 mm slices. A slice that is not stored is replaced by the next stored
-    one towards the key slice, so that slices behind a hole are used. Needed to repeat published numbers.
+    one towards the key slice, so that slices beyond a hole are used. Needed to reproduce published numbers.
 
     Args:
         ratio: Lattice spacing / slice interval: the distance between positions in stored slices.
         reach: Positions on each side of the key slice, ``D // 2``.
         stored: Offsets from the key slice (in slices) at which a slice is stored.
-        limits: Not consulted, as in the released code.
+        limits: Ignored, as in the released code.
 
     Returns:
         ``2 * reach + 1`` blends from the first position to the last.
@@ -108,15 +108,15 @@ def released_lattice(
 def native_lattice(
     ratio: float, reach: int, stored: Collection[int], limits: tuple[int, int] | None = None
 ) -> list[Blend]:
-    """Plan a slab of the slices as they are stored, unless they lie closer than the lattice spacing.
+    """Plan a slab of the stored slices, unless they are closer than the lattice spacing.
 
-    AlignShift reads its slabs so, and is given the distance between slices; see `released_lattice` for the rest.
+    AlignShift reads its slabs this way and gets the distance between slices; see `released_lattice` for the rest.
 
     Args:
         ratio: Lattice spacing / slice interval; below 1 it counts as 1.
         reach: Positions on each side of the key slice, ``D // 2``.
         stored: Offsets from the key slice (in slices) at which a slice is stored.
-        limits: Not consulted, as in the released code.
+        limits: Ignored, as in the released code.
 
     Returns:
         ``2 * reach + 1`` blends from the first position to the last.

@@ -1,4 +1,4 @@
-"""A torso in the manner of CT: body wall, organs, bones, lungs and bowel, drawn anew for each patient."""
+"""A CT-like torso: body wall, organs, bones, lungs and bowel, sampled for each patient."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Body:
         return dataclasses.replace(self, x=self.x + dx, shapes=tuple(shape.moved(dx) for shape in self.shapes))
 
     def trunk(self) -> Shape:
-        """What lies inside the fat under the skin, as the bound of shapes."""
+        """The region inside the fat under the skin, as the bound of shapes."""
         return Shape(self.x, self.y, 0.0, (self.half_width - self.rim, self.half_depth - self.rim), 0.0)
 
     def inner_mask(self) -> np.ndarray:
@@ -88,7 +88,7 @@ def draw_body(
     """Draw a torso.
 
     Args:
-        rng: Source of chance.
+        rng: Random generator.
         size: Rows and columns of a slice, px.
         fraction: Lowest and highest half width of the body over half the field of view.
         heights: First and last height that will be rendered, mm; shapes beyond are left out.
@@ -117,7 +117,7 @@ def draw_outline(rng: np.random.Generator, strength: float, harmonics: int = 3) 
 
 
 def _place(body: Body, u: float, v: float) -> tuple[float, float]:
-    """Pixel coordinates of a place in body units; the body cavity is what lies inside rim and wall."""
+    """Pixel coordinates of a place in body units; the body cavity is the region inside rim and wall."""
     inner = 1 - (body.rim + body.wall * 0.5) / body.half_width
     return body.x + u * body.half_width * inner, body.y + v * body.half_depth * inner
 
@@ -230,7 +230,7 @@ def _spine(rng: np.random.Generator, body: Body) -> list[Shape]:
     spine = [Shape(*_place(body, 0, 0.52), 0.0, _axes(body, 0.15, 0.17), 75.0)]
     pitch, offset = rng.uniform(28, 36), rng.uniform(0, 30)
     marrow = rng.uniform(140, 220)
-    # Place, size, HU and angle of the parts of a vertebra.
+    # Position, size, HU and angle of the parts of a vertebra.
     parts = [
         (0.0, 0.52, 0.16, 0.19, 360.0, 0.0),
         (0.0, 0.52, 0.142, 0.168, marrow, 0.0),

@@ -20,7 +20,7 @@ _LUNG = 5
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose series it is.
+    """Identity of a series.
 
     Attributes:
         patient: Patient number, from 1.
@@ -69,7 +69,7 @@ def key_rows(series: Series, identity: Identity, padding: float) -> list[dict[st
 
     Args:
         series: The series.
-        identity: Whose it is.
+        identity: Its identity.
         padding: Pixels between end points and box.
     """
     rows = []
@@ -153,7 +153,7 @@ def _lesion(series: Series, focus: Focus, numbers: np.ndarray, z: np.ndarray) ->
         return None
     x, y = (place[seen, None] for place in shape.centre_at(z))
     outline = shape.contour()[None] * scale[seen, None, None]
-    # A pixel's centre at index i lies at i + 0.5 of the slab frame's half-open edges.
+    # The centre of pixel i is at i + 0.5 in the slab frame's half-open edges.
     columns, rows = outline[..., 0] + x + 0.5, outline[..., 1] + y + 0.5
     box = [columns.min(), rows.min(), columns.max(), rows.max()]
     low, high = (height - grid.first_height for height in shape.z_range)

@@ -1,4 +1,4 @@
-"""Where the organs of a torso lie: the table behind ``anatomy``.
+"""Positions of the organs of a torso: the table behind ``anatomy``.
 
 The table is written for a standing frame: ``x`` in half widths of the body cavity (the patient's left
 is positive, as a radiologist sees it), ``y`` in its half depths (front is negative), ``z`` in mm from
@@ -16,19 +16,19 @@ class Organ:
     """One row of the table.
 
     Attributes:
-        name: What it stands for; rows are painted in order, later ones over earlier ones.
-        x: Place across, half widths.
-        y: Place front to back, half depths.
-        z: Place along the body, mm.
+        name: Name of the organ; rows are painted in order, later ones over earlier ones.
+        x: Position across, half widths.
+        y: Position front to back, half depths.
+        z: Position along the body, mm.
         a: First semi-axis, half widths.
         b: Second semi-axis, half depths.
         half_height: Half extent along z, mm.
         value: HU.
         spread: Standard deviation of the HU over patients.
         power: Bluntness of the ends, see ``Shape.power``.
-        angle: Turn of the first semi-axis, rad.
+        angle: Rotation of the first semi-axis, rad.
         wobble: Irregularity of the outline.
-        bounded: Cut where it would leave the body cavity.
+        bounded: Clipped to the body cavity.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Who is in a data set: patients with their series, split by patient."""
+"""The cohort of a data set: patients with their series, split by patient."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Patient:
 
     Attributes:
         seed: Source of everything about the patient's pixels.
-        series: Whose series they are, one entry a series.
+        series: Identities of the series, one entry each.
         keys: Number of key slices of each series.
-        case: The irregular case that the patient stands for, or None.
+        case: The irregular case of the patient, or None.
     """
 
     seed: np.random.SeedSequence
@@ -31,7 +31,7 @@ class Patient:
 def draw_cohort(seed: np.random.SeedSequence, settings: Settings) -> list[Patient]:
     """Patients of the three splits, in the order of their numbers.
 
-    The numbers of key slices are met exactly; the irregular cases come on top, each once a split. No
+    The numbers of key slices are met exactly; the irregular cases are added, each once per split. No
     patient is in two splits, and the splits are mixed over the patient numbers as in DeepLesion.
     """
     rng = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
-"""Lesions and the tubes that look like them: how they are drawn and where they are put.
+"""Lesions and the tubes that look like them: their sampling and placement.
 
-In the key slice both follow one law: size, shape, edge and contrast are drawn before it is decided
-which is which, and places are given out in random order. Along z a lesion closes within millimetres of
-the key slice and a tube (a vessel or a bowel loop) runs on.
+In the key slice both follow one law: size, shape, edge and contrast are sampled before the kind is
+chosen, and positions are assigned in random order. Along z a lesion closes within millimetres of
+the key slice, while a tube (a vessel or a bowel loop) continues.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .anatomy import Body, draw_outline
 from .presets import Settings
 from .shapes import Shape, Wave
 
-# A lesion's middle lies within this share of its half height from the key slice.
+# The middle of a lesion is within this share of its half height from the key slice.
 _OFF_CENTRE = 0.35
 # Liver, spleen, kidney and the like after contrast, HU: here lesions may be darker than the organ.
 _ENHANCING = 70.0
@@ -33,11 +33,11 @@ class Focus:
     """A lesion or a tube.
 
     Attributes:
-        shape: What to paint.
+        shape: The shape.
         lesion: Whether it is a lesion.
         labelled: Whether the key slice's annotation names it.
         tissue: HU of the tissue around its centre.
-        kind: DeepLesion's coarse type (1..8) of its place.
+        kind: DeepLesion's coarse type (1..8) of its position.
     """
 
     shape: Shape
@@ -54,10 +54,10 @@ def draw_diameters(rng: np.random.Generator, settings: Settings, count: int) -> 
 
 
 def draw_profile(rng: np.random.Generator, settings: Settings, *, height: float, spacing: float) -> Shape:
-    """A focus without a place, intensity or extent along z, at reference height ``height`` (mm).
+    """A focus without position, intensity or extent along z, at reference height ``height`` (mm).
 
     Args:
-        rng: Source of chance.
+        rng: Random generator.
         settings: The laws.
         height: Height of the key slice, mm.
         spacing: Pixel spacing, mm.
@@ -106,7 +106,7 @@ def run_on(rng: np.random.Generator, shape: Shape) -> Shape:
 
 @dataclass(frozen=True)
 class Level:
-    """What to put at one height of a series.
+    """The foci to place at one height of a series.
 
     Attributes:
         height: Height, mm.
@@ -128,7 +128,7 @@ def branch(rng: np.random.Generator, tube: Shape, spacing: float) -> Shape:
     (x,), (y,), (scale,) = *tube.centre_at(start), tube.scale_at(start)
     half_height, size = rng.uniform(30, 60), 0.55 * scale
     tilt, direction = np.tan(np.radians(rng.uniform(25, 50))) / spacing, rng.uniform(0, 2 * np.pi)
-    # The blunt near end lies hidden inside the tube.
+    # The blunt near end is hidden inside the tube.
     return dataclasses.replace(
         tube,
         x=x,
@@ -149,7 +149,7 @@ class Sites:
         body: The torso.
         tissue: ``(H, W)`` float32 HU of the slice without foci and noise.
         height: Height of the slice, mm.
-        foci: What is there already.
+        foci: Foci that are already there.
     """
 
     def __init__(self, body: Body, tissue: np.ndarray, *, height: float, foci: list[Focus]) -> None:
@@ -174,9 +174,9 @@ class Sites:
         """Reserve a disc.
 
         Args:
-            rng: Source of chance.
+            rng: Random generator.
             radius: Radius, px.
-            spread_limit: Greatest standard deviation of the tissue below, HU.
+            spread_limit: Largest standard deviation of the tissue below, HU.
 
         Returns:
             Its column, row and mean tissue HU, or None if nothing is free.
@@ -199,7 +199,7 @@ class Sites:
 
 
 def draw_value(rng: np.random.Generator, settings: Settings, tissue: float) -> float:
-    """HU of a focus in tissue of ``tissue`` HU; soft tissue where the lung or fat is around."""
+    """HU of a focus in tissue of ``tissue`` HU; soft tissue if it is surrounded by lung or fat."""
     if tissue < -400:
         return rng.uniform(-60, 70)
     contrast = rng.uniform(*settings.contrast_hu)
@@ -215,19 +215,19 @@ def add_level(
     """Lesions and tubes of one slice, in random order.
 
     Args:
-        rng: Source of chance.
+        rng: Random generator.
         settings: The laws.
         body: The torso.
-        foci: What the series holds already; kept free.
+        foci: Foci that the series already has; their area is kept free.
         level: Height and numbers.
         spacing: Pixel spacing, mm.
 
     Returns:
-        The new foci. Fewer than asked for where there is no room, but never without a labelled lesion
-        if one was asked for.
+        The new foci. Fewer than requested if space runs out, but always with a labelled lesion
+        if one was requested.
 
     Raises:
-        ValueError: If not even one labelled lesion finds room.
+        ValueError: If there is no space even for one labelled lesion.
     """
     tissue = body.render(np.array([level.height]))[0]
     crossing = sum(not f.lesion and float(f.shape.scale_at(np.array([level.height]))[0]) > 0.3 for f in foci)
@@ -252,7 +252,7 @@ def add_level(
         if not level.labelled or any(focus.labelled for focus in new):
             return new
     raise ValueError(
-        f"Expected room for a lesion in a body of {body.half_width:.0f} px half width, found none: "
+        f"Expected space for a lesion in a body of {body.half_width:.0f} px half width, found none: "
         "lower diameter_mm or tubes, or raise body_fraction or image_size."
     )
 
@@ -262,8 +262,8 @@ def _shrunk(shape: Shape, factor: float) -> Shape:
 
 
 def _settle(rng: np.random.Generator, sites: Sites, shape: Shape) -> tuple[Shape | None, float]:
-    """Put a shape on a free site, smaller if need be, whatever it is going to be."""
-    # What is too large for one organ may lie across several.
+    """Place a shape on a free site, smaller if needed, before its kind is known."""
+    # A shape that is too large for one organ may overlap several.
     for factor, spread_limit in ((1.0, 60.0), (1.0, 160.0), (0.8, 60.0), (0.64, 60.0), (0.5, 60.0)):
         smaller = _shrunk(shape, factor)
         site = sites.take(rng, max(smaller.axes), spread_limit)

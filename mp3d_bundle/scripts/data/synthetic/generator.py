@@ -1,4 +1,4 @@
-"""Making a synthetic data set: draw the patients, render them in worker processes, write the folder."""
+"""Make a synthetic data set: sample the patients, render them in worker processes, write the folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .writing import MARKER, new_folder, write_json, write_slices, write_table
 
 logger = logging.getLogger(__name__)
 
-# Rises whenever the same seed and settings would give other bytes.
+# Increased whenever the same seed and settings give other bytes.
 GENERATOR_VERSION = 3
 _TITLE = "Synthetic CT-like data, no patients: results on it say nothing about accuracy on DeepLesion."
 
@@ -51,11 +51,11 @@ def generate(
 
     The folder holds ``Images_png/<series>/<slice>.png`` (16 bit, HU + 32768), ``DL_info.csv``,
     ``lesions_3d.json`` (all lesions with their extent along z), ``synthetic.json`` (settings, seed,
-    generator version) and, if asked for, ``scans/scan_NNN.nii.gz`` with their truth. The same seed and
-    settings give the same bytes, whatever the number of workers.
+    generator version) and, if requested, ``scans/scan_NNN.nii.gz`` with their truth. The same seed and
+    settings give the same bytes for any number of workers.
 
     Args:
-        output: Folder to make.
+        output: Folder to create.
         preset: Name of a preset or settings.
         seed: Seed of everything, at least 0.
         workers: Processes; 1 works in this one.
@@ -67,7 +67,7 @@ def generate(
 
     Raises:
         ValueError: If a setting is unknown or impossible.
-        FileExistsError: If the folder has content and may not be replaced.
+        FileExistsError: If the folder has content and must not be replaced.
         OSError: If writing fails; nothing is left behind.
     """
     settings = resolve(preset, overrides)
@@ -97,7 +97,7 @@ def generate(
 
 
 def description(settings: Settings, seed: int) -> dict[str, object]:
-    """What ``synthetic.json`` says: equal descriptions mean equal data sets."""
+    """Content of ``synthetic.json``: equal descriptions mean equal data sets."""
     return {
         "about": _TITLE,
         "generator_version": GENERATOR_VERSION,
@@ -111,7 +111,7 @@ def _work(jobs: list[_Job], workers: int) -> Iterator[tuple[list[dict[str, str]]
     if workers == 1:
         yield from map(_make_patient, jobs)
         return
-    # Forking a process that runs threads can deadlock; spawned workers import the package afresh.
+    # Forking a process that runs threads can deadlock; spawned workers import the package again.
     spawn = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         try:

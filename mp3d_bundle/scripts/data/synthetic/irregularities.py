@@ -1,4 +1,4 @@
-"""The odd cases of DeepLesion that a reader must survive, each as one patient of a synthetic data set."""
+"""The odd cases of DeepLesion that a reader must handle, each as one patient of a synthetic data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Piece:
     """A series to render and write.
 
     Attributes:
-        identity: Whose series it is.
+        identity: Identity of the series.
         series: The series.
         edits: Cells of its ``DL_info.csv`` rows to replace.
     """
@@ -33,7 +33,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What every case draws from."""
+    """Inputs of every case."""
 
     rng: np.random.Generator
     settings: Settings
@@ -70,7 +70,7 @@ def _beyond_border(draw: _Draw) -> list[Piece]:
     drafts = [dataclasses.replace(draw, settings=settings).series() for _ in range(5)]
     series = max(drafts, key=lambda draft: _labelled(draft).x)
     shape = _labelled(series)
-    # The outline ends a fraction of the padding before the border; the whole torso moves along.
+    # The outline ends a fraction of the padding before the border; the whole torso is shifted with it.
     right = float(shape.contour()[:, 0].max())
     shift = series.grid.size - 0.5 - 0.3 * settings.padding - right - shape.x
     foci = [dataclasses.replace(f, shape=f.shape.moved(shift)) for f in series.foci]
@@ -111,7 +111,7 @@ def _noisy(draw: _Draw) -> list[Piece]:
 
 
 def _many_rows(draw: _Draw) -> list[Piece]:
-    """Three lesions on one slice; the draft on which most of them found room."""
+    """Three lesions on one slice; the draft with space for most of them."""
     settings = dataclasses.replace(draw.settings, lesions_per_slice=(0.0, 0.0, 1.0), tubes=(0, 1))
     drafts = [dataclasses.replace(draw, settings=settings).series() for _ in range(8)]
     series = max(drafts, key=lambda draft: sum(focus.labelled for focus in draft.foci))
@@ -163,9 +163,9 @@ def irregular_pieces(
 
     Args:
         case: One of ``CASES``.
-        rng: Source of chance.
+        rng: Random generator.
         settings: The laws.
-        identity: Whose series it is.
+        identity: Identity of the series.
         body_seed: Seed of the torso.
     """
     return _CASES[case](_Draw(rng, settings, identity, body_seed))

@@ -1,4 +1,4 @@
-"""What a synthetic data set contains: one frozen record of settings and the table of presets."""
+"""Contents of a synthetic data set: one frozen record of settings and the table of presets."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ OFFICIAL_INTERVALS: tuple[tuple[float, float], ...] = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides, together with the seed, what a synthetic data set looks like.
+    """All settings that, together with the seed, determine a synthetic data set.
 
     Attributes:
         num_train: Key slices of the training split.
         num_validation: Key slices of the validation split.
         num_test: Key slices of the test split.
-        num_scans: Whole scans written as NIfTI beside the data set, of patients in no split.
+        num_scans: Whole scans written as NIfTI next to the data set, of patients outside the splits.
         irregularities: Also write the odd cases that the real data set contains.
         image_size: Rows and columns of a slice, pixels.
         pixel_spacing: In-plane spacing in mm: its 5 %, 50 % and 95 % points (three equal values: fixed).
@@ -93,9 +93,9 @@ class Settings:
 
 
 PRESETS: dict[str, Settings] = {
-    # 96 px, large lesions, about four tubes a slice: a narrow model learns it in minutes.
+    # 96 px, large lesions, about four tubes per slice: a narrow model learns it in minutes.
     "small": Settings(),
-    # More tubes, longer lesions, tubes that change more along z: three slices no longer do.
+    # More tubes, longer lesions, tubes that change more along z: three slices are no longer enough.
     "hard": Settings(tubes=(6, 10), half_height_mm=(6.0, 13.0), modulation=0.22, tilt_degrees=40.0, noise_hu=13.0),
     # DeepLesion's own image size, counts and distributions.
     "deeplesion": Settings(
@@ -123,7 +123,7 @@ PRESETS: dict[str, Settings] = {
         round_field_fraction=0.3,
         body_fraction=(0.75, 0.95),
     ),
-    # Small images with large lesions of all heights, so that every slice added tells some of them from tubes; slices
+    # Small images with large lesions of all heights, so that each added slice separates some of them from tubes; slices
     # enough for 27 at 2.5 mm: for comparing many settings in minutes each.
     "study": Settings(
         num_train=1200,

@@ -10,7 +10,7 @@ from .series import Series
 from .shapes import paint
 
 HU_RANGE = (-1024, 3071)
-# What some scanners write outside their round field of view, HU.
+# Value of some scanners outside their round field of view, HU.
 OUTSIDE = -3024
 # The smooth texture is drawn on a coarse lattice with this step along z, mm, and so many cells across.
 _TEXTURE_STEP = 6.0
@@ -25,7 +25,7 @@ def render(rng: np.random.Generator, settings: Settings, *, series: Series, z: n
     Args:
         rng: Source of the texture and the noise.
         settings: The laws.
-        series: What to show.
+        series: The series.
         z: ``(n,)`` rising heights of the slices, mm.
 
     Returns:

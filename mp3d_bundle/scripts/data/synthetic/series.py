@@ -13,7 +13,7 @@ from .presets import Settings
 
 # Slices over which key slices may spread; keeps slice numbers at three digits.
 _MOST_SLICES = 450
-# Key slices of a series: standard deviation of their distance, mm, and the relative chance of any other place.
+# Key slices of a series: standard deviation of their distance, mm, and the relative chance of any other position.
 _KEY_SPREAD = 30.0
 _FAR_SHARE = 0.08
 
@@ -52,7 +52,7 @@ class Series:
         body: The torso.
         foci: Lesions and tubes.
         keys: Slice numbers of the key slices, rising.
-        blocks: First and last slice number of each stored sub-volume, rising, apart from each other.
+        blocks: First and last slice number of each stored sub-volume, rising and separate.
         noise: Standard deviation of the noise, HU.
         round_field: Whether the scanner's round field of view is padded with -3024 HU.
     """
@@ -66,7 +66,7 @@ class Series:
     round_field: bool = False
 
     def block_of(self, number: int) -> tuple[int, int]:
-        """First and last slice of the sub-volume that holds a slice."""
+        """First and last slice of the sub-volume that contains a slice."""
         return next(block for block in self.blocks if block[0] <= number <= block[1])
 
 
@@ -88,7 +88,7 @@ def draw_series(rng: np.random.Generator, settings: Settings, *, keys: int, body
     """Draw a series with ``keys`` key slices.
 
     Args:
-        rng: Source of chance.
+        rng: Random generator.
         settings: The laws.
         keys: Number of key slices.
         body_seed: Seed of the torso, the same for all series of a patient.
@@ -107,7 +107,7 @@ def draw_slices(
 ) -> tuple[list[int], tuple[tuple[int, int], ...], float]:
     """Key slices, stored sub-volumes and height of slice 1 (mm) of a series.
 
-    Key slices of one series lie near each other, as findings of one scan do, so that their sub-volumes
+    Key slices of one series are close to each other, like findings of one scan, so that their sub-volumes
     often join; a few series end close to a key slice.
     """
     slots = max(min(int((LAST_HEIGHT - FIRST_HEIGHT) / interval), _MOST_SLICES), keys)
@@ -151,7 +151,7 @@ def fill_series(
     """Draw the torso, lesions and tubes of a series whose slices are known.
 
     Args:
-        rng: Source of chance.
+        rng: Random generator.
         settings: The laws.
         grid: The lattice of slices.
         keys: Key slices.

@@ -2,7 +2,7 @@
 
 Coordinates: ``x`` and ``y`` in pixels (0-based pixel centres, ``x`` along the columns), ``z`` in mm
 increasing from head to feet. A shape has an outline in the plane (an ellipse with harmonics) whose
-size and centre are functions of ``z``. A lesion and a vessel differ in ``half_height`` alone.
+size and centre are functions of ``z``. A lesion and a vessel differ only in ``half_height``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Slices painted at once: shapes move along z, and a patch has to hold all positions of the group.
+# Slices painted at once: shapes move along z, and a patch must contain all positions of the group.
 _GROUP = 12
 
 
 @dataclass(frozen=True)
 class Wave:
-    """A sinus along z, ``amplitude * sin(2 pi (z - z0) / length + phase)`` (``length`` in mm)."""
+    """A sine wave along z, ``amplitude * sin(2 pi (z - z0) / length + phase)`` (``length`` in mm)."""
 
     amplitude: float = 0.0
     length: float = 40.0
@@ -38,7 +38,7 @@ class Shape:
     Attributes:
         x: Column of the centre at the reference height ``z``, px.
         y: Row of the centre at the reference height, px.
-        z: Reference height, mm: size and place are exactly ``axes`` and ``(x, y)`` there.
+        z: Reference height, mm: size and position are exactly ``axes`` and ``(x, y)`` there.
         axes: Semi-axes at the reference height, px.
         value: Intensity, HU.
         half_height: Half extent along z, mm.
@@ -126,7 +126,7 @@ def paint(volume: np.ndarray, z: np.ndarray, shape: Shape) -> None:
     Args:
         volume: ``(n, H, W)`` float32 HU.
         z: ``(n,)`` heights of the slices, mm.
-        shape: What to paint.
+        shape: The shape.
     """
     scale = shape.scale_at(z)
     live = np.flatnonzero(scale > 0.02)

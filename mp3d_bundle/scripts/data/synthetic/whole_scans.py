@@ -20,20 +20,20 @@ _FIRST_HEIGHT = 40.0
 
 
 def make_scan(rng: np.random.Generator, settings: Settings, path: Path) -> None:
-    """Write one scan of the upper abdomen and, beside it, the truth as JSON.
+    """Write one scan of the upper abdomen and, next to it, the truth as JSON.
 
     The JSON names, for every lesion, ``box`` (x1, y1, z1, x2, y2, z2 in voxel indices, half-open edges:
     voxel i spans i to i + 1) and ``box_lps_mm`` (the same box's corners in LPS mm, lowest first).
 
     Args:
-        rng: Source of chance.
+        rng: Random generator.
         settings: The laws.
         path: Target, ending in ``.nii.gz``.
     """
     grid = Grid(INTERVAL, draw_spacing(rng, settings), _FIRST_HEIGHT, settings.image_size)
     heights = grid.heights(1, SLICES)
     body = draw_body(rng, grid.size, fraction=settings.body_fraction, heights=(heights[0], heights[-1]))
-    # Lesions lie wholly inside the scan.
+    # Lesions are wholly inside the scan.
     margin = 1.5 * max(settings.half_height_mm)
     foci: list[Focus] = []
     for height in np.linspace(heights[0] + margin, heights[-1] - margin, LESIONS):
@@ -61,7 +61,7 @@ def _truth(focus: Focus, grid: Grid, affine: np.ndarray) -> dict[str, object]:
     low, high = ((grid.height(SLICES) - height) / INTERVAL + 0.5 for height in (bottom, top))
     limits = np.array([grid.size, grid.size, SLICES])
     box = np.array([columns.min(), rows.min(), low, columns.max(), rows.max(), high]).clip(0, np.tile(limits, 2))
-    # The affine speaks of voxel centres, the box of voxel edges.
+    # The affine refers to voxel centres, the box to voxel edges.
     corners = [affine[:3, :3] @ (corner - 0.5) + affine[:3, 3] for corner in (box[:3], box[3:])]
     return {
         "box": np.round(box, 3).tolist(),

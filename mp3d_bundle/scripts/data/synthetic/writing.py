@@ -24,17 +24,17 @@ MARKER = "synthetic.json"
 
 @contextlib.contextmanager
 def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill that takes the name ``target`` when the block ends well, and vanishes otherwise.
+    """A folder to fill that is renamed to ``target`` when the block succeeds, and removed otherwise.
 
     Args:
-        target: Where the result is to be.
+        target: Path of the result.
         overwrite: Replace an earlier result of this generator.
 
     Yields:
-        The folder to write into, beside ``target``.
+        The folder to write into, next to ``target``.
 
     Raises:
-        FileExistsError: If ``target`` holds something and may not be replaced.
+        FileExistsError: If ``target`` has content and must not be replaced.
     """
     if target.is_file():
         raise FileExistsError(f"Expected a folder to write to, got the file {target}.")
@@ -61,7 +61,7 @@ def write_slices(folder: Path, numbers: Iterable[int], volume: np.ndarray) -> No
     """Write slices as ``folder/NNN.png``.
 
     Args:
-        folder: Folder of the series; made if absent.
+        folder: Folder of the series; created if missing.
         numbers: Slice numbers, from 1.
         volume: ``(n, H, W)`` int16 HU.
 

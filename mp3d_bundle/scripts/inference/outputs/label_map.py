@@ -1,7 +1,7 @@
 """The boxes in the voxels of the file that was read: a NIfTI label map, and prompts for segmenters.
 
-A voxel belongs to a box if its centre lies in it. A box between two rows of centres would have no voxel at
-all; it takes the one its middle lies in.
+A voxel belongs to a box if its centre is inside. A box between two rows of centres would not have any voxel;
+it gets the voxel that contains its middle.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .lesions_document import strict_json
 # NIfTI's world is RAS, ours is LPS.
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PROMPTS_VERSION = "1.0"
-# Boxes are floats that went through a few additions: a centre this near to an edge lies on it.
+# Boxes are floats after a few additions: a centre this close to an edge counts as on it.
 _EDGE = 1e-6
-# Two matrices agree if they put the far corner of the scan this near.
+# Two matrices agree if they place the far corner of the scan within this distance.
 _SAME_PLACE_MM = 0.1
 _IMAGE = ("name", "dicom", "sha256", "shape", "slice_axis", "index_to_lps_mm", "slice_places")
 _FRAMES = {
@@ -46,8 +46,8 @@ def box_voxels(scan: ScanLike, boxes: np.ndarray) -> np.ndarray:
 
     Returns:
         ``(N, 6)`` int64 ``i1, j1, k1, i2, j2, k2``, half-open, at least one voxel along each axis and none
-        outside the array. Which voxels these are is settled before the axes are turned, so that it does not
-        depend on how the file runs.
+        outside the array. The voxels are chosen before the axes are permuted, so that the choice does not
+        depend on the axis order of the file.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
     size = np.array(scan.hu.shape[::-1])
@@ -60,7 +60,7 @@ def box_voxels(scan: ScanLike, boxes: np.ndarray) -> np.ndarray:
     whole = np.concatenate([first, np.clip(end, first + 1, size)], axis=1)
     if scan.places is None:
         return np.rint(scan.boxes_to_stored(whole)).astype(np.int64)
-    # Uneven slices are not those of the canonical frame: which of them have their centres inside is asked again.
+    # Uneven slices differ from those of the canonical frame: check again which centres are inside.
     stored = np.rint(scan.evenly().boxes_to_stored(whole)).astype(np.int64)
     for box in stored:
         inside = np.flatnonzero((scan.places + 0.5 > box[2]) & (scan.places + 0.5 < box[5]))
@@ -72,10 +72,10 @@ def box_voxels(scan: ScanLike, boxes: np.ndarray) -> np.ndarray:
 def label_map(result: ScanResult) -> dict[str, bytes]:
     """Write the 3D boxes as a NIfTI label map in the grid of the scan's own file.
 
-    Voxels hold the number of the lesion, 0 outside all boxes; where boxes overlap, the better score stays.
+    Voxels hold the number of the lesion, 0 outside all boxes; where boxes overlap, the better score wins.
 
     Args:
-        result: What is known about the scan.
+        result: The results of the scan.
 
     Returns:
         ``lesion_boxes.nii.gz``, int16. Of unevenly spaced slices, which NIfTI cannot express, the grid is the even one
@@ -92,7 +92,7 @@ def label_map(result: ScanResult) -> dict[str, bytes]:
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
-    # A qform has no shear, and programs that prefer it (ITK) would put the boxes of a tilted scan elsewhere.
+    # A qform cannot have shear: programs that prefer it (ITK) would misplace the boxes of a tilted scan.
     far = np.array([*scan.stored_shape, 1])
     if np.abs((image.get_qform() - affine) @ far).max() > _SAME_PLACE_MM:
         image.set_qform(affine, code="unknown")
@@ -103,13 +103,13 @@ def label_map(result: ScanResult) -> dict[str, bytes]:
 
 
 def prompts(result: ScanResult) -> dict[str, bytes]:
-    """Write a box per lesion in the forms that promptable segmenters take.
+    """Write a box per lesion in the formats of promptable segmenters.
 
     Args:
-        result: What is known about the scan.
+        result: The results of the scan.
 
     Returns:
-        ``prompts.json``; its ``frames`` say what each form is.
+        ``prompts.json``; its ``frames`` describe each format.
     """
     head, pairs = result.document["input"], zip(result.lesions, result.entries, strict=True)
     entries = [_prompt(result.scan, result.found, lesion, entry) for lesion, entry in pairs]
@@ -129,7 +129,7 @@ def _prompt(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mapping[st
     z = found.positions[lesion.key]
     solid, key = box_voxels(scan, np.array([lesion.box, [x1, y1, z, x2, y2, z + 1]]))
     axis = scan.slice_axis
-    # The key slice as it is named elsewhere, also where the lattice lies between two slices.
+    # The same key slice as in other outputs, even if the lattice is between two slices.
     key[axis], key[axis + 3] = entry["key_slice"], entry["key_slice"] + 1
     plane = [other for other in range(3) if other != axis]
     return {
@@ -146,7 +146,7 @@ def _prompt(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mapping[st
 
 
 def _lesionlocator(entry: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The prompt in LesionLocator's own form: axes from the slowest to the fastest, numbers as text."""
+    """The prompt in LesionLocator's own format: axes from the slowest to the fastest, numbers as text."""
     box = [str(edge) for pair in reversed(entry["bbox_3d"]) for edge in pair]
     return {"box": box, "point": [str(index) for index in reversed(entry["center_voxel"])]}
 

@@ -1,4 +1,4 @@
-"""What is written about a scan, as plain data: schema, frames and units in one place.
+"""The result document of a scan as plain data: schema, frames and units in one place.
 
 Boxes are given twice: in the voxels of the stored file (``i1, j1, k1, i2, j2, k2``, half-open edges: voxel
 ``i`` covers ``[i, i + 1)``, ``i`` being the fastest axis of the file; for a DICOM series the column, ``j`` the
@@ -45,14 +45,14 @@ _METADATA = Path(__file__).resolve().parents[3] / "configs" / "metadata.json"
 _NUMBERS = re.compile(r"\[\s+((?:-?[0-9][0-9.eE+-]*,?\s+)+)\]")
 # The stored axis along which the images of a DICOM series are stacked.
 STACKED = 2
-# Pixels whose sides differ by more than this factor count as not square.
+# Pixels count as not square if their sides differ by more than this factor.
 _SQUARE = 1.25
 
 
 def shown_name(scan: ScanLike) -> str:
-    """What results call a scan: a DICOM series by its UID, because folders are named by patients, others by their file.
+    """Name of a scan in results: the UID of a DICOM series, because folders are named after patients, or its file name.
 
-    Of a path the last part is taken, as it can be written.
+    Only the last part of a path is used, in printable form.
     """
     if scan.series is not None:
         return scan.series if _UID.fullmatch(scan.series) else "DICOM series"
@@ -60,7 +60,7 @@ def shown_name(scan: ScanLike) -> str:
 
 
 def _writable(text: str) -> str:
-    """A text in which the names of files may stand, which need not be UTF-8."""
+    """A printable text; file names in it may not be UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -69,7 +69,7 @@ def describe_input(scan: ScanLike, sha256: str | None = None) -> dict[str, Any]:
 
     Args:
         scan: The scan.
-        sha256: Hash of its files if it is known already.
+        sha256: Hash of its files if already known.
     """
     stored_affine = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
     spacing = np.linalg.norm(stored_affine[:3, :3], axis=0)
@@ -96,9 +96,9 @@ def cautions(scan: ScanLike, found: SliceBoxes) -> list[str]:
     """Caveats of a result, one sentence each."""
     notes = []
     if not found.examined.any():
-        notes.append("No slice shows a body: nothing was examined, and no lesion means nothing here.")
+        notes.append("No slice shows a body: nothing was examined, so an empty result has no meaning.")
     if len(scan.hu) == 1:
-        notes.append("One slice only: the network saw repeats of it in place of its neighbours.")
+        notes.append("Only one slice: the network saw copies of it in place of its neighbours.")
     across, down = (edge / scale for edge, scale in zip(scan.spacing, found.scale, strict=False))
     if not 1 / _SQUARE <= across / down <= _SQUARE:
         notes.append(
@@ -216,7 +216,7 @@ def _images(scan: ScanLike, found: SliceBoxes) -> list[dict[str, Any]]:
 
 
 def _fields(fields: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """What else a network says of a box: numbers, and lists of them; no entry at all where it says no more."""
+    """Further outputs of the network for a box, as numbers and lists of them; an empty dict if there are none."""
     arrays = {name: np.asarray(values) for name, values in fields.items() if not said_otherwise(name, values)}
     plain = {name: (np.round(v, 6) + 0.0 if v.dtype.kind == "f" else v).tolist() for name, v in arrays.items()}
     return {"fields": plain} if plain else {}
@@ -229,16 +229,16 @@ def _probability(score: float, calibration: Mapping[str, Sequence[float]] | None
 
 
 def no_probability(model: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> str | None:
-    """Why lesions carry no probability, in one sentence; None where they carry one.
+    """Why lesions have no probability, in one sentence; None if they have one.
 
-    A calibration holds for images like those it was measured on, shown to the network at the same scale. Weights with
-    a notice of their own say that this is not so: a number near 100 % next to "finds no real lesions" would be believed
-    before the notice. Every output asks here.
+    A calibration is valid for images like those it was measured on, at the same scale. Weights with a notice declare
+    that this is not the case: readers would trust a number near 100 % more than a notice "finds no real lesions" next
+    to it. Every output uses this function.
 
     Args:
         model: ``calibration``, ``notice`` and ``inference`` of the weights.
-        settings: How the detector was set. Its ``deviations`` from the weights' recipe count, and ``pixel_spacing_mm``
-            where nothing is said of those.
+        settings: Settings of the detector. ``deviations`` from the weights' recipe are used, or ``pixel_spacing_mm``
+            if they are missing.
     """
     if not model.get("calibration"):
         return "The weights have no calibration."
@@ -256,12 +256,12 @@ def no_probability(model: Mapping[str, Any], settings: Mapping[str, Any] | None 
 def calibration_of(
     model: Mapping[str, Any], settings: Mapping[str, Any] | None = None
 ) -> Mapping[str, Sequence[float]] | None:
-    """The calibration of the weights where it holds, else None; see `no_probability`."""
+    """The calibration of the weights if it is valid, otherwise None; see `no_probability`."""
     return None if no_probability(model, settings) else model["calibration"]
 
 
 def notices_of(model: Mapping[str, Any]) -> list[str]:
-    """What every output must say: that it is not a medical device, and what the weights' file has to say."""
+    """Notices for every output: that it is not a medical device, and the notice of the weights."""
     return [NOTICE, *([str(model["notice"])] if model.get("notice") else [])]
 
 
@@ -272,14 +272,14 @@ def describe_run(
     settings: Mapping[str, Any],
     sha256: str | None = None,
 ) -> dict[str, Any]:
-    """The part that every file of results begins with.
+    """The common head of all result files.
 
     Args:
         scan: The scan.
         found: Its slice boxes.
         model: ``name``, ``notice``, ``path``, ``sha256`` and ``calibration`` of the weights.
-        settings: How the detector was set, plain values.
-        sha256: Hash of the scan's files if it is known already.
+        settings: Settings of the detector, plain values.
+        sha256: Hash of the scan's files if already known.
 
     Raises:
         ValueError: If the weights name another number of tags than the network scores.
@@ -315,7 +315,7 @@ def stored_slice(scan: ScanLike, found: SliceBoxes, lattice_slice: int) -> int:
 
 
 def bundle_version() -> str:
-    """The version of this bundle, as its metadata has it."""
+    """The version of this bundle from its metadata."""
     return json.loads(_METADATA.read_text(encoding="utf-8"))["version"]
 
 

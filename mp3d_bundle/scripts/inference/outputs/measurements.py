@@ -112,7 +112,7 @@ def volume(scan: ScanLike, found: SliceBoxes, lesion: Lesion) -> dict[str, Any]:
 
 
 def axes_of_box(width: float, height: float) -> dict[str, Any]:
-    """Long and short axis as far as a box tells them: its longer and its shorter side in the key slice, in mm."""
+    """Estimates of long and short axis: the longer and the shorter side of the box in the key slice, in mm."""
     short, long = plain_numbers(sorted((width, height)))
     return {
         "axes": {"source": "box", "long_axis_mm": long, "short_axis_mm": short},

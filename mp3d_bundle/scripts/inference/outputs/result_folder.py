@@ -41,12 +41,12 @@ def store(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -
     """Write all files of one scan and their record; files of an earlier run in the folder are replaced or removed.
 
     Args:
-        folder: Where to; made when needed.
+        folder: Target folder; created if needed.
         files: The content of each file by its name, which may have folders in it.
-        record: ``made``, what the results were made from and with, and anything else to be kept, plain values.
+        record: ``made`` (input and settings of the results) and anything else to be kept, plain values.
 
     Raises:
-        OSError: If a file cannot be written; the folder then holds what it held before.
+        OSError: If a file cannot be written; the folder is then unchanged.
     """
     part = folder / _PART
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -75,7 +75,7 @@ def store(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -
 
 
 def settle(folder: Path) -> None:
-    """Finish what a killed process began in a folder: move files that count, remove those that do not.
+    """Finish the work of a killed process in a folder: move valid files, remove the others.
 
     Raises:
         OSError: If a file cannot be moved.
@@ -103,10 +103,10 @@ def _settle(folder: Path) -> None:
     record = read_record(part)
     if record is not None:
         names = record["files"]
-        # From here to the end the folder must not look finished.
+        # From here on until the end the folder must not look finished.
         (folder / RECORD).unlink(missing_ok=True)
         for name in (MAIN, *file_names()):
-            # What is named and not waiting was moved before the process was killed.
+            # Named files that are not waiting were moved before the process was killed.
             if name not in names or (name == MAIN and (part / name).exists()):
                 (folder / name).unlink(missing_ok=True)
         for old in (folder / _PICTURES).rglob("*.png"):
@@ -128,7 +128,7 @@ def _write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait for other processes that write into the folder; the lock ends with the process, however it ends."""
+    """Wait for other processes that write into the folder; the lock ends with the process in any case."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         # Some network file systems have no locks.
@@ -139,15 +139,15 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-# How fast and how chatty: no result depends on them.
+# Speed and logging: results do not depend on them.
 _FREE = {"batch_size", "progress", "threads"}
-# Parts of a detector lie this deep at most; what lies deeper counts by its kind.
+# Largest depth of parts of a detector; deeper parts are compared by their type.
 _DEEPEST = 12
 _PLAIN = (str, int, float, bool, type(None))
 
 
 def describe_source(scan: ScanLike) -> dict[str, Any]:
-    """What is detected in: the hash of the files, and what was read from them, which options of reading change."""
+    """The input of detection: the hash of the files, and of the voxels, which reading options change."""
     return {
         "sha256": scan.sha256 or hash_files(scan.files),
         "voxels_crc32": f"{zlib.crc32(np.ascontiguousarray(scan.hu).data):08x}",
@@ -157,7 +157,7 @@ def describe_source(scan: ScanLike) -> dict[str, Any]:
 
 
 def describe_part(part: Any, depth: int = 0) -> Any:
-    """A part of the detector as plain values: its kind, and how it is set as far as results depend on it."""
+    """A part of the detector as plain values: its type, and the settings that affect results."""
     if isinstance(part, _PLAIN):
         return part
     if depth > _DEEPEST:
@@ -175,27 +175,27 @@ def describe_part(part: Any, depth: int = 0) -> Any:
         return part.__qualname__
     values = getattr(part, "__dict__", {})
     if not dataclasses.is_dataclass(part):
-        # Of other objects what is plain: the text of anything else may hold its address, which no two processes share.
+        # Only plain values of other objects: any other text may contain a memory address, which differs by process.
         values = {name: value for name, value in values.items() if isinstance(value, _PLAIN)}
     settings = {name: value for name, value in values.items() if name not in _FREE and not name.startswith("_")}
     return {"kind": type(part).__qualname__, **inner(settings)}
 
 
 def are_finished(folder: Path, made: Mapping[str, Any]) -> bool:
-    """Whether a folder holds all results that would be made.
+    """Whether a folder already has all results that would be made.
 
-    What a killed process left in the folder is put in order first.
+    Leftovers of a killed process in the folder are cleaned up first.
 
     Args:
-        folder: Where the results of a scan belong.
-        made: What they would be made from and with, plain values.
+        folder: Folder for the results of a scan.
+        made: Input and settings of the results, plain values.
 
     Returns:
         False if results are missing, or some of their files have been removed.
 
     Raises:
-        ValueError: If there are other results, or such that were changed after they had been written.
-        OSError: If the folder cannot be read or put in order.
+        ValueError: If there are other results, or results that were changed after they were written.
+        OSError: If the folder cannot be read or cleaned up.
     """
     settle(folder)
     record = read_record(folder)
@@ -218,7 +218,7 @@ def are_finished(folder: Path, made: Mapping[str, Any]) -> bool:
     for name, digest in record["files"].items():
         if hashes[name] not in (digest, None):
             raise ValueError(
-                f"Expected results as they were written, {name} has been changed since in {folder}. {advice}"
+                f"Expected unchanged results, {name} was changed after it was written in {folder}. {advice}"
             )
     return None not in hashes.values()
 
@@ -231,7 +231,7 @@ def _hash(path: Path) -> str | None:
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In what two descriptions differ, for a message: the scan, the weights, or the first setting."""
+    """The difference of two descriptions for a message: the scan, the weights, or the first setting."""
     pairs = (
         ("of another scan", ("source", "sha256")),
         ("of another version of the bundle", ("source", "bundle_version")),

@@ -31,9 +31,9 @@ class Maker(Protocol):
 
 
 def maker_of(name: str) -> Maker:
-    """What makes the files of an output, as the table has it.
+    """The maker of an output's files from the table.
 
-    To be called while a config is being built, as targets are: a later import may find the modules of another bundle.
+    Call it while a config is being built, like its targets: a later import may find the modules of another bundle.
 
     Raises:
         ValueError: If the name is unknown.
@@ -56,7 +56,7 @@ def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
         names: Names of `OUTPUTS`, as a list or as one text with commas.
 
     Returns:
-        The names without ``dicom`` where highdicom is not installed, which is logged.
+        The names; without ``dicom`` if highdicom is not installed, which is logged.
 
     Raises:
         ValueError: If a name is unknown, or none was given.
@@ -74,19 +74,19 @@ def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
 class ResultWriter:
     """Write the results of scans.
 
-    Into the folder of each scan go the files of the ``outputs``, what ``extra`` makes, and the record of all these,
+    The folder of each scan gets the files of the ``outputs``, those of ``extra``, and a record of all of them,
     ``finished.json``.
 
     Attributes:
-        output_dir: Folder for the results; made when needed.
-        model: What the weights are: ``name``, ``notice``, ``path``, ``sha256``.
-        settings: How the detector was set, plain values, written as they are.
+        output_dir: Folder for the results; created if needed.
+        model: Facts of the weights: ``name``, ``notice``, ``path``, ``sha256``.
+        settings: Settings of the detector, plain values, written unchanged.
         tag_threshold: Scores from which tags are named, one number or one for each; None for that of the settings, or
             else the weights' own.
         overlays: Pictures of at most this many lesions, best first.
-        slice_overlays: Also a picture of every slice with a box, in ``overlays/slices/``.
+        slice_overlays: Also write a picture of every slice with a box, in ``overlays/slices/``.
         outputs: Names of `scripts.storage.result_files.OUTPUTS`.
-        extra: Makers set up otherwise than by the table, or of further files, by name.
+        extra: Makers that replace those of the table or make further files, by name.
     """
 
     output_dir: str | Path
@@ -103,7 +103,7 @@ class ResultWriter:
 
     @cached_property
     def makers(self) -> dict[str, Maker]:
-        """What makes the files, by the name of the output; those of ``extra`` in place of the table's own."""
+        """The makers of files by the name of the output; ``extra`` replaces those of the table."""
         makers = {name: maker_of(name) for name in self.outputs if name not in self.extra}
         if "overlays" in makers:
             makers["overlays"] = OverlayWriter(self.overlays, self.slice_overlays)
@@ -123,11 +123,11 @@ class ResultWriter:
         return Path(self.output_dir) / name
 
     def made(self, scan: ScanLike, **parts: Any) -> dict[str, Any]:
-        """What the results of a scan are made from and with, plain values, for the record.
+        """Input and settings of the results of a scan, plain values, for the record.
 
         Args:
             scan: The scan; its files and voxels are hashed.
-            parts: What takes part in the making besides, such as the detector.
+            parts: Further parts that affect the results, such as the detector.
         """
         return {
             "source": describe_source(scan),
@@ -154,7 +154,7 @@ class ResultWriter:
             found: Its slice boxes.
             lesions: Its lesions, best first.
             name: Folder below ``output_dir``; empty for ``output_dir`` itself.
-            timing: Seconds by stage; writing comes after.
+            timing: Seconds by stage, without writing.
             made: For the record, see `made`; without it the detector is not described.
 
         Returns:
@@ -162,7 +162,7 @@ class ResultWriter:
 
         Raises:
             ValueError: If ``name`` leads out of ``output_dir``.
-            OSError: If a file cannot be written; nothing of the new results is left then.
+            OSError: If a file cannot be written; no new results are left then.
         """
         folder = self.folder(name)
         made = self.made(scan) if made is None else made

@@ -1,4 +1,4 @@
-"""Lesions as 3D Slicer markups: one ROI node per lesion, named and scored, where it lies in the patient.
+"""Lesions as 3D Slicer markups: one ROI node per lesion, named and scored, at its position in the patient.
 
 Where the network measures, the outline in the best slice is a closed curve and both axes are lines, next to the ROI.
 Slicer (5.0 and later) opens ``lesions.mrk.json`` by drag and drop; the nodes appear in the Markups module in
@@ -20,7 +20,7 @@ from .measurements import in_slice, size_text, tags_text
 from .measurements import plain_numbers as _numbers
 from .source_names import image_text
 
-# Slicer accepts a file by this name; nothing is fetched from there.
+# Slicer recognises the schema by this name; nothing is downloaded from there.
 SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.3.json#"
@@ -33,7 +33,7 @@ def slicer_markups(result: ScanResult) -> dict[str, bytes]:
     """Write the lesions of a scan as ROI nodes in LPS millimetres.
 
     Args:
-        result: What is known about the scan.
+        result: The results of the scan.
 
     Returns:
         ``lesions.mrk.json``: the ROI nodes, then the curves and lines.
@@ -51,7 +51,7 @@ def slicer_markups(result: ScanResult) -> dict[str, bytes]:
 def box_axes(scan: ScanLike) -> np.ndarray:
     """The directions of the scan's x, y, z as the columns of a rotation ``(3, 3)`` in LPS.
 
-    The axes of a scan may be off a right angle by what its header rounds; the nearest rotation is given.
+    Rounding in the header may turn the axes off a right angle; the nearest rotation is returned.
     """
     directions = scan.affine[:3, :3] / np.linalg.norm(scan.affine[:3, :3], axis=0)
     left, _, right = np.linalg.svd(directions)

@@ -1,4 +1,4 @@
 """Bodies of the detectors: residual networks, the step from 3D to 2D, the feature pyramid.
 
-Imports nothing of ours but `boxes` and `instances`.
+Imports only `boxes` and `instances`.
 """

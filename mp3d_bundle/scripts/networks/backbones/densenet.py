@@ -19,7 +19,7 @@ MixFactory = Callable[[int, int], nn.Module]
 
 
 class NoMix(nn.Module):
-    """Every slice for itself.
+    """No mixing: each slice alone.
 
     Args:
         channels: Ignored; part of the common signature.
@@ -46,7 +46,7 @@ class AlignShift(nn.Module):
         channels: C.
         num_slices: Ignored; part of the common signature.
         folds: Moving parts are a ``folds``-th of the channels each.
-        zero_ends: Whether zeros come from outside the slab; else the end slices keep their values (released setting).
+        zero_ends: Whether zeros are shifted in at the ends; otherwise the end slices keep their values (released code).
     """
 
     def __init__(self, channels: int, num_slices: int = 0, *, folds: int = 8, zero_ends: bool = False) -> None:
@@ -68,7 +68,7 @@ class AlignShift(nn.Module):
 
 
 class TemporalShift(AlignShift):
-    """TSM (Lin et al. 2019): the moving channels move a whole slice whatever the thickness; zeros come in at the ends.
+    """TSM (Lin et al. 2019): channels move by one whole slice for any thickness; zeros are shifted in at the ends.
 
     Args:
         channels: C.
@@ -85,7 +85,7 @@ class TemporalShift(AlignShift):
 
 
 class SlicePairs(nn.Module):
-    """A3D (Yang et al. 2021): each channel of each slice becomes a learnt sum over that channel's slices.
+    """A3D (Yang et al. 2021): each channel of each slice becomes a learned sum over that channel's slices.
 
     Args:
         channels: C.

@@ -12,7 +12,7 @@ from .slab_backbone import check_slabs
 
 
 class MiddleFusion(nn.Module):
-    """A 1x1 convolution over the maps of all images, whose result takes the place of the middle image's map.
+    """A 1x1 convolution over the maps of all images, whose result replaces the map of the middle image.
 
     Args:
         channels: Channels of a map.
@@ -61,7 +61,7 @@ class DenseImagesBackbone(nn.Module):
             )
         self.num_slices, self.images, self.out_channels = num_slices, num_slices // 3, out_channels
         self.body = TruncatedDenseNet(3, self.images, layers=layers, growth=growth)
-        # The released setting; other places for a fusion are options of the authors' code that are off.
+        # As released; the authors' code has options for fusion elsewhere, all off by default.
         self.body.after[1] = MiddleFusion(self.body.out_channels[1] // 2, self.images)
         self.decoder = OneMapDecoder(self.body.out_channels, out_channels)
         self.fusion = nn.Conv2d(self.images * out_channels, out_channels, 1)

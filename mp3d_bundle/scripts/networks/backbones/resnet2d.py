@@ -1,4 +1,4 @@
-"""2D residual networks of the baselines: ResNet-50 on slices in the place of colours (paper Table 1, section 3.2).
+"""2D residual networks of the baselines: ResNet-50 with slices as colours (paper Table 1, section 3.2).
 
 The blocks are torchvision's, so that its ImageNet weights fit tensor by tensor (:func:`from_torchvision`); stem and
 stages have the names of :class:`.ResNet3d`, and so do the arguments that make a network narrow.
@@ -23,7 +23,7 @@ class FixedBatchNorm2d(nn.BatchNorm2d):
     """
 
     def train(self, mode: bool = True) -> FixedBatchNorm2d:
-        """Stay in evaluation mode whatever ``mode`` is."""
+        """Stay in evaluation mode for any ``mode``."""
         del mode
         return super().train(False)
 

@@ -24,7 +24,7 @@ def initialise_pyramid(fpn: FeaturePyramidNetwork) -> None:
 
 
 def check_slabs(slabs: Tensor, num_slices: int) -> None:
-    """Refuse what is no batch of slabs of ``num_slices`` slices.
+    """Check that the input is a batch of slabs of ``num_slices`` slices.
 
     Raises:
         ValueError: Unless ``slabs`` is ``(B, num_slices, H, W)``.
@@ -37,7 +37,7 @@ def check_slabs(slabs: Tensor, num_slices: int) -> None:
 
 
 class GroupTransform(nn.Module):
-    """GTM, the group transform module: each output channel is a learnt weighted sum over its own slices.
+    """GTM, the group transform module: each output channel is a learned weighted sum over its own slices.
 
     The map ``(B, C, D, H, W)`` is seen as ``(B, C * D, H, W)`` (all slices of a channel side by side) and
     goes through a grouped 1x1 convolution with C groups: no bias, norm or activation. The weights tie the

@@ -65,7 +65,7 @@ class BoxCoder:
             ``(N, ..., 4)`` boxes, not clipped to the image.
         """
         references = references.reshape(references.shape[0], *[1] * (offsets.ndim - 2), 4)
-        # Number by number: a tensor of the four would tie an exported graph to the device that it was made on.
+        # Number by number: a tensor of the four would bind an exported graph to the device it was made on.
         scaled = [column * by for column, by in zip(offsets.unbind(-1), self.deviations, strict=True)]
         offsets = torch.stack(scaled, dim=-1)
         sizes = references[..., 2:] - references[..., :2]
@@ -187,7 +187,7 @@ class Matching:
         positive: A box is positive where its best IoU is at least this.
         negative: A box is background where its best IoU is below this; between the two it is ignored.
         low_quality_floor: If given, every ground truth also claims all boxes that tie for its own best IoU,
-            as long as that is at least this floor. Where two claim the same box, the later one has it.
+            as long as that is at least this floor. If two claim the same box, the later one gets it.
         keep_best: Whether a claimed box belongs to the ground truth of its best IoU, whoever claims it: older codes.
     """
 
@@ -235,7 +235,7 @@ class Sampling:
     positive_fraction: float
 
     def __call__(self, matches: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw from torch's global generator.
+        """Sample with torch's global generator.
 
         Args:
             matches: ``(N,)`` result of a :class:`Matching`.

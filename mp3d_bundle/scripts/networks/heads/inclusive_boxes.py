@@ -74,8 +74,8 @@ def detectron_anchors(base: int, scales: Sequence[float], ratios: Sequence[float
 class InclusiveRoIAlign(PyramidRoIAlign):
     """Crop inclusive boxes as mmdetection 0.x does: up to ``(x2 + 1) * scale``, no least size, 2 x 2 samples per cell.
 
-    torchvision's unaligned crop enforces a side of one cell, which moves small boxes; its aligned crop does not, so
-    half a pixel is added where it takes half a pixel off.
+    torchvision's unaligned crop enforces a side of one cell, which moves small boxes. Its aligned crop does not, but it
+    subtracts half a pixel, which is added here first.
     """
 
     samples = 2

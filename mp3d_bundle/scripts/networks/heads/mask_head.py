@@ -17,7 +17,7 @@ SMOOTHING = 0.01
 
 
 class Grids(NamedTuple):
-    """What a mask head says of R boxes.
+    """Outputs of a mask head for R boxes.
 
     Attributes:
         logits: ``(R, 2, h, w)``, background first.
@@ -29,7 +29,7 @@ class Grids(NamedTuple):
 
 
 def dice_loss(logits: Tensor, wanted: Tensor) -> Tensor:
-    """One minus the Dice coefficient of probabilities, mean over grids, smoothed; 0 of no grid.
+    """One minus the Dice coefficient of probabilities, mean over grids, smoothed; 0 without grids.
 
     Args:
         logits: ``(R, h, w)``.
@@ -44,7 +44,7 @@ def dice_loss(logits: Tensor, wanted: Tensor) -> Tensor:
 class MaskHead(nn.Module):
     """Crop of 14 x 14 cells, four convolutions, twice the resolution: the field ``masks`` of each box.
 
-    Its targets are the lesions' ``masks`` ``(N, h, w)``, grids over their boxes, read anew over the proposals.
+    Its targets are the lesions' ``masks`` ``(N, h, w)``, grids over their boxes, resampled over the proposals.
 
     Args:
         channels: Channels of the feature maps.

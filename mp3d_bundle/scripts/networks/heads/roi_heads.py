@@ -73,8 +73,8 @@ class BoxPredictor(nn.Module):
     Args:
         channels: Length of the feature vector.
         num_classes: Number of classes without background.
-        background: Whether the layer of the offsets has four outputs for the background too, in front, that nothing
-            reads: older codes have them.
+        background: Whether the layer of the offsets has four outputs for the background too, in front, that are
+            never read: older code has them.
     """
 
     def __init__(self, channels: int, num_classes: int, *, background: bool = False) -> None:
@@ -110,7 +110,7 @@ class DetectionLimits:
 
 
 class RoIs(NamedTuple):
-    """What a field head reads of R boxes, slab after slab.
+    """Inputs of a field head for R boxes, slab after slab.
 
     Attributes:
         vectors: ``(R, C)`` feature vectors of the box head, of the proposals that the boxes were refined from.
@@ -156,7 +156,7 @@ class Batch(NamedTuple):
 
 
 class FieldHead(Protocol):
-    """A further head of the second stage, a module: gives each box one more field, named where it is handed in.
+    """A further head of the second stage, a module: gives each box one more field, named by the caller.
 
     Attributes:
         reads: Fields of the lesions that its loss needs, next to ``boxes`` and ``labels``.
@@ -165,7 +165,7 @@ class FieldHead(Protocol):
     reads: Sequence[str]
 
     def __call__(self, rois: RoIs) -> Any:
-        """What `loss` and `predict` take, made of R boxes."""
+        """Compute the input of `loss` and `predict` for R boxes."""
         ...
 
     def loss(self, outputs: Any, lesions: Instances[Tensor]) -> Tensor:

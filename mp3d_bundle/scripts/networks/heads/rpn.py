@@ -78,7 +78,7 @@ class PyramidAnchors(nn.Module):
 
 @dataclass(frozen=True)
 class ProposalLimits:
-    """How proposals are thinned out.
+    """Limits on the number of proposals.
 
     Attributes:
         per_level: Best anchors of each pyramid level that enter NMS.
@@ -101,7 +101,7 @@ class RegionProposalNetwork(nn.Module):
         anchors: Makes the anchors of the levels.
         matching: Anchor-to-lesion rule of training.
         sampling: Anchors per image that enter the loss.
-        train_limits: Thinning of the proposals handed to the second stage in training.
+        train_limits: Limits on the proposals passed to the second stage in training.
         test_limits: The same in evaluation.
         rules: How the numbers of a box are read.
     """

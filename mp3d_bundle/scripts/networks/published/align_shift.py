@@ -119,7 +119,7 @@ def one_map_mask_rcnn(
         backbone: Slabs to a list of one map.
         channels: Channels of the map; the mask head has half as many.
         fc_channels: Width of the two fully connected layers.
-        masks: Whether boxes get the field ``masks``, which training then needs of the lesions.
+        masks: Whether boxes get the field ``masks``, which the training targets then need too.
         score: Only boxes that score higher are reported, at most 50.
         detector: What is made of the parts.
     """
@@ -163,7 +163,7 @@ def align_shift(
 
     Args:
         num_slices: Slices of a slab, odd.
-        masks: Whether boxes get the field ``masks``, which training then needs of the lesions.
+        masks: Whether boxes get the field ``masks``, which the training targets then need too.
         thickness: Distance between slices in mm where a call does not give it.
         growth: Channels that a dense layer adds; the stem has twice as many.
         channels: Channels of the map.
@@ -189,7 +189,7 @@ def temporal_shift(
 def a3d(
     num_slices: int = 3, *, masks: bool = True, growth: int = 32, channels: int = 512, fc_channels: int = 2048
 ) -> FasterRCNN:
-    """A3D: 70,757,775 and 77,257,359 parameters at 3 and 7 slices, matrices that nothing reads among them.
+    """A3D: 70,757,775 and 77,257,359 parameters at 3 and 7 slices, including matrices that are never read.
 
     See `align_shift`.
     """

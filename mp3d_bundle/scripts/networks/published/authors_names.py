@@ -1,7 +1,7 @@
 """Between the tensor names of the authors' files and those of this project's networks.
 
-Each network lists its rules next to it. A rule is a pattern that matches from the start of a name, and what takes the
-place of the matched part; the first rule that matches decides. A pattern is made of plain text, groups and at most a
+Each network lists its rules next to it. A rule is a pattern that matches from the start of a name, and the
+replacement of the matched part; the first matching rule decides. A pattern is made of plain text, groups and at most a
 ``$``, and its replacement names every group, so that a rule can be read in both directions.
 """
 

@@ -1,8 +1,8 @@
 """MSB, the Multi-Scale Booster (Shao et al. 2019, arXiv 1907.03958; the MP3D paper's reference [2]).
 
 A ResNet-50 FPN on three slices whose 3x3 output convolutions are replaced by blocks that look at each level with
-three dilations of one shared kernel and weigh channels and places. 43,209,750 parameters. Numbers by the released code
-(shaoqb/multi_scale_booster).
+three dilations of one shared kernel and weigh channels and positions. 43,209,750 parameters. Numbers by the released
+code (shaoqb/multi_scale_booster).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..two_stage import FasterRCNN
 from .authors_names import Rules
 
 DILATIONS = (1, 2, 3)
-# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
+# The authors' names of the tensors and ours, by regular expressions; the first match decides.
 MSB_NAMES: Rules = (
     (r"backbone\.conv1\.", r"backbone.body.stem.conv."),
     (r"backbone\.bn1\.", r"backbone.body.stem.norm."),
@@ -93,7 +93,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """Weights of places from the maximum and the mean over channels."""
+    """Weights of positions from the maximum and the mean over channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class BoosterBackbone(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
         for block in blocks:
-            block.dilated.conv.reset_parameters()  # the released code leaves the shared kernel at PyTorch's start
+            block.dilated.conv.reset_parameters()  # the released code keeps PyTorch's own start here
         self.laterals, self.blocks = nn.ModuleList(laterals), nn.ModuleList(blocks)
 
     def forward(self, slabs: Tensor) -> list[Tensor]:
@@ -179,14 +179,14 @@ def multi_scale_booster(
     Boxes are those of its authors, whose last pixel counts (`..heads.box_rules`). At most ten are reported.
 
     Args:
-        num_slices: 3; the network reads no other number.
+        num_slices: 3, the only supported number.
         num_classes: Classes without background.
         width: Planes of the body's first stage; 64 is ResNet-50.
         channels: Channels of the pyramid.
         fc_channels: Width of the two fully connected layers.
 
     Raises:
-        ValueError: If ``num_slices`` is not 3, or there is no class.
+        ValueError: If ``num_slices`` is not 3, or there are no classes.
     """
     if num_slices != BoosterBackbone.num_slices or num_classes < 1:
         raise ValueError(f"Expected 3 slices and at least one class for MSB, got {num_slices!r} and {num_classes!r}.")

@@ -27,12 +27,12 @@ from ..heads.rpn import RegionProposalNetwork
 from ..two_stage import FasterRCNN
 from .authors_names import Rules
 
-# HU that become 0 and 255, and what is taken off.
+# HU that become 0 and 255, and the mean that is subtracted.
 WINDOWS = ((-174.0, 274.0), (-1493.0, 484.0), (-534.0, 1425.0))
 PIXEL_MEAN = 100.0
 # Upper limits of the lower two of the three parts of the body, as z from 0 to 1.
 PART_LIMITS = (0.58, 0.72)
-# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
+# The authors' names of the tensors and ours, by regular expressions; the first match decides.
 MVPNET_NAMES: Rules = (
     (r"Conv_Body\.conv_body\.res1\.conv1\.", r"backbone.body.stem.conv."),
     (r"Conv_Body\.conv_body\.res1\.bn1\.", r"backbone.body.stem.norm."),
@@ -97,10 +97,10 @@ class ViewGate(nn.Module):
 class MultiViewBackbone(nn.Module):
     """Slabs to the gated pyramid of all views.
 
-    The slab arrives as every network gets it: clipped to one window and normalised. It is taken back to HU, which is
-    exact inside that window, and rendered in the three windows of MVP-Net. With the default window of -1024 to 1050 HU
-    the first is exact; below -1024 and above 1050 HU the other two see these limits instead. A recipe that wants all
-    of them hands in slabs of -1493 to 1425 HU and says so in ``window``.
+    The slab arrives as every network gets it: clipped to one window and normalised. It is converted back to HU, which
+    is exact inside that window, and rendered in the three windows of MVP-Net. With the default window of -1024 to 1050
+    HU the first is exact; below -1024 and above 1050 HU the other two see these limits instead. To show all of them, a
+    recipe passes slabs of -1493 to 1425 HU and sets ``window``.
 
     Args:
         num_slices: 3 or 9: one image of three slices for each window, or three.
@@ -166,7 +166,7 @@ class MultiViewBackbone(nn.Module):
 
 
 class PointwiseRPNHead(RPNHead):
-    """Region proposal head with a 1x1 convolution in the place of the 3x3 one.
+    """Region proposal head with a 1x1 convolution in place of the 3x3 one.
 
     Args:
         inputs: Channels of the levels.
@@ -189,7 +189,7 @@ class PositionHead(nn.Module):
         channels: Channels of a view.
         as_released: Repeat two errors of the released code: each view's height is compared with the target of every
             view, which makes that term three times as large; and z = 1.0 belongs to no part of the body, so that a
-            slice with it is refused. Otherwise the term is a mean, and z = 1.0 belongs to the last part.
+            slice with it is rejected. Otherwise the term is a mean, and z = 1.0 belongs to the last part.
     """
 
     def __init__(self, channels: int = 256, *, as_released: bool = False) -> None:
@@ -218,10 +218,10 @@ class PositionHead(nn.Module):
             z: ``(V,)``, from 0 to 1.
 
         Raises:
-            ValueError: If a z is outside 0..1, or is 1.0 and the released rule is asked for.
+            ValueError: If a z is outside 0..1, or is 1.0 with the released rule.
         """
         if not ((z >= 0) & (z <= 1)).all() or (self.as_released and (z == 1).any()):
-            limit = "below 1, which the released rule has no part for" if self.as_released else "1 at most"
+            limit = "below 1, as the released rule assigns no part to 1" if self.as_released else "1 at most"
             raise ValueError(f"Expected positions z from 0, {limit}, got {z.tolist()}.")
         part = torch.bucketize(z, z.new_tensor(PART_LIMITS), right=True)
         if self.as_released:
@@ -291,10 +291,10 @@ def mvp_net(
         as_released: See `PositionHead`.
 
     Raises:
-        ValueError: If ``num_slices`` is neither 3 nor 9, or there is no class.
+        ValueError: If ``num_slices`` is neither 3 nor 9, or there are no classes.
     """
     if num_classes < 1:
-        raise ValueError(f"Expected at least one class besides the background, got num_classes={num_classes!r}.")
+        raise ValueError(f"Expected at least one class in addition to the background, got num_classes={num_classes!r}.")
     backbone = MultiViewBackbone(num_slices, channels=channels, width=channels // 4, window=window)
     anchors = FixedAnchors([detectron_anchors(stride, (4,), (0.5, 1.0, 2.0)) for stride in STRIDES], STRIDES)
     rpn = RegionProposalNetwork(

@@ -97,7 +97,7 @@ class SliceTokens(nn.Module):
             whole: ``(B, T, E)``, a class token and the tokens of the slab.
 
         Returns:
-            ``(B, D, T, E)``. The class token of the middle slice is there twice over, as in the released code.
+            ``(B, D, T, E)``. The class token of the middle slice appears twice, as in the released code.
         """
         rows = []
         for index, (project, norm) in enumerate(zip(self.projections.values(), self.norms.values(), strict=True)):
@@ -110,7 +110,7 @@ class SliceTokens(nn.Module):
 
 
 class AttentionStage(nn.Module):
-    """What SATr adds to a dense block.
+    """The part that SATr adds to a dense block.
 
     Args:
         channels: Channels of the block's maps.
@@ -149,7 +149,7 @@ class AttentionStage(nn.Module):
 
 
 class AttentionBackbone(DenseSlabBackbone):
-    """A3D's backbone with an attention stage after each block; its main stream stays as it is.
+    """A3D's backbone with an attention stage after each block; its main stream is unchanged.
 
     Args:
         num_slices: D, odd and at least 3: 7 in the released code.
@@ -206,7 +206,7 @@ def slice_attention(
 
     Args:
         num_slices: Slices of a slab, odd and at least 3.
-        masks: Whether boxes get the field ``masks``, which training then needs of the lesions.
+        masks: Whether boxes get the field ``masks``, which the training targets then need too.
         growth: Channels that a dense layer adds; the stem has twice as many.
         channels: Channels of the map.
         embedding: Length of a token, a multiple of 6.

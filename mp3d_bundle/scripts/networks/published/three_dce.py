@@ -22,14 +22,14 @@ from .authors_names import Rules
 
 STRIDE = 8
 GROUP = 7
-MAPS = 10  # position-sensitive maps that each image gives for each of the 7 x 7 places
+MAPS = 10  # position-sensitive maps of each image for each of the 7 x 7 bins
 RULES = BoxRules(inclusive=True, deviations=(1.0, 1.0, 1.0, 1.0), max_ratio=float("inf"))
-# Place of each convolution in the body, whose layers are counted with ReLU and max-pool.
+# Index of each convolution in the body, counting ReLU and max-pool layers.
 _CONVOLUTIONS = {
     "conv1_1_new": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10, "conv3_2": 12, "conv3_3": 14,
     "conv4_1": 17, "conv4_2": 19, "conv4_3": 21, "conv5_1": 23, "conv5_2": 25, "conv5_3": 27,
 }  # fmt: skip
-# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides. The
+# The authors' names of the tensors and ours, by regular expressions; the first match decides. The
 # objectness layer has 2 x 15 outputs in their file, background first, and so here.
 THREE_DCE_NAMES: Rules = (
     *((rf"arg:{name}_(weight|bias)$", rf"backbone.body.{place}.\1") for name, place in _CONVOLUTIONS.items()),
@@ -69,7 +69,7 @@ def position_sensitive_pool(level_map: Tensor, rois: Tensor, scale: float, group
     limit = edges.new_tensor([width, height])[:, None]
     first = edges[..., :-1].floor().clamp(min=0).minimum(limit).long()
     last = edges[..., 1:].ceil().clamp(min=0).minimum(limit).long()
-    # Sums over rectangles from a table of sums, in double precision so that large sums do not swamp small differences.
+    # Sums over rectangles from a table of sums, in double precision so that large sums keep small differences.
     table = torch.zeros((*level_map.shape[:2], height + 1, width + 1), dtype=torch.float64, device=level_map.device)
     table[..., 1:, 1:] = level_map.double().cumsum(2).cumsum(3)
     table = table.unflatten(1, (-1, group, group)).permute(0, 2, 3, 4, 5, 1)  # (B, group, group, h + 1, w + 1, maps)
@@ -128,7 +128,7 @@ class TripletVgg(nn.Module):
     """VGG-16 without its fourth max-pool, on each three neighbouring slices of a slab.
 
     Args:
-        num_slices: D = 3 M, with M odd: 3, 9, ... 33; or 1, a slice that takes the place of all three.
+        num_slices: D = 3 M, with M odd: 3, 9, ... 33; or 1, one slice used three times.
         width: Channels of the first convolutions; 64 is VGG-16.
 
     Raises:
@@ -195,10 +195,10 @@ def three_dce(
         fc_channels: Width of the fully connected layer.
 
     Raises:
-        ValueError: If ``num_slices`` is another number, or there is no class.
+        ValueError: If ``num_slices`` is another number, or there are no classes.
     """
     if num_classes < 1:
-        raise ValueError(f"Expected at least one class besides the background, got num_classes={num_classes!r}.")
+        raise ValueError(f"Expected at least one class in addition to the background, got num_classes={num_classes!r}.")
     backbone = TripletVgg(num_slices, width=width)
     anchors = FixedAnchors([detectron_anchors(STRIDE, (2, 3, 4, 6, 12), (0.5, 1.0, 2.0))], (STRIDE,))
     rpn = RegionProposalNetwork(

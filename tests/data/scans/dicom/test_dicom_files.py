@@ -122,7 +122,7 @@ def deflated(path: Path, data: bytes) -> None:
     path.write_bytes(b"\0" * 128 + b"DICM" + head.getvalue() + packer.compress(data) + packer.flush())
 
 
-def test_deflated_bomb_is_refused_before_it_is_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deflated_bomb_is_rejected_before_it_is_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = write_ct(tmp_path, HU[:1]).iterdir()
     monkeypatch.setattr(dicom_files, "MAX_INFLATED_BYTES", 1 << 20)
     deflated(path, bare(path, implicit=False))
@@ -158,7 +158,7 @@ def nested(depth: int) -> bytes:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_odd_values_are_refused_in_one_line_or_do_not_matter(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+def test_odd_values_are_rejected_in_one_line_or_do_not_matter(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     for path in write_ct(tmp_path, HU).iterdir():
         path.write_bytes(change(path.read_bytes()))
     for source in find_scans(tmp_path):

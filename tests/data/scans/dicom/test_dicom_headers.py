@@ -24,7 +24,7 @@ def test_images_without_a_uid_are_no_copies(tmp_path: Path, uid: str | None) -> 
     assert scan.notes == ()
 
 
-def test_one_uid_for_different_images_is_refused(tmp_path: Path) -> None:
+def test_one_uid_for_different_images_is_rejected(tmp_path: Path) -> None:
     folder = write_ct(tmp_path / "series", HU, SOPInstanceUID="1.2.3")
     with pytest.raises(ValueError, match=r"one SOPInstanceUID for different images: .*IM0001\.dcm and .*IM0002\.dcm"):
         read_scan(folder)
@@ -42,7 +42,7 @@ def test_link_to_nothing_is_a_slice_that_was_not_fetched(tmp_path: Path) -> None
     folder = write_ct(tmp_path / "series", HU)
     (folder / "IM0001.dcm").unlink()
     (folder / "IM0001.dcm").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match=r"a link to nothing at .*IM0001\.dcm"):
+    with pytest.raises(OSError, match=r"a broken symbolic link at .*IM0001\.dcm"):
         read_scan(folder)
 
 
@@ -55,13 +55,13 @@ def test_what_cannot_be_read_or_waits_for_a_writer_is_left_out(
     os.mkfifo(folder / "B")
     opened = Path.open
 
-    def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
+    def reject(path: Path, *arguments: Any, **named: Any) -> Any:
         if path.name == "A":
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, *arguments, **named)
 
-    # Not by the file's mode: who runs the tests may read everything.
-    monkeypatch.setattr(Path, "open", refuse)
+    # Not by the file's mode: the user of the tests may read everything.
+    monkeypatch.setattr(Path, "open", reject)
     (source,) = find_scans(folder)
     with source.open() as scan:
         np.testing.assert_array_equal(scan.hu, HU)

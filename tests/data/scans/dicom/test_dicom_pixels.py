@@ -1,4 +1,4 @@
-"""Pixels of DICOM slices: bits, padding and rescale as the header says, and refused where it contradicts itself."""
+"""Pixels of DICOM slices: bits, padding and rescale as in the header, and rejected if it contradicts itself."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_high_bit_15_of_12(tmp_path: Path) -> None:
         {"BitsAllocated": 24, "BitsStored": 24, "HighBit": 23},
     ],
 )
-def test_bits_that_contradict_each_other_are_refused(tmp_path: Path, bits: dict) -> None:
+def test_bits_that_contradict_each_other_are_rejected(tmp_path: Path, bits: dict) -> None:
     with pytest.raises(ValueError, match=r"words of 16 or 32 bits, got BitsAllocated \d+, BitsStored \d+ and HighBit"):
         hu_of(tmp_path, HU + 1024, **bits)
 
@@ -84,7 +84,7 @@ def padded(value: int) -> tuple[np.ndarray, np.ndarray]:
     [
         # Dark padding stays.
         ({"PixelPaddingValue": 0}, 0, -1024),
-        # GE's -2000, where words are unsigned and where the value lies outside of the stored bits.
+        # GE's -2000, for unsigned words and for a value outside of the stored bits.
         ({"PixelPaddingValue": 63536}, 63536, -1024),
         ({"PixelPaddingValue": 63536, "BitsStored": 12, "HighBit": 11}, 63536, -1024),
         ({"PixelPaddingValue": 65535}, 65535, -1024),
@@ -107,7 +107,7 @@ def test_signed_padding_is_kept_or_cut_to_the_lowest(tmp_path: Path) -> None:
     assert set(hu_of(tmp_path / "low", words, PixelPaddingValue=-32768, **signed)[where].tolist()) == {-32768}
 
 
-def test_bright_padding_that_no_tag_names_is_refused(tmp_path: Path) -> None:
+def test_bright_padding_that_no_tag_names_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Hounsfield units of at most 32767, got 62512 in .*padding that its header"):
         hu_of(tmp_path, padded(63536)[0])
 
@@ -123,7 +123,7 @@ def test_bright_padding_that_no_tag_names_is_refused(tmp_path: Path) -> None:
         ({"PixelRepresentation": 7}, "PixelRepresentation 0 or 1, got 7"),
     ],
 )
-def test_senseless_rescale_is_refused(tmp_path: Path, tags: dict, message: str) -> None:
+def test_invalid_rescale_is_rejected(tmp_path: Path, tags: dict, message: str) -> None:
     with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
         hu_of(tmp_path, HU + 1024, **tags)
 
@@ -170,7 +170,7 @@ def test_transfer_syntaxes_give_the_same_values(tmp_path: Path, syntax: pydicom.
     np.testing.assert_array_equal(read_scan(tmp_path).hu, HU)
 
 
-def test_more_pixels_than_the_header_says_are_refused(tmp_path: Path) -> None:
+def test_more_pixels_than_the_header_says_are_rejected(tmp_path: Path) -> None:
     content = (HU[0] + 1024).astype("<u2").tobytes()
     np.testing.assert_array_equal(read_scan(write_ct(tmp_path / "zeros", HU, PixelData=content + b"\0\0")).hu, HU)
     with pytest.raises(OSError, match=r"Expected 160 bytes of pixels, got 164 in .*IM0001\.dcm: its size"):

@@ -234,7 +234,7 @@ def test_doubled_slice_is_named(tmp_path: Path) -> None:
         ({"SOPClassUID": SecondaryCaptureImageStorage}, "modality CT, got 4 Secondary Capture"),
     ],
 )
-def test_unusable_series_are_refused(tmp_path: Path, tags: dict, message: str) -> None:
+def test_unusable_series_are_rejected(tmp_path: Path, tags: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_scan(write_series(tmp_path / "series", **tags))
 
@@ -244,7 +244,7 @@ def test_hounsfield_units_need_no_name(tmp_path: Path, kind: str | None) -> None
     np.testing.assert_array_equal(read_scan(write_series(tmp_path, RescaleType=kind)).hu, hounsfield())
 
 
-def test_file_that_does_not_say_how_it_is_coded_is_refused(tmp_path: Path) -> None:
+def test_file_that_does_not_say_how_it_is_coded_is_rejected(tmp_path: Path) -> None:
     path = write_slice(tmp_path / "a.dcm", hounsfield()[0], 0.0)
     dataset = pydicom.dcmread(path)
     del dataset.file_meta.TransferSyntaxUID
@@ -263,7 +263,7 @@ def test_copies_of_a_slice_are_left_out_by_name(tmp_path: Path) -> None:
     assert ".dcm" not in note
 
 
-def test_slices_pushed_aside_are_refused(tmp_path: Path) -> None:
+def test_slices_pushed_aside_are_rejected(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "series")
     write_slice(folder / "IM0003.dcm", hounsfield()[1], 0.0, ImagePositionPatient=[-9.0, 30.0, -97.5])
     with pytest.raises(ValueError, match=r"straight line, .*IM0003\.dcm is 3\.0 mm off"):
@@ -310,13 +310,13 @@ def test_tilted_stack_is_shifted_back(tmp_path: Path, tag: float | None) -> None
         np.testing.assert_allclose(place, pydicom.dcmread(path).ImagePositionPatient, atol=1e-6)
 
 
-def test_tilt_that_the_slices_do_not_show_is_refused(tmp_path: Path) -> None:
+def test_tilt_that_the_slices_do_not_show_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tilt of 15\.0 degrees and an ImageOrientationPatient that leans by 10\.0"):
         read_scan(tilted_series(tmp_path / "tilted", GantryDetectorTilt=15))
 
 
 @pytest.mark.parametrize(("tag", "value"), [("Rows", None), ("ImageOrientationPatient", [1, 0, 0, 0, 0, -1])])
-def test_slices_that_differ_are_refused(tmp_path: Path, tag: str, value: object) -> None:
+def test_slices_that_differ_are_rejected(tmp_path: Path, tag: str, value: object) -> None:
     folder = write_series(tmp_path / "series")
     if tag == "Rows":
         write_slice(folder / "odd.dcm", np.zeros((7, COLUMNS), dtype=np.int16), -90.0)
@@ -335,7 +335,7 @@ def test_file_cut_short_is_named(tmp_path: Path, keep: int) -> None:
         read_scan(folder)
 
 
-def test_fewer_pixels_than_the_header_says_are_refused(tmp_path: Path) -> None:
+def test_fewer_pixels_than_the_header_says_are_rejected(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "series")
     pixels = hounsfield()[2].astype(np.uint16).tobytes()
     write_slice(folder / "IM0002.dcm", hounsfield()[2], -95.0, PixelData=pixels[:-20], InstanceNumber=2)
@@ -343,8 +343,8 @@ def test_fewer_pixels_than_the_header_says_are_refused(tmp_path: Path) -> None:
         read_scan(folder)
 
 
-def test_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="modality CT, got no DICOM file at all"):
+def test_empty_folder_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="modality CT, got no DICOM file"):
         read_scan(tmp_path)
 
 
@@ -354,7 +354,7 @@ def test_real_series(shared: Path) -> None:
     assert scan.hu.shape == (3, 512, 512)
     assert scan.spacing == pytest.approx((0.810547, 0.810547, 1.0))
     assert scan.hu.min() == -3024
-    # Instance 1 lies highest: the last in canonical order.
+    # Instance 1 is the highest: the last in canonical order.
     first = pydicom.dcmread(folder / "01.dcm")
     np.testing.assert_array_equal(scan.hu[-1], first.pixel_array.astype(np.int32) - 1024)
     np.testing.assert_allclose(scan.points_to_lps(np.array([[0.5, 0.5, 2.5]]))[0], first.ImagePositionPatient)

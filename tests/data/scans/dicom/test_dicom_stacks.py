@@ -1,4 +1,4 @@
-"""Slices that do not belong together: split where that is certain, refused with both values where it is not."""
+"""Slices that do not belong together: split if that is certain, otherwise rejected with both values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HU = np.random.default_rng(0).integers(-1000, 1000, (8, 5, 6)).astype(np.int16)
 
 
 def write_slices(folder: Path, each: Callable[[int], Mapping[str, object]], heights: list[float] | None = None) -> Path:
-    """Eight slices, 2.5 mm apart, each with tags of its own; file and instance numbers rise with the slice."""
+    """Eight slices, 2.5 mm apart, each with its own tags; file and instance numbers rise with the slice."""
     for index, plane in enumerate(HU):
         z = -100 + 2.5 * index if heights is None else heights[index]
         tags = {"InstanceNumber": index + 1, "SOPInstanceUID": f"1.9.{index}", **each(index)}
@@ -55,13 +55,13 @@ def test_other_patients_studies_frames_and_series_are_other_scans(
 
 
 @pytest.mark.parametrize("tag", ["PatientID", "FrameOfReferenceUID"])
-def test_slices_that_do_not_say_whose_they_are_are_refused(tmp_path: Path, tag: str) -> None:
+def test_slices_that_do_not_say_whose_they_are_are_rejected(tmp_path: Path, tag: str) -> None:
     write_slices(tmp_path, lambda index: {tag: "77" if index < 4 else None})
     with pytest.raises(ValueError, match=rf"one {tag} in a scan, got '77' in .*0\.dcm and 'none' in .*4\.dcm"):
         scans(tmp_path)
 
 
-def test_one_slice_of_another_patient_is_refused(tmp_path: Path) -> None:
+def test_one_slice_of_another_patient_is_rejected(tmp_path: Path) -> None:
     write_slices(tmp_path, lambda index: {"PatientID": "B" if index == 7 else "A"})
     with pytest.raises(ValueError, match=r"one PatientID in a scan, got 'A' in .*0\.dcm and 'B' in .*7\.dcm"):
         read_scan(tmp_path)
@@ -80,7 +80,7 @@ def test_one_slice_of_another_patient_is_refused(tmp_path: Path) -> None:
         ("DeviceSerialNumber", "1", "2"),
     ],
 )
-def test_what_must_agree_but_may_be_a_slip_is_refused(tmp_path: Path, tag: str, one: str, other: str) -> None:
+def test_what_must_agree_but_may_be_a_slip_is_rejected(tmp_path: Path, tag: str, one: str, other: str) -> None:
     write_slices(tmp_path, lambda index: {tag: one if index < 4 else other})
     with pytest.raises(ValueError, match=f"one {tag} in a scan") as raised:
         scans(tmp_path)
@@ -133,10 +133,10 @@ def test_each_slice_may_be_an_acquisition_and_one_be_taken_again(tmp_path: Path)
 def test_kinds_one_above_the_other_are_one_scan_with_a_note(tmp_path: Path) -> None:
     (scan,) = scans(write_slices(tmp_path, lambda index: {"ConvolutionKernel": ("B31f", "B70f")[index // 4]}))
     np.testing.assert_array_equal(scan.hu, HU)
-    assert any("differ in ConvolutionKernel, but lie one after the other" in note for note in scan.notes)
+    assert any("differ in ConvolutionKernel, but follow one another" in note for note in scan.notes)
 
 
-def test_one_slice_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_one_slice_of_another_kind_is_rejected(tmp_path: Path) -> None:
     write_slices(tmp_path, lambda index: {"ConvolutionKernel": "B70f" if index == 3 else "B31f"})
     with pytest.raises(
         ValueError, match=r"one ConvolutionKernel in a scan, got 'B31f' in .*0\.dcm and 'B70f' in .*3\."

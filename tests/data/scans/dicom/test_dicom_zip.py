@@ -78,8 +78,8 @@ def test_each_series_of_an_archive_is_a_scan(tmp_path: Path, scratch: Path) -> N
     assert os.listdir(scratch) == []
 
 
-def refused(path: Path) -> str:
-    """What is said about an archive."""
+def rejected(path: Path) -> str:
+    """The message about an archive."""
     (source,) = find_scans(path)
     with pytest.raises((OSError, ValueError)) as caught, source.open():
         pass
@@ -105,11 +105,11 @@ def write_member(name: str, *, link: bool = False) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize("name", ["../evil.dcm", "/evil.dcm", "a/../../evil.dcm", "..\\evil.dcm", "C:\\evil.dcm"])
-def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_lead_out_are_rejected(tmp_path: Path, name: str) -> None:
     path = tmp_path / "in" / "scan.zip"
     path.parent.mkdir()
     write_member(name)(path)
-    assert "names inside the archive" in refused(path)
+    assert "names inside the archive" in rejected(path)
     assert not list(tmp_path.rglob("evil*"))
 
 
@@ -128,61 +128,61 @@ def test_colon_in_a_name_is_part_of_it(tmp_path: Path, folder: str) -> None:
 def test_links_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "scan.zip"
     write_member("link.dcm", link=True)(path)
-    assert "no DICOM file at all" in refused(path)
+    assert "no DICOM file" in rejected(path)
 
 
-def test_too_much_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_is_rejected_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack(write_ct(tmp_path / "in", np.zeros((4, 64, 64), dtype=np.int16)), tmp_path / "scan.zip")
     monkeypatch.setattr(dicom_zip, "MAX_FILES", 3)
-    assert "at most 3 files" in refused(path)
+    assert "at most 3 files" in rejected(path)
     monkeypatch.setattr(dicom_zip, "MAX_FILES", 100)
     monkeypatch.setattr(dicom_zip, "MAX_BYTES", 1000)
-    assert "got 4 files of" in refused(path)
+    assert "got 4 files of" in rejected(path)
     monkeypatch.setattr(dicom_zip, "MAX_BYTES", 1 << 30)
     monkeypatch.setattr(dicom_zip, "RATIO_FROM_BYTES", 0)
     monkeypatch.setattr(dicom_zip, "MAX_RATIO", 2)
-    assert "unpack it by hand" in refused(path)
+    assert "unpack it by hand" in rejected(path)
 
 
 def test_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack(write_ct(tmp_path / "in", HU), tmp_path / "scan.zip")
     monkeypatch.setattr(dicom_zip.shutil, "disk_usage", lambda folder: _Usage())
-    assert "MiB of room to unpack" in refused(path)
+    assert "MiB of space to unpack" in rejected(path)
 
 
 class _Usage:
     free = 10
 
 
-def test_password_is_refused(tmp_path: Path) -> None:
+def test_password_is_rejected(tmp_path: Path) -> None:
     path = pack(write_ct(tmp_path / "in", HU), tmp_path / "scan.zip")
     content = bytearray(path.read_bytes())
     start = content.index(b"PK\x01\x02")
     content[start + 8] |= 1
     path.write_bytes(content)
-    assert "without a password" in refused(path)
+    assert "without a password" in rejected(path)
 
 
-def test_what_is_no_archive_or_damaged_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_archive_or_damaged_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "scan.zip"
     path.write_bytes(b"PK\x03\x04" + bytes(100))
-    assert "complete zip archive" in refused(path)
+    assert "complete zip archive" in rejected(path)
     pack(write_ct(tmp_path / "in", HU), path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    assert "complete zip archive" in refused(path)
+    assert "complete zip archive" in rejected(path)
     # One file damaged: its header is still readable, its checksum is not right.
     pack(tmp_path / "in", path, method=zipfile.ZIP_STORED)
     damaged = bytearray(path.read_bytes())
     damaged[damaged.index(b"PK\x03\x04", 10) - 3] ^= 0xFF
     path.write_bytes(damaged)
-    assert "complete zip archive" in refused(path)
+    assert "complete zip archive" in rejected(path)
 
 
 def test_errors_name_the_archive_and_the_file_in_it(tmp_path: Path, scratch: Path) -> None:
     folder = write_ct(tmp_path / "in" / "series", HU)
     (folder / "IM0002.dcm").unlink()
-    message = refused(pack(tmp_path / "in", tmp_path / "scan.zip"))
+    message = rejected(pack(tmp_path / "in", tmp_path / "scan.zip"))
     assert "a slice is missing" in message
     assert f"{tmp_path / 'scan.zip'}/series/IM0003.dcm" in message
     assert os.listdir(scratch) == []
@@ -191,7 +191,7 @@ def test_errors_name_the_archive_and_the_file_in_it(tmp_path: Path, scratch: Pat
 def test_archive_without_ct_says_what_it_holds(tmp_path: Path) -> None:
     write_ct(tmp_path / "in" / "a", HU[:2], Modality="MR")
     write_ct(tmp_path / "in" / "b", HU[:1], Modality="PT")
-    assert "modality CT, got 2 MR, 1 PT" in refused(pack(tmp_path / "in", tmp_path / "scan.zip"))
+    assert "modality CT, got 2 MR, 1 PT" in rejected(pack(tmp_path / "in", tmp_path / "scan.zip"))
 
 
 def test_archive_is_closed_with_its_context(tmp_path: Path) -> None:

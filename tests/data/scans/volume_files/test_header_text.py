@@ -1,4 +1,4 @@
-"""Numbers, units and names in headers: read as they are, or refused in a line."""
+"""Numbers, units and names in headers: read exactly, or rejected in one line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def test_numbers_are_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["1 2", "1 2 3 4", "1 2 x", "1 2 nan", "1 inf 3", "1 2 1e999", ""])
-def test_other_numbers_are_refused(text: str) -> None:
+def test_other_numbers_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="Expected 3 numbers as 'Offset'"):
         numbers(text, "Offset", WHERE, count=3)
 
 
 @pytest.mark.parametrize("text", ["1", "1 2.0", "1 2 3", "1 " + "9" * 100_000, "1 ²"])
-def test_other_whole_numbers_are_refused_in_a_short_line(text: str) -> None:
+def test_other_whole_numbers_are_rejected_in_a_short_line(text: str) -> None:
     with pytest.raises(ValueError, match="Expected 2 whole numbers as 'DimSize'") as caught:
         integers(text, "DimSize", WHERE, count=2)
     assert len(str(caught.value)) < 200

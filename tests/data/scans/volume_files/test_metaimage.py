@@ -1,4 +1,4 @@
-"""MetaImage files: what ITK makes of good ones, with units and doubts told; a line for each that is not."""
+"""MetaImage files: the result of ITK for valid ones, with notes on units and doubts; a line for invalid ones."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_directions_that_are_not_of_length_one_keep_the_spacing(tmp_path: Path) 
     scan = read_scan(path)
     np.testing.assert_allclose(scan.spacing, SPACING)
     assert scan.notes == (
-        "The directions in the header are not of length 1 (0.9 x 0.9 x 1): they were made so, the spacings hold.",
+        "The directions in the header are not of length 1 (0.9 x 0.9 x 1): they were normalised, the spacings are "
+        "kept.",
     )
 
 
@@ -133,7 +134,7 @@ def test_only_regular_files_of_the_folder_are_read(tmp_path: Path, name: str) ->
         ("NDims = 3", "NDims = 4", "4 whole numbers as 'DimSize'"),
         (f"DimSize = {X}", "DimSize = 100000000", "at most 4 GiB"),
         (f"DimSize = {X}", f"DimSize = {X + 1}", "cannot hold them"),
-        (f"DimSize = {X}", f"DimSize = {X - 1}", "as the header promises"),
+        (f"DimSize = {X}", f"DimSize = {X - 1}", "as the header says"),
         (f"DimSize = {X}", "DimSize = 0", "volume of 3 dimensions"),
         ("MET_SHORT", "MET_SHORTS", "a type of number as 'ElementType'"),
         ("ElementSpacing = 0.7", "ElementSpacing = -0.7", "three positive voxel spacings"),

@@ -1,4 +1,4 @@
-"""NIfTI headers: which of two matrices counts is what ITK takes, and what no header can hold is refused."""
+"""NIfTI headers: the choice between two matrices agrees with ITK, and impossible values are rejected."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_matrix_is_the_one_that_itk_takes(tmp_path: Path, codes: tuple[int, int]
 def test_matrices_that_lie_apart_are_noted(tmp_path: Path, code: int, taken: str) -> None:
     path = nifti(tmp_path / "scan.nii", sform=straight(move=50), codes=(code, 1))
     (note,) = read_scan(path).notes
-    assert f"sform (code {code}) and qform (code 1) lie up to 50.0 mm apart: the {taken} was taken" in note
+    assert f"sform (code {code}) and qform (code 1) differ by up to 50.0 mm: the {taken} was used" in note
 
 
 def test_sheared_sform_of_a_tilted_gantry_counts_in_spite_of_the_qform(tmp_path: Path) -> None:
     path = nifti(tmp_path / "scan.nii", sform=straight(shear=0.5), codes=(1, 1))
     scan = read_scan(path)
     assert any("gantry tilt" in note for note in scan.notes)
-    assert any("the sform was taken, being sheared" in note for note in scan.notes)
+    assert any("the sform was used, as it is sheared" in note for note in scan.notes)
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ straight(shear=0.5)
     np.testing.assert_allclose(scan.affine @ np.linalg.inv(scan.stored_from_canonical), lps, atol=1e-4)
 
@@ -81,7 +81,7 @@ def test_quaternion_rounded_above_one_is_taken(tmp_path: Path) -> None:
         (344, np.uint8(0), "no NIfTI header"),
     ],
 )
-def test_header_with_what_none_can_hold_is_refused(
+def test_header_with_what_none_can_hold_is_rejected(
     tmp_path: Path, offset: int, value: np.generic, message: str
 ) -> None:
     path = patch(nifti(tmp_path / "scan.nii"), offset, value)
@@ -96,14 +96,14 @@ def test_slope_that_is_none_means_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [b"", b"\0\0"])
-def test_longer_or_shorter_files_are_refused(tmp_path: Path, change: bytes) -> None:
+def test_longer_or_shorter_files_are_rejected(tmp_path: Path, change: bytes) -> None:
     path = nifti(tmp_path / "scan.nii")
     path.write_bytes(path.read_bytes() + change if change else path.read_bytes()[:-2])
-    with pytest.raises(OSError, match=r"as the header promises|cannot hold them"):
+    with pytest.raises(OSError, match=r"as the header says|cannot hold them"):
         read_scan(path)
 
 
-def test_claims_beyond_the_limit_are_refused_before_memory_is_touched(tmp_path: Path) -> None:
+def test_claims_beyond_the_limit_are_rejected_before_memory_is_touched(tmp_path: Path) -> None:
     path = nifti(tmp_path / "scan.nii")
     for axis in range(3):
         patch(path, 42 + 2 * axis, np.int16(32000))

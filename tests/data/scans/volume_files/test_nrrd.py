@@ -1,4 +1,4 @@
-"""NRRD files: what ITK makes of good ones, with units and doubts told; a line for each that is not."""
+"""NRRD files: the result of ITK for valid ones, with notes on units and doubts; a line for invalid ones."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_space_is_what_itk_makes_of_it(tmp_path: Path, lines: tuple[str, ...]) -
         (("spacings: 0.7 0.9 2.5", "axis mins: 1 2 3", "centers: node node node"), ("no orientation",)),
         ((), ("no voxel spacing", "no orientation", "no origin")),
         (NRRD_SPACE[:2], ("no origin",)),
-        (("space dimension: 3", *NRRD_SPACE[1:]), ("how its space (without a name) lies",)),
-        (("space: scanner-xyz", *NRRD_SPACE[1:]), ("how its space (scanner-xyz) lies",)),
+        (("space dimension: 3", *NRRD_SPACE[1:]), ("its space (without a name) to the patient",)),
+        (("space: scanner-xyz", *NRRD_SPACE[1:]), ("its space (scanner-xyz) to the patient",)),
     ],
 )
 def test_what_a_header_does_not_say_is_noted(tmp_path: Path, lines: tuple[str, ...], told: tuple[str, ...]) -> None:
@@ -187,7 +187,7 @@ def test_odd_lines_get_a_line(tmp_path: Path, lines: tuple[str, ...], message: s
         ("dimension: 3", "dimension: 2", "2 whole numbers as 'sizes'"),
         (SIZES, f"sizes: {X} {Y} 100000000", "at most 4 GiB"),
         (SIZES, f"sizes: {X} {Y} {Z + 1}", "cannot hold them"),
-        (SIZES, f"sizes: {X} {Y} {Z - 1}", "as the header promises"),
+        (SIZES, f"sizes: {X} {Y} {Z - 1}", "as the header says"),
         (SIZES, f"sizes: {X} {Y} -{Z}", "volume of 3 dimensions"),
         ("endian: little", "endian: middle", "little or big"),
         ("encoding: raw", "encoding: zrl", "an encoding of raw"),

@@ -30,7 +30,7 @@ def test_results_get_the_text_and_the_log_the_names() -> None:
         {"max_gigabytes": float("inf")},
     ],
 )
-def test_values_of_another_kind_are_refused_by_name(given: dict) -> None:
+def test_values_of_another_kind_are_rejected_by_name(given: dict) -> None:
     (name,) = given
     with pytest.raises(ValueError, match=f"as {name}, got"):
         ReadingRules(**given)

@@ -90,7 +90,7 @@ def test_claims_are_checked_before_memory_is_taken(tmp_path: Path, encoding: str
 
 def test_limit_can_be_raised(tmp_path: Path) -> None:
     rules = ReadingRules(max_gigabytes=1e-6)
-    with pytest.raises(ValueError, match=r"at most 1e-06 GiB of voxels.*max_gigabytes takes more"):
+    with pytest.raises(ValueError, match=r"at most 1e-06 GiB of voxels.*max_gigabytes allows more"):
         read(tmp_path / "x", DATA, RAW, rules)
     np.testing.assert_array_equal(read(tmp_path / "x", DATA, RAW), VALUES)
 

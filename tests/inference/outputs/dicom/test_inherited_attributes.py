@@ -1,4 +1,4 @@
-"""What results inherit from odd headers is valid, and says what the images say where that can be."""
+"""Attributes inherited from odd headers are valid, and equal those of the images where possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a box lies on the images of its scan, also where the images are tilted against the scan."""
+"""The position of a box on the images of its scan, also if the images are tilted against the scan."""
 
 from __future__ import annotations
 
@@ -74,5 +74,5 @@ def test_point_belongs_to_the_image_it_is_nearest_to(scan: Scan) -> None:
 
 def test_missing_attribute_is_named(tmp_path: Path) -> None:
     folder = write_ct(tmp_path / "series", HU, StudyInstanceUID=None)
-    with pytest.raises(ValueError, match=r"StudyInstanceUID, without which no result can refer to .*IM0006\.dcm"):
+    with pytest.raises(ValueError, match=r"StudyInstanceUID, which results need to refer to .*IM0006\.dcm"):
         read_sources(sorted(folder.iterdir())[::-1])

@@ -1,4 +1,4 @@
-"""DICOM report and segmentation: they re-read without a warning and lie on the right images."""
+"""DICOM report and segmentation: they are read without a warning and refer to the right images."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_report_names_every_image_as_evidence(results: ScanResult, files: dict[s
 
 
 def masks_of(segmentation: seg.Segmentation, results: ScanResult) -> np.ndarray:
-    """``(Z, rows, columns, segments)`` on the images of the scan, each frame put where the image it names lies."""
+    """``(Z, rows, columns, segments)`` on the images of the scan, each frame at the position of its image."""
     uids = [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in results.scan.files]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -316,17 +316,17 @@ def test_anonymised_headers_are_enough(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_dates_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    senseless = {"StudyDate": "UNKNOWN", "StudyTime": "99:99", "PatientBirthDate": "00000000"}
-    folder = series(tmp_path / "series", **senseless)
+    invalid = {"StudyDate": "UNKNOWN", "StudyTime": "99:99", "PatientBirthDate": "00000000"}
+    folder = series(tmp_path / "series", **invalid)
     files = write(results_of(read_scan(folder), BOXES, SCORES))
     assert set(files) == {"lesions_sr.dcm", "lesions_seg.dcm"}
     for content in files.values():
         dataset = read(content)
-        assert not any(dataset.get(name) for name in senseless)
+        assert not any(dataset.get(name) for name in invalid)
         assert dataset.PatientID == "P-1"
-    for name, value in senseless.items():
+    for name, value in invalid.items():
         assert f"IM0007.dcm: the DICOM results leave out {name}, which is {value}." in caplog.text
-    assert caplog.text.count("the DICOM results leave out") == len(senseless)
+    assert caplog.text.count("the DICOM results leave out") == len(invalid)
 
 
 def test_names_in_other_scripts_stay(tmp_path: Path) -> None:

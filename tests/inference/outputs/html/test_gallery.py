@@ -159,7 +159,7 @@ def test_an_empty_gallery_says_so(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
 
 
-def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_kind_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected items of kind .*got 'nodule' for a"):
         write_gallery([item("nodule", "a")], tmp_path)
 

@@ -20,7 +20,7 @@ from support.fake_results import MODEL, results_of
 from support.fake_scans import ball_scan, scan_of
 
 SPACING = (1.0, 1.0, 2.5)
-# In slices 3..7, 8..9 and 1; the ball lies in the first.
+# In slices 3..7, 8..9 and 1; the ball is in the first.
 BOXES = [(24.0, 10.0, 4.0, 37.0, 23.0, 9.0), (5.0, 6.0, 8.0, 12.0, 14.0, 10.0), (40.0, 30.0, 1.0, 50.0, 36.0, 2.0)]
 SCORES = (0.93, 0.6, 0.35)
 
@@ -141,7 +141,7 @@ def test_slices_get_smaller_until_they_fit() -> None:
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == (300, 90)
     assert sizes[-1][0] < 300
-    with pytest.raises(ValueError, match=r"Expected room for 20 slices in the report, 0\.001 MB are not enough\."):
+    with pytest.raises(ValueError, match=r"Expected space for 20 slices in the report, 0\.001 MB is not enough\."):
         encode_slices(hu, max_bytes=1e3)
 
 

@@ -168,12 +168,12 @@ def test_long_captions_wrap_and_a_notice_adds_to_every_picture() -> None:
 
 
 @pytest.mark.parametrize("shape", [(512,), (2, 512, 512), (0, 512)])
-def test_a_slice_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+def test_a_slice_of_another_shape_is_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"shape \(H, W\), got"):
         draw_boxes(np.zeros(shape), None, window=WINDOW)
 
 
-def test_an_empty_window_is_refused() -> None:
+def test_an_empty_window_is_rejected() -> None:
     with pytest.raises(ValueError, match="low < high"):
         draw_boxes(SLICE, None, window=(40.0, 40.0))
 

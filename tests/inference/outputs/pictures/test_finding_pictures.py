@@ -33,7 +33,7 @@ def found(position: float) -> SliceBoxes:
 )
 def test_window_follows_what_is_around_the_box(around: int, window: tuple[float, float]) -> None:
     plane = np.full((40, 60), around, dtype=np.int16)
-    # What lies inside the box, or far from it, does not matter.
+    # Pixels inside the box, or far from it, have no influence.
     plane[10:18, 20:30] = 30 if around < -400 else -900
     plane[30:] = 40 if around < -400 else -900
     assert display_window(plane, BOX) == window

@@ -56,7 +56,7 @@ class ListedBoxes:
         """The lesions.
 
         Raises:
-            ValueError: If a box lies outside of the scan.
+            ValueError: If a box is outside the scan.
         """
         solid = _in_scan(self.boxes, scan, self.frame, self.source)
         slices = len(scan.hu)

@@ -1,6 +1,6 @@
-"""DICOM files as they come: with and without preamble, deflated, damaged, or something else by that name.
+"""Read DICOM files: with or without preamble, deflated, damaged, or mislabelled.
 
-And the values of their tags, each of which may be missing, empty, multi-valued or malformed.
+Tags may be missing, empty, multi-valued or malformed.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-# Opens a file of its own.
+# Opens one file.
 Open = Callable[[], IO[bytes]]
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-# The table of contents of a medium, which is marked as DICOM and holds no image.
+# The table of contents of a medium: it is marked as DICOM and has no image.
 _DIRECTORY = "dicomdir"
-# Not worth opening: a folder may hold very many of them.
+# Not opened: a folder may hold very many of them.
 OTHER_SUFFIXES = (".png", ".jpg", ".nii", ".nii.gz", ".nrrd", ".mha", ".csv", ".json", ".txt", ".xml", ".zip", ".pdf")
 # A slice of 4096 x 4096 pixels of 32 bits has half of this; a deflated file may claim any size.
 MAX_INFLATED_BYTES = 128 << 20
-# Far more than the file of one slice has, whatever its header holds.
+# Far more than the file of one slice has, with any header.
 MAX_FILE_BYTES = 512 << 20
 _DEFLATED = DeflatedExplicitVRLittleEndian
 _HEAD = 132
-# What a data set without preamble begins with: the meta group or the first elements of group 8.
+# Start of a data set without preamble: the meta group or the first elements of group 8.
 _FIRST_GROUPS = (0x0002, 0x0008)
 _VRS = frozenset((b"AE", b"CS", b"DA", b"LO", b"OB", b"PN", b"SH", b"SQ", b"TM", b"UI", b"UL", b"US"))
-# pydicom's errors for what it does not expect; errors of a damaged archive are reported where it is opened.
+# pydicom's errors for unexpected content; a damaged archive is reported when it is opened.
 _ODD = (
     InvalidDicomError,
     OSError,
@@ -62,20 +62,20 @@ _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
 class ForeignFileError(ValueError):
-    """A file that is named like DICOM and is something else."""
+    """A file with a DICOM name and other content."""
 
 
 class _Inflatable(io.BufferedIOBase):
-    """A file whose deflated content is measured before anybody inflates it at once."""
+    """A file that measures its deflated content before it is inflated."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read; all that is left is asked for in order to inflate it, and only then.
+        """Read. A request for the whole rest comes only when it is inflated.
 
         Raises:
-            ValueError: If it would come to more than one slice can be.
+            ValueError: If the inflated content is larger than a slice can be.
         """
         content = self._file.read(-1 if size is None else size)
         if size is None or size < 0:
@@ -133,7 +133,7 @@ def _is_bare(head: bytes) -> bool:
 def read_dataset(path: Path, open_file: Open | None = None, *, tags: Sequence[str] | None = None) -> pydicom.Dataset:
     """Read a file's data set without its pixels, or some of its tags.
 
-    The meta group's word on how the data set is coded is not relied on: pydicom looks at the data set itself.
+    The coding in the meta group is not trusted: pydicom looks at the data set itself.
 
     Args:
         path: The file.
@@ -141,7 +141,7 @@ def read_dataset(path: Path, open_file: Open | None = None, *, tags: Sequence[st
         tags: Keywords of the wanted tags; pixels are read if ``PixelData`` is among them.
 
     Returns:
-        What there is of them; of a file cut short those before the cut.
+        The tags that are there; of a truncated file those before the cut.
 
     Raises:
         ForeignFileError: If it is another kind of file.
@@ -150,11 +150,11 @@ def read_dataset(path: Path, open_file: Open | None = None, *, tags: Sequence[st
     wanted = None if tags is None else list(tags)
     try:
         with open_file() if open_file else path.open("rb") as file, warnings.catch_warnings():
-            # That the meta group is wrong about the coding changes nothing.
+            # A wrong coding in the meta group has no effect.
             warnings.filterwarnings("ignore", message="Expected (im|ex)plicit VR, but found")
             head = file.read(_HEAD)
             if not _is_marked(head) and not _is_bare(head):
-                # Cut short within the preamble, which is zeros, or its mark it may have been a slice.
+                # A file truncated within its preamble (zeros) or its mark may have been a slice.
                 if head[:128].strip(b"\0") or not b"DICM".startswith(head[128:]):
                     raise ForeignFileError(f"Expected a DICOM file, got something else in {path}.")
                 raise InvalidDicomError("cut short in its first bytes" if head else "an empty file")
@@ -186,7 +186,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def bytes_before_pixels(path: Path, content: bytes) -> bytes | None:
-    """The bytes of a file up to its pixels: enough to read its whole header again without opening it.
+    """The bytes of a file before its pixels: enough to read its header again without opening it.
 
     Returns:
         None where the pixels cannot be located, because they are deflated or damaged.
@@ -211,7 +211,7 @@ def uid_name(uid: str) -> str:
 
 
 def label_of(text: str) -> str:
-    """A header's words as the name of a folder: no path, and neither hidden nor the folder above."""
+    """A header's text as the name of a folder: not a path, not hidden, not the parent folder."""
     return _NOT_IN_NAMES.sub("_", text).strip("_.")
 
 
@@ -221,17 +221,17 @@ def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
     Args:
         header: The header.
         tag: Keyword of the tag.
-        path: What messages call the file.
+        path: Name of the file in messages.
 
     Raises:
-        ValueError: If one is no finite number.
+        ValueError: If one is not a finite number.
     """
     try:
         value = header.get(tag)
         if value is None or value == "":
             return []
         numbers = [_number(one) for one in (value if isinstance(value, (MultiValue, list)) else [value])]
-    # pydicom converts a value when it is asked for, each kind with errors of its own.
+    # pydicom converts values on access, each kind with its own errors.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"Expected numbers in the DICOM tag {tag}, got others in {path} ({reason}).") from error
@@ -241,10 +241,10 @@ def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
 
 
 def read_vector(header: pydicom.Dataset, tag: str, length: int, path: Path) -> list[float]:
-    """The ``length`` numbers of a tag that has to be there.
+    """The ``length`` numbers of a required tag.
 
     Raises:
-        ValueError: If there are more or fewer, or one is no finite number.
+        ValueError: If there are more or fewer, or one is not a finite number.
     """
     numbers = read_numbers(header, tag, path)
     if len(numbers) != length:
@@ -254,10 +254,10 @@ def read_vector(header: pydicom.Dataset, tag: str, length: int, path: Path) -> l
 
 
 def read_number(header: pydicom.Dataset, tag: str, path: Path) -> float | None:
-    """The number of a tag, None where it is absent or empty.
+    """The number of a tag; None if it is absent or empty.
 
     Raises:
-        ValueError: If there are several, or it is no finite number.
+        ValueError: If there are several, or it is not a finite number.
     """
     return read_vector(header, tag, 1, path)[0] if read_numbers(header, tag, path) else None
 
@@ -273,7 +273,7 @@ def read_text(header: pydicom.Dataset, tag: str) -> str:
     """The text of a tag without blanks around it, several values with a backslash between them as DICOM stores them.
 
     Returns:
-        The text; ``""`` where the tag is absent, empty, or no text can be made of it.
+        The text; ``""`` if the tag is absent, empty or not a text.
     """
     try:
         value = header.get(tag)

@@ -1,7 +1,7 @@
-"""What DICOM files there are: the CT stacks among them, and why every other file is left out.
+"""Sort DICOM files: the CT stacks among them, and the reason why every other file is left out.
 
-Only headers are read, from a folder or out of an archive. Nothing is left out silently: each file that is not a CT
-slice, or each group of them in one series, has a line.
+Only headers are read, from a folder or an archive. Nothing is left out silently: there is a line for each file that is
+not a CT slice, or for each group of them in one series.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ _TAGS = sorted(
 
 
 class DamagedHeaderError(OSError):
-    """A DICOM file whose header cannot be read to its end; ``uid`` is its series as far as that is known."""
+    """A DICOM file with a damaged header; ``uid`` is its series if known."""
 
     uid: str | None = None
 
 
-# What a file is: the header of a DICOM file, why it is left out, or that its header is damaged.
+# Result of looking at a file: its header, the reason why it is left out, or the damage of its header.
 Look = pydicom.Dataset | str | DamagedHeaderError
 NO_DICOM = "no DICOM image"
 
@@ -83,10 +83,10 @@ class Series:
     """The CT slices of one series, or of one of several stacks that share its UID.
 
     Attributes:
-        uid: SeriesInstanceUID, ``"none"`` where the files have none.
+        uid: SeriesInstanceUID, ``"none"`` if the files have none.
         headers: Path and header of each file, in the order in which they were found.
-        notes: What a user should know about how they were found.
-        problem: Why they cannot be read as one scan, None where nothing is known against it.
+        notes: Notes for the user about how they were found.
+        problem: Why they cannot be read as one scan, or None.
     """
 
     uid: str
@@ -113,12 +113,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Contents:
-    """What some DICOM files are.
+    """Contents of a set of DICOM files.
 
     Attributes:
         series: The CT series, by UID.
-        notes: A sentence on everything that was left out.
-        others: How many files of which other kind there were.
+        notes: A sentence about each thing that was left out.
+        others: Number of other files by kind.
     """
 
     series: tuple[Series, ...]
@@ -133,7 +133,7 @@ class Contents:
         """
         if not self.series:
             counts = (f"{number} {name}" for name, number in sorted(self.others.items()))
-            found = ", ".join(counts) or "no DICOM file at all"
+            found = ", ".join(counts) or "no DICOM file"
             raise ValueError(f"Expected a DICOM series of modality CT, got {found} in {where}.")
         known = "; ".join(str(one) for one in self.series)
         if uid is None and len(self.series) > 1:
@@ -152,27 +152,27 @@ def files_on_disk(paths: Iterable[Path]) -> dict[Path, Open]:
 
 
 def folder_files(folder: Path) -> dict[Path, Open]:
-    """The files of a folder (not of its sub-folders), in the order of their names; hidden ones are passed over.
+    """The files of a folder (not of its sub-folders), in the order of their names; hidden ones are skipped.
 
     Raises:
-        OSError: If one is a broken symbolic link: a slice that was not fetched.
+        OSError: If one is a broken symbolic link: the slice was not fetched.
     """
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in paths:
         if not path.exists() and not path.name.lower().endswith(OTHER_SUFFIXES):
-            raise OSError(f"Expected a file, got a link to nothing at {path}: fetch what it stands for, or remove it.")
+            raise OSError(f"Expected a file, got a broken symbolic link at {path}: fetch its target, or remove it.")
     return files_on_disk(path for path in paths if path.is_file())
 
 
 def read_contents(files: Mapping[Path, Open], known: Mapping[Path, Look] | None = None) -> Contents:
-    """Read the headers of files and sort them into series and these into stacks. Each file is opened once.
+    """Read the headers of files and sort them into series and stacks. Each file is opened once.
 
     Args:
         files: The files.
-        known: What `look_at` found in some of them, which are not opened again.
+        known: Results of `look_at` for some of them, which are not opened again.
 
     Raises:
-        OSError: If the header of a DICOM file cannot be read, and no other is of a CT.
+        OSError: If the header of a DICOM file cannot be read, and there is no other CT file.
     """
     kept: dict[str, list[tuple[Path, pydicom.Dataset]]] = defaultdict(list)
     left: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
@@ -210,7 +210,7 @@ def read_contents(files: Mapping[Path, Open], known: Mapping[Path, Look] | None 
 def _with_damaged(
     series: list[Series], damaged: list[DamagedHeaderError]
 ) -> tuple[tuple[Series, ...], tuple[str, ...]]:
-    """Let a file whose header is damaged stop the series it is of, or the only one; otherwise note it.
+    """Add a damaged header as the problem of its series, or of the only series; otherwise as a note.
 
     Raises:
         OSError: If no series was found.
@@ -222,7 +222,7 @@ def _with_damaged(
     uids = {one.uid for one in series}
     for error in damaged:
         if error.uid is None and len(uids) > 1:
-            # Some series lacks a slice perhaps, but nothing says which.
+            # A series may lack a slice, but it is unknown which one.
             notes.append(Note("Left out a file: its header is damaged, it may be a slice of this series.", str(error)))
         else:
             by_uid.setdefault(error.uid if error.uid is not None else min(uids), error)
@@ -232,10 +232,10 @@ def _with_damaged(
 
 
 def look_at(path: Path, open_file: Open) -> Look:
-    """What a file is, by its name and its content; it is opened at most once.
+    """Classify a file by its name and content; it is opened at most once.
 
-    DICOM is what is named so, is marked so, or begins as a data set does; other kinds of files are known by their
-    names and not opened.
+    A file is DICOM if its name, its mark or the start of its data set says so. Files of other kinds are known by name
+    and not opened.
     """
     try:
         if path.name.lower().endswith(DICOM_SUFFIXES):
@@ -256,18 +256,18 @@ def look_at(path: Path, open_file: Open) -> Look:
 
 
 def holds_dicom(folder: Path, names: Sequence[str], known: dict[Path, Look]) -> bool:
-    """Whether a folder holds a file that is DICOM by its name or its content; what was seen on the way is ``known``."""
+    """Whether a folder holds a file that is DICOM by name or content; results on the way go into ``known``."""
     for name in names:
         path = folder / name
         if name.lower().endswith(DICOM_SUFFIXES):
             return True
-        # A pipe would keep the reader waiting for a writer.
+        # Reading a pipe would wait for a writer.
         if not path.is_file():
             continue
         try:
             look = known[path] = look_at(path, functools.partial(path.open, "rb"))
         except Exception:
-            # Whatever is wrong with its header, it is DICOM: reading it says so.
+            # It is DICOM even with a bad header, which reading reports.
             return True
         if not isinstance(look, str):
             return True
@@ -277,7 +277,7 @@ def holds_dicom(folder: Path, names: Sequence[str], known: dict[Path, Look]) -> 
 
 
 def _notes(left: Mapping[tuple[str, str, str], list[Path]]) -> Iterator[str]:
-    """A sentence on each file that was left out, or on all those of a series that were left out alike."""
+    """A sentence about each file that was left out; files of a series with the same reason share one."""
     unnamed: Counter[str] = Counter()
     for (uid, description, reason), paths in left.items():
         if not uid or len(paths) == 1:
@@ -288,7 +288,7 @@ def _notes(left: Mapping[tuple[str, str, str], list[Path]]) -> Iterator[str]:
             yield Note(f"Left out {_files(len(paths))} of series {uid}: {reason}.", log)
             continue
         unnamed[reason] += 1
-        yield Note(f"Left out file {unnamed[reason]} that is no part of a CT: {reason}.", log)
+        yield Note(f"Left out file {unnamed[reason]} that is not part of a CT: {reason}.", log)
 
 
 def _files(number: int) -> str:

@@ -1,4 +1,4 @@
-"""From the pixels of a DICOM slice to Hounsfield units: bits, padding and rescale, each as its header says."""
+"""From the pixels of a DICOM slice to Hounsfield units: bits, padding and rescale, as the header gives them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..volume_files.stored_image import read_itk_pixels
 from .dicom_files import read_dataset, read_number
 
 _INT16 = np.iinfo(np.int16)
-# The most that 12 bits hold with the usual intercept: padding above it is a bright frame, and taken for air.
+# The largest value of 12 bits with the usual intercept: brighter padding is a frame and becomes air.
 _BRIGHTEST_HU = 3071.0
 _AIR_HU = -1024.0
 _DEPTHS = (16, 32)
@@ -22,7 +22,7 @@ _DEPTHS = (16, 32)
 
 @dataclass(frozen=True)
 class _Bits:
-    """How a stored value lies in its word."""
+    """Position of a stored value in its word."""
 
     allocated: int
     stored: int
@@ -36,14 +36,14 @@ class _Bits:
 
 
 def is_raw(header: pydicom.Dataset) -> bool:
-    """Whether pixels are stored as they are; a vendor's own coding counts as a compression."""
+    """Whether pixels are uncompressed; a private coding of a vendor counts as compression."""
     syntax = header.file_meta.get("TransferSyntaxUID")
-    # Without a meta group nothing can be compressed: the coding is DICOM's default.
+    # Without a meta group the coding is DICOM's default, which is uncompressed.
     return syntax is None or (syntax.is_transfer_syntax and not syntax.is_compressed)
 
 
 def check_pixels(path: Path) -> None:
-    """Check that a file has pixels, whatever they are.
+    """Check that a file has pixels of any kind.
 
     Raises:
         OSError: If they are missing: the file ends in its header.
@@ -57,16 +57,16 @@ def read_hounsfield(path: Path, header: pydicom.Dataset, content: bytes) -> np.n
 
     Args:
         path: The file; compressed pixels are decoded from it, others are taken from ``content``.
-        header: Its header, already found to be one of a grey slice with a rescale.
+        header: Its header, checked to be that of a grey slice with a rescale.
         content: Its bytes.
 
     Returns:
         ``(columns, rows)`` int16 HU. Pixels that the header calls padding are -1024 where they would be brighter than
-        12 bits allow; padding that is dark stays what it is.
+        12 bits allow; dark padding is unchanged.
 
     Raises:
         ValueError: If bits, padding or rescale are invalid, or values too bright for HU.
-        OSError: If there are fewer or more pixels than the header says, or they cannot be decoded.
+        OSError: If there are fewer or more pixels than the header gives, or they cannot be decoded.
     """
     bits = _bits(path, header)
     slope, intercept = (read_number(header, tag, path) for tag in ("RescaleSlope", "RescaleIntercept"))
@@ -75,7 +75,7 @@ def read_hounsfield(path: Path, header: pydicom.Dataset, content: bytes) -> np.n
     padding = _padding(path, header, bits)
     if is_raw(header):
         words = _words(path, header, bits, content)
-        # Padding may lie outside of the bits that hold values: it is looked for before they are cut out.
+        # Padding may be outside of the bits of values: it is detected before they are extracted.
         whole = _signed(words, bits.allocated) if bits.signed else words.astype(np.int64)
         padded = None if padding is None else (whole >= padding[0]) & (whole <= padding[1])
         hu = _rescale(_stored(words, bits, padded, path), slope, intercept)
@@ -91,7 +91,7 @@ def read_hounsfield(path: Path, header: pydicom.Dataset, content: bytes) -> np.n
     if not np.isfinite(hu).all() or brightest > _INT16.max:
         raise ValueError(
             f"Expected Hounsfield units of at most {_INT16.max}, got {brightest:g} in {path}: padding that its header "
-            "does not name, or a senseless rescale?"
+            "does not name, or an invalid rescale?"
         )
     return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16)
 
@@ -116,21 +116,21 @@ def _bits(path: Path, header: pydicom.Dataset) -> _Bits:
 
 
 def _padding(path: Path, header: pydicom.Dataset, bits: _Bits) -> tuple[int, int] | None:
-    """The lowest and the highest word that is padding, None where the header names none."""
+    """The lowest and the highest word of padding; None if the header names none."""
     value = read_number(header, "PixelPaddingValue", path)
     if value is None:
         return None
     limit = read_number(header, "PixelPaddingRangeLimit", path)
     edges = []
     for edge in (value, value if limit is None else limit):
-        # The tag may be signed or not, whatever the pixels are.
+        # The sign of the tag is independent of the sign of the pixels.
         word = int(edge) % (1 << bits.allocated)
         edges.append(word - (1 << bits.allocated) if bits.signed and word >> (bits.allocated - 1) else word)
     return min(edges), max(edges)
 
 
 def _padding_hu(padding: tuple[int, int], slope: float, intercept: float) -> float:
-    """The HU of padding: its own value, or air where that would be bright."""
+    """The HU of padding: its own value, or air if that would be bright."""
     hu = padding[0] * slope + intercept
     return _AIR_HU if max(hu, padding[1] * slope + intercept) > _BRIGHTEST_HU else hu
 
@@ -139,7 +139,7 @@ def _words(path: Path, header: pydicom.Dataset, bits: _Bits, content: bytes) -> 
     """The words of a raw slice, ``(columns, rows)`` unsigned."""
     rows, columns = int(header.Rows), int(header.Columns)
     dataset = read_dataset(path, functools.partial(io.BytesIO, content), tags=["PixelData"])
-    # As they are in the file: what kind of words they are, pydicom would look for in tags that were not read.
+    # Straight from the file: pydicom would look for the kind of words in tags that were not read.
     element = dataset.get_item("PixelData")
     pixels = None if element is None else element.value
     size = rows * columns * bits.allocated // 8
@@ -147,7 +147,7 @@ def _words(path: Path, header: pydicom.Dataset, bits: _Bits, content: bytes) -> 
     if not isinstance(pixels, bytes) or got < size:
         raise OSError(f"Expected {size} bytes of pixels, got {got} in {path}: it is cut short.")
     if pixels[size:].strip(b"\0"):
-        raise OSError(f"Expected {size} bytes of pixels, got {got} in {path}: its size is not what the header says.")
+        raise OSError(f"Expected {size} bytes of pixels, got {got} in {path}: its size differs from the header.")
     order = "<" if dataset.original_encoding[1] is not False else ">"
     return np.frombuffer(pixels, f"{order}u{bits.allocated // 8}", rows * columns).reshape(rows, columns).T
 
@@ -165,7 +165,7 @@ def _stored(words: np.ndarray, bits: _Bits, padded: np.ndarray | None, path: Pat
         if (below if padded is None else below[~padded]).any():
             raise ValueError(
                 f"Expected nothing below the lowest of {bits.stored} bits with HighBit {bits.high}, got values there "
-                f"in {path}: its header does not say which bits hold the pixels."
+                f"in {path}: its header does not give the bits of the pixels."
             )
     values = (words.astype(np.int64) >> bits.shift) & ((1 << bits.stored) - 1)
     return _signed(values, bits.stored) if bits.signed else values

@@ -28,23 +28,23 @@ ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # Neighbouring distances of one stack may differ by this fraction plus this many mm (headers are rounded).
 _GAP_TOLERANCE = 0.1
 _GAP_ROUNDING_MM = 0.02
-# Unequal gaps are taken where all slices lie this near to evenly spaced places: positions rounded to 0.1 mm do.
+# Unequal gaps are accepted if all slices are this close to even positions, as with positions rounded to 0.1 mm.
 _PLACE_ROUNDING_MM = 0.06
-# A gap this many times as wide as those next to it is a hole, unless the numbers of the slices run on.
+# A gap this many times as wide as those next to it is a hole, unless the numbers of the slices are consecutive.
 _HOLE = 1.5
-# However slices are numbered, nothing is made up across a gap this many times as wide as most.
+# A gap this many times as wide as most is never filled, even if the numbers are consecutive.
 _WIDEST = 3.0
-# Directions that are longer or shorter than 1 by more than rounding are made so long; shorter ones are rejected.
+# Directions whose length differs from 1 by more than rounding are normalised; shorter ones are rejected.
 _UNIT, _SHORTEST_DIRECTION = 1e-4, 0.1
 # The gantry's tilt and the slices' may differ by this much (one of them is rounded to whole degrees).
 _TILT_DEGREES = 1.5
-# Positions of one stack lie on a straight line up to this many mm.
+# Positions of one stack are on a straight line within this many mm.
 _LINE_MM = 0.5
 
 
 @dataclass(frozen=True)
 class _Slice:
-    """What the header of one slice says, lengths in mm in LPS."""
+    """Values from the header of one slice, lengths in mm in LPS."""
 
     path: Path
     header: pydicom.Dataset
@@ -54,7 +54,7 @@ class _Slice:
     spacing: tuple[float, float]
     """Between columns, between rows."""
     thickness: float | None
-    """SliceThickness, None where the header has none."""
+    """SliceThickness; None if the header has none."""
     number: int | None
     """InstanceNumber, likewise."""
 
@@ -65,15 +65,15 @@ class _Slice:
 
 
 def read_series(folder: Path, series: str | None = None) -> StoredImage:
-    """Read a CT series that lies in a folder (its sub-folders are not searched).
+    """Read a CT series from a folder (its sub-folders are not searched).
 
     The stored array has the column as ``i``, the row as ``j`` and the slice as ``k``, slices in ascending
     position along the cross product of row and column direction (for plain axial slices: towards the head),
-    whatever the file names and instance numbers are. ``values`` are Hounsfield units.
+    for any file names and instance numbers. ``values`` are Hounsfield units.
 
     Args:
         folder: The folder.
-        series: SeriesInstanceUID of the one to read; None where the folder holds one only.
+        series: SeriesInstanceUID of the one to read; None if the folder has only one.
 
     Raises:
         ValueError: If no CT slice or several series are in the folder, slices differ in size, spacing or
@@ -90,23 +90,23 @@ def read_series(folder: Path, series: str | None = None) -> StoredImage:
 
 
 def read_slices(files: Sequence[Path], where: Path, notes: Sequence[str] = ()) -> StoredImage:
-    """Read the CT series that some files are, as `read_series` does.
+    """Read the CT series of some files, like `read_series`.
 
     Args:
         files: The files of one series.
-        where: What messages call the place.
-        notes: What is known already of the place the series was found in.
+        where: Name of the place in messages.
+        notes: Earlier notes about the place of the series.
     """
     contents = read_contents(files_on_disk(files))
     return read_found(contents.choose(None, where), (*notes, *contents.notes))
 
 
 def read_found(series: Series, notes: Sequence[str] = ()) -> StoredImage:
-    """Read a series whose headers are known, as `read_series` does; each file is opened once.
+    """Read a series whose headers are known, like `read_series`; each file is opened once.
 
     Args:
         series: The series.
-        notes: What is known already of the place the series was found in.
+        notes: Earlier notes about the place of the series.
     """
     if series.problem is not None:
         raise series.problem
@@ -134,18 +134,18 @@ def read_found(series: Series, notes: Sequence[str] = ()) -> StoredImage:
     )
     if uneven is None:
         return image
-    # The slices go onto even places right away, by where they are; the way back to them is kept.
+    # The slices are interpolated onto even positions right away; the way back is kept.
     places, _ = even_places(np.array([one.height for one in slices]))
     affine[:3, 2] *= (len(slices) - 1) / places[-1]
     return replace(image, values=spread(image.values, places), places=places)
 
 
 def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
-    """What the header of one slice says; ValueError if a tag is missing or invalid, OSError without pixels."""
+    """Values from the header of one slice; ValueError if a tag is missing or invalid, OSError without pixels."""
     try:
         return _parse_header(path, header)
     except ValueError:
-        # A header may lack tags because the file ends in it.
+        # Tags may be missing because the file ends within its header.
         check_pixels(path)
         raise
 
@@ -171,7 +171,7 @@ def _parse_header(path: Path, header: pydicom.Dataset) -> _Slice:
 
 
 def _directions(path: Path, header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The directions of a row and of a column, of length 1 whatever the header rounds them to."""
+    """The directions of a row and of a column, normalised to length 1."""
     along = np.array(read_vector(header, "ImageOrientationPatient", 6, path))
     lengths = np.linalg.norm(along[:3]), np.linalg.norm(along[3:])
     if min(lengths) < _SHORTEST_DIRECTION:
@@ -196,13 +196,13 @@ def _check_picture(path: Path, header: pydicom.Dataset) -> None:
         raise ValueError(f"Expected grey values (MONOCHROME2), got {kind or 'none'} in {path}.")
     if (read_number(header, "BitsAllocated", path) or 0) < 16:
         raise ValueError(f"Expected at least 16 bits per pixel, got {header.get('BitsAllocated')} in {path}.")
-    # A file without preamble and meta group is coded as DICOM is by default.
+    # A file without preamble and meta group has DICOM's default coding.
     if "TransferSyntaxUID" not in header.file_meta and header.preamble is not None:
         raise ValueError(f"Expected the DICOM tag TransferSyntaxUID (how pixels are coded), it is missing in {path}.")
 
 
 def _check_rescale(path: Path, header: pydicom.Dataset) -> None:
-    """Reject stored values without a way to Hounsfield units: taken as they are, they may be wrong by 1024."""
+    """Reject stored values that cannot be converted to Hounsfield units: unconverted, they may be off by 1024."""
     for tag in ("RescaleIntercept", "RescaleSlope"):
         if read_number(header, tag, path) is None:
             raise ValueError(
@@ -210,21 +210,21 @@ def _check_rescale(path: Path, header: pydicom.Dataset) -> None:
                 f"{path}."
             )
     if read_number(header, "RescaleSlope", path) == 0:
-        raise ValueError(f"Expected a RescaleSlope other than 0, with which every value is the same, got 0 in {path}.")
+        raise ValueError(f"Expected a RescaleSlope other than 0, which would make all values equal, got 0 in {path}.")
     kind = read_text(header, "RescaleType")
     if kind.upper() not in ("", "HU"):
         raise ValueError(f"Expected Hounsfield units (RescaleType HU), got {kind} in {path}.")
 
 
 def _check_tilt(one: _Slice) -> None:
-    """Reject a series whose header names a tilted gantry that its orientation does not show: one of them is wrong."""
+    """Reject a series if the gantry tilt in its header contradicts its orientation: one of them is wrong."""
     tilt = abs(read_number(one.header, "GantryDetectorTilt", one.path) or 0.0)
     normal = np.cross(one.along_row, one.along_column)
     shown = float(np.degrees(np.arccos(min(1.0, abs(normal[2]) / np.linalg.norm(normal)))))
     if shown < tilt - _TILT_DEGREES:
         raise ValueError(
             f"Expected slices that lean as far as the gantry, got a tilt of {tilt:.1f} degrees and an "
-            f"ImageOrientationPatient that leans by {shown:.1f} in {one.path}: correct the one that is wrong first."
+            f"ImageOrientationPatient that leans by {shown:.1f} in {one.path}: correct the wrong one first."
         )
 
 
@@ -283,7 +283,7 @@ def _check_gaps(slices: list[_Slice]) -> str | None:
             f"Expected one slice per position, got two at the same place: {slices[narrow].path} and "
             f"{slices[narrow + 1].path}."
         )
-    # Positions rounded to 0.1 mm make unequal gaps of thin slices, but stay close to the places they were rounded from.
+    # Rounding positions to 0.1 mm makes the gaps of thin slices unequal, but moves each slice only a little.
     places = np.arange(len(slices))
     line = np.polyval(np.polyfit(places, heights, 1), places)
     allowed = max(_GAP_TOLERANCE * (heights[-1] - heights[0]) / (len(slices) - 1), _PLACE_ROUNDING_MM)
@@ -294,7 +294,7 @@ def _check_gaps(slices: list[_Slice]) -> str | None:
     if steps is not None and len(np.unique(np.sign(steps))) > 1:
         raise ValueError(
             f"Expected evenly spaced slices, got gaps of {gaps[narrow]:.2f} to {gaps[wide]:.2f} mm and instance "
-            f"numbers that run to and fro in the series of {slices[0].path}: two stacks in one?"
+            f"numbers that go back and forth in the series of {slices[0].path}: two stacks in one?"
         )
     for at in np.flatnonzero(_holes(gaps, steps)):
         raise ValueError(
@@ -303,18 +303,18 @@ def _check_gaps(slices: list[_Slice]) -> str | None:
         )
     return (
         f"The slices are unevenly spaced, {gaps[narrow]:.2f} to {gaps[wide]:.2f} mm apart: they were interpolated onto "
-        "even places by where they are."
+        "even positions by where they are."
     )
 
 
 def _number_steps(slices: list[_Slice]) -> np.ndarray | None:
-    """Steps of the instance numbers from slice to slice; None where some slice has none."""
+    """Steps of the instance numbers from slice to slice; None if some slice has none."""
     numbers = [one.number for one in slices if one.number is not None]
     return np.diff(numbers) if len(numbers) == len(slices) else None
 
 
 def _holes(gaps: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
-    """Which gaps are missing slices: far wider than both neighbours where the numbers skip, or than most anywhere."""
+    """Which gaps are missing slices: far wider than both neighbours with skipped numbers, or far wider than most."""
     around = np.concatenate([[0.0], gaps, [0.0]])
     wider = gaps > _HOLE * np.maximum(around[:-2], around[2:])
     usual = 1 if steps is None else np.min(np.abs(steps))
@@ -323,7 +323,7 @@ def _holes(gaps: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
 
 
 def _check_line(slices: list[_Slice], affine: np.ndarray, *, even: bool) -> None:
-    """Reject slices that are shifted sideways, each by another amount."""
+    """Reject slices that are shifted sideways by different amounts."""
     rise = slices[-1].height - slices[0].height
     for index, one in enumerate(slices):
         place = index if even else (one.height - slices[0].height) / rise * (len(slices) - 1)
@@ -337,13 +337,13 @@ def _check_line(slices: list[_Slice], affine: np.ndarray, *, even: bool) -> None
 
 
 def _check_numbers(slices: list[_Slice]) -> list[str]:
-    """Look for a hole that even spacing hides: instance numbers skipped, and a gap that the slices do not cover.
+    """Look for missing slices in an evenly spaced stack: skipped instance numbers and a gap that slices do not cover.
 
     Returns:
-        A note where the numbers skip some, but in no way that a missing slice would make them.
+        A note if numbers are skipped in a way that does not point to a missing slice.
 
     Raises:
-        ValueError: If all numbers run one way in equal steps but for one.
+        ValueError: If all numbers run in one direction in equal steps except for one.
     """
     numbers = [one.number for one in slices if one.number is not None]
     if len(slices) < 2 or len(numbers) < len(slices):
@@ -355,7 +355,7 @@ def _check_numbers(slices: list[_Slice]) -> list[str]:
     if not open_gaps.any():
         return []
     sizes, counts = np.unique(np.abs(steps), return_counts=True)
-    # Two slices have a single step, which is compared with the usual step of one.
+    # Two slices have a single step; it is compared with the usual step of 1.
     usual = sizes[np.argmax(counts)] if len(steps) > 1 else 1
     odd = np.flatnonzero((np.abs(steps) != usual) & open_gaps)
     if len(np.unique(np.sign(steps))) == 1 and len(odd) == 1 and np.count_nonzero(np.abs(steps) != usual) == 1:
@@ -367,5 +367,5 @@ def _check_numbers(slices: list[_Slice]) -> list[str]:
     at = int(np.argmax(open_gaps))
     return [
         f"The slices are evenly spaced, {gaps[at]:.2f} mm, but thinner than that, and their instance numbers skip some "
-        f"({slices[at].number} to {slices[at + 1].number}): they were taken as they are."
+        f"({slices[at].number} to {slices[at + 1].number}): they were read without change."
     ]

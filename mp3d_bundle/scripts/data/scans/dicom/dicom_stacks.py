@@ -1,12 +1,12 @@
-"""Which slices of one SeriesInstanceUID belong together.
+"""Find out which slices of one SeriesInstanceUID belong together.
 
 DICOM (PS3.3 C.7.1 to C.7.4) gives one patient, one study, one series number, one device and one frame of reference to
 all images of a series. Files whose UIDs were wiped to one value, or that a program exported wrongly, break that. So
-slices are sorted by what has to agree, and where a tag does not tell the sides apart for certain, the series has a
+slices are sorted by the tags that must agree. If a tag does not separate them with certainty, the series gets a
 problem that names both values.
 
-What is allowed to differ within a scan (AcquisitionNumber does in a scan of several stacks, one above the other) tells
-slices apart only where they lie at the same places or between each other.
+Tags that may differ within a scan (such as AcquisitionNumber in a scan of several stacks, one above the other) separate
+slices only if they are at the same positions or between each other.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .dicom_files import read_text, read_vector
 
 Headers = tuple[tuple[Path, pydicom.Dataset], ...]
 
-# Other values of these are another scan.
+# Different values mean different scans.
 _SPLIT = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber")
-# These have to agree as well, but one of two values may be a slip: nobody can tell whose images they are.
+# These must agree too, but one of two values may be an error: it is unknown whose images they are.
 _PERSON = ("PatientName", "PatientBirthDate")
 _REFUSE = (
     *_PERSON,
@@ -39,7 +39,7 @@ _REFUSE = (
     "Manufacturer",
     "DeviceSerialNumber",
 )
-# These tell reconstructions, phases and energies apart, the last one also stacks of one scan.
+# These separate reconstructions, phases and energies, the last one also stacks of one scan.
 _KINDS = (
     "ImageType",
     "ConvolutionKernel",
@@ -68,9 +68,9 @@ TAGS = (
     "Rows",
     "SOPInstanceUID",
 )
-# Nearer than this two slices are at the same place.
+# Two slices closer than this are at the same position.
 SAME_PLACE_MM = 1e-3
-# Images of so few places, each taken so often, watch the contrast agent arrive.
+# So few positions with so many images each: the images track a contrast agent.
 _TIMING_PLACES, _TIMING_TIMES = 4, 3
 _TIMING = ("CT images of one place over time", "images of the same place over time (bolus tracking)")
 
@@ -82,9 +82,9 @@ class Stack:
     Attributes:
         uid: SeriesInstanceUID.
         headers: Path and header of each file.
-        notes: How they were told from others.
-        problem: Why they cannot be one scan, if so.
-        other: Kind and description, if they are something else than a scan.
+        notes: How they were separated from others.
+        problem: Why they cannot be one scan, or None.
+        other: Kind and description if they are not a scan.
     """
 
     uid: str
@@ -99,10 +99,10 @@ def split_series(uid: str, headers: Sequence[tuple[Path, pydicom.Dataset]]) -> l
 
     Args:
         uid: Its SeriesInstanceUID.
-        headers: Path and header of each file, with `TAGS` as far as the file has them.
+        headers: Path and header of each file, with those `TAGS` that the file has.
 
     Returns:
-        One stack in most cases; several in the order of their first files. A header without a usable place is left
+        One stack in most cases; several in the order of their first files. A header without a usable position is left
         for the reader to reject.
     """
     stacks = [Stack(uid, tuple(headers))]
@@ -118,7 +118,7 @@ def _open(stack: Stack) -> bool:
 def _value(header: pydicom.Dataset, tag: str) -> str:
     text = read_text(header, tag)
     if tag == "PatientName":
-        # Only the alphabetic form, in which programs write the components with or without carets at the end.
+        # Only the alphabetic form, which programs write with or without carets at the end.
         return " ".join(text.split("=")[0].replace("^", " ").split()).casefold()
     try:
         return f"{float(text):g}" if tag in _NUMBERS else text
@@ -143,16 +143,16 @@ def _disagreement(tag: str, parts: dict[Hashable, Headers], why: str) -> ValueEr
 
 
 def _by_tag(tag: str) -> Callable[[Stack], list[Stack]]:
-    """Split by a tag whose other values are other scans."""
+    """Split by a tag: different values are different scans."""
 
     def split(stack: Stack) -> list[Stack]:
         parts = _parts(stack.headers, lambda header: _value(header, tag))
         if len(parts) == 1:
             return [stack]
         if "" in parts:
-            return [replace(stack, problem=_disagreement(tag, parts, "it cannot be told which scan the others are of"))]
+            return [replace(stack, problem=_disagreement(tag, parts, "it is unknown which scan the others belong to"))]
         if min(len(part) for part in parts.values()) == 1:
-            return [replace(stack, problem=_disagreement(tag, parts, "a single slice of its own is no scan"))]
+            return [replace(stack, problem=_disagreement(tag, parts, "a single slice is not a scan"))]
         return _divide(stack, tag, parts)
 
     return split
@@ -160,30 +160,30 @@ def _by_tag(tag: str) -> Callable[[Stack], list[Stack]]:
 
 def _divide(stack: Stack, tag: str, parts: dict[Hashable, Headers]) -> list[Stack]:
     values = ", ".join(repr(value) for value in parts)
-    text = f"Series {stack.uid} holds {len(parts)} scans that differ in {tag}: each is taken by itself"
+    text = f"Series {stack.uid} holds {len(parts)} scans that differ in {tag}: each is read separately"
     note = Note(f"{text}.", f"{text} ({values}).")
     return [replace(stack, headers=part, notes=(*stack.notes, note)) for part in parts.values()]
 
 
 def _agree(stack: Stack) -> list[Stack]:
-    """Reject slices that differ in what has to agree, but that does not say for certain whose they are."""
+    """Reject slices that differ in a tag that must agree but does not prove whose they are."""
     for tag in _REFUSE:
         parts = _parts(stack.headers, lambda header, tag=tag: _value(header, tag))
         if tag not in _PERSON:
             parts.pop("", None)
         if len(parts) > 1:
-            # As the headers write it, which is compared in a simpler form.
+            # As written in the headers; the comparison uses a simpler form.
             written: dict[Hashable, Headers] = {read_text(part[0][1], tag): part for part in parts.values()}
             return [replace(stack, problem=_disagreement(tag, written, "these are not the slices of one scan"))]
     return [stack]
 
 
 def _drop_doubles(stack: Stack) -> list[Stack]:
-    """Leave out copies of a file: the same SOPInstanceUID again, at the same place."""
+    """Leave out copies of a file: same SOPInstanceUID, same position."""
     first: dict[str, tuple[Path, pydicom.Dataset]] = {}
     kept, notes = [], []
     for path, header in stack.headers:
-        # Absent or blank where an anonymiser removed it, which makes no two files the same.
+        # Absent or blank after anonymisation, which does not make files equal.
         uid = read_text(header, "SOPInstanceUID")
         if uid not in first:
             if uid:
@@ -220,7 +220,7 @@ def _by_geometry(stack: Stack) -> list[Stack]:
         if match is None:
             seen.append(shape)
     parts = _parts_of(stack.headers, of)
-    # One odd slice among others is an error of theirs, which the reader tells.
+    # One odd slice among others is an error in the series, which the reader reports.
     if len(parts) == 1 or min(len(part) for part in parts.values()) == 1:
         return [stack]
     return _divide(stack, "size, pixel spacing or orientation", parts)
@@ -234,7 +234,7 @@ def _parts_of(headers: Headers, keys: Sequence[Hashable]) -> dict[Hashable, Head
 
 
 def _shapes(headers: Headers) -> list[np.ndarray] | None:
-    """Rows, columns, pixel spacing and directions of each slice ``(10,)``; None where one lacks them."""
+    """Rows, columns, pixel spacing and directions of each slice ``(10,)``; None if one lacks them."""
     try:
         return [
             np.concatenate([read_vector(header, tag, length, path) for tag, length in _SHAPE])
@@ -253,7 +253,7 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _heights(headers: Headers) -> np.ndarray | None:
-    """Position of each slice along the normal of the first in mm; None where one lacks it."""
+    """Position of each slice along the normal of the first in mm; None if one lacks it."""
     shapes = _shapes(headers)
     if shapes is None:
         return None
@@ -265,7 +265,7 @@ def _heights(headers: Headers) -> np.ndarray | None:
 
 
 def _timing(stack: Stack) -> list[Stack]:
-    """Tell images that watch one place over time from a scan."""
+    """Detect images of one position over time, which are not a scan."""
     heights = _heights(stack.headers)
     if heights is None or len(heights) < 2:
         return [stack]
@@ -276,7 +276,7 @@ def _timing(stack: Stack) -> list[Stack]:
 
 
 def _by_kind(tag: str) -> Callable[[Stack], list[Stack]]:
-    """Split by a tag that may differ within a scan, where slices of its values lie at or between each other."""
+    """Split by a tag that may differ within a scan, if slices with its values are at or between each other."""
 
     def split(stack: Stack) -> list[Stack]:
         parts = _parts(stack.headers, lambda header: _value(header, tag))
@@ -289,10 +289,10 @@ def _by_kind(tag: str) -> Callable[[Stack], list[Stack]]:
             return [stack] if tag == _ACQUISITION else [_noted(stack, tag, parts)]
         if min(len(part) for part in parts.values()) > 1:
             return _divide(stack, tag, parts)
-        # A slice that was taken again is one more acquisition, and a header's slip is one more of any other.
+        # A repeated slice is one more acquisition; a header error gives one more value of any other tag.
         if tag == _ACQUISITION or doubled:
             return [stack]
-        return [replace(stack, problem=_disagreement(tag, parts, "a slice of another kind lies between the others"))]
+        return [replace(stack, problem=_disagreement(tag, parts, "a slice of another kind is between the others"))]
 
     return split
 
@@ -300,7 +300,7 @@ def _by_kind(tag: str) -> Callable[[Stack], list[Stack]]:
 def _noted(stack: Stack, tag: str, parts: dict[Hashable, Headers]) -> Stack:
     if len(parts) > _TIMING_PLACES:
         return stack
-    text = f"The slices differ in {tag}, but lie one after the other: they were taken as one scan"
+    text = f"The slices differ in {tag}, but follow one another: they were read as one scan"
     values = ", ".join(repr(value) for value in parts)
     return replace(stack, notes=(*stack.notes, Note(f"{text}.", f"{text} ({values}).")))
 

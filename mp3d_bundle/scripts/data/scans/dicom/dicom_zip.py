@@ -1,4 +1,4 @@
-"""DICOM series in zip archives: looked through without unpacking, unpacked one series at a time, removed again."""
+"""DICOM series in zip archives: searched without unpacking, unpacked one series at a time, removed again."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .dicom_headers import Series
 from .dicom_series import read_found, read_slices
 
 ZIP_SUFFIX = ".zip"
-# Larger archives are rejected. The share of zeros in a scan seldom packs better than this ratio, and small
-# archives may: an empty scan of a phantom does.
+# Larger archives are rejected. A scan seldom compresses better than this ratio, but a small archive may, such as
+# an empty scan of a phantom.
 MAX_FILES = 100_000
 MAX_BYTES = 16 << 30
 MAX_RATIO = 200
 RATIO_FROM_BYTES = 1 << 30
 _BLOCK = 1 << 20
-# C:/x leads out of the archive, and C:x does where drives have letters; any other colon is part of a name.
+# C:/x leads out of the archive, as does C:x on systems with drive letters; any other colon is part of a name.
 _DRIVE = re.compile(r"[A-Za-z]:" if os.name == "nt" else r"[A-Za-z]:[/\\]")
 _ENCRYPTED = 0x1
-# zlib and struct raise errors of their own for damaged content, zipfile a RuntimeError for what it does not know.
+# zlib and struct have their own errors for damaged content; zipfile raises RuntimeError for unknown features.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError)
 
 
@@ -43,7 +43,7 @@ def archive_files(path: Path) -> Iterator[dict[Path, Open]]:
 
     Raises:
         ValueError: If a name leads out of the archive or comes twice, it is encrypted, or it would unpack to more
-            than a scan can be.
+            than a scan can have.
         OSError: If it is not a zip archive, or damaged.
     """
     with _opened(path) as archive:
@@ -60,18 +60,18 @@ def open_zipped_series(
     *,
     rules: ReadingRules = DEFAULT_RULES,
 ) -> Iterator[Scan]:
-    """Unpack a series into a temporary folder, which goes when the context ends, and read it.
+    """Unpack a series into a temporary folder, which is removed when the context ends, and read it.
 
     Args:
         path: The archive.
         members: The files of the series, as `archive_files` names them.
-        notes: What is known already about the archive.
-        found: The series with its headers, where they were kept.
+        notes: Earlier notes about the archive.
+        found: The series with its headers, if they were kept.
         rules: How strictly the series is read.
 
     Raises:
         ValueError: As `scripts.data.scans.dicom.dicom_series.read_slices` and `archive_files` do.
-        OSError: Likewise, and if the disk is too full to unpack it.
+        OSError: As above, and if the disk is too full to unpack it.
     """
     with tempfile.TemporaryDirectory(prefix="mp3d-") as temporary:
         folder = Path(temporary)
@@ -84,7 +84,7 @@ def open_zipped_series(
                 stored = read_found(replace(found, headers=unpacked), notes)
             scan = canonical(stored, path, rules)
         except (OSError, ValueError) as error:
-            # Who sees the message knows the archive, not the temporary folder.
+            # The reader of the message knows the archive, not the temporary folder.
             kind = OSError if isinstance(error, OSError) else ValueError
             raise kind(str(error).replace(str(folder), str(path))) from error
         yield scan
@@ -101,7 +101,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _checked(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """The regular files of an archive by name; hidden ones are passed over."""
+    """The regular files of an archive by name; hidden ones are skipped."""
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = PurePosixPath(info.filename.replace("\\", "/"))
@@ -137,7 +137,7 @@ def _unpack(path: Path, members: Sequence[Path], folder: Path) -> None:
         due = [(member, known[member.as_posix()]) for member in members]
         size, free = sum(info.file_size for _, info in due), shutil.disk_usage(folder).free
         if size > free:
-            raise OSError(f"Expected {size >> 20} MiB of room to unpack {path} in {folder.parent}, got {free >> 20}.")
+            raise OSError(f"Expected {size >> 20} MiB of space to unpack {path} in {folder.parent}, got {free >> 20}.")
         for member, info in due:
             target = folder / member
             target.parent.mkdir(parents=True, exist_ok=True)

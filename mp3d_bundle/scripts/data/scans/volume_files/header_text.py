@@ -1,6 +1,6 @@
 """Headers of NRRD and MetaImage files as text: their lines, numbers and units of length, read strictly.
 
-ITK's readers trust such headers, so that one with 300,000 dimensions ends the process. Nothing is asked of ITK here.
+ITK's readers trust such headers: one with 300,000 dimensions ends the process. ITK is not used here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from ....storage.contained_paths import contained
 
-# No header is longer, with any number of remarks; voxels may follow in the same file.
+# Longest header, with any number of comments; voxels may follow in the same file.
 _HEADER_BYTES = 1 << 20
 _SHOWN = 60
 _MAX_FILES = 100_000
@@ -35,13 +35,13 @@ _NO_UNIT = ("", "?", "???", "none", "unknown", "unspecified")
 
 @dataclass(frozen=True)
 class Fields:
-    """What a header says, key by key.
+    """The values of a header by key.
 
     Attributes:
         path: The file, for messages.
         values: Value of each key, the keys in lower case.
-        names: Lines after the last key: names of files, where that key announces such.
-        end: Bytes up to where voxels may begin in the same file.
+        names: Lines after the last key: names of files, if that key announces them.
+        end: Offset in bytes at which voxels may begin in the same file.
     """
 
     path: Path
@@ -54,19 +54,19 @@ class Fields:
         return next((self.values[key] for key in keys if key in self.values), None)
 
     def need(self, key: str) -> str:
-        """The value of a key that has to be there; ValueError where it is not."""
+        """The value of a required key; ValueError if it is missing."""
         if key not in self.values:
             raise ValueError(f"Expected a line '{key}' in the header, got none in {self.path}.")
         return self.values[key]
 
     def add(self, key: str, value: str) -> None:
-        """Take in a line; ValueError where its key came before with another value."""
+        """Add a line; ValueError if its key occurred before with another value."""
         if self.values.setdefault(key, value) != value:
             raise ValueError(f"Expected each line of the header once, got '{key}' twice in {self.path}.")
 
 
 def read_lines(file: BinaryIO, path: Path) -> Iterable[tuple[str, int]]:
-    """The lines of a header without their ends, each with the place in the file after it.
+    """The lines of a header without their ends, each with the offset after it in the file.
 
     Raises:
         ValueError: If they exceed a megabyte: this is not a header.
@@ -80,16 +80,16 @@ def read_lines(file: BinaryIO, path: Path) -> Iterable[tuple[str, int]]:
 
 
 def numbers(text: str, key: str, path: Path, *, count: int | None = None) -> list[float]:
-    """Finite numbers with spaces between.
+    """Finite numbers separated by spaces.
 
     Args:
         text: The value of a key.
         key: For messages.
         path: For messages.
-        count: How many there have to be.
+        count: Required number of them.
 
     Raises:
-        ValueError: If there are more or fewer, or one is no finite number.
+        ValueError: If there are more or fewer, or one is not a finite number.
     """
     wanted = "numbers" if count is None else f"{count} number{'s' if count > 1 else ''}"
     try:
@@ -102,13 +102,13 @@ def numbers(text: str, key: str, path: Path, *, count: int | None = None) -> lis
 
 
 def integers(text: str, key: str, path: Path, *, count: int | None = None) -> list[int]:
-    """Whole numbers with spaces between; see `numbers`.
+    """Whole numbers separated by spaces; see `numbers`.
 
     Raises:
-        ValueError: If there are more or fewer, or one is no whole number.
+        ValueError: If there are more or fewer, or one is not a whole number.
     """
     words = text.split()
-    # No file is larger than a number of 18 digits says; int() takes long for a million of them.
+    # 18 digits are enough for any file size; int() is slow for a million digits.
     if any(len(word) > 18 or not word.removeprefix("-").isdecimal() for word in words) or len(words) != (
         count or len(words)
     ):
@@ -168,7 +168,7 @@ def data_file(name: str, where: Path) -> Path:
 
     Raises:
         ValueError: If it is another one.
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If it does not exist.
     """
     path = contained(where.parent, name, str(where))
     if not path.is_file():
@@ -177,6 +177,6 @@ def data_file(name: str, where: Path) -> Path:
 
 
 def shortened(text: str) -> str:
-    """A text as it can stand in one line of a message."""
+    """A text shortened for one line of a message."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")

@@ -1,4 +1,4 @@
-"""MetaImage files (``.mha``, ``.mhd``): headers read strictly, voxels with every check there is."""
+"""MetaImage files (``.mha``, ``.mhd``): headers are read strictly, voxels with every possible check."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TYPES = {
     "MET_DOUBLE": "f8",
 }
 _DATA = "elementdatafile"
-# Lengths of directions: up to what they count as rounded, and from what to what they are directions at all.
+# Limits for lengths of directions: rounding, and the shortest and longest valid length.
 _ROUNDING, _SHORTEST, _LONGEST = 1e-3, 0.5, 2.0
 
 
@@ -34,9 +34,9 @@ def read_metaimage(path: Path, rules: ReadingRules) -> StoredImage:
     """Read a MetaImage file, with its voxels in it or in files next to it.
 
     Raises:
-        ValueError: If the header is not as the format has it, the file is not three-dimensional, has several values
+        ValueError: If the header violates the format, the file is not three-dimensional, has several values
             per voxel, or names files elsewhere.
-        OSError: If a file is not there, damaged, cut short or longer than its header says.
+        OSError: If a file is missing, damaged, truncated or longer than its header says.
     """
     fields = _read_fields(path)
     (dimensions,) = integers(fields.need("ndims"), "NDims", path, count=1)
@@ -100,17 +100,17 @@ def _affine(fields: Fields, dimensions: int) -> tuple[np.ndarray, tuple[str, ...
 
     spacing, origin = vector("elementspacing", "elementsize"), vector("offset", "position", "origin")
     if spacing is None:
-        notes.append("The header gives no voxel spacing: 1 mm was taken.")
+        notes.append("The header gives no voxel spacing: 1 mm was assumed.")
     check_spacing(tuple(spacing or ())[:3], path)
     directions = np.eye(3)
     turned = fields.get("transformmatrix", "rotation", "orientation")
     if turned is None:
-        notes.append("The header gives no orientation: its axes were taken to point left, to the back and up.")
+        notes.append("The header gives no orientation: its axes were assumed to point left, to the back and up.")
     else:
         matrix = numbers(turned, "TransformMatrix", path, count=dimensions**2)
         directions = np.array(matrix).reshape(dimensions, dimensions).T[:3, :3]
     if origin is None:
-        notes.append("The header gives no origin: the first voxel was taken to lie at 0.")
+        notes.append("The header gives no origin: the first voxel was assumed to be at 0.")
     factors, unit = millimetres([fields.get("distanceunits") or "mm"], path)
     if unit is not None:
         notes.append(unit)
@@ -126,11 +126,11 @@ def _affine(fields: Fields, dimensions: int) -> tuple[np.ndarray, tuple[str, ...
 
 
 def _of_unit_length(directions: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Directions ``(3, 3)`` of axes in their columns, made as long as directions are where they differ by more than
-    rounding, and a note of it.
+    """Directions ``(3, 3)`` of axes in their columns, normalised if their length differs from 1 by more than
+    rounding, and a note about it.
 
     Raises:
-        ValueError: If one is so long or short that it is none.
+        ValueError: If one is too long or too short to be a direction.
     """
     lengths = np.linalg.norm(directions, axis=0)
     shown = " x ".join(f"{length:.4g}" for length in lengths)
@@ -138,12 +138,12 @@ def _of_unit_length(directions: np.ndarray, path: Path) -> tuple[np.ndarray, tup
         raise ValueError(f"Expected directions of length 1 as 'TransformMatrix', got {shown} in {path}.")
     if np.all(np.abs(lengths - 1) <= _ROUNDING):
         return directions, ()
-    note = f"The directions in the header are not of length 1 ({shown}): they were made so, the spacings hold."
+    note = f"The directions in the header are not of length 1 ({shown}): they were normalised, the spacings are kept."
     return directions / lengths, (note,)
 
 
 def _parts(fields: Fields, size: int) -> list[Part]:
-    """The places of the voxels: behind the header, in a file, or in a list or pattern of files."""
+    """Where the voxels are: after the header, in a file, or in a list or pattern of files."""
     path, value = fields.path, fields.need(_DATA)
     (header,) = integers(fields.get("headersize") or "0", "HeaderSize", path, count=1)
     if header < -1:
@@ -157,12 +157,10 @@ def _parts(fields: Fields, size: int) -> list[Part]:
 
 
 def _check_compressed_size(fields: Fields, parts: list[Part], encoding: str) -> None:
-    """Hold the size of the compressed data against the file, where the header gives it in whole bytes."""
+    """Compare the size of the compressed data with the file, if the header gives it in whole bytes."""
     text = fields.get("compresseddatasize") or ""
     if encoding == RAW or len(parts) > 1 or not text.isdecimal() or len(text) > 18 or int(text) == 0:
         return
     held = parts[0].path.stat().st_size - parts[0].start
     if int(text) != held:
-        raise OSError(
-            f"Expected {text} bytes of compressed voxels, which the header promises, got {held} in {parts[0].path}."
-        )
+        raise OSError(f"Expected {text} bytes of compressed voxels, as the header says, got {held} in {parts[0].path}.")

@@ -1,10 +1,10 @@
-"""NIfTI files (``.nii``, ``.nii.gz``): headers as nibabel reads them, every number of them held against what it can be.
+"""NIfTI files (``.nii``, ``.nii.gz``): headers as nibabel reads them, with every number checked.
 
-Where a file has two ways from voxels to millimetres (sform and qform) that disagree, the one counts that ITK and with
-it 3D Slicer take, except that a sheared sform, which ITK cannot hold, counts here: it is how a tilted gantry is stored.
+If the two matrices of a file (sform and qform) disagree, the one that ITK and so 3D Slicer use is used here too. The
+exception is a sheared sform, which ITK cannot represent: it stores a tilted gantry, and it is used.
 """
 
-# nibabel types its headers loosely: no checker can see their fields.
+# nibabel types its headers loosely: type checkers cannot see their fields.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _KINDS = {b"n+1": nibabel.Nifti1Header, b"n+2": nibabel.Nifti2Header}
 _LARGEST_CODE = 5
 # Header and stored matrix of one NIfTI file may differ by rounding, not by more than this fraction.
 _SPACING_AGREES = 0.01
-# ITK's measure of whether two matrices are the same, and whether the columns of one are at right angles.
+# ITK's limits for equal matrices and for columns at right angles.
 _SAME = 1e-4
-# Two matrices that put no voxel further apart than this, in mm, need no note.
+# Two matrices that place every voxel within this distance, in mm, do not need a note.
 _TOLD_FROM = 0.1
-# Squares of a quaternion's parts add up to 1 at most, but for rounding.
+# The squares of a quaternion's parts add up to at most 1, apart from rounding.
 _LARGEST_SQUARES = 1.01
 
 
@@ -42,7 +42,7 @@ def read_nifti(path: Path, rules: ReadingRules) -> StoredImage:
 
     Raises:
         ValueError: If the file is not three-dimensional (a fourth axis of length 1 is accepted), holds
-            colours or complex numbers, or its header holds what no header can.
+            colours or complex numbers, or its header has invalid values.
         OSError: If the file cannot be read as NIfTI, is damaged, cut short or longer than its header says.
     """
     packed = path.name.lower().endswith(".gz")
@@ -72,7 +72,7 @@ def read_nifti(path: Path, rules: ReadingRules) -> StoredImage:
 
 
 def _read_header(path: Path, *, packed: bool) -> nibabel.Nifti1Header:
-    """The header as it is: nibabel mends some values while it loads a file."""
+    """The unchanged header: nibabel corrects some values while it loads a file."""
     with gzip.open(path) if packed else path.open("rb") as file:
         start = file.read(nibabel.Nifti2Header.sizeof_hdr)
     for kind in _KINDS.values():
@@ -81,11 +81,11 @@ def _read_header(path: Path, *, packed: bool) -> nibabel.Nifti1Header:
             if _KINDS.get(bytes(header["magic"].item()[:3])) is kind:
                 return header
             break
-    raise OSError("no NIfTI header with its voxels behind it")
+    raise OSError("no NIfTI header followed by voxels")
 
 
 def _scaling(header: nibabel.Nifti1Header, path: Path) -> tuple[float, float]:
-    """Slope and intercept; 1 and 0 where the header has none (a slope of 0, or NaN as nibabel writes it)."""
+    """Slope and intercept; 1 and 0 if the header has none (a slope of 0, or NaN as nibabel writes it)."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope):
         return 1.0, 0.0
@@ -107,9 +107,9 @@ def _affine(
     zooms = np.array(header["pixdim"][1:4], dtype=np.float64)
     if not np.allclose(lengths, zooms, rtol=_SPACING_AGREES):
         shown = " and ".join(" x ".join(f"{edge:g}" for edge in three) for three in (zooms, lengths))
-        notes.append(f"The NIfTI spacings and its matrix disagree ({shown}): the matrix was taken.")
+        notes.append(f"The NIfTI spacings and its matrix disagree ({shown}): the matrix was used.")
     if not unit:
-        notes.append(f"The NIfTI header gives lengths in a unit that there is not (code {code}): taken as mm.")
+        notes.append(f"The NIfTI header gives lengths in an unknown unit (code {code}): read as mm.")
     elif unit not in ("mm", "unknown"):
         notes.append(f"The NIfTI header gives lengths in {unit}: converted to mm.")
     affine = LPS_FROM_RAS @ matrix
@@ -126,7 +126,7 @@ def _choose(
         if not 0 <= code <= _LARGEST_CODE:
             raise ValueError(f"Expected a {name} from 0 to {_LARGEST_CODE}, got {code} in {path}.")
     if codes == (0, 0):
-        note = "The NIfTI header holds no orientation: its axes were taken to point left, to the front and up."
+        note = "The NIfTI header holds no orientation: its axes were assumed to point left, to the front and up."
         return np.asarray(header.get_base_affine(), dtype=np.float64), [note]
     if not codes[1]:
         return _sform(header, path), []
@@ -137,13 +137,13 @@ def _choose(
     corners = np.array([[*corner, 1.0] for corner in itertools.product(*((0, size - 1) for size in shape))])
     apart = float(np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max()) * millimetres
     sheared = not _right_angled(sform)
-    # The sform of a scanner, one that says the same with more digits, and one that no qform can say.
+    # The sform of a scanner, the same with more digits, and one that a qform cannot express.
     taken = "sform" if sheared or codes[0] == 1 or _alike(sform, qform) else "qform"
     notes = []
     if apart > _TOLD_FROM:
         notes.append(
-            f"The NIfTI header's sform (code {codes[0]}) and qform (code {codes[1]}) lie up to {apart:.1f} mm apart: "
-            f"the {taken} was taken, {'being sheared' if sheared else 'as ITK and 3D Slicer take it'}."
+            f"The NIfTI header's sform (code {codes[0]}) and qform (code {codes[1]}) differ by up to {apart:.1f} mm: "
+            f"the {taken} was used, {'as it is sheared' if sheared else 'as in ITK and 3D Slicer'}."
         )
     return (sform if taken == "sform" else qform), notes
 

@@ -1,4 +1,4 @@
-"""NRRD files (``.nrrd``, ``.nhdr``): headers read strictly, voxels with every check there is."""
+"""NRRD files (``.nrrd``, ``.nhdr``): headers are read strictly, voxels with every possible check."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _ENCODINGS = {
     **dict.fromkeys(("txt", "text", "ascii"), TEXT),
     "hex": HEX,
 }
-# Signs that lead from each space to LPS; of the others only the scanner knows how they lie to the patient.
+# Signs from each space to LPS; the relation of other spaces to the patient is unknown.
 _TO_LPS = {
     **dict.fromkeys(("left-posterior-superior", "lps"), (1.0, 1.0, 1.0)),
     **dict.fromkeys(("right-anterior-superior", "ras"), (-1.0, -1.0, 1.0)),
     **dict.fromkeys(("left-anterior-superior", "las"), (1.0, -1.0, 1.0)),
 }
 _OTHER_SPACES = ("scanner-xyz", "3d-right-handed", "3d-left-handed")
-# Kinds of axes that hold the values of one place; any other is an axis of places.
+# Kinds of axes that hold the values of one voxel; any other is a spatial axis.
 _KINDS_OF_VALUES = re.compile(
     r"(list|point|vector|covariant-vector|normal|stub|scalar|complex|quaternion"
     r"|\d-(vector|color|gradient|normal)|(rgb|hsv|xyz|rgba)-color|(2d|3d)-.*matrix)"
@@ -57,9 +57,9 @@ def read_nrrd(path: Path, rules: ReadingRules) -> StoredImage:
     """Read an NRRD file, with its voxels in it or in files next to it.
 
     Raises:
-        ValueError: If the header is not as the format has it, the file is not three-dimensional, has several values
+        ValueError: If the header violates the format, the file is not three-dimensional, has several values
             per voxel, or names files elsewhere.
-        OSError: If a file is not there, damaged, cut short or longer than its header says.
+        OSError: If a file is missing, damaged, truncated or longer than its header says.
     """
     fields = _read_fields(path)
     (dimensions,) = integers(fields.need("dimension"), "dimension", path, count=1)
@@ -149,8 +149,8 @@ def _affine(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarra
         if space is not None and name not in _OTHER_SPACES:
             raise ValueError(f"Expected a space of three dimensions, got {shortened(space)} in {path}.")
         notes.append(
-            f"The header does not say how its space ({space or 'without a name'}) lies to the patient: its axes were "
-            "taken to point left, to the back and up."
+            f"The header does not relate its space ({space or 'without a name'}) to the patient: its axes were "
+            "assumed to point left, to the back and up."
         )
     if space is None:
         integers(fields.need("spacedimension"), "space dimension", path, count=1)
@@ -158,8 +158,8 @@ def _affine(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarra
     signs = np.array(_TO_LPS.get(name, (1.0, 1.0, 1.0))) * factors
     affine = np.eye(4)
     if given is None:
-        notes.append("The header gives no voxel spacing: 1 mm was taken.")
-        notes.append("The header gives no orientation: its axes were taken to point left, to the back and up.")
+        notes.append("The header gives no voxel spacing: 1 mm was assumed.")
+        notes.append("The header gives no orientation: its axes were assumed to point left, to the back and up.")
     else:
         vectors = [match[1] for match in _VECTOR.finditer(given) if match[1] is not None]
         if _VECTOR.sub("", given).strip() or len(vectors) != len(axes) or len(axes) != 3:
@@ -168,7 +168,7 @@ def _affine(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarra
         affine[:3, :3] = np.array(columns).T * signs[:, None]
     origin = fields.get("spaceorigin")
     if origin is None:
-        notes.append("The header gives no origin: the first voxel was taken to lie at 0.")
+        notes.append("The header gives no origin: the first voxel was assumed to be at 0.")
     else:
         match = re.fullmatch(r"\(([^()]*)\)", origin)
         text = match[1] if match else origin
@@ -177,22 +177,22 @@ def _affine(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarra
 
 
 def _affine_without_space(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The affine of a header that knows the spacings of its axes at most."""
+    """The affine of a header that has at most the spacings of its axes."""
     path, notes = fields.path, []
     factors, unit = millimetres(_units(fields, "units", dimensions), path)
     spacing, text = [1.0] * 3, fields.get("spacings")
     if text is None:
-        notes.append("The header gives no voxel spacing: 1 mm was taken.")
+        notes.append("The header gives no voxel spacing: 1 mm was assumed.")
     else:
         spacing = _of_axes(text, "spacings", dimensions, axes, path)
         check_spacing(tuple(spacing), path)
-    notes.append("The header gives no orientation: its axes were taken to point left, to the back and up.")
+    notes.append("The header gives no orientation: its axes were assumed to point left, to the back and up.")
     text = fields.get("axismins")
     origin = [0.0] * 3
     if text is None or set(text.lower().split()) == {"nan"}:
-        notes.append("The header gives no origin: the first voxel was taken to lie at 0.")
+        notes.append("The header gives no origin: the first voxel was assumed to be at 0.")
     else:
-        # The edge of the first voxel, where voxels are cells: so ITK reads it.
+        # The edge of the first voxel if voxels are cells, as ITK reads it.
         centers = (fields.get("centers") or "").lower().split()
         half = [0.0 if len(centers) == dimensions and centers[axis] == "node" else 0.5 for axis in axes]
         mins = _of_axes(text, "axis mins", dimensions, axes, path)
@@ -205,7 +205,7 @@ def _affine_without_space(fields: Fields, dimensions: int, axes: list[int]) -> t
 
 
 def _of_axes(text: str, key: str, dimensions: int, axes: list[int], path: Path) -> list[float]:
-    """The numbers of the axes of places; those of others may be unknown (nan)."""
+    """The numbers of the spatial axes; those of others may be unknown (nan)."""
     words = text.split()
     if len(words) != dimensions:
         raise ValueError(f"Expected {dimensions} numbers as '{key}', got {shortened(text)} in {path}.")
@@ -223,7 +223,7 @@ def _units(fields: Fields, key: str, count: int) -> list[str]:
 
 
 def _parts(fields: Fields, size: int, encoding: str) -> list[Part]:
-    """The places of the voxels: behind the header, in a file, or in a list or pattern of files."""
+    """Where the voxels are: after the header, in a file, or in a list or pattern of files."""
     path = fields.path
     (lines,) = integers(fields.get("lineskip") or "0", "line skip", path, count=1)
     (skip,) = integers(fields.get("byteskip") or "0", "byte skip", path, count=1)

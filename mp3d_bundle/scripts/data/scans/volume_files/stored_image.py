@@ -1,11 +1,11 @@
-"""Volumes as a file stores them, before anything is turned or rounded, and what their readers have in common.
+"""Volumes as stored in a file, before any change of axes or values, and the shared parts of their readers.
 
 A reader gives a `StoredImage`: the values in the file's own axis order, and one affine from that order's voxel
 indices to millimetres. There is one for each format: `nifti`, `nrrd`, `metaimage`, and `dicom` for a folder of
 slices. What makes a CT of it (orientation, Hounsfield units) is `scripts.data.scans.scan`.
 """
 
-# itk makes its names when they are first used: no checker can see them.
+# itk creates its names on first use: type checkers cannot see them.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class ReadingRules:
     """How strictly scans are read.
 
     Attributes:
-        hu_offset: What is added to the values to make Hounsfield units of them, on top of the file's own slope and
-            intercept. Where it is given, 0 included, the values count as Hounsfield units whatever their distribution.
-        any_geometry: Take voxel sizes, extents and places that no CT of a person has.
-        max_gigabytes: Most GiB of voxels that the header of one file may claim.
+        hu_offset: Added to the values to get Hounsfield units, on top of the file's own slope and
+            intercept. If given, even as 0, the values count as Hounsfield units with any distribution.
+        any_geometry: Accept voxel sizes, extents and positions that no CT of a person has.
+        max_gigabytes: Largest number of GiB of voxels that the header of one file may claim.
     """
 
     hu_offset: float | None = None
@@ -45,7 +45,7 @@ class ReadingRules:
         """Check the values.
 
         Raises:
-            ValueError: If one is not of its kind.
+            ValueError: If one has the wrong type.
         """
         if self.hu_offset is not None and not _finite(self.hu_offset):
             raise ValueError(f"Expected a number of Hounsfield units as hu_offset, got {self.hu_offset!r}.")
@@ -65,11 +65,11 @@ DEFAULT_RULES = ReadingRules()
 class Note(str):
     """A sentence for results, with its form for the log.
 
-    Results travel further than the machine they were made on, and files of DICOM are often named by the patient.
+    Results leave the machine they were made on, and DICOM files are often named after the patient.
 
     Args:
         text: The sentence without names of files and values of patients.
-        log: The same with them.
+        log: The same sentence with them.
     """
 
     log: str
@@ -82,7 +82,7 @@ class Note(str):
 
 
 def log_text(note: str) -> str:
-    """What the log says in place of a note; of a plain text the text."""
+    """The log form of a note; a plain text is returned unchanged."""
     return note.log if isinstance(note, Note) else note
 
 
@@ -97,12 +97,12 @@ class StoredImage:
         slope: Hounsfield units per stored value.
         intercept: Hounsfield units at the stored value 0.
         files: The files that were read, in order.
-        notes: What a user should know about how the file was understood, one sentence each.
+        notes: Notes for the user about how the file was read, one sentence each.
         series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
-        places: ``(N,)`` float64, where the file's own slices lie on axis ``k`` of ``values``; None where they are its
+        places: ``(N,)`` float64, where the file's own slices lie on axis ``k`` of ``values``; None if they are the
             slices.
-        sha256: Of the bytes of the files one after the other, in hexadecimal; None where it was not taken.
-        headers: Of a DICOM series the bytes of each file before its pixels, None for one where they are not known;
+        sha256: Of the bytes of the files one after the other, in hexadecimal; None if it was not computed.
+        headers: For a DICOM series the bytes of each file before its pixels, None for a file where they are unknown;
             empty for other files.
     """
 
@@ -119,12 +119,12 @@ class StoredImage:
 
 
 def shown(path: object) -> str:
-    """A path or a text with one as it can be printed: names need not be UTF-8."""
+    """A printable form of a path, or of a text with one: names may not be UTF-8."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _check_encoding(path: Path) -> None:
-    """Refuse a name that ITK cannot be given."""
+    """Reject a name that ITK cannot open."""
     if shown(path) != str(path):
         raise ValueError(f"Expected a name in UTF-8, got {shown(path)}: rename the file or its folder.")
 
@@ -141,19 +141,19 @@ def check_spacing(spacing: tuple[float, ...], where: Path) -> None:
 
 
 def check_geometry(affine: np.ndarray, shape: tuple[int, int, int], where: Path) -> None:
-    """Check that a volume is as large, and lies where, a CT of a person can.
+    """Check that a volume has a size and position that a CT of a person can have.
 
     Args:
         affine: ``(4, 4)``, voxel-centre index to mm.
         shape: Voxels along each axis of the index.
-        where: What messages call it.
+        where: Its name in messages.
 
     Raises:
-        ValueError: If edges of voxels are not from 0.01 to 50 mm, an axis is longer than 10 m, or a corner lies
+        ValueError: If edges of voxels are not from 0.01 to 50 mm, an axis is longer than 10 m, or a corner is
             further than 20 m from the origin.
     """
     edges = np.linalg.norm(affine[:3, :3], axis=0)
-    override = f"in {where} (--any_geometry True takes it)."
+    override = f"in {where} (--any_geometry True accepts it)."
     if not all(SMALLEST_EDGE <= edge <= LARGEST_EDGE for edge in edges):
         shown = " x ".join(f"{edge:g}" for edge in edges)
         raise ValueError(f"Expected voxels of {SMALLEST_EDGE:g} to {LARGEST_EDGE:g} mm, got {shown} mm {override}")
@@ -181,7 +181,7 @@ def check_shape(shape: tuple[int, ...], where: Path) -> tuple[int, int, int]:
 
 
 def itk_values(values: np.ndarray) -> np.ndarray:
-    """Values as ITK hands them over: numbers of 64 bits with a fraction lose what HU do not need."""
+    """Values in the type that ITK uses: float64 values lose digits that HU do not need."""
     if values.dtype != np.float64:
         return values
     with np.errstate(over="ignore"):

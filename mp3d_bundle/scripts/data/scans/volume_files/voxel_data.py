@@ -1,8 +1,8 @@
-"""The voxels of a volume file: every byte that the header promises, not one more, and every checksum held against them.
+"""Read the voxels of a volume file: exactly as many bytes as the header says, with every checksum checked.
 
-Compressed data are read to their very end, where gzip, zlib and bzip2 keep a checksum. Uncompressed data have none:
-of these only the length can be checked. Memory is taken for what a header claims only after the claim was held
-against the size of the files and against the limit that the rules set, and is touched only as data come in.
+Compressed data are read to their end, where gzip, zlib and bzip2 keep a checksum. Uncompressed data have none:
+only their length can be checked. Memory for the claim of a header is allocated only after the claim was compared
+with the size of the files and the limit of the rules.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .stored_image import MAX_GIGABYTES, ReadingRules
 RAW, GZIP, ZLIB, BZIP2, TEXT, HEX = "raw", "gzip", "zlib", "bzip2", "text", "hex"
 _BLOCK = 1 << 20
 _GIB = 1 << 30
-# Deflate cannot do better than this.
+# Deflate cannot compress better than this.
 _MOST_DEFLATED = 1032
-# Nor do scans, by far: from this size on such data are taken for a bomb.
+# Scans compress far less: from this size on, such data are rejected as a zip bomb.
 _RATIO_FROM_BYTES, _MAX_RATIO = 1 << 28, 200
 
 
@@ -35,8 +35,8 @@ class Part:
 
     Attributes:
         path: The file.
-        start: Where data, compressed or not, begin in it; from the end where it is negative.
-        skip: Bytes of the data, once unpacked, before the first voxel.
+        start: Offset of the data, compressed or not; a negative one counts from the end.
+        skip: Bytes of the unpacked data before the first voxel.
     """
 
     path: Path
@@ -55,14 +55,14 @@ def read_voxels(
         dtype: Type and byte order of the stored numbers.
         encoding: `RAW`, `GZIP`, `ZLIB` (of zlib or gzip, as MetaImage has it), `BZIP2`, or the numbers as `TEXT` or
             `HEX`.
-        rules: How large it may be.
+        rules: Limit of its size.
 
     Returns:
         ``(I, J, K)`` in this machine's byte order.
 
     Raises:
         ValueError: If the header claims more than the rules or the files allow.
-        OSError: If data are damaged, cut short or longer than the header says.
+        OSError: If data are damaged, truncated or longer than the header says.
     """
     where = parts[0].path
     size = math.prod(shape) * dtype.itemsize
@@ -84,12 +84,12 @@ def read_voxels(
 
 
 def _check_claim(size: int, parts: Sequence[Part], encoding: str, rules: ReadingRules) -> None:
-    """Hold the bytes that a header claims against the limits and against its files; nothing was allocated yet."""
+    """Compare the bytes that a header claims with the limits and its files, before anything is allocated."""
     where = parts[0].path
     if size > rules.max_gigabytes * _GIB:
         raise ValueError(
             f"Expected at most {rules.max_gigabytes:g} GiB of voxels, the header claims {size / _GIB:.3g} GiB in "
-            f"{where} (--max_gigabytes takes more)."
+            f"{where} (--max_gigabytes allows more)."
         )
     stored = sum(part.path.stat().st_size for part in parts)
     if encoding in (TEXT, HEX):
@@ -103,13 +103,13 @@ def _check_claim(size: int, parts: Sequence[Part], encoding: str, rules: Reading
         most = stored * _MOST_DEFLATED
     if size > most:
         raise OSError(
-            f"Expected {size} bytes of voxels, which the header promises, {where} cannot hold them in {stored} bytes "
+            f"Expected {size} bytes of voxels, as the header says, {where} cannot hold them in {stored} bytes "
             "(cut short or damaged?)."
         )
     if size > _RATIO_FROM_BYTES and size > _MAX_RATIO * stored and rules.max_gigabytes <= MAX_GIGABYTES:
         raise ValueError(
             f"Expected a scan, got {size / _GIB:.1f} GiB packed into {stored / (1 << 20):.1f} MiB in {where} "
-            f"(--max_gigabytes above {MAX_GIGABYTES:g} takes it)."
+            f"(--max_gigabytes above {MAX_GIGABYTES:g} allows it)."
         )
 
 
@@ -123,7 +123,7 @@ def _fill(target: memoryview, part: Part, encoding: str, dtype: np.dtype) -> Non
         if encoding == RAW:
             held = size - file.tell() - part.skip
             if held != len(target):
-                raise EOFError(f"{max(held, 0)} bytes of voxels, {len(target)} as the header promises")
+                raise EOFError(f"{max(held, 0)} bytes of voxels, {len(target)} as the header says")
             file.seek(part.skip, 1)
             _copy(target, iter(lambda: file.read(_BLOCK), b""), 0)
         elif encoding in (TEXT, HEX):
@@ -139,11 +139,11 @@ def _copy(target: memoryview, chunks: Iterable[bytes], skip: int) -> None:
         taken = chunk[min(skip, len(chunk)) :]
         skip -= len(chunk) - len(taken)
         if place + len(taken) > len(target):
-            raise EOFError(f"more than the {len(target)} bytes of voxels that the header promises")
+            raise EOFError(f"more than the {len(target)} bytes of voxels that the header gives")
         target[place : place + len(taken)] = taken
         place += len(taken)
     if place < len(target):
-        raise EOFError(f"{place} bytes of voxels, {len(target)} as the header promises")
+        raise EOFError(f"{place} bytes of voxels, {len(target)} as the header says")
 
 
 def _plain(text: bytes, encoding: str, dtype: np.dtype) -> bytes:
@@ -157,7 +157,7 @@ def _plain(text: bytes, encoding: str, dtype: np.dtype) -> bytes:
 
 
 def _unpack(file: BinaryIO, encoding: str) -> Iterator[bytes]:
-    """Unpacked data block by block, to the end of the file; raises where a checksum is wrong or something follows."""
+    """Unpacked data block by block, to the end of the file; raises if a checksum is wrong or something follows."""
     if encoding == GZIP:
         with gzip.GzipFile(fileobj=file) as packed:
             yield from iter(lambda: packed.read(_BLOCK), b"")
@@ -176,11 +176,11 @@ def _inflate(file: BinaryIO) -> Iterator[bytes]:
             raise EOFError("the compressed data end early")
         yield chunk
     if stream.unused_data or file.read(1):
-        raise OSError("something follows the compressed data")
+        raise OSError("there is data after the compressed part")
 
 
 def _unpack_bzip2(file: BinaryIO) -> Iterator[bytes]:
-    # bz2.BZ2File passes over whatever follows the last stream.
+    # bz2.BZ2File ignores everything after the last stream.
     stream, packed = bz2.BZ2Decompressor(), b""
     while True:
         if stream.eof:

@@ -30,7 +30,7 @@ def segment_boxes(
     Args:
         slices: The images.
         outlined: The lesions, at least one.
-        algorithm: What found them.
+        algorithm: The algorithm that found them.
         equipment: UIDs, numbers and descriptions of the file, as highdicom names them.
     """
     segments = [
@@ -69,7 +69,7 @@ def masked(outlined: Sequence[Outlined]) -> bool:
 
 
 def _layers(outlined: Sequence[Outlined]) -> list[dict[int, Outlined]]:
-    """Share the lesions, by segment number, among as few layers as it takes for none to overlap another."""
+    """Distribute the lesions, by segment number, over as few layers as possible without overlap."""
     layers: list[dict[int, Outlined]] = []
     for number, one in enumerate(outlined, start=1):
         for layer in layers:
@@ -110,12 +110,12 @@ def _paint(layer: Mapping[int, Outlined], row_of: Mapping[int, int], header: Dat
 
 
 def _merge(layers: Sequence[seg.Segmentation]) -> seg.Segmentation:
-    """One segmentation with the frames of all layers, which are alike in everything else."""
+    """One segmentation with the frames of all layers, which are otherwise equal."""
     merged = layers[0]
     if len(layers) == 1:
         return merged
     frames = [frame for layer in layers for frame in layer.PerFrameFunctionalGroupsSequence]
-    # A layer numbers the positions that it has itself.
+    # Each layer numbers its own positions.
     heights = [_height(frame, merged) for frame in frames]
     order = {height: place for place, height in enumerate(sorted(set(heights)), start=1)}
     for frame, height in zip(frames, heights, strict=True):
@@ -125,12 +125,12 @@ def _merge(layers: Sequence[seg.Segmentation]) -> seg.Segmentation:
     merged.PerFrameFunctionalGroupsSequence = frames
     merged.NumberOfFrames = len(frames)
     merged.SegmentsOverlap = seg.SegmentsOverlapValues.YES.value
-    # What highdicom keeps in addition to the attributes is still that of the first layer.
+    # highdicom's internal state is still that of the first layer.
     return seg.Segmentation.from_dataset(merged, copy=False)
 
 
 def _height(frame: Dataset, segmentation: seg.Segmentation) -> float:
-    """Where a frame lies along the normal of all frames, in whole micrometres."""
+    """Position of a frame along the normal of all frames, in whole micrometres."""
     shared = segmentation.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
     along = np.array([float(number) for number in shared.ImageOrientationPatient])
     position = [float(number) for number in frame.PlanePositionSequence[0].ImagePositionPatient]

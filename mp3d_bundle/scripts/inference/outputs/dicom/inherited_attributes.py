@@ -1,8 +1,8 @@
-"""What results inherit from the images: who the patient is and of which study, as far as it is valid.
+"""Attributes that results inherit from the images: patient and study, if they are valid.
 
-Headers come from scanners, archives and anonymisers, and highdicom copies what they say about patient and study as it
-is. A result must be valid whatever the images are: here everything else about the patient is left out, and so are
-values that their type of value does not allow.
+Headers come from scanners, archives and anonymisers, and highdicom copies their patient and study attributes
+unchanged. A result must be valid for any images: this module leaves out all other attributes of the patient, and
+values that are invalid for their type.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _KEPT = (
 )
 _STUDY = ("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber")
 _CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
-# An image whose patient was made anonymous has to say how; many do not.
+# An image with a de-identified patient must name the method; many do not.
 UNKNOWN_METHOD = "Not stated in the source images"
 
 
 def keep_valid(header: Dataset) -> list[str]:
-    """Leave of a header what a valid result can inherit.
+    """Reduce a header to the attributes that a valid result can inherit.
 
-    Attributes that a result must have stay, empty where their value is invalid; a header that says that the patient's
-    identity was removed, but not how, says `UNKNOWN_METHOD` afterwards.
+    Required attributes stay, empty if their value is invalid. If a header declares the patient's identity removed
+    without naming the method, the method becomes `UNKNOWN_METHOD`.
 
     Args:
         header: Changed in place.
 
     Returns:
-        What was left out for its value, "StudyDate, which is UNKNOWN", in the order of the header.
+        The attributes left out for their value, such as "StudyDate, which is UNKNOWN", in the order of the header.
     """
     trial = _TRIAL if all(header.get(name) for name in _TRIAL_NEEDS) else ()
     left_out = []
@@ -69,13 +69,13 @@ def keep_valid(header: Dataset) -> list[str]:
 
 
 def _is_valid(element: DataElement) -> bool:
-    """Whether a value is one that its attribute may have; an empty one may be everywhere here."""
+    """Whether a value is valid for its attribute; empty values are valid for all attributes here."""
     if element.keyword == _REMOVED:
         return element.value in ("YES", "NO")
     if element.VR == "SQ":
         items = element.value or []
         return len(items) > 0 and all(all(item.get(name) for name in _CODE) for item in items)
-    # Names are copied as they are; rules for them that no reader keeps would take the patient's name away.
+    # Names are copied unchanged: strict rules, which readers do not follow, would remove the patient's name.
     if element.VR == "PN" or element.value in (None, ""):
         return True
     try:

@@ -30,7 +30,7 @@ def outlines_on(
         scan: The scan.
         found: Its slice boxes.
         lesion: A lesion with a mask in its best slice.
-        rectangles: Where its box cuts the images.
+        rectangles: Rectangles in which its box cuts the images.
         slices: The images.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The DICOM images that a scan was read from, and where a box lies on each of them.
+"""The DICOM images that a scan was read from, and the position of a box on each of them.
 
-Boxes come in the frame of the scan that the network saw. They go to the images through the patient's
-millimetres, so it does not matter whether the scan was turned or resampled on the way in.
+Boxes come in the frame of the scan that the network saw. They are converted to the images through the
+patient's millimetres, so rotation and resampling of the scan have no effect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .inherited_attributes import keep_valid
 
 logger = logging.getLogger(__name__)
 
-# What every image must have to be referred to, and what a result inherits; the latter may be empty.
+# Attributes required to refer to an image, and attributes that a result inherits; the latter may be empty.
 _NEEDED = (
     "StudyInstanceUID",
     "SeriesInstanceUID",
@@ -48,7 +48,7 @@ _MAY_BE_EMPTY = (
     "ReferringPhysicianName",
 )
 _SEXES = ("M", "F", "O")
-# Planes and edges that were rounded on the way meet within this many mm.
+# Tolerance in mm for rounded planes and edges.
 _TOUCH = 1e-3
 # A pixel centre this near to an edge, in pixels, lies on it.
 _CENTRE = 1e-6
@@ -70,10 +70,10 @@ class SourceSlice:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Where a box cuts an image.
+    """The rectangle in which a box cuts an image.
 
     Attributes:
-        index: Which image.
+        index: Index of the image.
         edges: ``(4,)`` float64, column and row edges ``c1, r1, c2, r2``; pixel ``c`` covers ``[c, c + 1)``.
         corners: ``(5, 3)`` float64, the rectangle in LPS mm, closed (the last corner is the first); of a lesion with a
             mask ``(P + 1, 3)``, its outline.
@@ -93,7 +93,7 @@ class Outlined:
     Attributes:
         entry: Its entry in ``lesions.json``.
         rectangles: Where its box, or its masks where it has some, lies on the images.
-        tracking: The UID that both files know it by.
+        tracking: Its UID in both files.
         key: Index of the image nearest to its best slice.
     """
 
@@ -104,7 +104,7 @@ class Outlined:
 
     @property
     def name(self) -> str:
-        """What a reader sees."""
+        """The name shown to readers."""
         return f"Lesion {self.entry['lesion']}"
 
 
@@ -113,23 +113,23 @@ def read_sources(files: Sequence[Path], headers: Sequence[bytes | None] = ()) ->
 
     Args:
         files: One file per slice.
-        headers: The bytes of each file before its pixels; a file is opened where they are not known.
+        headers: The bytes of each file before its pixels; a file is opened if they are unknown.
 
     Returns:
         The slices in the same order.
 
     Raises:
-        ValueError: If an attribute is missing without which nothing can refer to an image.
+        ValueError: If an attribute is missing that is required to refer to an image.
         OSError: If a file cannot be read.
     """
     slices = []
     told: set[str] = set()
     for path, known in zip(files, headers or [None] * len(files), strict=True):
-        # What was read as a scan is DICOM, with a preamble or without.
+        # Files that were read as a scan are DICOM, with or without preamble.
         header = pydicom.dcmread(path if known is None else io.BytesIO(known), stop_before_pixels=True, force=True)
         missing = [name for name in _NEEDED if header.get(name) in (None, "")]
         if missing:
-            raise ValueError(f"Expected the attribute {missing[0]}, without which no result can refer to {path}.")
+            raise ValueError(f"Expected the attribute {missing[0]}, which results need to refer to {path}.")
         for name in _MAY_BE_EMPTY:
             if header.get(name) is None:
                 setattr(header, name, "")
@@ -140,7 +140,7 @@ def read_sources(files: Sequence[Path], headers: Sequence[bytes | None] = ()) ->
                 told.add(line)
                 logger.warning("%s: the DICOM results leave out %s.", path, line)
         if slices:
-            # Equal up to rounding (the reader saw to that), and a result has one orientation only.
+            # Equal up to rounding (the reader ensures it); a result has a single orientation.
             header.ImageOrientationPatient = slices[0].header.ImageOrientationPatient
         slices.append(SourceSlice(header, _matrix(header)))
     return slices
@@ -162,7 +162,7 @@ def _floats(values: MultiValue) -> list[float]:
 
 
 def cut(scan: ScanLike, box: np.ndarray, slices: Sequence[SourceSlice]) -> list[Rectangle]:
-    """Where a box lies on the images of its scan.
+    """The position of a box on the images of its scan.
 
     Args:
         scan: The scan.
@@ -170,9 +170,9 @@ def cut(scan: ScanLike, box: np.ndarray, slices: Sequence[SourceSlice]) -> list[
         slices: The images.
 
     Returns:
-        One rectangle for each image whose plane the box meets (the face at the low end of the scan's axis that
-        the images are stacked along belongs to it, the other does not); where it lies between two planes, one on
-        the nearest image.
+        One rectangle for each image whose plane the box meets. Along the stacking axis the face at the low end
+        belongs to the box, the other does not. If the box is between two planes, one rectangle on the nearest
+        image.
     """
     picks = np.array([[box[3 * (corner >> axis & 1) + axis] for axis in range(3)] for corner in range(8)])
     lps = np.column_stack([scan.points_to_lps(picks), np.ones(8)])
@@ -194,7 +194,7 @@ def cut(scan: ScanLike, box: np.ndarray, slices: Sequence[SourceSlice]) -> list[
 
 
 def _crossings(corners: np.ndarray) -> np.ndarray:
-    """Columns and rows ``(N, 2)`` at which the edges of a box go through the plane at height 0."""
+    """Columns and rows ``(N, 2)`` at which the edges of a box cross the plane at height 0."""
     points = [corners[np.abs(corners[:, 2]) <= _TOUCH, :2]]
     for first, second in _EDGES:
         low, high = corners[first], corners[second]
@@ -207,7 +207,7 @@ def _rectangle(index: int, one: SourceSlice, points: np.ndarray) -> Rectangle:
     low, high = points.min(axis=0), points.max(axis=0)
     outline = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]], [low[0], low[1]]])
     corners = np.column_stack([outline, np.zeros(5), np.ones(5)]) @ one.matrix.T
-    # Pixel centres lie at whole numbers in the matrix, edges half a pixel before.
+    # In the matrix, pixel centres are at whole numbers and edges half a pixel before.
     return Rectangle(index, np.concatenate([low, high]) + 0.5, corners[:, :3])
 
 

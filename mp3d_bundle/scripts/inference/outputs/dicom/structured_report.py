@@ -34,7 +34,7 @@ logging.getLogger("highdicom").setLevel(logging.WARNING)
 MANUFACTURER = "MP3D bundle"
 _NUMBER = CodedConcept("246206008", "SCT", "Number of lesions")
 _LESIONS = CodedConcept("{lesions}", "UCUM", "lesions")
-# Texts of this kind end after 64 characters.
+# Texts of this kind have at most 64 characters.
 _SERIES = "Lesion {}. Not a medical device; research use only"
 _REPORT_SERIES, _BOXES_SERIES = 9001, 9002
 
@@ -46,7 +46,7 @@ class DicomWriter:
     Attributes:
         version: Of the software, as written to the files.
         deflate_above_megabytes: A segmentation with more millions of bytes of pixels is written deflated. The masks of
-            hundreds of boxes are nearly all zeros; but not every viewer reads deflated files, so small ones stay plain.
+            hundreds of boxes are nearly all zeros. Some viewers cannot read deflated files, so small ones stay plain.
     """
 
     version: str = field(default_factory=bundle_version)
@@ -56,11 +56,11 @@ class DicomWriter:
         """Write the results of one scan.
 
         Args:
-            result: What is known about the scan.
+            result: The results of the scan.
 
         Returns:
             ``lesions_sr.dcm``, and ``lesions_seg.dcm`` unless no lesion was found; nothing for a scan that was
-            not read from DICOM or (with a warning) whose headers lack what a result must refer to.
+            not read from DICOM, or (with a warning) whose headers lack required references.
         """
         scan = result.scan
         if scan.series is None:
@@ -84,7 +84,7 @@ class DicomWriter:
         ]
         shown = "outlines" if masked(outlined) else "boxes"
         with warnings.catch_warnings():
-            # Names go on as the images have them, also where highdicom would write them otherwise.
+            # Names are written as in the images, even if highdicom would change them.
             warnings.filterwarnings("ignore", message=".*person name")
             files = {"lesions_sr.dcm": _bytes(self._report(slices, outlined, document))}
             if outlined:
@@ -122,7 +122,7 @@ class DicomWriter:
         )
         frame = str(slices[0].header.FrameOfReferenceUID)
         names = document["model"].get("tags", ())
-        # Who observed is what every reader of a report shows: the notices go with the name.
+        # All report readers show the observer: the notices are added to its name.
         name = " ".join(["MP3D lesion detector.", *document["notices"]])
         device = sr.DeviceObserverIdentifyingAttributes(
             uid=hd.UID(), name=name, manufacturer_name=MANUFACTURER, model_name="MP3D FPN"

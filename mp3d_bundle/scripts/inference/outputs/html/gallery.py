@@ -1,7 +1,7 @@
 """Pages of hits, misses and false positives with an index to read in a browser, offline.
 
-False positives come with the highest score first, misses with the largest lesion first, and hits are
-taken evenly from the highest score to the lowest, so that the pages show the ordinary ones too.
+False positives are sorted with the highest score first, misses with the largest lesion first. Hits are
+sampled evenly from the highest score to the lowest, so that the pages show typical ones too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from ....storage.atomic_files import replacing
 from ..pictures.box_drawing import DETECTION, TRUTH, WRONG, add_caption, display_window, draw_boxes, write_png
 
-# Kinds of items: name of the files, heading, and the order in which a reader wants them.
+# Kinds of items in reading order: name of the files, and heading.
 KINDS = {
     "false positive": ("false_positives", "False positives, the highest score first"),
     "miss": ("misses", "Missed lesions, the largest first"),
@@ -40,11 +40,11 @@ class GalleryItem:
         name: Name of the image, for the caption.
         hu_slice: ``(H, W)`` Hounsfield units, or a function that reads them when the picture is drawn.
         window: Lowest and highest value shown, in HU.
-        box: ``(4,)`` pixels, what the item is about.
+        box: ``(4,)`` pixels, the box of the item.
         score: Score of the detection; NaN for a lesion that no detection overlaps.
         predicted: ``boxes``, ``scores`` and ``hit`` of the detections to draw.
         true_boxes: ``(N, 4)`` pixels.
-        details: More words for the caption.
+        details: Further text for the caption.
     """
 
     kind: str
@@ -97,7 +97,7 @@ def _area(item: GalleryItem) -> float:
 
 
 def choose_items(items: Sequence[GalleryItem], kind: str, limit: int) -> list[GalleryItem]:
-    """Choose and sort the items of one kind as the head of this module says.
+    """Choose and sort the items of one kind, see the top of this module.
 
     Args:
         items: Items of any kind.
@@ -117,7 +117,7 @@ def choose_items(items: Sequence[GalleryItem], kind: str, limit: int) -> list[Ga
 
 
 def _region(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """The square of the image to show closely: x1, y1, x2, y2 in whole pixels, inside the image."""
+    """The square region of the close-up: x1, y1, x2, y2 in whole pixels, inside the image."""
     side = max(_CONTEXT * max(box[2] - box[0], box[3] - box[1]), _SMALLEST_SHARE * max(height, width))
     side = round(min(side, height, width))
     x = round(float(np.clip((box[0] + box[2] - side) / 2, 0, width - side)))
@@ -126,7 +126,7 @@ def _region(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, in
 
 
 def _inside(boxes: Any, region: tuple[int, int, int, int]) -> np.ndarray:
-    """Which boxes show in a region."""
+    """Which boxes are visible in a region."""
     edges = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     x1, y1, x2, y2 = region
     return (edges[:, 0] < x2) & (edges[:, 2] > x1) & (edges[:, 1] < y2) & (edges[:, 3] > y1)
@@ -199,7 +199,7 @@ def _page(tiles: Sequence[np.ndarray], caption: str, notice: str | None) -> np.n
 
 
 def _write_pages(items: Sequence[GalleryItem], kind: str, folder: Path, notice: str | None) -> list[str]:
-    """Write the pages of one kind and remove pages that an earlier, longer gallery left; their names."""
+    """Write the pages of one kind, remove further pages of an earlier gallery, and return the names."""
     stem, heading = KINDS[kind]
     size = _COLUMNS * _ROWS
     count = -(-len(items) // size)
@@ -221,7 +221,7 @@ _STYLE = (
 
 
 def _index(title: str, notice: str | None, sections: Sequence[tuple[str, int, int, Sequence[str]]]) -> str:
-    """The index as HTML; a section has a heading, items shown, items in all and names of pages."""
+    """The index as HTML; a section has a heading, the number of items shown, their total and names of pages."""
     lines = [
         "<!DOCTYPE html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
@@ -232,7 +232,7 @@ def _index(title: str, notice: str | None, sections: Sequence[tuple[str, int, in
         lines.append(f'<p class="notice">{html.escape(notice)}</p>')
     lines.append(
         "<p>Green and dashed: annotated. Yellow: detected, overlaps an annotated lesion enough. Red: false"
-        " positive; where not every lesion is annotated, as in DeepLesion, it may be a lesion all the same. The"
+        " positive; if not every lesion is annotated, as in DeepLesion, it may still be a lesion. The"
         " grey square in the slice on the left is enlarged on the right.</p>"
     )
     for heading, shown, total, names in sections:
@@ -253,9 +253,9 @@ def write_gallery(
 
     Args:
         items: Findings of any kind, in any order.
-        output_dir: Folder to write to, made if need be; an earlier gallery there is replaced.
+        output_dir: Folder to write to, created if needed; an earlier gallery there is replaced.
         title: Heading of the index, for example with the score threshold.
-        notice: What every viewer must know, e.g. that the data are synthetic; part of every picture.
+        notice: Notice for every viewer, e.g. that the data are synthetic; part of every picture.
         limit: Largest number of items of each kind.
 
     Returns:

@@ -1,9 +1,9 @@
-"""``report.html``: a scan and its lesions to look through in a browser, in one file, without a network.
+"""``report.html``: a scan and its lesions for the browser, in one file, without a network connection.
 
 Every slice is one grey JPEG of two pictures, one above the other: soft tissue (-200 to 300 HU, two HU to a
 grey value) and the whole range (-1350 to 2000 HU, coarser towards bone). The page decodes a slice when it is
 first shown, puts Hounsfield units together from both, and so can show any window. Quality and, for very long
-scans, size of the pictures follow from the room there is in the file.
+scans, size of the pictures depend on the allowed size of the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..source_names import name_image, series_text
 # Soft tissue in 8 bits, and the knots (HU, grey) between which the picture of the whole range is linear.
 FINE = (-200.0, 300.0)
 COARSE = ((-1350.0, 0.0), (-200.0, 144.0), (300.0, 175.0), (2000.0, 255.0))
-# Where the page mixes both: all fine between the inner two, all coarse outside the outer two.
+# The page blends both: only fine between the inner two, only coarse outside the outer two.
 BLEND = (-190.0, -130.0, 230.0, 290.0)
 # Window presets: name, lowest and highest HU shown, key that sets it.
 WINDOWS = (("Lung", -1350, 150), ("Soft tissue", -160, 240), ("Bone", -450, 1050))
@@ -80,9 +80,9 @@ class ReportWriter:
     """Write ``report.html``.
 
     Attributes:
-        max_megabytes: Room for the pictures of the slices, in millions of bytes of the file.
+        max_megabytes: Limit for the pictures of the slices, in millions of bytes of the file.
         threads: Slices encoded at the same time; all processors when None.
-        operating_points: Score thresholds to choose by the false positives per image that they gave in the
+        operating_points: Score thresholds to choose from, by the false positives per image in the
             validation of the weights (their names).
     """
 
@@ -94,7 +94,7 @@ class ReportWriter:
         """Write the page of one scan.
 
         Args:
-            result: What is known about the scan.
+            result: The results of the scan.
 
         Returns:
             ``report.html``.
@@ -120,7 +120,7 @@ class ReportWriter:
             "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
             "SCRIPT": _part("viewer.js"),
         }
-        # One pass: what is put in is not searched for names of other parts.
+        # One pass: inserted text is not searched for further placeholders.
         page = re.sub("%([A-Z]+)%", lambda match: parts.get(match[1], match[0]), _part("page.html"))
         before, after = page.split("<!-- slices -->")
         chunks = [before.encode("utf-8", "replace")]
@@ -132,11 +132,11 @@ class ReportWriter:
 
 
 def encode_slices(hu: np.ndarray, *, max_bytes: float, threads: int | None = None) -> SlicePictures:
-    """Encode the slices of a scan, as large and as well as they fit.
+    """Encode the slices of a scan in the largest size and best quality that fit.
 
     Args:
         hu: ``(Z, H, W)`` int16 HU.
-        max_bytes: Room for all of them as base64.
+        max_bytes: Limit for all of them as base64.
         threads: Slices encoded at the same time; all processors when None.
 
     Raises:
@@ -156,11 +156,11 @@ def encode_slices(hu: np.ndarray, *, max_bytes: float, threads: int | None = Non
             content = list(pool.map(encode, hu))
             if _BASE64 * sum(map(len, content)) <= max_bytes:
                 return SlicePictures(content, size, _offset(size[1]), quality)
-    raise ValueError(f"Expected room for {len(hu)} slices in the report, {max_bytes / 1e6:g} MB are not enough.")
+    raise ValueError(f"Expected space for {len(hu)} slices in the report, {max_bytes / 1e6:g} MB is not enough.")
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """Grey values of the two pictures for every int16, at its place as uint16."""
+    """Grey values of the two pictures for every int16, indexed as uint16."""
     hu = np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.float64)
     fine = (hu - FINE[0]) * (255 / (FINE[1] - FINE[0]))
     coarse = np.interp(hu, *np.array(COARSE).T)
@@ -202,7 +202,7 @@ def _title(scan: Mapping[str, Any]) -> str:
 
 
 def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
-    """What the script of the page needs: geometry in canonical edges, and the lesions."""
+    """Data for the script of the page: geometry in canonical edges, and the lesions."""
     scan, found = result.scan, result.found
     depth, height, width = scan.hu.shape
     middles = np.column_stack([np.full(depth, width / 2), np.full(depth, height / 2), np.arange(depth) + 0.5])
@@ -262,7 +262,7 @@ def _lesion_data(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mappi
 
 
 def _about(document: Mapping[str, Any], pictures: SlicePictures) -> list[tuple[str, str]]:
-    """What the page says about the run, in words."""
+    """Description of the run for the page."""
     scan, model = document["input"], document["model"]
     shape = " x ".join(str(number) for number in scan["shape"])
     spacing = " x ".join(f"{edge:g}" for edge in scan["spacing_mm"])

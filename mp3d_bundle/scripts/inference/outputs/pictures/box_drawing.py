@@ -1,7 +1,7 @@
 """Draw boxes on a CT slice.
 
-Truth is green and dashed, detections are yellow, detections known to be wrong red; dashes let both show
-where they coincide and help who cannot tell the colours apart. Lines are thin and run just outside the
+Truth is green and dashed, detections are yellow, detections known to be wrong red; dashes show both
+where they coincide and help colour-blind readers. Lines are thin and run just outside the
 box, and a score is written next to its box, never on one, so that the lesion itself stays free.
 """
 
@@ -30,7 +30,7 @@ _TEXT: Colour = (235, 235, 235)
 _NOTICE: Colour = (255, 170, 120)
 _STRIP: Colour = (24, 24, 24)
 _RIM: Colour = (20, 20, 20)
-# Slices with fewer pixels than this along their longer side are enlarged to it.
+# Slices whose longer side has fewer pixels are enlarged to this size.
 SMALLEST_SIDE = 512
 # DeepLesion's most frequent display window (soft tissue), for images that name none.
 _SOFT_TISSUE = (-175.0, 275.0)
@@ -41,7 +41,7 @@ _LEGEND = {TRUTH: "annotated", DETECTION: "detected (score)", WRONG: "false posi
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Matplotlib brings a font with it, so that pictures look the same on every machine.
+    # Matplotlib includes a font, so that pictures look the same on every machine.
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
@@ -122,7 +122,7 @@ def _overlap(first: Rectangle, second: Rectangle) -> float:
 
 
 def _place(frame: Rectangle, text_size: tuple[float, float], taken: Iterable[Rectangle], image: Rectangle) -> Rectangle:
-    """Find a place for a label next to a frame: the one that covers least of what is taken."""
+    """Find a place for a label next to a frame: the one that covers least of the occupied area."""
     x1, y1, x2, y2 = frame
     width, height = text_size
     gap = 2.0
@@ -152,7 +152,7 @@ def _draw_scores(
     frames: Sequence[Rectangle],
     image: Rectangle,
 ) -> None:
-    # A large picture is looked at from further away.
+    # A large picture is viewed from a distance.
     font = _font(round(_FONT_SIZE * max(1.0, max(image) / 768)))
     taken = list(frames)
     for frame, text, colour in labels:
@@ -178,9 +178,9 @@ def draw_boxes(
     Args:
         hu_slice: ``(H, W)`` Hounsfield units.
         predicted: Detections to draw: ``boxes`` ``(M, 4)`` in pixels of the slice, ``scores`` ``(M,)``
-            and, where known, ``hit`` ``(M,)`` bool (False is drawn as wrong) and ``lines``, M lists of lines ``(P, 2)``
+            and, if known, ``hit`` ``(M,)`` bool (False is drawn as wrong) and ``lines``, M lists of lines ``(P, 2)``
             in pixels of the slice that are drawn in place of the box; None for none.
-        true_boxes: ``(N, 4)`` annotated boxes in pixels of the slice; None where nothing is annotated.
+        true_boxes: ``(N, 4)`` annotated boxes in pixels of the slice; None without annotations.
         window: Lowest and highest value shown, in HU.
         caption: Text for a strip below the slice, with the key to the colours; None for no strip.
         longer_side: Resize the slice so that its longer side has this many pixels; by default a slice of
@@ -266,7 +266,7 @@ def add_caption(
         image: ``(H, W, 3)`` uint8 RGB.
         caption: Text; wrapped to the width, line breaks are kept.
         legend: Colours to explain, of `TRUTH`, `DETECTION` and `WRONG`.
-        notice: Text of its own colour below the rest, for what a viewer must know.
+        notice: Text below the rest in another colour, for notices.
 
     Returns:
         ``(H + strip, W, 3)`` uint8 RGB.
@@ -277,7 +277,7 @@ def add_caption(
     lines = [(line, _TEXT) for line in _wrap(caption, font, room)]
     notices = [(line, _NOTICE) for line in _wrap(notice or "", font, room)]
     names = [(colour, _LEGEND[colour]) for colour in legend]
-    # The key needs a line for each name where the picture is too narrow for all of them.
+    # If the picture is too narrow, the key has a line for each name.
     wide = sum(font.getlength(name) + 3 * _FONT_SIZE for _, name in names) <= room
     rows = (1 if wide else len(names)) if names else 0
     strip = Image.new("RGB", (image.shape[1], (len(lines) + rows + len(notices)) * step + margin), _STRIP)

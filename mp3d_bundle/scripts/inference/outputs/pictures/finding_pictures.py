@@ -1,4 +1,4 @@
-"""Pictures of what was found in a scan, each with the notices that no reader may miss."""
+"""Pictures of the findings in a scan, each with its notices."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .box_drawing import DETECTION, add_caption, draw_boxes, mark_sides
 
 SOFT_TISSUE = (-160.0, 240.0)
 LUNG = (-1350.0, 150.0)
-# Where the ring around a box is mostly darker than this, it lies in lung.
+# If most of the ring around a box is darker than this, the box is in lung.
 _LUNG_HU = -400
 _RING = 5
 
 
 def display_window(hu_slice: np.ndarray, box: np.ndarray) -> tuple[float, float]:
-    """The HU window to show a box in: lung where the tissue around it is lung, soft tissue elsewhere.
+    """The HU window for showing a box: lung if the tissue around it is lung, otherwise soft tissue.
 
     Args:
         hu_slice: ``(H, W)`` HU.
@@ -59,7 +59,7 @@ def lesion_picture(
         found: Slice boxes of the scan.
         lesion: The lesion.
         title: Text below the picture.
-        notices: What a viewer must know, below the title.
+        notices: Notices below the title.
         outline: Of the lesion in this slice; drawn with the axes in place of the box.
 
     Returns:
@@ -113,7 +113,7 @@ class OverlayWriter:
 
     Attributes:
         limit: Pictures of at most this many lesions, best first.
-        slices: Also a picture of every slice with a box, in ``overlays/slices/``.
+        slices: Also write a picture of every slice with a box, in ``overlays/slices/``.
     """
 
     limit: int = 10

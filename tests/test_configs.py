@@ -20,7 +20,7 @@ from scripts.configuration.running_config import check_config
 from scripts.error_lines import root_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
-VARIANTS = sorted(CONFIGS.glob("variants/*.yaml"))
+VARIANTS = [path for path in sorted(CONFIGS.glob("variants/*.yaml")) if not path.stem.startswith("recipe_")]
 ENTRIES = ["train", "evaluate", "evaluate_volumes", "inference"]
 # These take the network from the weights file, whatever it is.
 FROM_WEIGHTS = {"evaluate_volumes", "inference"}

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.metrics.froc import FPS_PER_IMAGE, FrocCurve, froc_curve, released_points, sensitivity_at, threshold_at
+from scripts.metrics.froc import (
+    FPS_PER_IMAGE,
+    FrocCurve,
+    froc_curve,
+    interpolate_curve,
+    released_points,
+    sensitivity_at,
+    threshold_at,
+)
 from scripts.metrics.matching import MULAN, RELEASED, STRICT, FrocRule
 
 LESION = [100.0, 100.0, 140.0, 130.0]
@@ -139,6 +147,22 @@ def test_an_image_without_lesions_counts_in_the_denominator() -> None:
 def test_beyond_the_last_false_positive_the_last_sensitivity_holds() -> None:
     curve = froc_curve([case("a", [ELSEWHERE, LESION], [0.8, 0.9], [LESION, [1.0, 1.0, 20.0, 30.0]])])
     assert sensitivity_at(curve, [1.0, 2.0, 16.0]).tolist() == [0.5, 0.5, 0.5]
+
+
+def test_beyond_the_last_false_positive_a_rule_may_draw_a_line_or_say_nothing() -> None:
+    fps, sensitivity = np.array([0.5, 1.0, 2.0]), np.array([0.4, 0.6, 0.7])
+    targets = (1.0, 2.0, 4.0, 16.0)
+
+    def read(beyond: Any, fps: np.ndarray = fps) -> list[float]:
+        return interpolate_curve(fps, sensitivity, targets, replace(MULAN, beyond=beyond)).tolist()
+
+    assert read("last") == pytest.approx([0.6, 0.7, 0.7, 0.7])
+    assert read("line") == pytest.approx([0.6, 0.7, 0.9, 1.0])
+    assert read("nothing")[:2] == pytest.approx([0.6, 0.7])
+    assert np.isnan(read("nothing")[2:]).all()
+    # Without a slope the line is level; and nothing found stays nothing.
+    assert read("line", np.array([0.5, 1.0, 1.0]))[2:] == pytest.approx([0.7, 0.7])
+    assert interpolate_curve(np.zeros(0), np.zeros(0), targets, replace(MULAN, beyond="line")).tolist() == [0.0] * 4
 
 
 def test_before_the_first_false_positive_a_wrong_best_score_finds_nothing() -> None:

@@ -175,3 +175,18 @@ def test_only_a_network_that_reads_it_gets_the_thickness() -> None:
     assert slab_facts(SimpleNamespace(module=reads), samples) == {"thickness": [2.0, 5.0]}
     assert slab_facts(SimpleNamespace(), samples) == {}
     assert slab_facts(reads, [{}]) == {}  # type: ignore[typeddict-item]
+
+
+def test_elements_of_the_gradient_stay_within_a_value() -> None:
+    seen = []
+    for limit in (None, 1e-4):
+        run = Run()
+        step: Any = run.trainer._process_function
+        step.max_gradient_value = limit
+        run.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED,
+            lambda run=run: seen.append(max(float(each.grad.abs().max()) for each in run.network.parameters())),
+        )
+        run.run()
+    assert seen[0] > 1e-4
+    assert max(seen[len(seen) // 2 :]) <= 1e-4 * (1 + 1e-6)

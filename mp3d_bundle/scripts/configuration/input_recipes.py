@@ -48,7 +48,10 @@ def training_recipe(
     categories = records[0].get("categories") if len(records) else None
     names = class_names(classes_of(network), getattr(categories, "names", None))
     named = LesionTags(Path(tags)).names if tags else ()
-    return replace(used, classes=names, tags=named, **pixels_of(records, used.test_scale)).plain()
+    pixels = pixels_of(records, used.test_scale)
+    if used.pixel_spacing is not None or used.crop_border:
+        pixels.pop("pixel_spacing", None)  # that is of whole images brought to the scale
+    return replace(used, classes=names, tags=named, **pixels).plain()
 
 
 def recipe_in_use(preprocessing: Any, recipe: Recipe) -> Recipe:

@@ -103,13 +103,30 @@ def interpolate_curve(fps: np.ndarray, sensitivity: np.ndarray, targets: Sequenc
         fps: ``(M,)`` ascending false positives per image.
         sensitivity: ``(M,)`` ascending sensitivities; ``M = 0`` is legal.
         targets: False positives per image, not negative.
-        rule: Its ``shared_fps`` says which of several points with the same ``fps`` counts.
+        rule: Its ``shared_fps`` says which of several points with the same ``fps`` counts, its ``beyond`` what is after
+            the last.
 
     Returns:
-        ``(T,)`` float64: linear between points, 0 before the first, the last sensitivity after the last.
+        ``(T,)`` float64: linear between points, 0 before the first, by the rule after the last.
     """
     if len(fps) == 0:
         return np.zeros(len(targets))
+    values = _between(fps, sensitivity, targets, rule)
+    after = np.asarray(targets) > fps[-1]
+    if rule.beyond == "nothing":
+        return np.where(after, np.nan, values)
+    return np.where(after, _beyond(fps, sensitivity, targets), values) if rule.beyond == "line" else values
+
+
+def _beyond(fps: np.ndarray, sensitivity: np.ndarray, targets: Sequence[float]) -> np.ndarray:
+    """A line through the last two points of a curve, level where they have the same false positives."""
+    run = fps[-1] - fps[-2] if len(fps) > 1 else 0.0
+    slope = (sensitivity[-1] - sensitivity[-2]) / run if run > 0 else 0.0
+    return np.minimum(sensitivity[-1] + slope * (np.asarray(targets) - fps[-1]), 1.0)
+
+
+def _between(fps: np.ndarray, sensitivity: np.ndarray, targets: Sequence[float], rule: FrocRule) -> np.ndarray:
+    """Read a curve of at least one point; after the last one its sensitivity."""
     if rule.shared_fps == "last":
         return np.interp(targets, fps, sensitivity, left=0.0)
     values = np.empty(len(targets))

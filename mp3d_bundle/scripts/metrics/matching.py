@@ -39,6 +39,8 @@ class FrocRule:
         drop_noisy: Whether to leave out the lesions marked ``noisy``; the image stays.
         shared_fps: Which of several curve points with the same number of false positives a target that
             falls on them takes: the first (before the hits that follow the false positive) or the last.
+        beyond: What a target beyond the last false positive takes: the last sensitivity, what a line through the last
+            two points gives (at most 1), or nothing (NaN).
         ties: Which of two equal scores comes first: the earlier one (order of the images, then of the
             detections in the image) or the later one.
     """
@@ -51,6 +53,7 @@ class FrocRule:
     drop_noisy: bool = False
     shared_fps: Literal["first", "last"] = "first"
     ties: Literal["earlier", "later"] = "earlier"
+    beyond: Literal["last", "line", "nothing"] = "last"
 
     def strict(self) -> FrocRule:
         """The same rule with duplicates counted as false positives."""

@@ -67,12 +67,13 @@ MANY_PARAMETERS = {
     "subvolumes.load_volumes": _CONFIG,
     "import_set.main": "a command line: its arguments are the options",
     "export_detector._roi_align_in_onnx": "the exporter calls it with the operator's own arguments",
+    "score_predictions.score": "a command line: its arguments are the options",
     "study.study": "a command line: its arguments are the options",
 }
 # Files that may be tested with others, and why; every other file has a test file of its own.
 TESTED_ELSEWHERE = {
     **dict.fromkeys(
-        ("complexity", "convert_checkpoint", "demo", "export", "import_ct", "operating_points", "synthetic"),
+        ("complexity", "convert_checkpoint", "demo", "export", "import_ct", "operating_points", "score", "synthetic"),
         "a door of three lines to a file of tools: test_cli tries them all",
     ),
     **dict.fromkeys(

@@ -52,6 +52,7 @@ CONFIGS = {
 TOOLS = {
     "demo": ("tools.run_demo", "main"),
     "import": ("tools.import_set", "main"),
+    "score": ("tools.score_predictions", "score"),
     "synthetic": ("tools.make_synthetic", "main"),
     "operating-points": ("tools.set_operating_points", "operating_points"),
     "export": ("tools.export_detector", "export"),

@@ -20,6 +20,7 @@ import numpy as np
 
 from ...storage.atomic_files import write_json
 from ...storage.safe_json import read_json
+from ..deeplesion.subvolume_frames import from_edges
 from ..records import DISPLAY_WINDOW
 from ..scans.scan import Scan
 from ..synthetic.writing import write_slices
@@ -110,6 +111,9 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> dict[str, Any]
         "shape": [slices, *scan.hu.shape[1:]],
         "spacing": [round(edge, 6) for edge in scan.spacing],
         "orientation": _orientation(scan),
+        "stored_shape": list(scan.stored_shape),
+        "stored_from_canonical": scan.stored_from_canonical.tolist(),
+        "places": None if scan.places is None else scan.places.tolist(),
         "files": len(scan.files),
         "hu": _histogram(scan.hu),
         "front": _front(scan),
@@ -118,6 +122,32 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> dict[str, Any]
         "keys": [_key(scan, truth, place) for place in sorted(keys | clear, reverse=True)],
         "lesions": [_describe(scan, lesion) for lesion in truth.lesions],
     }
+
+
+def stored_boxes(record: Mapping[str, Any], boxes: np.ndarray) -> np.ndarray:
+    """Boxes of a scan's file as boxes of the set.
+
+    Args:
+        record: Of the scan.
+        boxes: ``(N, 6)`` edges of stored voxels ``i1, j1, k1, i2, j2, k2``.
+
+    Returns:
+        ``(N, 6)`` in the volume frame, slices by their numbers in the set.
+    """
+    slices, height, width = record["shape"]
+    scan = Scan(
+        hu=np.broadcast_to(np.int16(0), (slices, height, width)),
+        affine=np.diag([*record["spacing"], 1.0]),
+        stored_from_canonical=np.array(record["stored_from_canonical"]),
+        stored_shape=tuple(record["stored_shape"]),
+        path=Path(record["scan"]),
+        files=(),
+        places=None if record["places"] is None else np.array(record["places"]),
+    )
+    found = scan.boxes_from_stored(boxes)
+    # Slices of the set are numbered from the head.
+    found[:, [2, 5]] = slices - found[:, [5, 2]]
+    return from_edges(found, 1, slices)
 
 
 def _orientation(scan: Scan) -> str:

@@ -1,0 +1,86 @@
+"""The work behind ``python -m scripts.score``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ..metrics.bootstrap import Bootstrap
+from ..metrics.evaluation_files import Evaluated
+from ..metrics.froc_numbers import counts_at
+from ..metrics.image.image_report import write_report
+from ..metrics.image.image_tables import format_table
+from ..metrics.matching import MULAN, RELEASED
+from ..metrics.volume.volume_evaluation import applicable
+from ..metrics.volume.volume_matching import check_volumes, match_volumes
+from ..metrics.volume.volume_report import write_volume_report
+from ..metrics.volume.volume_tables import format_volume_table
+from ..storage.atomic_files import write_csv
+from ..storage.output_folder import check_output_folder, evaluation_lock
+from ..workflows.outside_detections import flat_cases, is_flat, solid_cases
+
+RULES = {"MP3D": RELEASED, "MULAN": MULAN}
+_SCORES = (0.01, 0.02, 0.05, *(number / 10 for number in range(1, 10)), 0.95, 0.98, 0.99)
+
+
+def score(
+    truth: str,
+    predictions: str,
+    output: str = "scores",
+    *,
+    split: str = "test",
+    rule: str = "MP3D",
+    category: str | None = None,
+    missing_is_empty: bool = False,
+    bootstrap_resamples: int = 1000,
+    seed: int = 0,
+) -> None:
+    """Score the detections of any detector: FROC, average precision, intervals, counts at every threshold.
+
+    Boxes on slices: COCO results JSON or CSV, against COCO instances JSON, DL_info.csv or a data set. Boxes in 3D:
+    JSON or pickles by sub-volume, or a folder of lesions.json or of nnDetection's boxes, against lesions_3d.json or
+    a label file. docs/own_data.md describes them.
+
+    Args:
+        truth: Label file, or folder of a data set.
+        predictions: File or folder of the detections.
+        output: Folder for the results.
+        split: Of a data set: train, validation or test; of label files of volumes also another part, or all.
+        rule: Matching on slices: MP3D or MULAN; the strict form is reported as well.
+        category: Name or id of the only category of a COCO file that counts; by default all, as one.
+        missing_is_empty: A scan without a result has no detection; if not, it is an error.
+        bootstrap_resamples: Resamples of the patients for the intervals.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: If truth or detections are not as expected.
+        OSError: If a file cannot be read or written.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if rule not in RULES:
+        raise ValueError(f"Expected one of the rules {', '.join(RULES)}, got {rule!r}.")
+    found, labels, folder = Path(predictions), Path(truth), Path(output)
+    for path in (labels, found):
+        if not path.exists():
+            raise FileNotFoundError(f"Expected truth and predictions, there is nothing at {path}.")
+    check_output_folder(folder)
+    about = Evaluated(
+        f"{labels.name} ({found.name})", origin={"truth": truth, "predictions": predictions, "split": split}
+    )
+    draw = Bootstrap(resamples=bootstrap_resamples, seed=seed)
+    with evaluation_lock(folder):
+        if is_flat(found):
+            cases = flat_cases(labels, found, split, category)
+            print(format_table(write_report(cases, folder, about, rule=RULES[rule], bootstrap=draw)))
+            return
+        cases = solid_cases(labels, found, split, missing_is_empty=missing_is_empty)
+        print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw)))
+        checked = check_volumes(cases)
+        rows = []
+        for protocol in applicable(checked):
+            matches = match_volumes(checked, protocol)
+            for threshold in sorted({*_SCORES, *matches.scores.tolist()[:: max(1, len(matches.scores) // 100)]}):
+                counts = counts_at(matches, threshold)
+                rows.append([protocol.name, *counts.values()])
+        header = ("threshold", "found", "missed", "false_positives", "duplicates", "fps_per_volume", "sensitivity")
+        write_csv(("protocol", *header), rows, folder / "thresholds.csv")

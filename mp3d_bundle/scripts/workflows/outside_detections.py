@@ -1,0 +1,313 @@
+"""Truth and detections as other programs write them, as cases to score.
+
+In two dimensions: COCO results JSON and CSV. In three: the files of `volume_predictions`, and for an imported set
+folders of our own ``lesions.json`` and of nnDetection's ``CASE_boxes.pkl`` or ``.json``.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..boxes import from_coco
+from ..data.deeplesion.dl_info import read_csv
+from ..data.deeplesion.splits import load_records
+from ..data.deeplesion.subvolumes import load_volumes
+from ..data.importing.set_records import read_records, stored_boxes
+from ..data.importing.set_tables import VOLUMES
+from ..storage.printable import shown, shown_name
+from ..storage.safe_json import read_json
+from ..storage.safe_pickle import read_plain_pickle
+from .volume_predictions import read_predictions
+
+logger = logging.getLogger(__name__)
+
+_IMAGE = ("image", "file_name", "id")
+_BOX = ("x1", "y1", "x2", "y2")
+_NNDET = ("_boxes.pkl", "_boxes.json")
+
+
+def is_flat(predictions: Path) -> bool:
+    """Whether detections are in two dimensions: a list of COCO results, or a table without slices.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    if predictions.is_dir() or predictions.suffix.lower() in (".pkl", ".pickle"):
+        return False
+    if predictions.suffix.lower() == ".csv":
+        return True
+    content = read_json(predictions, "detections")
+    return isinstance(content, list)
+
+
+def flat_cases(truth: Path, predictions: Path, split: str, category: str | None = None) -> list[dict[str, Any]]:
+    """Cases of images, see `scripts.metrics.cases`.
+
+    Args:
+        truth: COCO instances JSON, ``DL_info.csv``, or the folder of a data set.
+        predictions: COCO results JSON, ``image_id`` being an id or a file name of the truth; or CSV with ``image``,
+            ``x1 y1 x2 y2`` (pixels from 0, half-open) and ``score``.
+        split: Of a data set.
+        category: Name or id of the only category that counts; all by default, as one.
+
+    Raises:
+        OSError: If a file is not there.
+        ValueError: If one is not as expected, or detections are of images that the truth does not have.
+    """
+    coco = truth.suffix.lower() == ".json"
+    cases = _coco_truth(truth, category) if coco else _table_truth(truth, split)
+    if category is not None and not coco:
+        raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
+    rows = _coco_results(predictions) if predictions.suffix.lower() == ".json" else _csv_results(predictions)
+    number = _category_id(truth, category) if category is not None else None
+    called = {case["id"]: key for key, case in cases.items()}
+    found: dict[str, list[tuple[list[float], float]]] = defaultdict(list)
+    strange: list[str] = []
+    for image, kind, box, score in rows:
+        key = image if image in cases else called.get(image)
+        if key is None:
+            strange.append(image)
+        elif number is None or kind is None or kind == number:
+            found[key].append((box, score))
+    if strange:
+        raise ValueError(
+            f"Expected detections of the {len(cases)} images of {truth}, got {len(strange)} of others, "
+            f"{shown_name(strange[0])} the first, in {predictions}."
+        )
+    silent = [name for name in cases if name not in found]
+    if silent:
+        logger.warning("%d of %d images have no detection, %s the first.", len(silent), len(cases), silent[0])
+    return [
+        {
+            **case,
+            "boxes": np.array([box for box, _ in found[name]], dtype=np.float64).reshape(-1, 4),
+            "scores": np.array([score for _, score in found[name]], dtype=np.float64),
+        }
+        for name, case in cases.items()
+    ]
+
+
+def _table_truth(truth: Path, split: str) -> dict[str, dict[str, Any]]:
+    """Images of a data set by their file names."""
+    if truth.is_dir():
+        records = load_records(truth, split, missing_images="ignore")
+    else:
+        records = read_csv(truth, truth.parent, split=None if split == "all" else split)
+    return {
+        record["file_name"]: {
+            "id": record["file_name"],
+            "patient": record["patient"],
+            "true_boxes": record["instances"]["boxes"].astype(np.float64),
+            "height": record["image_size"][0],
+            "width": record["image_size"][1],
+            "slice_interval": record["slice_interval"],
+            "spacing": record["spacing"],
+            "noisy": record["instances"]["noisy"],
+            "lesion_type": record["instances"]["lesion_type"],
+        }
+        for record in records
+    }
+
+
+def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
+    content = read_json(path, "labels in COCO style")
+    tables = ("images", "annotations", "categories")
+    good = isinstance(content, dict) and all(
+        isinstance(content.get(name), list) and all(isinstance(entry, Mapping) for entry in content[name])
+        for name in tables
+    )
+    if not good or not content["images"]:
+        raise ValueError(f"Expected a JSON object with the lists {', '.join(tables)} in {path}.")
+    return content
+
+
+def _category_id(path: Path, category: str) -> Any:
+    for entry in _coco_tables(path)["categories"]:
+        if category in (str(entry.get("name")), str(entry.get("id"))):
+            return entry.get("id")
+    known = ", ".join(str(entry.get("name")) for entry in _coco_tables(path)["categories"][:20])
+    raise ValueError(f"Expected one of the categories {known}, got {category!r}.")
+
+
+def _coco_truth(path: Path, category: str | None) -> dict[str, dict[str, Any]]:
+    """Images of a COCO file by their ids as text."""
+    content = _coco_tables(path)
+    number = None if category is None else _category_id(path, category)
+    boxes: dict[str, list[Any]] = defaultdict(list)
+    crowds = 0
+    try:
+        for entry in content["annotations"]:
+            crowds += bool(entry.get("iscrowd"))
+            if not entry.get("iscrowd") and number in (None, entry["category_id"]):
+                boxes[str(entry["image_id"])].append([float(value) for value in entry["bbox"]])
+        cases = {
+            str(image["id"]): {
+                "id": str(image.get("file_name", image["id"])),
+                "patient": str(image.get("patient", image.get("file_name", image["id"]))),
+                "true_boxes": from_coco(np.array(boxes[str(image["id"])], dtype=np.float64).reshape(-1, 4)),
+                "width": image["width"],
+                "height": image["height"],
+            }
+            for image in content["images"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected labels in COCO style, cannot use {path}: {type(error).__name__} {error}."
+        ) from error
+    strange = sorted(set(boxes) - set(cases))
+    if strange or len(cases) < len(content["images"]):
+        raise ValueError(
+            f"Expected every image once and annotations of these alone in {path}, got others: {strange[:3]}."
+        )
+    if crowds:
+        logger.warning("%s: %d crowds are left out.", path, crowds)
+    if not any("patient" in image for image in content["images"]):
+        logger.warning("%s names no patients: intervals draw images.", path)
+    return cases
+
+
+def _coco_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
+    """Image, category, corners and score of every detection."""
+    content = read_json(path, "COCO results")
+    if not isinstance(content, list):
+        raise ValueError(f"Expected a list of COCO results, got {type(content).__name__} in {path}.")
+    found = []
+    for number, entry in enumerate(content):
+        try:
+            x, y, width, height = (float(value) for value in entry["bbox"])
+            found.append(
+                (str(entry["image_id"]), entry.get("category_id"), [x, y, x + width, y + height], float(entry["score"]))
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"Expected image_id, bbox of four numbers and score, got {shown(entry)} as entry {number} of {path}."
+            ) from None
+    return found
+
+
+def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
+            image = next((columns[name] for name in _IMAGE if name in columns), None)
+            if image is None or not {*_BOX, "score"} <= set(columns):
+                raise ValueError(
+                    f"Expected the columns image, x1, y1, x2, y2, score, got {', '.join(columns)} in {path}."
+                )
+            found = []
+            for row in reader:
+                try:
+                    box = [float(row[columns[name]]) for name in _BOX]
+                    found.append((str(row[image]), None, box, float(row[columns["score"]])))
+                except (TypeError, ValueError):
+                    raise ValueError(
+                        f"Expected a box and a score, got others in line {reader.line_num} of {path}."
+                    ) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
+    return found
+
+
+def solid_cases(truth: Path, predictions: Path, split: str, *, missing_is_empty: bool = False) -> list[dict[str, Any]]:
+    """Cases of volumes, see `scripts.metrics.volume.volume_matching`.
+
+    Args:
+        truth: The folder of a data set with ``lesions_3d.json``, or a label file of sub-volumes next to
+            ``DL_info.csv``.
+        predictions: A file as `read_predictions` takes it; or, for an imported set, a folder of results: ours, or
+            nnDetection's.
+        split: Of the data set, or part of the label file; ``"all"`` for everything.
+        missing_is_empty: Whether a scan without results has no detection; if not, it is an error.
+
+    Raises:
+        OSError: If a file is not there.
+        ValueError: If one is not as expected, or scans and results do not belong together.
+    """
+    folder, labels = (truth, truth / VOLUMES) if truth.is_dir() else (truth.parent, truth)
+    records = load_volumes(labels, folder, split=split, missing_images="ignore")
+    if predictions.is_dir():
+        found = _results(folder, predictions, missing_is_empty=missing_is_empty)
+        lost = [record["series"] for record in records if record["series"] not in found]
+        if lost:
+            raise ValueError(f"Expected results for every scan, got none for {len(lost)}, {lost[0]} the first.")
+        return [{**record, **found[record["series"]]} for record in records]
+    by_name = read_predictions(predictions, [record["id"] for record in records])
+    return [{**record, **by_name[record["id"]]} for record in records]
+
+
+def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str, dict[str, np.ndarray]]:
+    """Detections of each series of a set from a folder of results, in the volume frame."""
+    records = read_records(folder)
+    if not records:
+        raise ValueError(f"Expected an imported set to score a folder of results on, {folder} has no records of scans.")
+    own = {path: path.parent.relative_to(results).as_posix() for path in sorted(results.rglob("lesions.json"))}
+    other = {path: path.name[: -len(ending)] for ending in _NNDET for path in sorted(results.rglob(f"*{ending}"))}
+    if not own and not other:
+        raise ValueError(f"Expected lesions.json or CASE_boxes.pkl in {results}, got neither.")
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for path, name in {**own, **other}.items():
+        boxes, scores, names = _own_result(path, name) if path in own else _nndetection(path, name)
+        series = _series(records, names, path)
+        if series in found:
+            raise ValueError(f"Expected one result for every scan, got a second one of {series} in {path}.")
+        found[series] = {"boxes": stored_boxes(records[series], boxes), "scores": scores}
+    missing = [record["scan"] for series, record in records.items() if series not in found]
+    if missing and not missing_is_empty:
+        logger.warning("%d of %d scans have no result, %s the first.", len(missing), len(records), missing[0])
+    empty = {"boxes": np.zeros((0, 6)), "scores": np.zeros(0)}
+    return {**({series: empty for series in records} if missing_is_empty else {}), **found}
+
+
+def _series(records: Mapping[str, Mapping[str, Any]], names: Sequence[str], path: Path) -> str:
+    """The series of a scan that a result calls by one of some names."""
+    for name in filter(None, names):
+        exact = [series for series, record in records.items() if record["scan"] == name]
+        found = exact or [series for series, record in records.items() if record["scan"].rpartition("/")[2] == name]
+        if len(found) == 1:
+            return found[0]
+    raise ValueError(
+        f"Expected the result of one scan of the set, got {' or '.join(map(shown_name, names))} in {path}."
+    )
+
+
+def _own_result(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    content = read_json(path, "lesions")
+    try:
+        boxes = np.array([lesion["box_voxel"] for lesion in content["lesions"]], dtype=np.float64).reshape(-1, 6)
+        scores = np.array([lesion["score"] for lesion in content["lesions"]], dtype=np.float64)
+        called = str(content["input"]["name"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__}."
+        ) from error
+    stem = called
+    for ending in (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip"):
+        stem = stem.removesuffix(ending)
+    return boxes, scores, [called, name, name.rpartition("/")[2], stem]
+
+
+def _nndetection(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Boxes of nnDetection, ``z1 y1 z2 y2 x1 x2`` edges of the voxels of the file, as ``i1 j1 k1 i2 j2 k2``."""
+    try:
+        if path.suffix == ".json":
+            entries = list(read_json(path, "boxes").values())
+            boxes, scores = [entry["box"] for entry in entries], [entry["score"] for entry in entries]
+        else:
+            content = read_plain_pickle(path)
+            boxes, scores = content["pred_boxes"], content["pred_scores"]
+        table = np.array(boxes, dtype=np.float64).reshape(-1, 6)
+        numbers = np.array(scores, dtype=np.float64).reshape(-1)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"Expected pred_boxes and pred_scores of nnDetection, cannot use {path}: {error}.") from error
+    if len(table) != len(numbers):
+        raise ValueError(f"Expected a score for each of {len(table)} boxes, got {len(numbers)} in {path}.")
+    return table[:, [4, 1, 0, 5, 3, 2]], numbers, [name]

@@ -1,0 +1,68 @@
+"""The command: counts at thresholds are those of a hand-made case, in two and three dimensions."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.data.importing.set_tables import write_set
+from scripts.tools.score_predictions import score
+
+LESION = {"class": "lesion", "form": "outline", "box": [3.0, 4.0, 9.0, 12.0], "slices": [5, 8]}
+KEY = {"boxes": [[3.0, 4.0, 9.0, 12.0]], "classes": ["lesion"], "doubtful": [False], "window": [-175, 275]}
+CLEAR = {"boxes": [], "classes": [], "doubtful": [], "window": [-175, 275]}
+RECORD = {
+    "patient": "p",
+    "shape": [20, 40, 60],
+    "spacing": [0.7, 0.7, 2.5],
+    "keys": [{"slice": 6, **KEY}, {"slice": 15, **CLEAR}],
+    "lesions": [LESION],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    records = {"000001_01_01": RECORD, "000002_01_01": {**RECORD, "patient": "q"}}
+    write_set(tmp_path / "set", records, [{"p": 3, "q": 3}], {"classes": ["lesion"]})
+    return tmp_path
+
+
+def counts(path: Path, **row: str) -> dict[str, str]:
+    with path.open(newline="") as file:
+        return next(found for found in csv.DictReader(file) if all(found[name] == value for name, value in row.items()))
+
+
+def test_slices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["1_01_01_006.png,3,4,9,12,0.9", "1_01_01_015.png,3,4,9,12,0.6", "2_01_01_006.png,3,4,9,12,0.3"]
+    (folder / "p.csv").write_text("image,x1,y1,x2,y2,score\n" + "".join(f"00000{row}\n" for row in rows))
+    score(str(folder / "set"), str(folder / "p.csv"), str(folder / "out"), bootstrap_resamples=10)
+    assert "4 images, 2 patients, 2 lesions, 3 detections" in capsys.readouterr().out
+    at = counts(folder / "out" / "thresholds.csv", threshold="0.5")
+    assert [at[name] for name in list(at)[1:4]] == ["1", "1", "1"]
+    metrics = json.loads((folder / "out" / "metrics.json").read_text())
+    # The box on the slice without a lesion is a false positive.
+    assert metrics["counts"]["images_without_lesions"] == 2
+    assert metrics["sensitivity"]["0.5"] == 1.0
+    score(str(folder / "set"), str(folder / "p.csv"), str(folder / "mulan"), rule="MULAN", bootstrap_resamples=10)
+    assert json.loads((folder / "mulan" / "metrics.json").read_text())["rule"] == "MULAN"
+
+
+def test_volumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hit, miss = [3, 4, 5, 8, 11, 8, 0.9], [20, 20, 1, 30, 30, 3, 0.6]
+    content = {"000001_01_01_001-020": [hit, miss], "000002_01_01_001-020": []}
+    (folder / "p.json").write_text(json.dumps(content))
+    score(str(folder / "set"), str(folder / "p.json"), str(folder / "out"), bootstrap_resamples=10)
+    assert "2 volumes, 2 patients, 2 detected lesions" in capsys.readouterr().out
+    at = counts(folder / "out" / "thresholds.csv", protocol="3D IoU 0.5", threshold="0.5")
+    assert (at["found"], at["missed"], at["false_positives"], at["sensitivity"]) == ("1", "1", "1", "0.5")
+
+
+def test_mistakes_end_in_a_line(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is nothing at"):
+        score(str(folder / "set"), str(folder / "none.json"), str(folder / "out"))
+    (folder / "p.csv").write_text("image,x1,y1,x2,y2,score\n")
+    with pytest.raises(ValueError, match="one of the rules MP3D, MULAN, got 'COCO'"):
+        score(str(folder / "set"), str(folder / "p.csv"), str(folder / "out"), rule="COCO")

@@ -1,0 +1,197 @@
+"""Detections of other programs: the same boxes in every form are the same cases, and strangers are named."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scripts.data.importing.patient_splits import SplitRule
+from scripts.data.importing.set_records import read_records
+from scripts.data.importing.set_tables import write_set
+from scripts.data.scans.scan import read_scan
+from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
+from scripts.workflows.outside_detections import flat_cases, is_flat, solid_cases
+from support.fake_truth import Ball, write_nifti_case
+
+BOX = [3.0, 4.0, 9.0, 12.0]
+RECORD = {
+    "patient": "p",
+    "shape": [20, 40, 60],
+    "spacing": [0.7, 0.7, 2.5],
+    "keys": [
+        {"slice": 6, "boxes": [BOX], "classes": ["lesion"], "doubtful": [False], "window": [-175, 275]},
+        {"slice": 15, "boxes": [], "classes": [], "doubtful": [], "window": [-175, 275]},
+    ],
+    "lesions": [],
+}
+NAMES = ["000001_01_01_006.png", "000001_01_01_015.png"]
+
+
+def coco_truth(path: Path, **change: Any) -> Path:
+    x1, y1, x2, y2 = BOX
+    content = {
+        "images": [
+            {"id": n, "file_name": name, "width": 60, "height": 40, "patient": "000001"} for n, name in enumerate(NAMES)
+        ],
+        "annotations": [
+            {"image_id": 0, "category_id": 5, "bbox": [x1, y1, x2 - x1, y2 - y1]},
+            {"image_id": 1, "category_id": 6, "bbox": [0, 0, 5, 5]},
+            {"image_id": 1, "category_id": 5, "bbox": [0, 0, 50, 5], "iscrowd": 1},
+        ],
+        "categories": [{"id": 5, "name": "node"}, {"id": 6, "name": "cyst"}],
+    }
+    path.write_text(json.dumps({**content, **change}))
+    return path
+
+
+def plain(cases: list[dict]) -> list[tuple]:
+    return [
+        (case["id"], case["boxes"].tolist(), case["scores"].tolist(), case["true_boxes"].tolist()) for case in cases
+    ]
+
+
+def test_flat_detections_in_every_form(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", {"000001_01_01": RECORD}, [{"p": 3}], {"classes": ["lesion"]})
+    results = [
+        {"image_id": 0, "category_id": 5, "bbox": [3, 4, 6, 8], "score": 0.9},
+        {"image_id": 1, "category_id": 6, "bbox": [1, 1, 2, 2], "score": 0.2},
+    ]
+    by_id, by_name, table = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.csv"
+    by_id.write_text(json.dumps(results))
+    by_name.write_text(json.dumps([{**one, "image_id": NAMES[one["image_id"]]} for one in results]))
+    table.write_text(f"Image,x1,y1,x2,y2,score\n{NAMES[0]},3,4,9,12,0.9\n{NAMES[1]},1,1,3,3,0.2\n")
+    wanted = [(NAMES[0], [BOX], [0.9], [BOX]), (NAMES[1], [[1, 1, 3, 3]], [0.2], [])]
+    for predictions in (by_name, table):
+        assert plain(flat_cases(tmp_path / "set", predictions, "test")) == wanted
+        assert plain(flat_cases(tmp_path / "set" / "DL_info.csv", predictions, "test")) == wanted
+        assert is_flat(predictions)
+    truth = coco_truth(tmp_path / "truth.json")
+    both = plain(flat_cases(truth, by_id, "test"))
+    assert both == plain(flat_cases(truth, by_name, "test"))
+    assert both[1][3] == [[0, 0, 5, 5]]
+    assert plain(flat_cases(truth, by_id, "test", "node")) == [wanted[0], (NAMES[1], [], [], [])]
+    assert plain(flat_cases(truth, by_id, "test", "6"))[0] == (NAMES[0], [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ([{"image_id": 7, "bbox": [1, 2, 3, 4], "score": 1}], "got 1 of others, 7 the first"),
+        ([{"image_id": 0, "bbox": [1, 2, 3], "score": 1}], "as entry 0 of"),
+        ([{"image_id": 0, "bbox": [1, 2, 3, 4]}], "image_id, bbox of four numbers and score"),
+        ([3], "as entry 0 of"),
+    ],
+)
+def test_results_that_cannot_be(tmp_path: Path, content: Any, what: str) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=what):
+        flat_cases(coco_truth(tmp_path / "t.json"), tmp_path / "r.json", "test")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"annotations": [{"image_id": 9, "category_id": 5, "bbox": [1, 2, 3, 4]}]},
+        {"annotations": [{"image_id": 0, "category_id": 5}]},
+        {"images": []},
+        {"images": [{"id": 0, "width": 1, "height": 1}, {"id": 0, "width": 1, "height": 1}]},
+    ],
+)
+def test_truth_that_cannot_be(tmp_path: Path, change: dict) -> None:
+    (tmp_path / "r.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"t\.json"):
+        flat_cases(coco_truth(tmp_path / "t.json", **change), tmp_path / "r.json", "test")
+    with pytest.raises(ValueError, match="one of the categories node, cyst, got 'liver'"):
+        flat_cases(coco_truth(tmp_path / "t.json"), tmp_path / "r.json", "test", "liver")
+
+
+def test_tables_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("image,x1,y1,x2,y2\na,1,2,3,4\n")
+    with pytest.raises(ValueError, match="the columns image, x1, y1, x2, y2, score"):
+        flat_cases(coco_truth(tmp_path / "t.json"), tmp_path / "r.csv", "test")
+    (tmp_path / "r.csv").write_text("image,x1,y1,x2,y2,score\na,1,2,3,4,high\n")
+    with pytest.raises(ValueError, match="a box and a score, got others in line 2"):
+        flat_cases(coco_truth(tmp_path / "t.json"), tmp_path / "r.csv", "test")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cases")
+    for number, turn in enumerate(("plain", "flipped", "sagittal")):
+        write_nifti_case(root, turn, turn, Ball((-8.2, 40.3, -122.0 + 2 * number)))
+    rules = ImportRules(splits=SplitRule((0.4, 0, 0.6)))
+    import_scans(Sources(root / "images", root / "masks"), rules, root / "set", progress=False)
+    return root
+
+
+def stored(root: Path) -> dict[str, np.ndarray]:
+    """The true boxes of each scan in the voxels of its file, by its name."""
+    found = {}
+    for record in read_records(root / "set").values():
+        scan = read_scan(root / "images" / f"{record['scan']}.nii.gz")
+        (lesion,) = record["lesions"]
+        slices = record["shape"][0]
+        x1, y1, x2, y2 = lesion["box"]
+        canonical = np.array([[x1, y1, slices - lesion["slices"][1], x2, y2, slices - lesion["slices"][0] + 1]])
+        found[record["scan"]] = scan.boxes_to_stored(canonical)
+    return found
+
+
+def check_perfect(found: list[dict]) -> None:
+    assert found
+    for case in found:
+        np.testing.assert_allclose(case["boxes"], case["true_boxes"], atol=1e-6)
+        assert case["scores"].tolist() == [0.75]
+
+
+def test_folders_of_our_own_results(tmp_path: Path, cases: Path) -> None:
+    for name, boxes in stored(cases).items():
+        (tmp_path / name).mkdir()
+        lesions = [{"box_voxel": boxes[0].tolist(), "score": 0.75}]
+        (tmp_path / name / "lesions.json").write_text(
+            json.dumps({"input": {"name": f"{name}.nii.gz"}, "lesions": lesions})
+        )
+    check_perfect(solid_cases(cases / "set", tmp_path, "all"))
+    assert 1 <= len(solid_cases(cases / "set", tmp_path, "test")) <= 2
+
+
+@pytest.mark.parametrize("ending", ["pkl", "json"])
+def test_folders_of_nndetection(tmp_path: Path, cases: Path, ending: str) -> None:
+    for name, ((i1, j1, k1, i2, j2, k2),) in stored(cases).items():
+        box, path = [k1, j1, k2, j2, i1, i2], tmp_path / f"{name}_boxes.{ending}"
+        if ending == "json":
+            path.write_text(json.dumps({"0": {"score": 0.75, "label": 0, "box": box}}))
+        else:
+            content = {
+                "pred_boxes": np.array([box]),
+                "pred_scores": np.array([0.75]),
+                "pred_labels": np.array([0]),
+                "restore": True,
+            }
+            path.write_bytes(pickle.dumps(content))
+    check_perfect(solid_cases(cases / "set", tmp_path, "all"))
+    assert not is_flat(tmp_path)
+
+
+def test_results_that_do_not_belong_to_the_set(tmp_path: Path, cases: Path) -> None:
+    with pytest.raises(ValueError, match="got neither"):
+        solid_cases(cases / "set", tmp_path, "all")
+    (tmp_path / "plain_boxes.json").write_text("{}")
+    with pytest.raises(ValueError, match="results for every scan, got none for 2"):
+        solid_cases(cases / "set", tmp_path, "all")
+    found = solid_cases(cases / "set", tmp_path, "all", missing_is_empty=True)
+    assert [len(case["boxes"]) for case in found] == [0, 0, 0]
+    (tmp_path / "other_boxes.json").write_text("{}")
+    with pytest.raises(ValueError, match="the result of one scan of the set, got other"):
+        solid_cases(cases / "set", tmp_path, "all")
+    (tmp_path / "other_boxes.json").unlink()
+    (tmp_path / "plain_boxes.pkl").write_bytes(
+        pickle.dumps({"pred_boxes": np.zeros((2, 6)), "pred_scores": np.zeros(1)})
+    )
+    with pytest.raises(ValueError, match="a score for each of 2 boxes, got 1"):
+        solid_cases(cases / "set", tmp_path, "all")

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts.data.scans.volume_files.header_text import data_names, integers, millimetres, numbers, shortened
+from scripts.data.scans.volume_files.header_text import (
+    Fields,
+    axis_sizes,
+    data_names,
+    integers,
+    millimetres,
+    numbers,
+    shortened,
+)
 
 WHERE = Path("scan.mha")
 
@@ -48,3 +56,16 @@ def test_names_of_files_are_counted_out() -> None:
 def test_what_is_shown_is_one_short_line() -> None:
     assert len(shortened("x" * 10**6)) < 80
     assert "\n" not in shortened("a\nb\udcff")
+
+
+def test_sizes_are_as_many_as_the_axes_that_a_file_may_have() -> None:
+    def sizes(axes: str, lengths: str) -> list[int]:
+        return axis_sizes(Fields(WHERE, {"ndims": axes, "dimsize": lengths}, (), 0), "NDims", "DimSize", range(2, 5))
+
+    assert sizes("3", "5 6 7") == [5, 6, 7]
+    for axes, lengths, message in (
+        ("5", "1 1 1 1 1", "Expected a volume of 3 dimensions, got 5"),
+        ("3", "5 6", "3 whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sizes(axes, lengths)

@@ -30,6 +30,10 @@ _MILLIMETRES = {
     **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
     **dict.fromkeys(("in", "inch", "inches"), 25.4),
 }
+# What a user should know of a header that says less than it could.
+NO_SPACING = "The header gives no voxel spacing: 1 mm was assumed."
+NO_ORIENTATION = "The header gives no orientation: its axes were assumed to point left, to the back and up."
+NO_ORIGIN = "The header gives no origin: the first voxel was assumed to be at 0."
 _NO_UNIT = ("", "?", "???", "none", "unknown", "unspecified")
 
 
@@ -115,6 +119,24 @@ def integers(text: str, key: str, path: Path, *, count: int | None = None) -> li
         wanted = "whole numbers" if count is None else f"{count} whole number{'s' if count > 1 else ''}"
         raise ValueError(f"Expected {wanted} as '{key}', got {shortened(text)} in {path}.")
     return [int(word) for word in words]
+
+
+def axis_sizes(fields: Fields, dimension_key: str, size_key: str, allowed: range) -> list[int]:
+    """The number of voxels along each axis.
+
+    Args:
+        fields: The header.
+        dimension_key: What it calls the number of axes.
+        size_key: What it calls their sizes.
+        allowed: The numbers of axes that such a file may have.
+
+    Raises:
+        ValueError: If one of the two is missing, the number of axes is not allowed, or there are more or fewer sizes.
+    """
+    (count,) = integers(fields.need(dimension_key.lower()), dimension_key, fields.path, count=1)
+    if count not in allowed:
+        raise ValueError(f"Expected a volume of 3 dimensions, got {count} in {fields.path}.")
+    return integers(fields.need(size_key.lower()), size_key, fields.path, count=count)
 
 
 def millimetres(units: Sequence[str], path: Path) -> tuple[list[float], str | None]:

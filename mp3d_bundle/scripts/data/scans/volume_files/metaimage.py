@@ -7,9 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from .header_text import Fields, data_file, data_names, integers, millimetres, numbers, read_lines, shortened
-from .stored_image import ReadingRules, StoredImage, check_shape, check_spacing, itk_values
-from .voxel_data import RAW, ZLIB, Part, read_voxels
+from .header_text import (
+    NO_ORIENTATION,
+    NO_ORIGIN,
+    NO_SPACING,
+    Fields,
+    axis_sizes,
+    data_file,
+    data_names,
+    integers,
+    millimetres,
+    numbers,
+    read_lines,
+    shortened,
+)
+from .stored_image import ReadingRules, StoredImage, check_shape, check_spacing
+from .voxel_data import RAW, ZLIB, Part, as_itk, read_voxels
 
 _TYPES = {
     "MET_CHAR": "i1",
@@ -39,10 +52,7 @@ def read_metaimage(path: Path, rules: ReadingRules) -> StoredImage:
         OSError: If a file is missing, damaged, truncated or longer than its header says.
     """
     fields = _read_fields(path)
-    (dimensions,) = integers(fields.need("ndims"), "NDims", path, count=1)
-    if not 2 <= dimensions <= 4:
-        raise ValueError(f"Expected a volume of 3 dimensions, got {dimensions} in {path}.")
-    sizes = integers(fields.need("dimsize"), "DimSize", path, count=dimensions)
+    sizes = axis_sizes(fields, "NDims", "DimSize", range(2, 5))
     shape = check_shape(tuple(sizes), path)
     channels = integers(fields.get("elementnumberofchannels") or "1", "ElementNumberOfChannels", path, count=1)[0]
     if channels != 1:
@@ -54,13 +64,11 @@ def read_metaimage(path: Path, rules: ReadingRules) -> StoredImage:
         raise ValueError(f"Expected binary voxels, got 'BinaryData = False' in {path}: convert the file first.")
     big = _flag(fields, "binarydatabyteordermsb", "elementbyteordermsb")
     dtype = np.dtype((">" if big else "<") + _TYPES[kind])
-    affine, notes = _affine(fields, dimensions)
+    affine, notes = _affine(fields, len(sizes))
     parts = _parts(fields, int(np.prod(sizes, dtype=object)) * dtype.itemsize)
     encoding = ZLIB if _flag(fields, "compresseddata") else RAW
     _check_compressed_size(fields, parts, encoding)
-    values = itk_values(read_voxels(parts, shape, dtype, encoding, rules))
-    files = (path, *(part.path for part in parts if part.path != path))
-    return StoredImage(values, affine, files, notes=notes)
+    return as_itk(StoredImage(read_voxels(parts, shape, dtype, encoding, rules), affine, (path,), notes=notes), parts)
 
 
 def _read_fields(path: Path) -> Fields:
@@ -100,17 +108,17 @@ def _affine(fields: Fields, dimensions: int) -> tuple[np.ndarray, tuple[str, ...
 
     spacing, origin = vector("elementspacing", "elementsize"), vector("offset", "position", "origin")
     if spacing is None:
-        notes.append("The header gives no voxel spacing: 1 mm was assumed.")
+        notes.append(NO_SPACING)
     check_spacing(tuple(spacing or ())[:3], path)
     directions = np.eye(3)
     turned = fields.get("transformmatrix", "rotation", "orientation")
     if turned is None:
-        notes.append("The header gives no orientation: its axes were assumed to point left, to the back and up.")
+        notes.append(NO_ORIENTATION)
     else:
         matrix = numbers(turned, "TransformMatrix", path, count=dimensions**2)
         directions = np.array(matrix).reshape(dimensions, dimensions).T[:3, :3]
     if origin is None:
-        notes.append("The header gives no origin: the first voxel was assumed to be at 0.")
+        notes.append(NO_ORIGIN)
     factors, unit = millimetres([fields.get("distanceunits") or "mm"], path)
     if unit is not None:
         notes.append(unit)

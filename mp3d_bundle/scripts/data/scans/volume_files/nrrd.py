@@ -8,9 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from .header_text import Fields, data_file, data_names, integers, millimetres, numbers, read_lines, shortened
-from .stored_image import ReadingRules, StoredImage, check_shape, check_spacing, itk_values
-from .voxel_data import BZIP2, GZIP, HEX, RAW, TEXT, Part, read_voxels
+from .header_text import (
+    NO_ORIENTATION,
+    NO_ORIGIN,
+    NO_SPACING,
+    Fields,
+    axis_sizes,
+    data_file,
+    data_names,
+    integers,
+    millimetres,
+    numbers,
+    read_lines,
+    shortened,
+)
+from .stored_image import ReadingRules, StoredImage, check_shape, check_spacing
+from .voxel_data import BZIP2, GZIP, HEX, RAW, TEXT, Part, as_itk, read_voxels
 
 _TYPES = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
@@ -62,25 +75,20 @@ def read_nrrd(path: Path, rules: ReadingRules) -> StoredImage:
         OSError: If a file is missing, damaged, truncated or longer than its header says.
     """
     fields = _read_fields(path)
-    (dimensions,) = integers(fields.need("dimension"), "dimension", path, count=1)
-    if not 1 <= dimensions <= 16:
-        raise ValueError(f"Expected a volume of 3 dimensions, got {dimensions} in {path}.")
-    sizes = integers(fields.need("sizes"), "sizes", path, count=dimensions)
+    sizes = axis_sizes(fields, "dimension", "sizes", range(1, 17))
     axes = _places(fields, sizes)
     shape = check_shape(tuple(sizes[axis] for axis in axes), path)
     axes = axes[:3]
     if math.prod(sizes) != math.prod(shape):
         raise ValueError(f"Expected one number per voxel, got sizes {sizes} (a colour image?) in {path}.")
     dtype = _dtype(fields)
-    affine, notes = _affine(fields, dimensions, axes)
+    affine, notes = _affine(fields, len(sizes), axes)
     encoding = _ENCODINGS.get(fields.need("encoding").lower())
     if encoding is None:
         known = ", ".join(_ENCODINGS)
         raise ValueError(f"Expected an encoding of {known}, got {shortened(fields.need('encoding'))} in {path}.")
     parts = _parts(fields, math.prod(sizes) * dtype.itemsize, encoding)
-    values = itk_values(read_voxels(parts, shape, dtype, encoding, rules))
-    files = (path, *(part.path for part in parts if part.path != path))
-    return StoredImage(values, affine, files, notes=notes)
+    return as_itk(StoredImage(read_voxels(parts, shape, dtype, encoding, rules), affine, (path,), notes=notes), parts)
 
 
 def _read_fields(path: Path) -> Fields:
@@ -158,8 +166,8 @@ def _affine(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarra
     signs = np.array(_TO_LPS.get(name, (1.0, 1.0, 1.0))) * factors
     affine = np.eye(4)
     if given is None:
-        notes.append("The header gives no voxel spacing: 1 mm was assumed.")
-        notes.append("The header gives no orientation: its axes were assumed to point left, to the back and up.")
+        notes.append(NO_SPACING)
+        notes.append(NO_ORIENTATION)
     else:
         vectors = [match[1] for match in _VECTOR.finditer(given) if match[1] is not None]
         if _VECTOR.sub("", given).strip() or len(vectors) != len(axes) or len(axes) != 3:
@@ -168,7 +176,7 @@ def _affine(fields: Fields, dimensions: int, axes: list[int]) -> tuple[np.ndarra
         affine[:3, :3] = np.array(columns).T * signs[:, None]
     origin = fields.get("spaceorigin")
     if origin is None:
-        notes.append("The header gives no origin: the first voxel was assumed to be at 0.")
+        notes.append(NO_ORIGIN)
     else:
         match = re.fullmatch(r"\(([^()]*)\)", origin)
         text = match[1] if match else origin
@@ -182,15 +190,15 @@ def _affine_without_space(fields: Fields, dimensions: int, axes: list[int]) -> t
     factors, unit = millimetres(_units(fields, "units", dimensions), path)
     spacing, text = [1.0] * 3, fields.get("spacings")
     if text is None:
-        notes.append("The header gives no voxel spacing: 1 mm was assumed.")
+        notes.append(NO_SPACING)
     else:
         spacing = _of_axes(text, "spacings", dimensions, axes, path)
         check_spacing(tuple(spacing), path)
-    notes.append("The header gives no orientation: its axes were assumed to point left, to the back and up.")
+    notes.append(NO_ORIENTATION)
     text = fields.get("axismins")
     origin = [0.0] * 3
     if text is None or set(text.lower().split()) == {"nan"}:
-        notes.append("The header gives no origin: the first voxel was assumed to be at 0.")
+        notes.append(NO_ORIGIN)
     else:
         # The edge of the first voxel if voxels are cells, as ITK reads it.
         centers = (fields.get("centers") or "").lower().split()

@@ -180,14 +180,6 @@ def check_shape(shape: tuple[int, ...], where: Path) -> tuple[int, int, int]:
     return kept[0], kept[1], kept[2]
 
 
-def itk_values(values: np.ndarray) -> np.ndarray:
-    """Values in the type that ITK uses: float64 values lose digits that HU do not need."""
-    if values.dtype != np.float64:
-        return values
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
-
-
 def read_itk_pixels(path: Path) -> tuple[itk.Image, np.ndarray]:
     """Read one image file with ITK as float32 (exact for every HU value).
 

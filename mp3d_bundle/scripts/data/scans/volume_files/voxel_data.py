@@ -12,13 +12,13 @@ import gzip
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from .stored_image import MAX_GIGABYTES, ReadingRules
+from .stored_image import MAX_GIGABYTES, ReadingRules, StoredImage
 
 RAW, GZIP, ZLIB, BZIP2, TEXT, HEX = "raw", "gzip", "zlib", "bzip2", "text", "hex"
 _BLOCK = 1 << 20
@@ -81,6 +81,20 @@ def read_voxels(
             reason = " ".join(str(error).split()) or type(error).__name__
             raise OSError(f"Expected a complete and undamaged file, could not read {part.path} ({reason}).") from error
     return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+def as_itk(image: StoredImage, parts: Sequence[Part]) -> StoredImage:
+    """A volume of a header and its files as ITK hands it over: numbers of 64 bits lose the digits that HU do not need.
+
+    Args:
+        image: The volume, with its header as its only file.
+        parts: The files of the voxels, of which the header may be one.
+    """
+    files = (*image.files, *(part.path for part in parts if part.path not in image.files))
+    if image.values.dtype != np.float64:
+        return replace(image, files=files)
+    with np.errstate(over="ignore"):
+        return replace(image, values=image.values.astype(np.float32), files=files)
 
 
 def _check_claim(size: int, parts: Sequence[Part], encoding: str, rules: ReadingRules) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from scripts.inference.outputs.dicom.source_images import Outlined, Rectangle, SourceSlice, read_sources
@@ -41,9 +42,11 @@ def slices(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return read_sources(sorted(folder.iterdir())[::-1])
 
 
-def masks(segmentation: seg.Segmentation, slices: list[SourceSlice]) -> np.ndarray:
+def masks(segmentation: Dataset, slices: list[SourceSlice]) -> np.ndarray:
     uids = [one.header.SOPInstanceUID for one in slices]
-    return segmentation.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    return seg.Segmentation.from_dataset(segmentation).get_pixels_by_source_instance(
+        uids, assert_missing_frames_are_empty=True
+    )
 
 
 def test_overlapping_boxes_are_whole(slices: list[SourceSlice]) -> None:
@@ -83,3 +86,13 @@ def test_box_over_the_border_ends_there(slices: list[SourceSlice]) -> None:
     lesions = [outlined(1, {0: (-4, -4, 1, 1), 5: (columns - 1, rows - 1, columns + 5, rows + 5)})]
     found = masks(segment_boxes(slices, lesions, ALGORITHM, EQUIPMENT), slices)
     assert np.argwhere(found[..., 0]).tolist() == [[0, 0, 0], [5, rows - 1, columns - 1]]
+
+
+def test_many_boxes_on_each_other_are_each_whole(slices: list[SourceSlice]) -> None:
+    """Every segment has its own frames, however many share a slice."""
+    lesions = [outlined(number, {index: (0, 0, 2 + number % 3, 3) for index in (1, 4)}) for number in range(1, 121)]
+    segmentation = segment_boxes(slices, lesions, ALGORITHM, EQUIPMENT)
+    assert (len(segmentation.SegmentSequence), segmentation.NumberOfFrames) == (120, 240)
+    assert segmentation.SegmentsOverlap == "YES"
+    found = masks(segmentation, slices)
+    assert found.sum(axis=(0, 1, 2)).tolist() == [2 * 3 * (2 + number % 3) for number in range(1, 121)]

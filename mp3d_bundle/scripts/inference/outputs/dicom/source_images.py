@@ -10,6 +10,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class SourceSlice:
 
     header: Dataset
     matrix: np.ndarray
+
+    @cached_property
+    def inverse(self) -> np.ndarray:
+        """``(4, 4)``, LPS mm to column, row and distance from the plane."""
+        return np.linalg.inv(self.matrix)
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,7 @@ def cut(scan: ScanLike, box: np.ndarray, slices: Sequence[SourceSlice]) -> list[
     axes = scan.affine[:3, :3] / np.linalg.norm(scan.affine[:3, :3], axis=0)
     found, distances, local = [], [], []
     for index, one in enumerate(slices):
-        corners = (lps @ np.linalg.inv(one.matrix).T)[:, :3]
+        corners = (lps @ one.inverse.T)[:, :3]
         # Images may be stacked along any axis of the scan: coronal ones along y, sagittal ones along x.
         along = one.matrix[:3, 2] @ axes
         heights = corners[:, 2] * np.sign(along[np.argmax(np.abs(along))])
@@ -222,5 +228,5 @@ def pixels_in(rectangle: Rectangle) -> np.ndarray:
 
 def nearest(slices: Sequence[SourceSlice], point: Sequence[float]) -> int:
     """Index of the image whose plane is nearest to a point in LPS mm."""
-    distances = [abs((np.linalg.inv(one.matrix) @ [*point, 1.0])[2]) for one in slices]
+    distances = [abs((one.inverse @ [*point, 1.0])[2]) for one in slices]
     return int(np.argmin(distances))

@@ -128,26 +128,29 @@ class DicomWriter:
             uid=hd.UID(), name=name, manufacturer_name=MANUFACTURER, model_name="MP3D FPN"
         )
         observer = sr.ObserverContext(codes.DCM.Device, device)
-        content = sr.MeasurementReport(
-            observation_context=sr.ObservationContext(observer_device_context=observer),
-            procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-            imaging_measurements=[
-                *(_group(one, slices, frame, algorithm, names) for one in outlined),
-                *(
-                    _axes(one, measured, algorithm)
-                    for one in outlined
-                    if (measured := lines(one.entry, frame, algorithm))
-                ),
-                *([] if outlined else [_nothing(algorithm)]),
-            ],
-            title=codes.DCM.ImagingMeasurementReport,
-        )
-        return sr.Comprehensive3DSR(
+        groups = [
+            *(_group(one, slices, frame, algorithm, names) for one in outlined),
+            *(_axes(one, measured, algorithm) for one in outlined if (measured := lines(one.entry, frame, algorithm))),
+            *([] if outlined else [_nothing(algorithm)]),
+        ]
+
+        def content(measured: Sequence[Dataset]) -> sr.MeasurementReport:
+            return sr.MeasurementReport(
+                observation_context=sr.ObservationContext(observer_device_context=observer),
+                procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+                imaging_measurements=measured,
+                title=codes.DCM.ImagingMeasurementReport,
+            )
+
+        report = sr.Comprehensive3DSR(
             evidence=[one.header for one in slices],
-            content=content,
+            content=content(groups[:1]),
             is_complete=True,
             **self._equipment(_REPORT_SERIES, "outlines" if masked(outlined) else "boxes"),
         )
+        # Of what it is given here highdicom copies and searches all, which takes longer than to make it.
+        report.update(content(groups)[0])
+        return report
 
 
 def _on_images(

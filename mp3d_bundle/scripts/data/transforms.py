@@ -279,15 +279,11 @@ class RandFlipSlabd(RandomizableTransform):
 class ClipBoxesd(Transform):
     """Clip boxes to the image and drop those that are left too small, for training.
 
-    Boxes less than ``min_size`` pixels wide or high, or wholly outside, are not targets in the released code.
+    Boxes less than a pixel wide or high, or wholly outside, are not targets in the released code.
     Each image that loses boxes is logged once per process.
-
-    Args:
-        min_size: Smallest width and height that stay, in slab pixels.
     """
 
-    def __init__(self, min_size: float = 1.0) -> None:
-        self.min_size = min_size
+    def __init__(self) -> None:
         self._told: set[str] = set()
 
     def __call__(self, sample: Sample) -> Sample:
@@ -295,16 +291,15 @@ class ClipBoxesd(Transform):
         height, width = sample["image"].shape[-2:]
         clipped = clip(sample["instances"], height, width)
         sides = clipped["boxes"][:, 2:] - clipped["boxes"][:, :2]
-        keep = ((sides >= self.min_size) & (sides > 0)).all(dim=1)
+        keep = (sides >= 1).all(dim=1)
         dropped = int((~keep).sum())
         if dropped and sample["file_name"] not in self._told:
             self._told.add(sample["file_name"])
             logger.warning(
-                "%s: %d of %d boxes are not used in training: less than %g pixel(s) wide or high in the image.",
+                "%s: %d of %d boxes are not used in training: less than 1 pixel(s) wide or high in the image.",
                 sample["file_name"],
                 dropped,
                 len(keep),
-                self.min_size,
             )
         return {**sample, "instances": select(clipped, keep)}
 

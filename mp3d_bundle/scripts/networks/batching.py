@@ -20,20 +20,19 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
-def padded_size(slab: Tensor, divisor: int = SIZE_DIVISIBLE) -> tuple[int, int]:
-    """Height and width of a ``(D, H, W)`` slab, rounded up to multiples of ``divisor``."""
-    height, width = (-(-int(side) // divisor) * divisor for side in slab.shape[-2:])
+def padded_size(slab: Tensor) -> tuple[int, int]:
+    """Height and width of a ``(D, H, W)`` slab, rounded up to multiples of ``SIZE_DIVISIBLE``."""
+    height, width = (-(-int(side) // SIZE_DIVISIBLE) * SIZE_DIVISIBLE for side in slab.shape[-2:])
     return height, width
 
 
-def pad_slabs(slabs: Tensor | Sequence[Tensor], divisor: int = SIZE_DIVISIBLE) -> ImageList:
+def pad_slabs(slabs: Tensor | Sequence[Tensor]) -> ImageList:
     """Put slabs of different sizes into one batch, padded at the right and the bottom with zeros.
 
     Zero is about -18 HU after the intensity transform, as in the released code.
 
     Args:
         slabs: ``(B, D, H, W)``, or B slabs ``(D, H_i, W_i)``; floating point.
-        divisor: Height and width of the batch become multiples of this.
 
     Returns:
         torchvision's ImageList: ``tensors`` ``(B, D, H, W)`` and ``image_sizes``, the (H_i, W_i) before padding.
@@ -53,7 +52,7 @@ def pad_slabs(slabs: Tensor | Sequence[Tensor], divisor: int = SIZE_DIVISIBLE) -
         if not slab.is_floating_point():
             raise ValueError(f"Expected normalised slabs in floating point, got {slab.dtype} as slab {index}.")
     sizes = [(int(slab.shape[1]), int(slab.shape[2])) for slab in each]
-    height, width = (max(side) for side in zip(*(padded_size(slab, divisor) for slab in each), strict=True))
+    height, width = (max(side) for side in zip(*(padded_size(slab) for slab in each), strict=True))
     if isinstance(slabs, Tensor) and sizes[0] == (height, width):
         return ImageList(plain(slabs), sizes)
     batch = each[0].new_zeros((len(each), each[0].shape[0], height, width))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from .box_rules import half_open
-from .roi_heads import PyramidRoIAlign
+from .roi_heads import FINEST_SIZE, PyramidRoIAlign
 from .rpn import PyramidAnchors
 
 
@@ -101,7 +101,7 @@ class UnalignedRoIAlign(PyramidRoIAlign):
     def levels(self, boxes: Tensor) -> Tensor:
         """Level index ``(N,)`` (0 is P2) of ``(N, 4)`` inclusive boxes: level 4 at 224 pixels by default."""
         sides = (half_open(boxes)[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-        level = torch.log2(sides / (4 * self.finest_size) + 1e-6).floor() + 2
+        level = torch.log2(sides / (4 * FINEST_SIZE) + 1e-6).floor() + 2
         return level.clamp(0, len(self.strides) - 1).long()
 
     def crop(self, level_map: Tensor, rois: Tensor, stride: int) -> Tensor:

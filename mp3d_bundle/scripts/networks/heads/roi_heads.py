@@ -15,6 +15,10 @@ from ...instances import STANDARD, Instances, cat, num_instances, select, to
 from ..batching import Detections, Targets, check_finite
 from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
 
+# A box of twice this side (in pixels) leaves the first level: boxes below 112 pixels are read from P2, below 224 from
+# P3, below 448 from P4, others from P5.
+FINEST_SIZE = 56.0
+
 
 class PyramidRoIAlign(nn.Module):
     """Crop each box from the pyramid level that fits its size: RoIAlign 7x7, half-pixel aligned, adaptive sampling.
@@ -23,23 +27,18 @@ class PyramidRoIAlign(nn.Module):
 
     Args:
         strides: Pixels per cell of the levels P2..P5.
-        finest_size: A box of twice this side (in pixels) leaves the first level. With 56, boxes below 112 pixels are
-            read from P2, below 224 from P3, below 448 from P4, others from P5.
         output_size: Side of the crop in cells.
     """
 
-    def __init__(
-        self, strides: Sequence[int] = (4, 8, 16, 32), finest_size: float = 56.0, output_size: int = 7
-    ) -> None:
+    def __init__(self, strides: Sequence[int] = (4, 8, 16, 32), output_size: int = 7) -> None:
         super().__init__()
         self.strides = tuple(strides)
-        self.finest_size = finest_size
         self.output_size = output_size
 
     def levels(self, boxes: Tensor) -> Tensor:
         """Level index ``(N,)`` (0 is P2) for ``(N, 4)`` slab-frame boxes."""
         sides = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
-        return torch.log2(sides / self.finest_size + 1e-6).floor().clamp(0, len(self.strides) - 1).long()
+        return torch.log2(sides / FINEST_SIZE + 1e-6).floor().clamp(0, len(self.strides) - 1).long()
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Crops.

@@ -23,7 +23,9 @@ from ..two_stage import FasterRCNN
 from .authors_names import Rules
 
 DILATIONS = (1, 2, 3)
-# The authors' names of the tensors and ours, by regular expressions; the first match decides.
+# The inner layer of a gate has this many times fewer channels.
+_REDUCTION = 16
+# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
 MSB_NAMES: Rules = (
     (r"backbone\.conv1\.", r"backbone.body.stem.conv."),
     (r"backbone\.bn1\.", r"backbone.body.stem.norm."),
@@ -79,13 +81,12 @@ class ChannelGate(nn.Module):
 
     Args:
         channels: Channels to weigh.
-        reduction: The inner layer has this many times fewer.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
-        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
+        self.fc1 = nn.Conv2d(channels, channels // _REDUCTION, 1)
+        self.fc2 = nn.Conv2d(channels // _REDUCTION, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` -> weights ``(B, C, 1, 1)`` in (0, 1)."""

@@ -32,7 +32,9 @@ WINDOWS = ((-174.0, 274.0), (-1493.0, 484.0), (-534.0, 1425.0))
 PIXEL_MEAN = 100.0
 # Upper limits of the lower two of the three parts of the body, as z from 0 to 1.
 PART_LIMITS = (0.58, 0.72)
-# The authors' names of the tensors and ours, by regular expressions; the first match decides.
+# The inner layer of a gate has this many times fewer channels.
+_REDUCTION = 16
+# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
 MVPNET_NAMES: Rules = (
     (r"Conv_Body\.conv_body\.res1\.conv1\.", r"backbone.body.stem.conv."),
     (r"Conv_Body\.conv_body\.res1\.bn1\.", r"backbone.body.stem.norm."),
@@ -79,13 +81,12 @@ class ViewGate(nn.Module):
 
     Args:
         channels: Channels of all views together.
-        reduction: The inner layer has this many times fewer.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels, channels // reduction)
-        self.fc2 = nn.Linear(channels // reduction, channels)
+        self.fc1 = nn.Linear(channels, channels // _REDUCTION)
+        self.fc2 = nn.Linear(channels // _REDUCTION, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` -> ``(B, C, h, w)``, weighted."""

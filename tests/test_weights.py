@@ -312,3 +312,28 @@ def test_the_hash_of_tensors_is_that_of_their_values_names_types_and_shapes() ->
         {name: value for name, value in state.items() if name != "none"},
     ]
     assert len({known, *map(weights.tensors_sha256, others)}) == 6
+
+
+@pytest.mark.parametrize("kind", ["weights", "last", "bare"])
+def test_whatever_holds_weights_is_read(kind: str, tmp_path: Path) -> None:
+    state = {"a": torch.ones(2)}
+    content = {
+        "weights": {"model": state, "network": DEFINITION, "info": {"name": "n"}},
+        "last": {"model": state, "definition": DEFINITION, "epoch": 3},
+        "bare": state,
+    }[kind]
+    torch.save(content, tmp_path / "held.pt")
+    found = weights.read_stored(tmp_path / "held.pt")
+    assert torch.equal(found["model"]["a"], state["a"])
+    assert found["network"] == (None if kind == "bare" else DEFINITION)
+    assert found["info"] == ({"name": "n"} if kind == "weights" else {})
+    if kind != "weights":
+        with pytest.raises(ValueError, match="keys 'model' and 'network', got"):
+            weights.read_weights(tmp_path / "held.pt")
+
+
+def test_another_thing_than_weights_is_rejected(tmp_path: Path) -> None:
+    torch.save([1], tmp_path / "list.pt")
+    for read in (weights.read_stored, weights.read_weights):
+        with pytest.raises(ValueError, match=r"got list in .*list\.pt"):
+            read(tmp_path / "list.pt")

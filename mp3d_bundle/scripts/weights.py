@@ -210,7 +210,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
         FileNotFoundError: If the file does not exist.
         ValueError: If it is not such a file, or its tensors do not fit its definition.
     """
-    content = _read_weights(path)
+    content = read_weights(path)
     if content["info"].get("part") == "backbone":
         raise ValueError(f"Expected the weights of a whole detector, got those of a backbone alone in {path}.")
     network = build_network(content["network"], str(path), state=content["model"])
@@ -218,7 +218,13 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
     return network.eval().to(device), {**content["info"], "path": str(path), "sha256": sha256(path)}
 
 
-def _read_weights(path: str | Path) -> WeightsFile:
+def read_weights(path: str | Path) -> WeightsFile:
+    """Read a weights file; whether its tensors fit its network is not looked at.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or not a weights file.
+    """
     content = read_tensors(path)
     if not isinstance(content, dict) or "model" not in content or "network" not in content:
         held = sorted(map(str, content))[:6] if isinstance(content, dict) else type(content).__name__
@@ -229,6 +235,27 @@ def _read_weights(path: str | Path) -> WeightsFile:
     if not isinstance(info, dict):
         raise ValueError(f"Expected a dict under 'info', got {type(info).__name__} in {path}.")
     return {"model": model, "network": content["network"], "info": info}
+
+
+def read_stored(path: str | Path) -> WeightsFile:
+    """Read whatever holds weights: a weights file, ``last.pt`` of a training run, or a bare state dict.
+
+    Returns:
+        What the file has, unchecked; ``network`` is None and ``info`` empty where it has none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or not a dict.
+    """
+    content = read_tensors(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"Expected weights of a network, got {type(content).__name__} in {path}.")
+    definition, info = content.get("network", content.get("definition")), content.get("info")
+    return {
+        "model": content.get("model", content),
+        "network": definition,
+        "info": dict(info) if isinstance(info, Mapping) else {},
+    }
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

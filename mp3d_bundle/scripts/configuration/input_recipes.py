@@ -25,7 +25,7 @@ from ..recipe import (
     stored_recipe,
     window_values,
 )
-from ..weights import build_network, read_tensors
+from ..weights import build_network, read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,7 @@ def weights_recipe(checkpoint: str | Path, *, photographs: bool = False) -> Reci
 
 def file_recipe(checkpoint: str | Path, assumed: Recipe = PAPER) -> Recipe:
     """The recipe that a weights file gives, whatever it shall be used on; see `weights_recipe`."""
-    content = read_tensors(checkpoint)
-    content = content if isinstance(content, Mapping) else {}
-    definition, info = content.get("network", content.get("definition")), content.get("info")
+    content = read_stored(checkpoint)
+    definition = content["network"]
     network = build_network(definition, str(checkpoint), device="meta") if isinstance(definition, Mapping) else None
-    return stored_recipe(info if isinstance(info, Mapping) else {}, str(checkpoint), network=network, assumed=assumed)
+    return stored_recipe(content["info"], str(checkpoint), network=network, assumed=assumed)

@@ -29,6 +29,7 @@ from ..weights import (
     WeightsFile,
     build_network,
     check_values,
+    read_stored,
     read_tensors,
     shown,
     write_atomically,
@@ -296,10 +297,10 @@ def convert(
     """
     if to not in ("bundle", "authors", "mmdet"):
         raise ValueError(f"Expected --to bundle or --to authors, got {to!r}.")
-    content = read_tensors(source)
     if to != "bundle":
-        _write_authors(content, source, target)
+        _write_authors(read_stored(source), source, target)
         return
+    content = read_tensors(source)
     state = released_state(content, source)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     try:
@@ -350,12 +351,11 @@ def _config_text(content: Any) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _write_authors(content: Any, source: str, target: str) -> None:
+def _write_authors(content: WeightsFile, source: str, target: str) -> None:
     """Write a weights file of this bundle under its authors' names."""
-    model = content.get("model") if isinstance(content, dict) else None
+    model, definition = content["model"], content["network"]
     if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
         raise ValueError(f"Expected a weights file of this bundle with tensors under 'model', got none in {source}.")
-    definition = content.get("network")
     target_name = definition.get("_target_") if isinstance(definition, Mapping) else None
     layout = next((each for each in LAYOUTS.values() if f"scripts.networks.{each.factory}" == target_name), None)
     if layout is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks import ResNet2d
-from ..weights import load_state, read_tensors
+from ..weights import load_state, read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -122,16 +122,14 @@ def _is_new_matrix(name: str, own: Tensor, stored: Mapping[str, Tensor]) -> bool
 
 def _read(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a weights file by their names in a two-stage detector."""
-    content = read_tensors(path)
-    state = content.get("model") if isinstance(content, Mapping) else None
+    state = read_stored(path)["model"]
     names = {str(name) for name in state} if isinstance(state, Mapping) else set()
     if isinstance(state, Mapping) and any(name.startswith((BODY, _ONE_STAGE + "body.")) for name in names):
         return {re.sub(f"^{re.escape(_ONE_STAGE)}", "backbone.", str(name)): state[name] for name in state}
-    kinds = names | ({str(name) for name in content} if isinstance(content, Mapping) else set())
     advice = ""
-    if "state_dict" in kinds or any(name.startswith("backbone.layer") for name in kinds):
+    if "state_dict" in names or any(name.startswith("backbone.layer") for name in names):
         advice = " It looks like one of the authors' files: translate it with python -m scripts.convert_checkpoint."
-    elif "conv1.weight" in kinds:
+    elif "conv1.weight" in names:
         advice = " It looks like torchvision's: --imagenet takes it, for a network with a 2D body."
     raise ValueError(f"Expected a weights file with a 3D body under {BODY}*, got none in {path}.{advice}")
 

@@ -27,7 +27,7 @@ from ..metrics.image.image_tables import format_table
 from ..recipe import KEY, Recipe, read_recipe, tell_deviations
 from ..storage.atomic_files import sha256
 from ..storage.output_folder import FolderLock, evaluation_lock
-from ..weights import build_network, load_state, read_tensors, tensors_sha256
+from ..weights import build_network, load_state, read_stored, tensors_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapp
     """
     if not Path(checkpoint).is_file() or _asks_for_more(asked):
         return default
-    content = read_tensors(checkpoint)
-    definition = content.get("network", content.get("definition")) if isinstance(content, Mapping) else None
+    content = read_stored(checkpoint)
+    definition = content["network"]
     if not definition:
         return default
     if not isinstance(definition, Mapping):
@@ -62,7 +62,7 @@ def described_network(checkpoint: str | Path, default: nn.Module, *, asked: Mapp
             f"Expected weights for {asked.get('num_slices')} slices, got weights for {slices} in {checkpoint}: the "
             f"number of slices differs. Give --num_slices {slices}."
         )
-    state = content.get("model")
+    state = content["model"]
     fits = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
     return build_network(definition, str(checkpoint), state=state if fits else None)
 
@@ -119,19 +119,15 @@ class WeightsLoader:
             FileNotFoundError: If the file does not exist.
             ValueError: If it is damaged, or belongs to another architecture or number of slices.
         """
-        content = read_tensors(self.path)
-        if not isinstance(content, Mapping):
-            raise ValueError(f"Expected weights of a network, got {type(content).__name__} in {self.path}.")
-        definition = content.get("network", content.get("definition"))
-        state = content.get("model", content)
+        content = read_stored(self.path)
+        definition, state = content["network"], content["model"]
         try:
             load_state(self.network, state, str(self.path))
         except ValueError as error:
             if definition is None:
                 raise
             raise ValueError(f"{error} They belong to the network {definition}.") from None
-        info = content.get("info")
-        self.info = dict(info) if isinstance(info, Mapping) else {}
+        self.info = content["info"]
         self.origin = {
             "name": self.info.get("name"),
             "path": str(self.path),

@@ -33,7 +33,7 @@ from ..recipe import KEY, Recipe, fit_for, stored_recipe
 from ..storage.atomic_files import replacing, sha256
 from ..storage.output_folder import FolderLock
 from ..training.resuming.stopping import Stopped
-from ..weights import build_network, load_state, read_tensors, save_weights
+from ..weights import build_network, load_state, read_weights, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +114,8 @@ def read_served(path: str | Path) -> Served:
         FileNotFoundError: If the file does not exist.
         ValueError: If it is not a weights file.
     """
-    content = read_tensors(path)
-    if not isinstance(content, dict) or not {"model", "network"} <= set(content):
-        raise ValueError(f"Expected a weights file with the keys 'model' and 'network', got something else in {path}.")
-    return Served(Path(path), content["network"], content["model"], content.get("info", {}))
+    content = read_weights(path)
+    return Served(Path(path), content["network"], content["model"], content["info"])
 
 
 def choose_validation(count: int, share: float, seed: int = 0) -> set[int]:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks import FasterRCNN, ResNet3d, TwoStageHead, mp3d_fpn
-from scripts.networks.export_graph import DetectionGraph, anchor_grid, clip_to_slab, pad_to_stride, suppress, with_row
+from scripts.networks.export_graph import DetectionGraph, clip_to_slab, pad_to_stride, suppress, with_row
 from scripts.networks.heads.box_rules import MMDETECTION
-from scripts.networks.heads.rpn import PyramidAnchors
+from scripts.networks.heads.rpn import anchor_grid
 
 
 def narrow(num_classes: int = 1, num_slices: int = 3, **limits: float) -> FasterRCNN:
@@ -95,11 +95,13 @@ def test_broken_weights_show_too() -> None:
         assert DetectionGraph(detector)(torch.randn(1, 3, 96, 96))[1].isnan().all()
 
 
-def test_anchors_are_those_of_the_network() -> None:
-    anchors = PyramidAnchors()
-    maps = [torch.zeros(1, 2, 24, 40), torch.zeros(1, 2, 12, 20), torch.zeros(1, 2, 6, 10)]
-    for level, wanted in enumerate(anchors(maps)):
-        assert torch.equal(anchor_grid(maps[level], anchors.base(level), anchors.strides[level]), wanted)
+def test_anchors_run_along_the_rows_of_a_map_that_is_not_square() -> None:
+    base = torch.tensor([[-2.0, -1.0, 2.0, 1.0], [-1.0, -3.0, 1.0, 3.0]])
+    grid = anchor_grid(torch.zeros(1, 5, 2, 3), base, 4).reshape(2, 3, 2, 4)
+    for row in range(2):
+        for column in range(3):
+            shift = torch.tensor([4.0 * column, 4.0 * row] * 2)
+            assert torch.equal(grid[row, column], base + shift)
 
 
 def test_padding_and_clipping_know_rows_from_columns() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from .heads.box_rules import at_least_float32
-from .heads.rpn import per_anchor
+from .heads.rpn import anchor_grid, per_anchor
 from .two_stage import FasterRCNN
 
 # Score of a row that holds no box; scores of boxes are at least 0.
@@ -32,16 +32,6 @@ def clip_to_slab(boxes: Tensor, slabs: Tensor) -> Tensor:
     x = boxes[..., 0::2].clamp(0, slabs.shape[3])
     y = boxes[..., 1::2].clamp(0, slabs.shape[2])
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
-
-
-def anchor_grid(level_map: Tensor, base: Tensor, stride: int) -> Tensor:
-    """Anchors ``(h * w * A, 4)`` of a map ``(B, C, h, w)`` from the ``(A, 4)`` of a cell, like ``PyramidAnchors``."""
-    y = torch.arange(level_map.shape[2], device=base.device, dtype=base.dtype) * stride
-    x = torch.arange(level_map.shape[3], device=base.device, dtype=base.dtype) * stride
-    rows = y[:, None].expand(y.shape[0], x.shape[0])
-    columns = x[None].expand(y.shape[0], x.shape[0])
-    shifts = torch.stack([columns, rows, columns, rows], dim=-1).reshape(-1, 1, 4)
-    return (shifts + base).reshape(-1, 4)
 
 
 def with_row(boxes: Tensor) -> Tensor:

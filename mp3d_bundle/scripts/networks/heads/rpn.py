@@ -23,6 +23,16 @@ def per_anchor(level_map: Tensor, values: int) -> Tensor:
     return at_least_float32(level_map.permute(0, 2, 3, 1).reshape(level_map.shape[0], -1, values))
 
 
+def anchor_grid(level_map: Tensor, base: Tensor, stride: int) -> Tensor:
+    """Anchors ``(h * w * A, 4)`` of a map ``(B, C, h, w)`` from the ``(A, 4)`` of a cell, row after row."""
+    y = torch.arange(level_map.shape[2], device=base.device, dtype=base.dtype) * stride
+    x = torch.arange(level_map.shape[3], device=base.device, dtype=base.dtype) * stride
+    rows = y[:, None].expand(y.shape[0], x.shape[0])
+    columns = x[None].expand(y.shape[0], x.shape[0])
+    shifts = torch.stack([columns, rows, columns, rows], dim=-1).reshape(-1, 1, 4)
+    return (shifts + base).reshape(-1, 4)
+
+
 class PyramidAnchors(nn.Module):
     """Anchors of one size and several shapes at every cell of every pyramid level.
 
@@ -63,17 +73,8 @@ class PyramidAnchors(nn.Module):
         Returns:
             One ``(h * w * A, 4)`` tensor per level in the slab frame, cell by cell, row after row.
         """
-        return [self._grid(level, *feature.shape[-2:]) for level, feature in enumerate(features)]
-
-    def _grid(self, level: int, height: int, width: int) -> Tensor:
-        base, stride = at_least_float32(self.base(level)), self.strides[level]
-        y, x = torch.meshgrid(
-            torch.arange(height, device=base.device, dtype=base.dtype) * stride,
-            torch.arange(width, device=base.device, dtype=base.dtype) * stride,
-            indexing="ij",
-        )
-        shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
-        return (shifts + base).reshape(-1, 4)
+        bases = [at_least_float32(self.base(level)) for level in range(len(features))]
+        return [anchor_grid(*level) for level in zip(features, bases, self.strides, strict=False)]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -35,6 +35,22 @@ MAIN = "lesions.json"
 _PART = ".part"
 _PICTURES = "overlays"
 _OWN_PICTURES = ("lesion_", "slice_")
+
+
+class ResultRecord(TypedDict):
+    """Content of ``finished.json``, as far as it is read again."""
+
+    made: dict[str, Any]
+    files: dict[str, str]
+
+
+class ResultSource(TypedDict):
+    """What results were made from: hash of the files, checksum and place of the voxels, version of the bundle."""
+
+    sha256: str
+    voxels_crc32: str
+    index_to_lps_mm: list[float]
+    bundle_version: str
 
 
 def store(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
@@ -89,7 +105,7 @@ def settle(folder: Path) -> None:
         raise OSError(f"Could not finish the results in {folder}: {error.strerror or error}.") from error
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> ResultRecord | None:
     """The record of the results in a folder; None if it is missing or cannot be read."""
     try:
         content = json.loads((folder / RECORD).read_bytes())
@@ -146,7 +162,7 @@ _DEEPEST = 12
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def describe_source(scan: ScanLike) -> dict[str, Any]:
+def describe_source(scan: ScanLike) -> ResultSource:
     """The input of detection: the hash of the files, and of the voxels, which reading options change."""
     return {
         "sha256": scan.sha256 or hash_files(scan.files),

@@ -25,7 +25,7 @@ from .authors_names import Rules
 DILATIONS = (1, 2, 3)
 # The inner layer of a gate has this many times fewer channels.
 _REDUCTION = 16
-# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
+# The authors' names of the tensors and ours, by regular expressions; the first match decides.
 MSB_NAMES: Rules = (
     (r"backbone\.conv1\.", r"backbone.body.stem.conv."),
     (r"backbone\.bn1\.", r"backbone.body.stem.norm."),

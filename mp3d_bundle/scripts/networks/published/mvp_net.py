@@ -34,7 +34,7 @@ PIXEL_MEAN = 100.0
 PART_LIMITS = (0.58, 0.72)
 # The inner layer of a gate has this many times fewer channels.
 _REDUCTION = 16
-# The authors' names of the tensors and ours, by regular expressions; the first that matches a name decides.
+# The authors' names of the tensors and ours, by regular expressions; the first match decides.
 MVPNET_NAMES: Rules = (
     (r"Conv_Body\.conv_body\.res1\.conv1\.", r"backbone.body.stem.conv."),
     (r"Conv_Body\.conv_body\.res1\.bn1\.", r"backbone.body.stem.norm."),

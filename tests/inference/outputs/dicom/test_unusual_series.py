@@ -19,7 +19,8 @@ from support.fake_results import results_of
 pytest.importorskip("highdicom")
 from highdicom import seg, sr
 
-from scripts.inference.outputs.dicom.structured_report import SCORE, DicomWriter
+from scripts.inference.outputs.dicom.lesion_measurements import SCORE
+from scripts.inference.outputs.dicom.structured_report import DicomWriter
 
 # mm of each slice; the one at 12 mm lies 7 mm above its neighbour.
 HEIGHTS = (0.0, 5.0, 12.0, 17.0, 22.0)

@@ -134,7 +134,7 @@ class DicomWriter:
             *([] if outlined else [_nothing(algorithm)]),
         ]
 
-        def content(measured: Sequence[Dataset]) -> sr.MeasurementReport:
+        def content(measured: Sequence[Any]) -> sr.MeasurementReport:
             return sr.MeasurementReport(
                 observation_context=sr.ObservationContext(observer_device_context=observer),
                 procedure_reported=codes.LN.CTUnspecifiedBodyRegion,

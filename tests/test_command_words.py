@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fire.parser import DefaultParseValue
 
-from scripts.command_words import as_typed, command_text, is_flag, split_words, typed_options
+from scripts.command_words import as_typed, command_text, is_flag, literal, split_words, typed_options
 
 WORDS = ["run", "--a", "1", "-b=x=y", "--flag", "--c-d", "-3", "--e#f::g", "h", "--last", "--", "--trace", "5"]
 
@@ -47,6 +48,12 @@ def test_numbers_below_zero_are_values() -> None:
 )
 def test_texts_are_taken_as_typed(text: str, value: Any) -> None:
     assert as_typed(text) == value
+
+
+def test_fire_reads_a_literal_as_its_text() -> None:
+    for text in ("2024_01_05", "1e5", "True", "a,b", "CT#2", "[a]", "it's", '"a"', "plain/folder", "[1]"):
+        assert DefaultParseValue(literal(text)) == text
+    assert literal("plain/folder") == "plain/folder"
 
 
 def test_a_folder_in_brackets_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import command_line, described
-from .command_words import split_words
+from .command_words import as_typed, literal, split_words
 from .configuration.quick_checks import complaints, options_of
 
 BUNDLE = Path(__file__).resolve().parents[1]
@@ -105,6 +105,10 @@ def config_command(name: str, words: Sequence[str]) -> list[str]:
         print(f"{bundle_path(TRAINED)} does not exist: using {demo}.")
         print("It was trained on synthetic images and finds no real lesions.")
         chosen += ["--checkpoint", demo]
+    folder = as_typed(given.get("output_dir") or "")
+    if "tracking" in given and folder and isinstance(folder, str):
+        # MONAI joins this text with others before the bundle can restore what Fire has made of it.
+        options += ["--output_dir", literal(folder)]
     return ["-m", "monai.bundle", "run", entry.workflow, *chosen, *options]
 
 

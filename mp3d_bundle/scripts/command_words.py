@@ -70,6 +70,11 @@ def is_flag(word: str) -> bool:
     return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
 
 
+def literal(text: str) -> str:
+    """A word that Fire reads as this text."""
+    return text if DefaultParseValue(text) == text else repr(text)
+
+
 def as_typed(text: str) -> Any:
     """The text, the texts of a list in brackets, or what Fire makes of a text in quotes.
 

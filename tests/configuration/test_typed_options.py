@@ -11,6 +11,7 @@ import fire
 import monai.bundle
 import pytest
 
+from scripts.__main__ import config_command
 from scripts.configuration.typed_options import (
     current_parser,
     current_workflow,
@@ -115,6 +116,14 @@ def test_an_expression_sees_the_text_as_typed(config: Path, monkeypatch: pytest.
     seen = command(monkeypatch, config, "--dataset-dir", "CT#2", "-output_dir", "2024_01")
     assert (seen["input"], seen["output"]) == ("CT#2", "2024_01")
     assert command(monkeypatch, config, "--dataset_dir", "2024_01")["output"] == "2024_01/eval"
+
+
+@pytest.mark.parametrize("folder", ["2024_01_05", "'2024_01_05'", "1e5", "Doe,John", "run"])
+def test_a_tracked_run_takes_its_folder_as_typed(folder: str, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MONAI makes a text of the folder and the name of a file before any part of a bundle runs."""
+    words = ["--config_file", str(config), "--tracking", "mlflow", f"--output_dir={folder}"]
+    assert command(monkeypatch, config, *config_command("train", words)[4:])["output"] == folder.strip("'")
+    assert list((config.parent / folder.strip("'")).glob("config_*.json"))
 
 
 def test_a_folder_in_brackets_is_a_folder(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_both_kinds_of_masks_lie_on_the_lesions(folder: Path) -> None:
     ratios = []
     for record in records:
         sample = GrabCutMasksd()(LoadSlabd(SlabReader(num_slices=3))(record))
-        for cut, drawn in zip(sample["instances"]["masks"], record["instances"]["masks"], strict=True):
+        for cut, drawn in zip(sample["instances"]["masks"].numpy(), record["instances"]["masks"], strict=True):
             ratios.append(float(np.minimum(cut, drawn).sum() / np.maximum(cut, drawn).sum()))
     assert len(ratios) >= 4
     assert np.median(ratios) > 0.6

@@ -46,8 +46,8 @@ class GrabCutMasksd(Transform):
         slab, found = data[self.image], data[self.instances]
         if "recist" not in found:
             raise ValueError(f"Expected measurements (recist) to make masks of, got {sorted(found)}.")
-        grey = _grey(np.asarray(slab[len(slab) // 2], dtype=np.float32))
-        boxes, ends = np.asarray(found["boxes"], np.float64), np.asarray(found["recist"], np.float64)
+        grey = _grey(torch.as_tensor(slab[len(slab) // 2]).float().numpy())
+        boxes, ends = (torch.as_tensor(found[name]).double().numpy() for name in ("boxes", "recist"))
         cut = [grab_cut(grey, box, recist) for box, recist in zip(boxes, ends, strict=True)]
         masks = [_over_box(mask, box) for mask, box in zip(cut, boxes, strict=True)]
         stacked = torch.stack(masks) if masks else torch.zeros((0, GRID, GRID))

@@ -70,7 +70,7 @@ def test_files_that_a_page_names_exist(path: Path) -> None:
     text = prose(path)
     named = re.findall(r"`((?:mp3d_bundle/|scripts/|tests/|research/|configs/|tools/|benchmarks/)[\w/.-]*)`", text)
     absent = [name for name in named if not any((base / name).exists() for base in (REPOSITORY, BUNDLE))]
-    bare = re.findall(r"`([\w-]+\.(?:py|md|yaml))`", text)
+    bare = re.findall(r"`([\w-]+\.(?:py|md))`", text)
     assert not absent + [name for name in bare if name not in FILE_NAMES]
 
 

@@ -139,7 +139,8 @@ def check_command(name: str, words: Sequence[str]) -> None:
         sys.exit(f"Error: Expected {argument} once, got {inputs[0]!r} and --{entry.option}.")
     if len(inputs) > 1 and entry.option != "input":
         sys.exit(f"Error: Expected one {argument}, got also {inputs[1]!r}.")
-    for complaint in complaints([*(f"--{entry.option}={path}" for path in inputs), *options]):
+    words = [*(f"--{entry.option}={path}" for path in inputs), *options]
+    for complaint in complaints(words, f"{entry.config}.json"):
         sys.exit(f"Error: {complaint}.")
     if given & ELSEWHERE:
         return

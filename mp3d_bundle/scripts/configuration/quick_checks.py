@@ -16,7 +16,7 @@ from typing import Any
 from fire.parser import DefaultParseValue
 
 from ..command_words import MARKS, RUN_ARGUMENTS, as_typed, split_words
-from .option_rules import RULES, TEXTS, misfits
+from .option_rules import TEXTS, misfits
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Files that the run names itself, next to the arguments of MONAI's `run`.
@@ -30,7 +30,7 @@ def options_of(words: Sequence[str]) -> dict[str, str | None]:
     return {key.lstrip("-+").replace("-", "_").replace("::", "#"): text for key, text in split_words(words) if key}
 
 
-def complaints(words: Sequence[str]) -> Iterator[str]:
+def complaints(words: Sequence[str], config: str) -> Iterator[str]:
     """Yield what is wrong with the options of a command that runs a config, each as a sentence without its end.
 
     Options are compared with the bundle's own configs, unless the words name other ones. Options with a ``#`` and
@@ -38,6 +38,7 @@ def complaints(words: Sequence[str]) -> Iterator[str]:
 
     Args:
         words: The words after the workflow, as typed.
+        config: Name of the config that the command runs, such as ``train.json``.
     """
     given = options_of(words)
     for name, text in given.items():
@@ -45,10 +46,14 @@ def complaints(words: Sequence[str]) -> Iterator[str]:
             yield from _missing(name, text)
     if not set(_FILES) & set(given):
         files = [file for file in sorted(CONFIGS.glob("*.json")) if file.name != "metadata.json"]
-        entries = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        entries = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
+        # MONAI's tracking has further options, which become keys of the config.
+        known = given if "tracking" in given else {*entries[config], *RUN_ARGUMENTS, "imports"}
         for name, text in given.items():
-            if name not in RUN_ARGUMENTS and "#" not in name:
-                yield from _wrong_option(name, text, entries)
+            if name not in known and "#" not in name and not name.startswith("_"):
+                yield _unknown(name, entries, config)
+            elif name in entries[config]:
+                yield from _wrong_value(name, text, list(entries.values()))
 
 
 def _missing(name: str, text: str) -> Iterator[str]:
@@ -63,13 +68,18 @@ def _missing(name: str, text: str) -> Iterator[str]:
             yield f"Expected a folder for --{name}, found a file at {path}"
 
 
-def _wrong_option(name: str, text: str | None, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a complaint if no config has the option, or if it cannot have this value."""
-    bases = [entry[name] for entry in entries if entry.get(name) is not None]
-    if not any(name in entry for entry in entries) and name not in RULES and not name.startswith("_"):
-        alike = difflib.get_close_matches(name, {key for entry in entries for key in entry}, n=1)
-        yield f"Unknown option --{name}" + (f" (did you mean --{alike[0]}?)" if alike else "")
-    elif text is None or text not in ("None", "null"):
+def _unknown(name: str, entries: Mapping[str, Mapping[str, Any]], config: str) -> str:
+    """The complaint about an option that a config does not have."""
+    owners = [file for file, entry in entries.items() if name in entry and "run" in entry]
+    if owners:
+        return f"Option --{name} belongs to {' and '.join(owners)}, {config} does not have it"
+    alike = difflib.get_close_matches(name, entries[config], n=1)
+    return f"Unknown option --{name}" + (f" (did you mean --{alike[0]}?)" if alike else "")
+
+
+def _wrong_value(name: str, text: str | None, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a complaint if an option cannot have a value."""
+    if text not in ("None", "null"):
         value = True if text is None else as_typed(text) if name in TEXTS else DefaultParseValue(text)
-        for complaint in misfits(name, value, bases):
+        for complaint in misfits(name, value, [entry[name] for entry in entries if entry.get(name) is not None]):
             yield f"{complaint[0].upper()}{complaint[1:]}"

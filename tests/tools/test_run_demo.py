@@ -95,7 +95,7 @@ def test_the_summary_gives_the_figures_of_the_files(plan: run_demo.Plan) -> None
     write_outcome(plan, marked=[(0, 0, 0, 10, 10, 10), (1, 1, 1, 9, 9, 9), (50, 0, 0, 60, 10, 10)])
     text = run_demo.summarise(plan, {"training": 60.0})
     assert "80.0 % at 1" in text
-    assert "in no split: 1 of 2 lesions found, 1 false marks" in text
+    assert "outside the splits: 1 of 2 lesions found, 1 false marks" in text
     assert "synthetic" in text
 
 

@@ -38,8 +38,9 @@ def chosen_rate(planner: Planner, setting: Setting, rates: Sequence[float], seed
             result = read_result(planner.run(setting, seed, rate), planner.places)
         except RunFailed:
             continue
-        if result is not None and result.get("validation") is not None:
-            scores[rate] = result["validation"]
+        score = None if result is None else result.get("validation")
+        if score is not None:
+            scores[rate] = score
     return (max(scores, key=lambda rate: scores[rate]) if scores else None), scores
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,7 +13,7 @@ from scipy import stats
 from research.run_order import chosen_rate
 from research.study_commands import Planner
 from research.study_plan import COLUMNS, Setting
-from research.study_runs import RunFailed, read_result
+from research.study_runs import RunFailed, RunResult, read_result
 
 MEAN, MAP = "mean sensitivity", "MAP@0.5"
 
@@ -65,7 +64,7 @@ class Outcome:
     """
 
     setting: Setting
-    results: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    results: Mapping[int, RunResult] = field(default_factory=dict)
     folders: Mapping[int, Path] = field(default_factory=dict)
     rate: float | None = None
     tried: Mapping[float, float] = field(default_factory=dict)
@@ -94,7 +93,7 @@ class Outcome:
         return max(one.get("gpu_peak_bytes") or one["steps"]["training"]["peak_bytes"] for one in self.results.values())
 
 
-def _figure(result: Mapping[str, Any], column: str) -> float | None:
+def _figure(result: RunResult, column: str) -> float | None:
     metrics = result["metrics"]
     if column == MAP:
         return metrics["ap50"]

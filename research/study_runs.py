@@ -11,7 +11,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 
@@ -35,11 +35,58 @@ _METRICS = (
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
+class Step(TypedDict):
+    """One command of a run: seconds over all its starts, most resident memory in bytes, and whether it has ended."""
+
+    seconds: float
+    peak_bytes: int
+    done: bool
+
+
+class RunState(TypedDict):
+    """How far a run is: what identifies its commands and data, and its commands by name."""
+
+    fingerprint: str
+    steps: dict[str, Step]
+
+
+class RunResult(RunState):
+    """What a finished run left.
+
+    Attributes:
+        key: Of its setting.
+        seed: Its seed.
+        rate: Learning rate; None for that of the overlays.
+        commands: As typed, by name.
+        date: When it ended.
+        machine: See `machine`.
+        commit: Of the code.
+        versions: Of Python and the libraries.
+        notice: What every result on the data must say.
+        metrics: Of its evaluation; not there for a pre-training, nor are the following.
+        gpu_peak_bytes: Most memory on a GPU; None on a CPU.
+        validation: Score of the weights on the validation split.
+    """
+
+    key: str
+    seed: int
+    rate: float | None
+    commands: dict[str, str]
+    date: str
+    machine: str
+    commit: str | None
+    versions: dict[str, str | None]
+    notice: str | None
+    metrics: dict[str, Any]
+    gpu_peak_bytes: int | None
+    validation: float | None
+
+
 class RunFailed(RuntimeError):
     """A run failed; the message names it and says why."""
 
 
-def read_result(run: Run, places: Places) -> dict[str, Any] | None:
+def read_result(run: Run, places: Places) -> RunResult | None:
     """What a run left; None if it has not finished.
 
     Raises:
@@ -58,8 +105,8 @@ def read_result(run: Run, places: Places) -> dict[str, Any] | None:
     return None
 
 
-def _read_record(path: Path) -> dict[str, Any] | None:
-    """The record of a run; None if it is missing or damaged."""
+def _read_record(path: Path) -> RunResult | None:
+    """The record of a run, finished or not; None if it is missing or damaged."""
     if not path.exists():
         return None
     try:
@@ -74,7 +121,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def execute(run: Run, places: Places) -> dict[str, Any]:
+def execute(run: Run, places: Places) -> RunResult:
     """Do what is left of a run.
 
     Args:
@@ -98,9 +145,9 @@ def execute(run: Run, places: Places) -> dict[str, Any]:
         return read_result(run, places) or _carry_out(run, places)
 
 
-def _carry_out(run: Run, places: Places) -> dict[str, Any]:
+def _carry_out(run: Run, places: Places) -> RunResult:
     path = run.folder / STATE
-    state = _read_record(path) or {"fingerprint": run.fingerprint(places), "steps": {}}
+    state: RunState = _read_record(path) or {"fingerprint": run.fingerprint(places), "steps": {}}
     for name, words in run.steps.items():
         if (run.folder / name).is_dir():
             # The command of a study that was killed may still be running: it finishes what this study waits for.
@@ -120,7 +167,7 @@ def _carry_out(run: Run, places: Places) -> dict[str, Any]:
             raise RunFailed(_why(run, name, status))
         step["done"] = True
         write_json(state, path)
-    result = {**state, **_facts(run, places)}
+    result = cast(RunResult, {**state, **_facts(run, places)})
     write_json(result, run.folder / RESULT)
     return result
 

@@ -67,9 +67,8 @@ def run(name: str, run_id: str, overlays: tuple[str, ...] = (), **settings: Any)
     flow.finalize()
 
 
-@pytest.mark.parametrize(
-    "overlay", ["mulan", *(pytest.param(each, marks=pytest.mark.slow) for each in ("alignshift", "tsm", "a3d", "satr"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", list(OVERLAYS))
 def test_an_overlay_trains_evaluates_and_finds(dataset: Path, tmp_path: Path, overlay: str) -> None:
     thin = {f"network_def#{name}": value for name, value in OVERLAYS[overlay].items()}
     common = {"dataset_dir": str(dataset / "set"), "num_workers": 0}

@@ -190,3 +190,13 @@ def test_elements_of_the_gradient_stay_within_a_value() -> None:
         run.run()
     assert seen[0] > 1e-4
     assert max(seen[len(seen) // 2 :]) <= 1e-4 * (1 + 1e-6)
+
+
+def test_a_network_that_reads_patients_is_given_them() -> None:
+    known = {"male": np.ones(2), "age": np.full(2, 61.0), "position": np.full(2, 0.5)}
+    samples: Any = [{"instances": known}, {"instances": {name: values[:0] for name, values in known.items()}}]
+    first, second = slab_facts(SimpleNamespace(reads_patients=True), samples)["patients"]
+    assert first == (1.0, 61.0, 0.5)
+    assert all(np.isnan(value) for value in second)
+    assert slab_facts(SimpleNamespace(), samples) == {}
+    assert slab_facts(SimpleNamespace(reads_patients=True), [{"instances": {}}]) == {}  # type: ignore[list-item]

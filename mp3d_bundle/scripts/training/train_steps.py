@@ -11,6 +11,7 @@ from monai.engines.utils import IterationEvents
 
 from ..data.records import Sample
 from ..instances import Instances, to
+from ..networks import Patient
 from .mixed_precision import MixedPrecision
 
 Batch = Sequence[Sample]
@@ -62,19 +63,22 @@ def prepare_targets(
     return slabs, targets, (targets,), {}
 
 
-def slab_facts(network: Any, samples: Batch) -> dict[str, list[float]]:
-    """What a network wants to know of its slabs, as keyword arguments: ``thickness`` in mm, if it reads it.
+def slab_facts(network: Any, samples: Batch) -> dict[str, list[Any]]:
+    """What a network wants to know of its slabs, as keyword arguments, where the samples have it.
+
+    These are ``thickness`` in mm, for one that says ``reads_thickness``, and the `Patient` as ``patients``, for one
+    that says ``reads_patients``.
 
     Args:
         network: On one device or several.
         samples: What the slabs were made of.
     """
-    reads = getattr(getattr(network, "module", network), "reads_thickness", False)
-    return (
-        {"thickness": [float(sample.get("thickness", 0)) for sample in samples]}
-        if reads and "thickness" in samples[0]
-        else {}
-    )
+    network, facts = getattr(network, "module", network), {}
+    if getattr(network, "reads_thickness", False) and "thickness" in samples[0]:
+        facts["thickness"] = [float(sample.get("thickness", 0)) for sample in samples]
+    if getattr(network, "reads_patients", False) and "age" in samples[0].get("instances", {}):
+        facts["patients"] = [Patient.of(sample["instances"]) for sample in samples]
+    return facts
 
 
 def total_loss(losses: dict[str, torch.Tensor], targets: Any = None) -> torch.Tensor:

@@ -45,3 +45,10 @@ def test_what_is_not_known_of_a_patient(patient: Patient, numbers: list[float]) 
 def test_other_extras_are_rejected() -> None:
     with pytest.raises(ValueError, match="among box, position, patient, got 'weight'"):
         ScoreRefinement(4, ("box", "weight"))
+
+
+def test_lesions_say_who_their_patient_is() -> None:
+    said = {"male": torch.tensor([1.0, 1.0]), "age": torch.tensor([61.0, 61.0])}
+    assert Patient.of(said)[:2] == (1.0, 61.0)
+    assert math.isnan(Patient.of(said).position)
+    assert math.isnan(Patient.of({"male": torch.zeros(0)}).male)

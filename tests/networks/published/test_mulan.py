@@ -14,7 +14,7 @@ import torch
 from scripts.networks import MULAN, Patient, mulan
 from scripts.networks.heads.roi_heads import DetectionLimits
 from scripts.networks.published.authors_names import renamed
-from scripts.networks.published.mulan import MULAN_BACKBONE, MULAN_NAMES, patient_of
+from scripts.networks.published.mulan import MULAN_BACKBONE, MULAN_NAMES
 from support.field_values import backbone_state, check_block, checkpoint
 from support.whole_detectors import check_both_ways, check_checkpoint, keys_of, target
 
@@ -178,10 +178,3 @@ def test_scores_depend_on_the_patient_of_each_slab() -> None:
     torch.testing.assert_close(old["scores"].logit() - unknown["scores"].logit(), torch.full_like(old["scores"], 1.2))
     with pytest.raises(ValueError, match="a patient for each of 2 slabs, got 1"):
         network(slabs, patients=[Patient()])
-
-
-def test_targets_say_who_the_patient_is() -> None:
-    said = {"male": torch.tensor([1.0, 1.0]), "age": torch.tensor([61.0, 61.0])}
-    assert patient_of(said)[:2] == (1.0, 61.0)
-    assert np.isnan(patient_of(said).position)
-    assert np.isnan(patient_of({"male": torch.zeros(0)}).male)

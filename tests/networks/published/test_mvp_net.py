@@ -120,7 +120,7 @@ class TestPosition:
 
     def test_the_released_rule_has_no_part_for_one(self) -> None:
         z = torch.ones(3)
-        with pytest.raises(ValueError, match="no part for"):
+        with pytest.raises(ValueError, match="assigns no part to 1"):
             PositionHead(32, as_released=True).loss(self.logits, self.heights, z)
         with pytest.raises(ValueError, match=r"1 at most, got \[1.5"):
             PositionHead(32).loss(self.logits, self.heights, 1.5 * z)
@@ -155,7 +155,9 @@ def test_training_reaches_every_parameter(dtype: torch.dtype) -> None:
 
 def test_without_positions_their_loss_is_zero() -> None:
     targets = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
-    losses: Any = narrow(9).train()(torch.randn(1, 9, 64, 64), targets)
+    targets.append({"boxes": torch.tensor([[1.0, 1.0, 9.0, 9.0]]), "labels": torch.ones(1, dtype=torch.int64)})
+    targets[1]["position"] = torch.tensor([math.nan])
+    losses: Any = narrow(9).train()(torch.randn(2, 9, 64, 64), targets)
     assert losses["loss_position"].item() == 0
     assert all(math.isfinite(loss.item()) for loss in losses.values())
 

@@ -17,6 +17,7 @@ from ..training_fraction import Subset
 from .coco_labels import read_coco
 from .dl_info import COLUMNS, SPLITS, Details, read_csv
 from .lesion_tags import LesionTags
+from .patient_facts import PatientFacts
 from .recist import MASK_TARGETS, Measurements
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def load_records(
     measurements: bool = False,
     mask_targets: str | None = None,
     tags: str | Path | None = None,
+    patients: bool = False,
 ) -> list[Record]:
     """Load one split of DeepLesion, or of a data set in its format.
 
@@ -59,6 +61,8 @@ def load_records(
         mask_targets: ``"ellipses"`` for the field ``masks`` as well. With ``"grabcut"`` a transform makes it, see
             `scripts.data.grab_cut`, and lesions get the fields that it reads.
         tags: File with tags of lesions, for their field ``tags``, see `scripts.data.deeplesion.lesion_tags`.
+        patients: Whether lesions get their fields ``male``, ``age`` and ``position``, see
+            `scripts.data.deeplesion.patient_facts`; a label file in JSON has none.
 
     Returns:
         One record per key slice, see `scripts.data.records`; those of a set with classes have ``categories``. Of an
@@ -77,7 +81,7 @@ def load_records(
     images_dir = folder / ("Images_png" if images is None else images)
     if missing_images != "ignore" and not images_dir.is_dir():
         raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but the folder does not exist.")
-    details = _details(mask_targets, measurements=measurements, tags=tags)
+    details = _details(mask_targets, measurements=measurements, tags=tags, patients=patients)
     about = read_set(folder)
     classes = tuple(str(name) for name in about["classes"]) if about else ()
     by_class = len(classes) > 1 if by_class is None else by_class
@@ -90,6 +94,8 @@ def load_records(
         wanted = {"classes": by_class, "measurements": mask_targets is not None, "rows that tags belong to": bool(tags)}
         for what in (name for name, asked in wanted.items() if asked):
             raise ValueError(f"Expected a DL_info.csv with {what}, got {labels}.")
+        if patients:
+            logger.warning("%s has no sex, age and position of patients.", labels)
         records = read_coco(labels, images_dir, keep_noisy=keep_noisy)
     else:
         records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class, details=details)
@@ -114,7 +120,7 @@ def _named(records: list[Record], classes: tuple[str, ...], folder: Path) -> lis
     return found
 
 
-def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path | None) -> list[Details]:
+def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path | None, patients: bool) -> list[Details]:
     """What reads the further fields of lesions."""
     if mask_targets not in (None, *MASK_TARGETS):
         raise ValueError(f"Expected mask targets among {', '.join(MASK_TARGETS)} or None, got {mask_targets!r}.")
@@ -123,6 +129,8 @@ def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path |
         found.append(Measurements(masks=mask_targets == "ellipses"))
     if tags:
         found.append(LesionTags(Path(tags)))
+    if patients:
+        found.append(PatientFacts())
     return found
 
 

@@ -6,8 +6,8 @@ Numbers by the released code of MULAN (Yan et al., MICCAI 2019).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,11 @@ class Patient(NamedTuple):
     male: float = math.nan
     age: float = math.nan
     position: float = math.nan
+
+    @classmethod
+    def of(cls, lesions: Mapping[str, Any]) -> Patient:
+        """What the lesions of a slab say of their patient, in the fields of these names ``(N,)``, alike for all."""
+        return cls(*(float(lesions[name][0]) if len(lesions.get(name, ())) else math.nan for name in cls._fields))
 
     def numbers(self) -> dict[str, list[float]]:
         """What the refinement reads, by the names of `EXTRAS`."""

@@ -104,7 +104,7 @@ class MulanHeads(RoIHeads):
         """Losses of masks and tags where the targets have them, and of the refined scores; see `RoIHeads`."""
         lesions, positive = sampled.lesions, sampled.labels > 0
         tags = self.tag_head(RoIs(sampled.vectors, sampled.boxes, batch.features))
-        patients = [patient_of(target) for target in batch.targets]
+        patients = [Patient.of(target) for target in batch.targets]
         rows = zip(sampled.boxes, batch.image_sizes, patients, strict=True)
         classes, refined = self.refine(sampled.logits, tags, torch.cat([self.refine.read(*row) for row in rows]))
         losses = {"loss_refined_classifier": F.cross_entropy(classes, sampled.labels)}
@@ -184,6 +184,12 @@ class MULAN(FasterRCNN):
     """Two-stage detector whose scores are refined at the end; see `mulan`."""
 
     roi_heads: MulanHeads
+    _said = False
+
+    @property
+    def reads_patients(self) -> bool:
+        """Whether the refinement reads anything of patients."""
+        return bool({"position", "patient"} & set(self.roi_heads.refine.extras))
 
     def forward(
         self,
@@ -197,7 +203,8 @@ class MULAN(FasterRCNN):
             slabs: As there.
             targets: As there. A network that reads extras takes them from the fields ``male``, ``age`` and
                 ``position`` ``(N,)`` of `Patient`, alike for all lesions of a slab, where these are there.
-            patients: In evaluation, what is known of the patient of each slab, for a network that reads extras.
+            patients: In evaluation, what is known of the patient of each slab, for a network that reads extras; in
+                training it is not read.
 
         Returns:
             Detections have ``tag_scores`` ``(M, T)`` and ``masks`` ``(M, 28, 28)``, grids over the boxes, as well.
@@ -205,6 +212,9 @@ class MULAN(FasterRCNN):
         Raises:
             ValueError: As there; or if there is not one patient for each slab.
         """
+        if not self.training and patients is None and self.reads_patients and not self._said:
+            self._said = True
+            logger.warning("Scores are refined without the patient's sex, age or position, which are not given.")
         if self.training or patients is None:
             return super().forward(slabs, targets)
         if len(patients) != len(slabs):
@@ -216,11 +226,6 @@ class MULAN(FasterRCNN):
     def _detect(self, images: ImageList, patient: Patient = UNKNOWN) -> Detections:
         rows = zip(super()._detect(images), images.image_sizes, strict=True)
         return [self.roi_heads.refined(found, size, patient) for found, size in rows]
-
-
-def patient_of(target: Instances[Tensor]) -> Patient:
-    """What the lesions of a slab say of their patient."""
-    return Patient(*(float(target[name][0]) if len(target.get(name, ())) else math.nan for name in Patient._fields))
 
 
 def mulan(

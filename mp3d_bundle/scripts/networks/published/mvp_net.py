@@ -259,14 +259,15 @@ class MVPNet(FasterRCNN):
     def further_losses(self, levels: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         """``loss_position`` of the slabs whose targets have the field ``position``; zero without one.
 
-        ``position`` ``(N,)`` is z of the slice along the body, 0 to 1, the same in every row of a slab.
+        ``position`` ``(N,)`` is z of the slice along the body, 0 to 1 or NaN, the same in every row of a slab.
         """
         logits, heights = self.position(self.middle_views(levels[-1]))
-        rows = [row for row, target in enumerate(targets) if len(target.get("position", ()))]
+        places = [target.get("position", target["boxes"].new_zeros(0)) for target in targets]
+        rows = [row for row, place in enumerate(places) if len(place) and bool(place[0].isfinite())]
         if not rows:
             return {"loss_position": (logits.sum() + heights.sum()) * 0}
         chosen = torch.tensor([3 * row + view for row in rows for view in range(3)], device=logits.device)
-        z = torch.stack([targets[row]["position"][0] for row in rows]).to(heights).repeat_interleave(3)
+        z = torch.stack([places[row][0] for row in rows]).to(heights).repeat_interleave(3)
         return {"loss_position": self.position.loss(logits[chosen], heights[chosen], z)}
 
 

@@ -57,12 +57,13 @@ LONG_FUNCTIONS = {
 }
 # Each has its arguments by name from a config, a command line or another library.
 _CONFIG = "built by a config: its arguments are config ids"
+_RULES = "the parts and rules of a detector's stage by name: published detectors differ in each"
 MANY_PARAMETERS = {
     "checkpoints.__init__": _CONFIG,
     "coco_instances.load_instances": _CONFIG,
     "resnet3d.__init__": _CONFIG,
-    "roi_heads.__init__": _CONFIG,
-    "rpn.__init__": _CONFIG,
+    "roi_heads.__init__": _RULES,
+    "rpn.__init__": _RULES,
     "splits.load_records": _CONFIG,
     "subvolumes.load_volumes": _CONFIG,
     "import_set.main": "a command line: its arguments are the options",
@@ -223,13 +224,18 @@ def parameters_of(function: Function) -> list[ast.arg]:
 
 
 def test_functions_take_few_parameters() -> None:
+    needed: set[str] = set()
+
     def find(path: Path, tree: ast.Module) -> Iterator[str]:
         for function in functions_of(tree):
             count = len(parameters_of(function))
+            if count > PARAMETERS:
+                needed.add(f"{path.stem}.{function.name}")
             if count > PARAMETERS and f"{path.stem}.{function.name}" not in MANY_PARAMETERS:
                 yield at(path, function.lineno, f"{function.name} takes {count} parameters, at most {PARAMETERS}")
 
     assert not (found := collect(python_files(SCRIPTS, *TOOLING), find)), found
+    assert set(MANY_PARAMETERS) <= needed, "an exception that is no longer needed"
 
 
 def test_folders_are_small_and_no_file_name_comes_twice() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -25,6 +25,7 @@ class TwoStageHead:
 
     Attributes:
         anchor_scale: Side of the square anchors in strides: 4 gives the paper's 16, 32, 64, 128, 256 pixels.
+        anchor_ratios: Heights over widths of the anchors.
         fc_channels: Width of the two fully connected layers.
         rpn_samples: Anchors per image in the loss, at most half of them positive.
         roi_samples: Proposals per image in the loss, at most a quarter of them positive.
@@ -38,6 +39,7 @@ class TwoStageHead:
     """
 
     anchor_scale: float = 4.0
+    anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0)
     fc_channels: int = 1024
     rpn_samples: int = 256
     roi_samples: int = 512
@@ -66,7 +68,7 @@ def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageH
 def _two_stages(channels: int, num_classes: int, head: TwoStageHead) -> tuple[RegionProposalNetwork, RoIHeads]:
     if num_classes < 1:
         raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
-    anchors = PyramidAnchors(scale=head.anchor_scale)
+    anchors = PyramidAnchors(scale=head.anchor_scale, ratios=head.anchor_ratios)
     rpn = RegionProposalNetwork(
         RPNHead(channels, anchors.per_cell),
         anchors,

@@ -47,6 +47,7 @@ def main(
     folds: int = 0,
     seed: int = 0,
     hu_offset: float | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> None:
     """Import CTs with masks, contours or boxes as a data set to train and evaluate on.
 
@@ -83,6 +84,7 @@ def main(
         folds: Folds of the patients that are not for testing, 0 for none.
         seed: Of the splits.
         hu_offset: Added to the values of the scans.
+        spacing: mm along x, y and z of PNG slices without labels.
 
     Raises:
         ValueError: If scans and truth do not match or cannot be used; each is named.
@@ -109,6 +111,7 @@ def main(
         SplitRule(_shares(split), seed, None if split_file is None else Path(split_file), folds),
         patients,
         ReadingRules(hu_offset=hu_offset),
+        None if spacing is None else tuple(spacing),
     )
     import_scans(sources, rules, Path(output))
     page, advice = write_set_report(Path(output))

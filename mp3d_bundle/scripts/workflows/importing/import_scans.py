@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from ...data.importing.lesion_classes import ClassRule
 from ...data.importing.patient_splits import SplitRule, assign_splits, make_folds, patient_key, read_pairs
-from ...data.importing.set_records import KeyRule, describe_scan, read_records, write_record, write_scan_slices
+from ...data.importing.set_records import IMAGES, KeyRule, describe_scan, read_records, write_record, write_scan_slices
 from ...data.importing.set_tables import write_set
 from ...data.importing.true_lesions import ScanTruth
 from ...data.importing.truth.slice_places import SlicePlaces
@@ -75,6 +76,7 @@ class ImportRules:
         patients: ``"header"``: the PatientID of DICOM, every other scan being a patient of its own; ``"folder"``: the
             first folder below that of the images; or a CSV with ``scan`` and ``patient``.
         reading: How strictly scans are read.
+        spacing: ``(x, y, z)`` mm of PNG slices without labels.
     """
 
     truth: TruthRules = field(default_factory=TruthRules)
@@ -83,6 +85,7 @@ class ImportRules:
     splits: SplitRule = field(default_factory=SplitRule)
     patients: str = "header"
     reading: ReadingRules = DEFAULT_RULES
+    spacing: tuple[float, ...] | None = None
 
 
 def import_scans(sources: Sources, rules: ImportRules, output: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -123,6 +126,9 @@ class _Import:
 
     def run(self) -> dict[str, Any]:
         scans, matched = self._find()
+        # Slices of a scan whose import was killed.
+        for part in (self.output / IMAGES).glob(".*.partial-*"):
+            shutil.rmtree(part, ignore_errors=True)
         done = {record["scan"]: (series, record) for series, record in read_records(self.output).items()}
         strange = sorted(set(done) - {scan.name for scan in scans})
         if strange:
@@ -155,7 +161,7 @@ class _Import:
             inputs = sorted(sources.images.glob(sources.image_pattern))
             if not inputs:
                 raise FileNotFoundError(f"Expected scans like {sources.image_pattern} in {root}, got none.")
-        found = find_scans(inputs, rules=self.rules.reading)
+        found = find_scans(inputs, rules=self.rules.reading, spacing=self.rules.spacing)
         scans = [ImportScan.of(source, root, sources.image_ending) for source in found]
         names = [scan.name for scan in scans]
         twice = sorted({name for name in names if names.count(name) > 1})

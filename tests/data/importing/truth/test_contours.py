@@ -99,3 +99,12 @@ def test_outlines_need_slices_with_uids_and_whole_numbers(tmp_path: Path, series
     path.write_text(path.read_text().replace("<xCoord>", "<xCoord>x", 1))
     with pytest.raises(ValueError, match="whole numbers as xCoord"):
         read_lidc(path, scan)
+
+
+def test_a_structure_set_that_lacks_its_parts(tmp_path: Path, series: Path, scan: Scan) -> None:
+    path = write_rtstruct(tmp_path / "a.dcm", series)
+    dataset = pydicom.dcmread(path)
+    del dataset.StructureSetROISequence[0].ROINumber
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match="a DICOM structure set, cannot use"):
+        read_structures(path, scan, each_structure=False)

@@ -209,10 +209,11 @@ def test_ends_of_diameters(tmp_path: Path, series: Path, scan: Scan) -> None:
 
 def test_what_is_no_truth_is_named(tmp_path: Path, series: Path) -> None:
     (tmp_path / "notes.pdf").write_bytes(b"%PDF")
+    (tmp_path / "README.txt").write_text("These masks were drawn by hand.")
     (tmp_path / ".hidden.csv").write_text("x")
     (tmp_path / "a.nii.gz").write_bytes(b"")
     truths, others = find_truth(tmp_path, TruthRules())
-    assert ([truth.kind for truth in truths], others) == (["mask"], [tmp_path / "notes.pdf"])
+    assert ([truth.kind for truth in truths], others) == (["mask"], [tmp_path / "README.txt", tmp_path / "notes.pdf"])
     with pytest.raises(FileNotFoundError, match="got none among 1 files like"):
         find_truth(tmp_path, TruthRules(), pattern="*.pdf")
     # Slices of the scan itself are neither truth nor strange.

@@ -41,6 +41,14 @@ def read_structures(path: Path, scan: Scan, *, each_structure: bool) -> ScanTrut
         ValueError: If an outline is not on a slice of the scan.
     """
     dataset = read_dataset(path)
+    try:
+        return _structures(dataset, path, scan, each_structure)
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"Expected a DICOM structure set, cannot use {path}: {reason}.") from error
+
+
+def _structures(dataset: pydicom.Dataset, path: Path, scan: Scan, each_structure: bool) -> ScanTruth:
     names = {int(roi.ROINumber): read_text(roi, "ROIName") for roi in dataset.get("StructureSetROISequence") or ()}
     found: list[ScanTruth] = []
     notes = []

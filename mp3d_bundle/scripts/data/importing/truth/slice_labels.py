@@ -182,7 +182,7 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
         ValueError: If a row is not as expected; it is named.
     """
     boxes, found = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         words = line.split()
         if not words:
             continue
@@ -218,15 +218,21 @@ def yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
     path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
     if path is None:
         return {}, None
-    text = path.read_text(encoding="utf-8")
     if path.suffix in (".txt", ".names"):
-        return dict(enumerate(text.split("\n"))), path
+        return dict(enumerate(_lines(path))), path
     try:
-        names = yaml.safe_load(text)["names"]
+        names = yaml.safe_load("\n".join(_lines(path)))["names"]
         pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
         return {int(number): str(name) for number, name in pairs}, path
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"Expected 'names' of the classes in {path}: {type(error).__name__}.") from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected UTF-8 text, cannot read {path}.") from error
 
 
 def _table(boxes: Sequence[Sequence[float]]) -> np.ndarray:

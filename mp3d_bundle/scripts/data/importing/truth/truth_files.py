@@ -169,7 +169,9 @@ def _kind(path: Path) -> str | None:
     if name.endswith(".json"):
         return _json_kind(read_json(path, "truth"))
     if name.endswith(".txt"):
-        return "yolo"
+        # A note next to the labels does not begin with the number of a class.
+        words = path.read_bytes()[:200].split()
+        return "yolo" if not words or words[0].isdigit() else None
     if not may_be_dicom(path):
         return None
     try:
@@ -227,10 +229,11 @@ def _series_of(path: Path, kind: str) -> str:
     if kind not in ("seg", "rtstruct"):
         return ""
     dataset = read_dataset(path, tags=["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"])
-    found = {str(item.SeriesInstanceUID) for item in dataset.get("ReferencedSeriesSequence") or ()}
+    items = list(dataset.get("ReferencedSeriesSequence") or ())
     for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
         for study in frame.get("RTReferencedStudySequence") or ():
-            found |= {str(item.SeriesInstanceUID) for item in study.get("RTReferencedSeriesSequence") or ()}
+            items += study.get("RTReferencedSeriesSequence") or ()
+    found = {read_text(item, "SeriesInstanceUID") for item in items} - {""}
     if len(found) > 1:
         raise ValueError(f"Expected the images of one series, {path} names {len(found)}: {', '.join(sorted(found))}.")
     return uid_name(next(iter(found))) if found else ""

@@ -126,6 +126,7 @@ ADAMW = "variants/optimizer_adamw.yaml"
         (["train", "variants/subset_100.yaml"], "subset_seed", 3, "give a --train_fraction below 1"),
         (["train", "variants/subset_20.yaml"], "subset_seed", 3, None),
         (["inference"], "network_def#checkpoint", "m.pt", "network_def#checkpoint has no effect"),
+        (["train"], "pretrained_parts", "all", "pretrained_parts has no effect without --pretrained"),
         (["train"], "pretrained_transfer", "centre", "pretrained_transfer has no effect without --pretrained"),
         (["train"], "_mine", 1, None),
         (["train"], "bundle_root", "x", None),

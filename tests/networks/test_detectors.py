@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from scripts.networks import CenterCrop, FasterRCNN, FullBottleneck, ResNet3d, Stem, mp3d_fpn
+from scripts.networks import CenterCrop, FasterRCNN, FullBottleneck, ResNet3d, Stem, TwoStageHead, mp3d_fpn
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -54,3 +54,17 @@ def test_even_or_no_slices_are_rejected(num_slices: int) -> None:
 def test_no_classes_are_rejected(num_classes: int, on_meta: torch.device) -> None:
     with on_meta, pytest.raises(ValueError, match="at least one class"):
         mp3d_fpn(9, num_classes)
+
+
+def test_ratios_of_anchors_are_those_of_the_head(on_meta: torch.device) -> None:
+    with on_meta:
+        network = mp3d_fpn(3, head=TwoStageHead(anchor_ratios=[0.25, 1.0, 2.0, 4.0]))
+    assert network.rpn.head.cls_logits.weight.shape[0] == 4
+    flat = mp3d_fpn(
+        1,
+        body=ResNet3d(layers=(1, 1, 1, 1), width=4),
+        fpn_channels=8,
+        head=TwoStageHead(fc_channels=8, anchor_ratios=[0.25]),
+    )
+    x1, y1, x2, y2 = flat.rpn.anchors.base(0)[0].tolist()
+    assert (y2 - y1) / (x2 - x1) == pytest.approx(0.25)

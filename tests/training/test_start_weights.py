@@ -246,3 +246,51 @@ def test_bad_files_are_named(source: tuple, tmp_path: Path) -> None:
     write_atomically({"model": narrow(9, conversion=CenterCrop).state_dict()}, tmp_path / "ctm.pt")
     with pytest.raises(ValueError, match="to interpolate"):
         start_from(narrow(9), tmp_path / "ctm.pt", transfer="interpolated")
+
+
+def whole(tmp_path: Path, **options: Any) -> tuple[Path, FasterRCNN]:
+    network = narrow(9, seed=100, **options)
+    path = tmp_path / "whole.pt"
+    write_atomically({"model": network.state_dict(), "network": {}, "info": {}}, path)
+    return path, network
+
+
+def test_a_whole_detector_is_loaded(tmp_path: Path) -> None:
+    path, stored = whole(tmp_path)
+    network = narrow(9)
+    start_from(network, path, parts="all")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, stored.state_dict()[name]), name
+
+
+def test_heads_for_other_classes_start_anew_and_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path, stored = whole(tmp_path)
+    network = narrow(9, num_classes=3)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    start_from(network, path, parts="all")
+    for name, tensor in network.state_dict().items():
+        anew = name.startswith("roi_heads.predictor.")
+        assert torch.equal(tensor, before[name] if anew else stored.state_dict()[name]), name
+    assert "4 tensors start anew" in caplog.text
+    assert "roi_heads.predictor.cls_score.weight" in caplog.text
+
+
+def test_a_whole_detector_for_another_number_of_slices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path, _ = whole(tmp_path)
+    network = narrow(3)
+    start_from(network, path, parts="all", transfer="centre")
+    assert torch.equal(gtm(network), torch.eye(3)[1].expand(gtm(network).shape))
+    assert "are made for this number of slices (centre)" in caplog.text
+
+
+def test_a_detector_of_another_kind_is_rejected_whole(tmp_path: Path, source: tuple) -> None:
+    path, _ = whole(tmp_path, width=8)
+    network = narrow(9)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(ValueError, match=r"whole\.pt"):
+        start_from(network, path, parts="all")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    with pytest.raises(ValueError, match="the parts body or all, got 'head'"):
+        start_from(network, path, parts="head")

@@ -102,6 +102,7 @@ RULES: Mapping[str, Rule] = {
     "series": optional(TEXT),
     "model_name": optional(TEXT),
     "notice": optional(TEXT),
+    "pretrained_parts": one_of("body", "all"),
     "pretrained_transfer": one_of("fresh", "centre", "interpolated"),
     **dict.fromkeys(("seed", "subset_seed"), SEED),
     "num_slices": ODD,

@@ -98,8 +98,10 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
 
 def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Collection[str]) -> Iterator[str]:
     """Yield a complaint for each chosen option that only has an effect together with another one."""
-    if "pretrained_transfer" in chosen and config.get("pretrained") is None:
-        yield "config key pretrained_transfer has no effect without --pretrained FILE"
+    if config.get("pretrained") is None:
+        for name in ("pretrained_transfer", "pretrained_parts"):
+            if name in chosen:
+                yield f"config key {name} has no effect without --pretrained FILE"
     if "subset_seed" in chosen and config.get("train_fraction") == 1:
         yield "config key subset_seed has no effect on all of the training images: give a --train_fraction below 1"
     outputs, pictures = config.get("outputs"), [name for name in ("overlays", "slice_overlays") if name in chosen]

@@ -21,6 +21,9 @@ BODY = "backbone.body."
 CONVERSIONS = "backbone.conversions."
 # MONAI's one-stage detector keeps its backbone here.
 _ONE_STAGE = "network.feature_extractor."
+PARTS = ("body", "all")
+# Layers that have an output for each class, and heads that not every network has: they may start anew.
+_OF_CLASSES = ("roi_heads.predictor.", "roi_heads.fields.", "network.classification_head.cls_logits.")
 
 
 def _fresh(own: Tensor, stored: Tensor | None) -> Tensor:
@@ -68,8 +71,8 @@ _HOW = {
 
 
 @torch.no_grad()
-def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "fresh") -> None:
-    """Load the 3D body of a weights file into a network, and set up its group transform.
+def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "fresh", parts: str = "body") -> None:
+    """Load the 3D body of a weights file into a network, and set up its group transform; or load the whole detector.
 
     As in the released code, the pyramid and the heads start fresh, and a group transform for the same number
     of slices is loaded. The body must fit tensor by tensor. The log says what was loaded, what was not, and
@@ -80,6 +83,8 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
         path: File of :mod:`scripts.weights` (a backbone alone or a whole detector); None to start from scratch.
         transfer: What becomes of a group transform that the file does not hold for this number of slices:
             ``"fresh"`` (as in the released code), ``"centre"`` or ``"interpolated"`` (ours).
+        parts: ``"body"``; or ``"all"`` for every tensor of a detector of the same kind. Layers for another number of
+            classes, and further heads that the file does not hold, then start fresh, and the log names them.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -87,7 +92,12 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
     """
     if transfer not in TRANSFERS:
         raise ValueError(f"Expected a transfer of the group transform out of {sorted(TRANSFERS)}, got {transfer!r}.")
+    if parts not in PARTS:
+        raise ValueError(f"Expected the parts {' or '.join(PARTS)}, got {parts!r}.")
     if path is None:
+        return
+    if parts == "all":
+        _start_whole(network, path, transfer)
         return
     own = network.get_submodule(BODY.rstrip("."))
     if isinstance(own, ResNet2d):
@@ -113,6 +123,39 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
         path,
         ", ".join(left) or "nothing, it holds no more",
     )
+
+
+def _start_whole(network: nn.Module, path: str | Path, transfer: str) -> None:
+    """Load every tensor of a detector's file, but for what depends on the classes and the number of slices."""
+    state = read_stored(path)["model"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"Expected a weights file of a whole detector, got something else in {path}.")
+    own = network.state_dict()
+    anew = [name for name in own if name.startswith(_OF_CLASSES) and not _fits(own[name], state.get(name))]
+    left = [str(name) for name in state if str(name).startswith(_OF_CLASSES) and name not in own]
+    slices = [
+        name
+        for name in own
+        if not _fits(own[name], state.get(name)) and (".conversions." in name or name.endswith(".pairs.matrix"))
+    ]
+    kept = {str(name): tensor for name, tensor in state.items() if name not in left}
+    load_state(network, {**kept, **{name: own[name] for name in [*anew, *slices]}}, str(path))
+    parameters = dict(network.named_parameters())
+    for name in slices:
+        if ".conversions." in name:
+            _load_conversion(parameters[name], state.get(name), transfer)
+    logger.info("Started from %s: %d of %d tensors loaded.", path, len(own) - len(anew) - len(slices), len(own))
+    for names, what in (
+        (anew, "start anew, being for other classes or not in the file"),
+        (slices, f"are made for this number of slices ({transfer})"),
+        (left, "of the file are not in this network"),
+    ):
+        if names:
+            logger.info("%d tensors %s: %s.", len(names), what, ", ".join(names))
+
+
+def _fits(own: Tensor, stored: Tensor | None) -> bool:
+    return stored is not None and stored.shape == own.shape
 
 
 def _is_new_matrix(name: str, own: Tensor, stored: Mapping[str, Tensor]) -> bool:

@@ -43,7 +43,7 @@ class Recipe:
         slice_spacing: mm between the slices of a slab; None for photographs.
         z_mode: How slices between the stored ones are made, see `scripts.data.slabs.z_lattice`; None for photographs.
         test_scale: Longer side in pixels to which images are brought.
-        stored_size: Longer side in pixels of the images in training, as they are stored (the median).
+        stored_size: Longer side in pixels of the stored images in training (the median).
         pixel_spacing: mm of a pixel as the network sees it, if that was the same for all images in training.
         window: HU (or grey levels of a photograph) that become 0 and 255.
         mean: Subtracted from those.
@@ -171,7 +171,7 @@ def stored_recipe(
         info: Facts of the file.
         where: The file, for messages.
         network: Its network, on any device.
-        assumed: The rest where the file gives no recipe.
+        assumed: The rest if the file has no recipe.
 
     Raises:
         ValueError: If the file's recipe cannot be used.

@@ -1,4 +1,4 @@
-"""The border of a CT image: what lies around the body is cut off before the image is scaled.
+"""The border of a CT image: the area around the body is cut off before the image is scaled.
 
 3DCE, MULAN and MSB do so (rsummers11/CADLab, ``load_ct_img.py``), so that a small field of view and a large one show
 the body at one size.
@@ -19,7 +19,7 @@ from .records import Sample
 
 # Stored values above 32,000 are body.
 BODY_HU = -768.0
-# Things thinner than this, such as the table and its cover, are none.
+# Thinner objects, such as the table and its cover, do not count as body.
 LEAST_PIXELS = 7
 
 

@@ -69,7 +69,7 @@ def grab_cut(grey: np.ndarray, box: np.ndarray, recist: np.ndarray) -> np.ndarra
         recist: ``(4, 2)`` ends of its diameters, long one first; NaN where it was not measured.
 
     Returns:
-        ``(H, W)`` bool; the rhombus alone where GrabCut finds nothing to tell apart.
+        ``(H, W)`` bool; only the rhombus if GrabCut finds no difference.
     """
     height, width = grey.shape
     x1, y1 = np.clip(np.floor(box[:2]), 0, [width - 1, height - 1]).astype(int)
@@ -78,13 +78,13 @@ def grab_cut(grey: np.ndarray, box: np.ndarray, recist: np.ndarray) -> np.ndarra
         middle, (wide, high) = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 4
         recist = middle + np.array([[-wide, 0], [wide, 0], [0, -high], [0, high]])
     sure = np.zeros_like(grey)
-    # Pixel centres lie half a pixel inside their edges.
+    # Pixel centres are half a pixel inside their edges.
     rhombus = np.rint(recist[[0, 2, 1, 3]] - 0.5).astype(np.int32)
     cv2.fillPoly(sure, [rhombus], 1)
     labels = np.full(grey.shape, cv2.GC_BGD, dtype=np.uint8)
     labels[y1:y2, x1:x2] = cv2.GC_PR_FGD
     labels[sure > 0] = cv2.GC_FGD
-    # What is farther from the box than its own size tells nothing of it.
+    # Pixels farther from the box than its own size give no information about it.
     reach = max(x2 - x1, y2 - y1)
     view = slice(max(y1 - reach, 0), y2 + reach), slice(max(x1 - reach, 0), x2 + reach)
     part = np.ascontiguousarray(labels[view])

@@ -170,7 +170,7 @@ class KeySlice:
             The box in float32.
 
         Raises:
-            ValueError: If the box is not finite, is inverted or empty, or lies wholly outside the image.
+            ValueError: If the box is not finite, is inverted or empty, or is wholly outside the image.
         """
         # Sums of decimal numbers differ in the last bits between label files; six decimals are exact for both.
         box = np.round(np.asarray(box, dtype=np.float64), 6)

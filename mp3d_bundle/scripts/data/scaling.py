@@ -163,7 +163,7 @@ def warp_sample(sample: Sample, matrix: np.ndarray) -> Sample:
         matrix: ``(2, 3)`` from old to new places ``(x, y, 1)`` in pixels.
     """
     height, width = sample["image"].shape[1:]
-    # MONAI asks for the way back, in rows and columns from the centre.
+    # MONAI needs the inverse, in rows and columns from the centre.
     whole = np.vstack([matrix, [0.0, 0.0, 1.0]])
     to_pixels = np.array([[0.0, 1.0, width / 2], [1.0, 0.0, height / 2], [0.0, 0.0, 1.0]])
     back = np.linalg.inv(to_pixels) @ np.linalg.inv(whole) @ to_pixels

@@ -20,7 +20,7 @@ from .detections import SliceBoxes
 
 # Where a mask ends.
 LEVEL = 0.5
-# The fields of a box that tell place and size of its lesion; outputs write what they come to, not the fields.
+# The fields of a box with position and size of its lesion; outputs write the results, not the fields.
 MASKS, AXES, LENGTHS = "masks", "axes", ("long_axis_mm", "short_axis_mm")
 MEASURED = (MASKS, AXES, *LENGTHS)
 # An outline has at least three corners.
@@ -46,7 +46,7 @@ class Outline:
 
 
 def fits(name: str, value: np.ndarray) -> bool:
-    """Whether a field of one box is what its name says here; a head of another kind may use the name otherwise."""
+    """Whether a field of one box has the form expected here; another head may use the name for something else."""
     shape = np.shape(value)
     return {MASKS: len(shape) == 2 and min(shape, default=0) > 0, AXES: shape == (4, 2)}.get(name, shape == ())
 
@@ -72,7 +72,7 @@ def measure(fields: Mapping[str, np.ndarray], box: np.ndarray, spacing: Sequence
         spacing: mm of a pixel along x and y, then anything.
 
     Returns:
-        None where the detector says nothing of it, or its mask is empty: then the box is all that is known.
+        None if the detector does not give it, or its mask is empty: then only the box is known.
     """
     fields = {name: fields[name] for name in MEASURED if name in fields and fits(name, fields[name])}
     polygon = mask_polygon(fields[MASKS], box, spacing) if MASKS in fields else None
@@ -111,7 +111,7 @@ def mask_polygon(mask: np.ndarray, box: np.ndarray, spacing: Sequence[float] = (
     if not closed:
         return None
     sides = (box[2:] - box[:2]) / np.array(np.shape(mask))[::-1]
-    # The centre of cell 0 lies at 1 of the grid, and half a cell inside the box.
+    # The centre of cell 0 is at 1 of the grid, and half a cell inside the box.
     placed = [box[:2] + (line - 0.5) * sides for line in closed]
     return max(placed, key=lambda polygon: polygon_area(polygon * spacing[:2]))
 

@@ -151,7 +151,7 @@ class SlabCutter:
         slice_spacing: Lattice spacing in mm; 2.5 in the paper.
         scale: In-plane size.
         border: Box around the body in the middle slice of a slab, to which it is cut; None keeps whole slices.
-        native: Whether slices further apart than ``slice_spacing`` are read as they are stored.
+        native: Whether slices further apart than ``slice_spacing`` are read without interpolation.
     """
 
     resample: Resample

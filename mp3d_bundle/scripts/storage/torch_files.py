@@ -1,7 +1,7 @@
 """Read PyTorch's files after checking every checksum, every byte and the size of the content.
 
 PyTorch itself reads the zip that it writes without checking its checksums, and unpickles anything in it. Here a
-file is read only if each record has the checksum that the zip gives, if no byte lies outside of the records, and if
+file is read only if each record has the checksum that the zip gives, if no byte is outside of the records, and if
 what the pickle builds is not larger or deeper than real files are. Then it is read as tensors and plain values,
 never as code.
 """

@@ -125,7 +125,7 @@ def _counter(rows: dict[str, Row], name: str, functions: int) -> Callable[[nn.Mo
             rows[REST].macs += output.numel()
         elif isinstance(module, SlicePairs):
             rows[component].macs += output.numel() * len(module.matrix)
-        elif isinstance(module, NeighbourAttention):  # its linear layers count for themselves
+        elif isinstance(module, NeighbourAttention):  # its linear layers are counted separately
             rows[component].macs += 2 * output.numel() * output.shape[1]
         elif isinstance(module, nn.Linear):
             rows[component].macs += output.numel() * module.in_features

@@ -67,7 +67,7 @@ def main(
         without_truth: Scans without truth: reject, negative (they have no lesion) or leave_out.
         lost_truth: Leave out truth that belongs to no scan instead of ending with an error.
         lesions: parts (each connected part of a label is a lesion) or values (each label is one).
-        mask_frame: mm (a mask says where it is) or voxel (its voxels are those of the scan's file).
+        mask_frame: mm (the mask's own position) or voxel (its voxels are those of the scan's file).
         box_frame: Of boxes in JSON and CSV: voxel, voxel_inclusive, lps or ras.
         box_layout: Of boxes in JSON: corners, centre_size, corner_size or xyxyzz.
         slice_frame: Of labels of slices: stored, from_feet or from_head.
@@ -80,7 +80,7 @@ def main(
         complete: Every lesion of a scan is in its truth: slices elsewhere show none.
         patients: header (DICOM's PatientID), folder (the first below that of the images), or a CSV of scan, patient.
         split: Shares of train, validation and test patients.
-        split_file: CSV of patient (or scan) and split that says it instead.
+        split_file: CSV of patient (or scan) and split, instead of a random split.
         folds: Folds of the patients that are not for testing, 0 for none.
         seed: Of the splits.
         hu_offset: Added to the values of the scans.

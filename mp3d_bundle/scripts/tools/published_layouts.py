@@ -140,7 +140,7 @@ def _three_dce(shapes: Mapping[str, Shape]) -> Definition:
 
 def _mulan(shapes: Mapping[str, Shape]) -> Definition:
     fused, tags = "feature_fuse.conv.weight", _size(shapes, "roi_heads.refine.score_propa_tag.weight")
-    # The extras are of 4, 1 and 2 numbers, so that their count tells which there are.
+    # The extras are of 4, 1 and 2 numbers, so that their count identifies them.
     count = _size(shapes, "roi_heads.refine.score_propa_tag.weight", 1) - 2 - tags
     return {
         "num_slices": 3 * (_size(shapes, fused, 1) // max(_size(shapes, fused), 1)),

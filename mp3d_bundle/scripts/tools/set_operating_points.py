@@ -193,7 +193,7 @@ def operating_points(
     boxes = read_boxes(evaluation)
     for item, values in (boxes.metrics.get("deviations") or {}).items():
         logger.warning(
-            "The evaluation was made with %s %s, the weights' recipe says %s.", item, values["used"], values["weights"]
+            "The evaluation was made with %s %s, the weights' recipe has %s.", item, values["used"], values["weights"]
         )
     check_origin(boxes.metrics, content.get("model"), f"{checkpoint}, {Path(evaluation) / 'metrics.json'}")
     points = find_thresholds(boxes)

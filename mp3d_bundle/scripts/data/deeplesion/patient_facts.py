@@ -1,4 +1,4 @@
-"""What ``DL_info.csv`` says of the patient of a lesion, and how high in the body its slice lies.
+"""Patient facts of a lesion from ``DL_info.csv``, and the height of its slice in the body.
 
 MULAN (Yan et al., MICCAI 2019) refines scores by sex, age and position; MVP-Net (Li et al., MICCAI 2019) learns the
 position.

@@ -24,7 +24,7 @@ class ClassRule:
 
     @classmethod
     def read(cls, words: Sequence[str] | None) -> ClassRule:
-        """Read ``NAME`` or ``NAME=PATTERN``, several of which may be for one name; None: all are one class, lesion.
+        """Read ``NAME`` or ``NAME=PATTERN``, possibly several for one name; None: all are one class, lesion.
 
         Raises:
             ValueError: If a word has no name or no pattern.

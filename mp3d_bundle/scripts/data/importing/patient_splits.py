@@ -1,4 +1,4 @@
-"""Splits of a data set by patient: as a file says, or drawn; and folds of what is not for testing."""
+"""Splits of a data set by patient: from a file, or at random; and folds of the rest without the test split."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SplitRule:
     Attributes:
         shares: Of train, validation and test, adding up to 1.
         seed: Of the draw.
-        file: CSV with ``patient`` (or ``scan``) and ``split`` that says it instead; None to draw.
+        file: CSV with ``patient`` (or ``scan``) and ``split``; None for a random split.
         folds: How many folds of the patients that are not for testing; 0 for none.
     """
 
@@ -60,7 +60,7 @@ class SplitRule:
 
 
 def patient_key(name: str) -> str:
-    """What stands for a patient's name or number in a set: the same for the same name, and not the name."""
+    """Pseudonym of a patient's name or number in a set: the same for the same name."""
     return hashlib.sha256(f"patient:{name}".encode()).hexdigest()[:16]
 
 
@@ -76,7 +76,7 @@ def assign_splits(patients: Mapping[str, Sequence[str]], rule: SplitRule) -> dic
         alone, not on their order.
 
     Raises:
-        ValueError: If the file leaves out a patient, names one that there is not, or puts one into two splits.
+        ValueError: If the file leaves out a patient, names an unknown one, or puts one into two splits.
     """
     if rule.file is not None:
         return _from_file(patients, rule.file)

@@ -150,7 +150,7 @@ def _scale_reason(longest: np.ndarray, scale: int, records: Mapping[str, Mapping
 
 
 def _range(values: np.ndarray, form: str) -> str:
-    """The least and the greatest of some numbers, or the one that they are."""
+    """The smallest and the largest of some numbers, or their single value."""
     low, high = (format(float(value), form) for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
 

@@ -138,7 +138,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def read_set(folder: Path) -> dict[str, Any] | None:
-    """What ``set.json`` of a data set says, None where it has none.
+    """Content of ``set.json`` of a data set; None if it has none.
 
     Raises:
         ValueError: If it is not such a file, or of a version that is not known.

@@ -70,13 +70,13 @@ class TrueLesion:
 
 @dataclass(frozen=True)
 class ScanTruth:
-    """What the truth says about one scan.
+    """The truth about one scan.
 
     Attributes:
         lesions: None at all where it says that there is none.
         notes: What was odd, one sentence each.
         unsure: Slices on which something is that is neither a lesion nor certainly none.
-        empty: Slices of which the truth says that they show no lesion.
+        empty: Slices without a lesion according to the truth.
     """
 
     lesions: tuple[TrueLesion, ...] = ()
@@ -172,7 +172,7 @@ def key_slices(lesion: TrueLesion, interval: float, which: str = "middle") -> li
         which: ``"widest"``: the slice of its largest box alone, as in DeepLesion; ``"all"``: every slice it is on;
             ``"middle"``: slices at least 2.5 mm apart (the network's own distance) on which its box is at least a
             quarter of its largest, or, for a box in 3D, in the middle half of its length: near its ends the outline
-            in the plane is smaller than the box says.
+            in the plane is smaller than the box.
     """
     centre = lesion.widest
     if which == "widest":

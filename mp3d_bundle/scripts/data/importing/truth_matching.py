@@ -1,4 +1,4 @@
-"""Which truth belongs to which scan: by a rule that is said, and nothing on either side goes unnamed."""
+"""Match truths and scans by a given rule, and name everything that is left over on either side."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class _Finder:
         if truth.kind not in SLICE_KINDS:
             stem = self._without_ending(name) if truth.kind != "lesions" else name
             found = [] if stem is None else self._named(truth.image, stem)
-            # Results lie in a folder of the name of their scan.
+            # Results are in a folder with the name of their scan.
             if not found and truth.kind == "lesions" and truth.place:
                 found = self.by_stem.get(truth.place, []) or self.by_stem.get(truth.place.rpartition("/")[2], [])
             return self._one(found, truth), ""
@@ -156,7 +156,7 @@ class _Finder:
         return self._one(self._named(stem, stem), truth), number
 
     def _named(self, path: str, stem: str) -> list[int]:
-        """Scans of a path, or else of a name."""
+        """Scans of a path, or otherwise of a name."""
         exact = [at for at in self.by_stem.get(path, []) if self.scans[at].name == path]
         return exact or self.by_stem.get(stem, [])
 

@@ -1,4 +1,4 @@
-"""A whole CT in one canonical orientation, with the way back to its file and to millimetres.
+"""A whole CT in one canonical orientation, with conversions to its file and to millimetres.
 
 For every way to store a scan (axes permuted or flipped, NIfTI, NRRD, MetaImage or DICOM), `read_scan` gives the
 same array: axis 0 towards the head, axis 1 (rows) towards the back, axis 2 (columns) towards the left of

@@ -1,4 +1,4 @@
-"""Size, outline and tags of lesions as plain data: what a network says beyond boxes, and where the sizes are from."""
+"""Size, outline and tags of lesions as plain data: outputs of a network beyond boxes, and the source of the sizes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[s
         settings: ``tag_threshold``, a number or T of them; the weights' own, else `TAG_THRESHOLD`, where it is None.
 
     Raises:
-        ValueError: If there are other than T names or thresholds, or a threshold is no number from 0 to 1.
+        ValueError: If there are other than T names or thresholds, or a threshold is not a number from 0 to 1.
     """
     if np.ndim(found.fields.get(TAG_SCORES, 0)) != 2:
         return None
@@ -72,7 +72,7 @@ def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[s
 
 
 def _printable(name: Any) -> str:
-    """The name of a tag as every file can hold it; weights come from anywhere."""
+    """The name of a tag in a form that every file can store; weights are untrusted."""
     letters = (letter if letter.isprintable() and letter != "\\" else " " for letter in str(name))
     return "".join(letters).strip() or "unnamed"
 
@@ -84,7 +84,7 @@ def tagging_in(document: Mapping[str, Any]) -> Tagging | None:
 
 
 def describe_box(scan: ScanLike, found: SliceBoxes, row: int, tagging: Tagging | None = None) -> dict[str, Any]:
-    """What the network says of a slice box beyond its place and score, by key; nothing where it says no more."""
+    """Further outputs of the network for a slice box, by key; an empty dict if there are none."""
     measured = any(name in found.fields for name in MEASURED)
     outline = outline_of(found, row, scan.spacing) if measured else None
     scores = found.fields.get(TAG_SCORES)

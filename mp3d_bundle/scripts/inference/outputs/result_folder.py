@@ -1,4 +1,4 @@
-"""The results of one scan in their folder: put there all together or not at all, and recognised when they are there.
+"""The results of one scan in their folder: written all together or not at all, and recognised later.
 
 New files are first written below ``.part`` in the folder, the record ``finished.json`` last. From then on they count:
 they are moved into place, ``lesions.json`` and then the record at the end. If the process is killed before the record
@@ -38,7 +38,7 @@ _OWN_PICTURES = ("lesion_", "slice_")
 
 
 class ResultRecord(TypedDict):
-    """Content of ``finished.json``, as far as it is read again."""
+    """The parts of ``finished.json`` that are read again."""
 
     made: dict[str, Any]
     files: dict[str, str]

@@ -149,7 +149,7 @@ def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, A
             *(
                 _measurement(f"{name} axis", axes[f"{name}_axis_mm"], f"source: {axes['source']}", "mm")
                 for name in ("long", "short")
-                # What the box tells stays an estimate, in words.
+                # Sizes from the box stay estimates, in words.
                 if axes["source"] != "box"
             ),
         ],

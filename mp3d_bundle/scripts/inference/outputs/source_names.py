@@ -63,7 +63,7 @@ def image_text(entry: Mapping[str, Any]) -> str:
 
 
 def series_text(series: Mapping[str, Any] | None) -> str:
-    """What a reader calls a series: number and description, study date and accession number, as far as they are known.
+    """Name of a series for readers: number and description, study date and accession number, if known.
 
     Args:
         series: What `name_series` gives.

@@ -1,7 +1,7 @@
 """DenseNet-121 without its last block, over the slices or the images of a slab, with an operator that mixes them.
 
 The body of MULAN (images of three slices, nothing mixed inside a layer) and of AlignShift, TSM, A3D and SATr (single
-slices, mixed before every convolution of a dense layer). Slices lie in the batch dimension, so that all kernels are 2D
+slices, mixed before every convolution of a dense layer). Slices are in the batch dimension, so that all kernels are 2D
 and have the shapes of the ImageNet weights and of the authors' files.
 """
 

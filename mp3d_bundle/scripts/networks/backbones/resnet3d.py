@@ -231,7 +231,7 @@ class ResNet3d(nn.Module):
         stem: Makes the stem from ``(channels, norm)``.
         stage_pools: Modules applied to the output of each stage, for inter-slice pooling; none in MP3D.
             Their output is both what the stage returns and what the next stage reads.
-        slice_pairs: Slices of the slabs, for a learnt matrix over pairs of slices (A3D, Yang et al. 2021) in front of
+        slice_pairs: Slices of the slabs, for a learned matrix over pairs of slices (A3D, Yang et al. 2021) in front of
             every convolution that looks within slices. It starts as the identity, so that trained weights of a
             network without it give what they gave. None for none, as in MP3D.
     """

@@ -188,7 +188,7 @@ class Matching:
         negative: A box is background where its best IoU is below this; between the two it is ignored.
         low_quality_floor: If given, every ground truth also claims all boxes that tie for its own best IoU,
             as long as that is at least this floor. If two claim the same box, the later one gets it.
-        keep_best: Whether a claimed box belongs to the ground truth of its best IoU, whoever claims it: older codes.
+        keep_best: Whether a claimed box belongs to the ground truth of its best IoU, for any claim: older code.
     """
 
     positive: float
@@ -218,7 +218,7 @@ class Matching:
         return matches
 
 
-# Anchors in Detectron, maskrcnn-benchmark and 3DCE, which have no floor, but for no overlap at all.
+# Anchors in Detectron, maskrcnn-benchmark and 3DCE, which have no lower limit above zero overlap.
 CLAIMS_AT_ANY_OVERLAP = Matching(0.7, 0.3, low_quality_floor=1e-3, keep_best=True)
 
 

@@ -1,4 +1,4 @@
-"""Tags of lesions, such as body part, type and shape: scores of each box, and losses that stand rare and missing tags.
+"""Tags of lesions, such as body part, type and shape: scores of each box, and losses for rare and missing tags.
 
 Numbers by the released code of MULAN (Yan et al., MICCAI 2019); relational hard example mining is LesaNet's (Yan et
 al., CVPR 2019).
@@ -21,7 +21,7 @@ def tag_loss(logits: Tensor, tags: Tensor, weights: Tensor | None = None) -> Ten
 
     Args:
         logits: ``(R, T)``.
-        tags: ``(R, T)``, 1 for a tag that a lesion has, 0 for one that it has not, -1 if that is not known.
+        tags: ``(R, T)``, 1 for a tag that a lesion has, 0 for one that it does not have, -1 if unknown.
         weights: ``(R, T)`` weights of the pairs, for rare tags; all 1 if left out.
     """
     logits = at_least_float32(logits)
@@ -34,7 +34,7 @@ def mining_loss(logits: Tensor, tags: Tensor, sure: Tensor, pairs: int = MINED_P
     """Mean binary cross-entropy of pairs of box and tag that are drawn the more often the more wrong they are.
 
     The chance of a pair is the square of how far its score is off. Only pairs take part that can be relied on: tags
-    that a lesion has, and tags that exclude one of these. Draws come from torch's global generator.
+    that a lesion has, and tags that exclude one of these. Sampling uses torch's global generator.
 
     Args:
         logits: ``(R, T)``.

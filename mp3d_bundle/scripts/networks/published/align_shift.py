@@ -55,7 +55,7 @@ ALIGN_SHIFT_NAMES: Rules = (*AUTHORS_BACKBONE, *MASK_RCNN)
 
 
 class ThicknessRCNN(FasterRCNN):
-    """Two-stage detector whose backbone is told how far apart the slices of each slab lie."""
+    """Two-stage detector whose backbone gets the distance between the slices of each slab."""
 
     reads_thickness = True
     _given: Tensor | None = None

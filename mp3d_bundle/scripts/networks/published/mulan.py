@@ -163,7 +163,7 @@ class MulanHeads(RoIHeads):
     def refined(self, found: Instances[Tensor], size: tuple[int, int], patient: Patient) -> Instances[Tensor]:
         """Detections of a slab of (height, width) pixels with refined scores, best first, and scores of tags.
 
-        Fields whose head has never learnt, for want of targets, are left out.
+        Fields of a head that was never trained, because targets were missing, are left out.
 
         Raises:
             ValueError: If a score or a mask is not finite.

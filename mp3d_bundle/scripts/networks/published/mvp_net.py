@@ -1,7 +1,7 @@
 """MVP-Net (Li et al., MICCAI 2019, arXiv 1909.04247; the MP3D paper's reference [4]).
 
 One ResNet-50 FPN reads every slice triplet in three intensity windows; a gate weighs the channels of all these views,
-and a head on the coarsest level learns where along the body the slice lies. 79,118,733 parameters with 3 slices,
+and a head on the coarsest level learns the position of the slice along the body. 79,118,733 parameters with 3 slices,
 157,173,741 with 9. Numbers by the released code (urmagicsmine/MVP-Net).
 """
 
@@ -184,7 +184,7 @@ class PointwiseRPNHead(RPNHead):
 
 
 class PositionHead(nn.Module):
-    """Where along the body a slice lies, from three views of the coarsest level.
+    """Position of a slice along the body, from three views of the coarsest level.
 
     Args:
         channels: Channels of a view.

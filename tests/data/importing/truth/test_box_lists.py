@@ -49,7 +49,7 @@ def test_json_that_cannot_be(content: Any, what: str) -> None:
 
 
 def test_the_frame_has_to_be_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--box_frame, as numbers do not say where they lie: one of voxel"):
+    with pytest.raises(ValueError, match="--box_frame, as numbers do not give their frame: one of voxel"):
         read_box_json([{"image": "a", "box": [BOX]}], Path("b.json"), frame=None)
     (tmp_path / "a.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2,1,2,3,4\n")
     with pytest.raises(ValueError, match="--box_frame lps"):

@@ -43,7 +43,7 @@ def test_a_mask_elsewhere(tmp_path: Path, scan: Scan) -> None:
     values = BALL.inside(affine, shape).astype(np.uint8)
     affine[2, 3] += 500
     path = save_nifti(tmp_path / "m.nii.gz", values, affine)
-    with pytest.raises(ValueError, match=r"a mask inside of its scan .*m\.nii\.gz lies outside of it"):
+    with pytest.raises(ValueError, match=r"a mask inside of its scan .*m\.nii\.gz is outside of it"):
         read(path, scan)
     assert read(path, scan, "voxel") == 1
     with pytest.raises(ValueError, match=r"the voxels of its scan, \(60, 48, 14\), got \(60, 48, 10\)"):
@@ -56,7 +56,7 @@ def test_a_mask_without_a_place_needs_to_be_told_where_it_is(tmp_path: Path, sca
     image.set_sform(None, 0)
     image.set_qform(None, 0)
     nibabel.save(image, tmp_path / "m.nii.gz")
-    with pytest.raises(ValueError, match=r"a mask that says where it lies.*--mask_frame voxel"):
+    with pytest.raises(ValueError, match=r"a mask with its position.*--mask_frame voxel"):
         read(tmp_path / "m.nii.gz", scan)
     assert read(tmp_path / "m.nii.gz", scan, "voxel") == 1
 
@@ -68,7 +68,7 @@ def test_a_segmentation_and_one_elsewhere(tmp_path: Path) -> None:
     assert len(read_segmentation(path, scan, each_segment=True).lesions) == 1
     far = np.array(scan.affine)
     far[2, 3] += 900
-    with pytest.raises(ValueError, match=r"'Lesion 1' of .* lies outside"):
+    with pytest.raises(ValueError, match=r"'Lesion 1' of .* is outside"):
         read_segmentation(path, Scan(scan.hu, far, np.eye(4), scan.stored_shape, scan.path, ()), each_segment=False)
 
 

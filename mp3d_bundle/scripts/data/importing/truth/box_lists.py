@@ -1,6 +1,6 @@
 """Boxes in 3D and measured diameters as lists: JSON, CSV, our own ``lesions.json``, and 3D Slicer's markups.
 
-Numbers alone do not say where they lie: of a JSON or CSV list the frame has to be named. ``lesions.json`` and markups
+Numbers alone do not give their frame: for a JSON or CSV list it must be named. ``lesions.json`` and markups
 name their own.
 """
 
@@ -111,7 +111,7 @@ class ListedDiameters:
         """The lesions: the bounds of the ends and 5 pixels more on every side, as in DeepLesion.
 
         Raises:
-            ValueError: If the scan has no such slice, or an end lies outside of it.
+            ValueError: If the scan has no such slice, or an end is outside of it.
         """
         lesions = []
         limits = np.array(places.size(rule.frame), dtype=np.float64)
@@ -177,7 +177,7 @@ def _entries(content: Any, path: Path) -> list[tuple[str, Any, Any]]:
 def _listed(image: str, boxes: Any, labels: Any, source: str, frame: str | None, layout: str) -> ListedBoxes:
     if frame is None:
         raise ValueError(
-            f"Expected --box_frame, as numbers do not say where they lie: one of {', '.join(BOX_FRAMES)} ({source})."
+            f"Expected --box_frame, as numbers do not give their frame: one of {', '.join(BOX_FRAMES)} ({source})."
         )
     try:
         rows = np.array(boxes, dtype=np.float64)

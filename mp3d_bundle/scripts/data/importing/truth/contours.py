@@ -80,7 +80,7 @@ def _line(contour: pydicom.Dataset, scan: Scan, where: str) -> tuple[int, np.nda
     places = points @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
     middle = float(places[:, 2].mean())
     if np.abs(places[:, 2] - middle).max() > _FLAT:
-        raise ValueError(f"Expected outlines that lie on slices of {scan.path}, got one across them in {where}.")
+        raise ValueError(f"Expected outlines on slices of {scan.path}, got one across them in {where}.")
     number = int(np.floor(middle + 1e-6))
     if not 0 <= number < len(scan.hu):
         raise ValueError(f"Expected outlines inside of the scan {scan.path}, got one outside of it in {where}.")
@@ -113,7 +113,7 @@ def _structure(
         inside = mask[y - row : max(height - row, 0), x - column : max(width - column, 0)]
         values[x : x + inside.shape[1], y : y + inside.shape[0], number - first] = inside.T
     if not values.any():
-        raise ValueError(f"Expected outlines inside of the scan {scan.path}, {name} of {path} lies outside of it.")
+        raise ValueError(f"Expected outlines inside of the scan {scan.path}, {name} of {path} is outside of it.")
     shift = np.eye(4)
     shift[2, 3] = first
     grid = LabelGrid(values, scan.affine @ shift, path.name, lambda _: name, each_structure)
@@ -132,7 +132,7 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     """Read the nodules of an LIDC-IDRI reading (XML): those of at least 3 mm that enough readers outlined.
 
     LIDC outlines run through the first pixels outside of a nodule (Armato et al., Medical Physics 38(2), 2011): the
-    box is what lies within. On each slice the box is the median of the readers' edges; a slice counts that at least
+    box is the area within. On each slice the box is the median of the readers' edges; a slice counts that at least
     half of the readers of the nodule outlined.
 
     Args:

@@ -104,7 +104,7 @@ class LabelGrid:
         return out, (int(low[2]), int(low[1]), int(low[0]))
 
     def _shifts(self, scan: Scan) -> np.ndarray:
-        """By how much labels lie off the pixels that took them, ``(Z, 2)`` x and y in pixels.
+        """Offset of labels from their pixels, ``(Z, 2)`` x and y in pixels.
 
         Pixels of one size lie off by the same on all of a slice, as those of a tilted gantry do on the straight stack;
         of other grids nothing is known.
@@ -134,7 +134,7 @@ class LabelGrid:
         return replace(lesion, outlines={lesion.widest: [line + shifts[lesion.widest] for line in lines]})
 
     def _grid_notes(self, scan: Scan) -> list[str]:
-        """That the labels lie on another grid than the scan's, or partly outside of it."""
+        """Note that the labels are on another grid than the scan, or partly outside of it."""
         # Of a tilted gantry the stored slices count: labels are drawn on these.
         across = np.linalg.inv(self.affine) @ scan.affine @ np.linalg.inv(scan.stored_from_canonical)
         linear, shift = across[:3, :3], across[:3, 3]

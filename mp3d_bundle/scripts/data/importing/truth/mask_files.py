@@ -24,7 +24,7 @@ _READERS: tuple[tuple[tuple[str, ...], Callable[[Path, ReadingRules], StoredImag
     (NRRD_SUFFIXES, read_nrrd),
     (META_SUFFIXES, read_metaimage),
 )
-# Labels may lie anywhere; whether they meet their scan is checked.
+# Labels may be anywhere; their overlap with the scan is checked.
 _RULES = ReadingRules(any_geometry=True)
 # Whole numbers that went through a slope are off by less.
 _WHOLE = 1e-3
@@ -45,7 +45,7 @@ def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTr
 
     Raises:
         OSError: If the file is damaged.
-        ValueError: If it is not a mask, has no geometry (and ``frame`` is ``"mm"``), or lies outside of the scan.
+        ValueError: If it is not a mask, has no geometry (and ``frame`` is ``"mm"``), or is outside of the scan.
     """
     stored = next(read for suffixes, read in _READERS if path.name.lower().endswith(suffixes))(path, _RULES)
     affine = stored.affine
@@ -58,13 +58,13 @@ def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTr
         affine = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
     elif any("no orientation" in note for note in stored.notes):
         raise ValueError(
-            f"Expected a mask that says where it lies, {path} does not (--mask_frame voxel takes its voxels for those "
+            f"Expected a mask with its position, {path} has none (--mask_frame voxel reads its voxels as those "
             "of the scan's file)."
         )
     grid = LabelGrid(_labels(stored, path), affine, path.name, each_value=each_value)
     truth = grid.lesions_in(scan)
     if (grid.values != 0).any() and not truth.lesions:
-        raise ValueError(f"Expected a mask inside of its scan {scan.path}, {path} lies outside of it.")
+        raise ValueError(f"Expected a mask inside of its scan {scan.path}, {path} is outside of it.")
     return truth
 
 
@@ -101,7 +101,7 @@ def read_segmentation(path: Path, scan: Scan, *, each_segment: bool) -> ScanTrut
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it lies outside of the scan, or its frames are not slices of one stack.
+        ValueError: If it is outside of the scan, or its frames are not slices of one stack.
     """
     try:
         segmentation = highdicom.seg.segread(str(path))
@@ -116,9 +116,7 @@ def read_segmentation(path: Path, scan: Scan, *, each_segment: bool) -> ScanTrut
         grid = LabelGrid(values, affine, path.name, lambda _, label=label: label, each_segment)
         truth = grid.lesions_in(scan)
         if values.any() and not truth.lesions:
-            raise ValueError(
-                f"Expected segments inside of the scan {scan.path}, {label!r} of {path} lies outside of it."
-            )
+            raise ValueError(f"Expected segments inside of the scan {scan.path}, {label!r} of {path} is outside of it.")
         found.append(truth)
     return ScanTruth(
         tuple(lesion for truth in found for lesion in truth.lesions),

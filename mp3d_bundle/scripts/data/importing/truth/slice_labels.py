@@ -174,9 +174,9 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
     """Read a YOLO text file: rows of a class, and centre and size, or the points of an outline, as shares.
 
     Args:
-        path: The file; an empty one says that the slice shows no lesion.
+        path: The file; an empty one means a slice without a lesion.
         root: Folder that names begin in.
-        names: Names of the classes by number, as far as they are known.
+        names: Known names of the classes by number.
 
     Raises:
         ValueError: If a row is not as expected; it is named.

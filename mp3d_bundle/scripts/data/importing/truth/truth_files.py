@@ -83,7 +83,7 @@ class TruthRules:
 
 @dataclass(frozen=True)
 class Truth:
-    """What one file, or one entry of a file, says about one scan.
+    """The truth in one file, or one entry of a file, about one scan.
 
     Attributes:
         path: The file.
@@ -116,7 +116,7 @@ def find_truth(
         root: Folder or file.
         rules: How files are read.
         pattern: Only files whose path below the folder is like it, such as ``*/tumour.nii.gz``.
-        kind: Take all of them for this kind; by default each says by its content what it is.
+        kind: Take all of them for this kind; by default the content decides.
 
     Returns:
         What was found, in sorted order, and the files that are not a truth.

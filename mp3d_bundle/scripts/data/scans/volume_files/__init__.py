@@ -1,4 +1,4 @@
-"""Volume files as they are stored: NIfTI, NRRD and MetaImage, with every check that the format allows.
+"""Stored volume files: NIfTI, NRRD and MetaImage, with every check that the format allows.
 
 Imports `storage` and its siblings.
 """

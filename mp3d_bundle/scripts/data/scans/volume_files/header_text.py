@@ -30,7 +30,7 @@ _MILLIMETRES = {
     **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
     **dict.fromkeys(("in", "inch", "inches"), 25.4),
 }
-# What a user should know of a header that says less than it could.
+# Notes for the user about a header with missing values.
 NO_SPACING = "The header gives no voxel spacing: 1 mm was assumed."
 NO_ORIENTATION = "The header gives no orientation: its axes were assumed to point left, to the back and up."
 NO_ORIGIN = "The header gives no origin: the first voxel was assumed to be at 0."

@@ -1,6 +1,6 @@
 """Lesions as a DICOM segmentation: a segment for each, in the pixels of the source images.
 
-A pixel belongs to a lesion if its centre lies in its mask, or in its box where it has none. Lesions may overlap, and a
+A pixel belongs to a lesion if its centre is in its mask, or in its box without a mask. Lesions may overlap, and a
 stack of one mask per lesion and slice would not fit into memory for a long scan; handed to highdicom in parts, each
 part is looked through for every segment. So highdicom makes one segment of all lesions, with all that is said about an
 image, and each lesion then has frames like those.
@@ -59,7 +59,7 @@ def segment_boxes(
     overlap = seg.SegmentsOverlapValues.YES if (covered > 1).any() else seg.SegmentsOverlapValues.NO
     result.SegmentsOverlap = overlap.value
     result.SegmentSequence = segments
-    # The number of an only segment is said once for all frames, which are then a volume.
+    # The number of a single segment is written once for all frames, which are then a volume.
     del result.SharedFunctionalGroupsSequence[0].SegmentIdentificationSequence
     result.pop("DimensionOrganizationType", None)
     frame_of = {_source(frame): frame for frame in result.PerFrameFunctionalGroupsSequence}
@@ -111,7 +111,7 @@ def _patch(rectangle: Rectangle, size: np.ndarray) -> tuple[tuple[slice, slice],
 
 
 def _source(frame: Dataset) -> str:
-    """SOPInstanceUID of the image that a frame lies on."""
+    """SOPInstanceUID of the image of a frame."""
     return frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
 
 

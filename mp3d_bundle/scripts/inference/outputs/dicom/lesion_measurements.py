@@ -1,4 +1,4 @@
-"""The numbers and tags of a lesion as a structured report says them (DICOM PS3.16, TID 300 and TID 1419).
+"""The numbers and tags of a lesion for a structured report (DICOM PS3.16, TID 300 and TID 1419).
 
 Long and short axis say how they came about: Derivation is measured or estimated, and a parameter of the algorithm names
 the source. Tags have no public codes: they are those of the scheme ``99MP3D``, with the place of the tag among all.

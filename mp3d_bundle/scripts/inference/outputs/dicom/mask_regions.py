@@ -1,6 +1,6 @@
-"""Where the outlines of a lesion lie on the images of its scan, in place of the rectangles of its box.
+"""Outlines of a lesion on the images of its scan, in place of the rectangles of its box.
 
-A pixel belongs to a lesion if its centre lies in the outline of the slice box that is nearest along the scan's z. So
+A pixel belongs to a lesion if its centre is in the outline of the slice box that is nearest along the scan's z. So
 coronal and sagittal images, through which a box of axial slices passes, are drawn in the same way as axial ones.
 """
 
@@ -85,7 +85,7 @@ def _closed(
     if abs(abs(normal @ image.matrix[:3, 2]) / np.linalg.norm(normal) - 1) < _PARALLEL:
         points = scan.points_to_lps(np.column_stack([polygon, np.full(len(polygon), edges[0, 2])]))
     else:
-        # Pixel centres lie at whole numbers in the matrix.
+        # Pixel centres are at whole numbers in the matrix.
         low = np.array(first) - 0.5
         around = mask_polygon(pixels, np.concatenate([low, low + pixels.shape[::-1]]))
         flat = polygon if around is None else around

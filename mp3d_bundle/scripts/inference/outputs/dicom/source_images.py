@@ -51,7 +51,7 @@ _MAY_BE_EMPTY = (
 _SEXES = ("M", "F", "O")
 # Tolerance in mm for rounded planes and edges.
 _TOUCH = 1e-3
-# A pixel centre this near to an edge, in pixels, lies on it.
+# A pixel centre this close to an edge, in pixels, counts as on it.
 _CENTRE = 1e-6
 _EDGES = tuple((first, first | 1 << axis) for first in range(8) for axis in range(3) if not first >> axis & 1)
 
@@ -98,7 +98,7 @@ class Outlined:
 
     Attributes:
         entry: Its entry in ``lesions.json``.
-        rectangles: Where its box, or its masks where it has some, lies on the images.
+        rectangles: Rectangles of its box, or of its masks if it has any, on the images.
         tracking: Its UID in both files.
         key: Index of the image nearest to its best slice.
     """
@@ -218,7 +218,7 @@ def _rectangle(index: int, one: SourceSlice, points: np.ndarray) -> Rectangle:
 
 
 def pixels_in(rectangle: Rectangle) -> np.ndarray:
-    """``c1, r1, c2, r2`` of the pixels whose centres lie in a rectangle, half-open, at least one each way."""
+    """``c1, r1, c2, r2`` of the pixels whose centres are in a rectangle, half-open, at least one each way."""
     low, high = rectangle.edges[:2], rectangle.edges[2:]
     first, end = np.ceil(low - 0.5 - _CENTRE), np.ceil(high - 0.5 - _CENTRE)
     thin = end <= first

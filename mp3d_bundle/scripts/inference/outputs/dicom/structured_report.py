@@ -148,7 +148,7 @@ class DicomWriter:
             is_complete=True,
             **self._equipment(_REPORT_SERIES, "outlines" if masked(outlined) else "boxes"),
         )
-        # Of what it is given here highdicom copies and searches all, which takes longer than to make it.
+        # highdicom copies and searches all of its input, which takes longer than making it.
         report.update(content(groups)[0])
         return report
 
@@ -156,7 +156,7 @@ class DicomWriter:
 def _on_images(
     result: ScanResult, lesion: Lesion, entry: Mapping[str, Any], slices: Sequence[SourceSlice]
 ) -> list[Rectangle]:
-    """Where a lesion lies on the images: its masks, or its box."""
+    """Position of a lesion on the images: its masks, or its box."""
     rectangles = cut(result.scan, lesion.box, slices)
     return outlines_on(result.scan, result.found, lesion, rectangles, slices) if "outline" in entry else rectangles
 

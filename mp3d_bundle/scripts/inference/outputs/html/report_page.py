@@ -229,7 +229,7 @@ def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
 
 
 def _image_numbers(scan: ScanLike, stored: Sequence[int]) -> list[int | None] | None:
-    """The number of the image of each slice, feet first, as the archive counts; None where slices are no images."""
+    """The number of the image of each slice, feet first, as the archive counts; None if slices are not images."""
     if scan.series is None or scan.slice_axis != STACKED:
         return None
     last = scan.stored_shape[STACKED] - 1

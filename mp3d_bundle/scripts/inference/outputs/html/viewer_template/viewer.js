@@ -9,7 +9,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const KEEP = 64; // decoded slices held in memory
 const AHEAD = 6; // slices decoded before they are asked for
 
-// Slices as the archive counts its images, where it does, else as they are stored.
+// Slices as the archive counts its images, otherwise as stored.
 const called = (z) => (data.images && data.images[z] !== null ? `image ${data.images[z]}` : `slice ${data.numbers[z]}`);
 const Called = (z) => called(z).replace(/^./, (letter) => letter.toUpperCase());
 const atHeight = (z) => `z ${data.heights[z].toFixed(1)} mm`;
@@ -138,7 +138,7 @@ const chooseNext = (step) => {
 
 // CSS pixels per mm at which the whole slice fits.
 const fitScale = () => Math.min(canvas.clientWidth / (width * stepX), canvas.clientHeight / (height * stepY));
-// Where the slice lies on the canvas, and pixels per column and row.
+// Position of the slice on the canvas, and pixels per column and row.
 const frame = () => {
   const scale = fitScale() * view.zoom;
   const [perColumn, perRow] = [scale * stepX, scale * stepY];
@@ -191,7 +191,7 @@ const draw = () => {
   loadAhead(z, view.down);
 };
 
-// One after the other, so that a jump does not wait for slices that nobody wants any more.
+// One after the other, so that a jump does not wait for slices that are no longer needed.
 const loadAhead = async (z, down) => {
   for (let next = 1; next <= AHEAD && view.z === z; next += 1) {
     const ahead = z - down * next;
@@ -203,7 +203,7 @@ const colourOf = (lesion) => (lesion === view.chosen ? "#5ce1ff" : "#ffd728");
 const overlap = (one, other) =>
   Math.max(0, Math.min(one[2], other[2]) - Math.max(one[0], other[0])) * Math.max(0, Math.min(one[3], other[3]) - Math.max(one[1], other[1]));
 
-// Boxes first, then their labels; the chosen lesion lies on top and its label gets the first choice of a place.
+// Boxes first, then their labels; the chosen lesion is on top and its label is placed first.
 const drawLesions = (here, z, place) => {
   const order = [...here.filter((lesion) => lesion === view.chosen), ...here.filter((lesion) => lesion !== view.chosen)];
   const boxes = new Map(order.map((lesion) => [lesion, boxOn(lesion, z, place)]));
@@ -251,7 +251,7 @@ const drawLabel = (lesion, { edges: [left, top, right, bottom] }, taken) => {
     [right + 4, top - 2], [left - wide - 4, top - 2], [right + 4, bottom - high + 2], [left - wide - 4, bottom - high + 2]]
     .map(([x, y]) => [x, y, x + wide, y + high]);
   const canvasArea = [0, 0, canvas.clientWidth, canvas.clientHeight];
-  // The first place that covers no other label and lies on the canvas, or else the one that comes nearest to it.
+  // The first place on the canvas that covers no other label, or otherwise the best one.
   const cost = (box) => taken.reduce((sum, other) => sum + overlap(box, other), 0) + 2 * (wide * high - overlap(box, canvasArea));
   const best = places.reduce((one, other) => (cost(other) < cost(one) - 1 ? other : one));
   painting.fillStyle = "rgba(0, 0, 0, 0.65)";

@@ -9,6 +9,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# Every other engine first converts a network, for seconds; tests/engines name the engine that they are about.
+os.environ.setdefault("MP3D_ENGINE", "torch")
+
 
 @pytest.fixture(scope="session")
 def bundle_root() -> Path:

@@ -266,7 +266,7 @@ def narrow(*overlays: Path) -> ConfigParser:
 def run_both_ways(parser: ConfigParser) -> None:
     """Losses, their gradients, and detections of one slab."""
     network = parser.get_parsed_content("network")
-    precision = parser.get_parsed_content("precision")
+    precision = parser.get_parsed_content("arithmetic")
     slab = torch.zeros(parser["num_slices"], 64, 96)
     targets = [{"boxes": torch.tensor([[10.0, 20.0, 40.0, 50.0]]), "labels": torch.ones(1, dtype=torch.int64)}]
     targets[0]["masks"] = torch.ones(1, 28, 28)

@@ -43,10 +43,11 @@ MAY_IMPORT = {
     "inference": {"boxes", "instances", "storage"},
     "recipe": {*CORE, "data"},
     "weights": {*CORE, "networks", "recipe"},
+    "engines": {*CORE, "weights"},
     "configuration": {*CORE, *PARTS},
     "training": {*CORE, *PARTS, "configuration"},
-    "workflows": {*CORE, *PARTS, "configuration", "training"},
-    "tools": {*CORE, *PARTS, "configuration", "training", "workflows"},
+    "workflows": {*CORE, *PARTS, "configuration", "engines", "training"},
+    "tools": {*CORE, *PARTS, "configuration", "engines", "training", "workflows"},
 }
 FILE_LINES, MEDIAN_LINES = 400, 150
 FUNCTION_LINES, PARAMETERS = 50, 6

@@ -113,6 +113,8 @@ RULES: Mapping[str, Rule] = {
         "amp to be True or False", lambda value: type(value) is bool or str(value).lower() in ("true", "false")
     ),
     "amp_dtype": one_of("float16", "bfloat16"),
+    "precision": one_of("auto", "float32", "bfloat16"),
+    "engine": one_of("auto", "torch", "openvino", "onnx", "tensorrt"),
     "missing_images": one_of("raise", "drop", "ignore"),
     # Label files of sub-volumes name their parts as they like; the readers name those that there are.
     "split": Rule("the name of a part of the data set", _is_text),

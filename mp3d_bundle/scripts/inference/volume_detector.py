@@ -9,7 +9,9 @@ around a key slice at the same position.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from tqdm import tqdm
 from ..boxes import Affine
 from ..instances import Instances, cat, clip, further, move, select, to_arrays
 from .detections import SliceBoxes
+from .read_ahead import read_ahead
 from .scan_protocol import ScanLike
 
 # Air and lung parenchyma are below, fat and everything denser above.
@@ -265,10 +268,12 @@ class VolumeDetector(Inferer):
         if getattr(network, "reads_thickness", False):
             kwargs["thickness"] = slabs.thickness * inputs.spacing[2]
         found = []
-        with eval_mode(*modules), torch.inference_mode(), precision, self._bar(len(due)) as bar:
-            for start in range(0, len(due), self.batch_size):
-                picked = due[start : start + self.batch_size]
-                outputs = network(slabs.batch(picked, volume, self.intensity), *args, **kwargs)
+        batches = [due[start : start + self.batch_size] for start in range(0, len(due), self.batch_size)]
+        # While the network works on one batch, the next is cut.
+        cut = read_ahead(partial(slabs.batch, picked, volume, self.intensity) for picked in batches)
+        with eval_mode(*modules), torch.inference_mode(), precision, closing(cut), self._bar(len(due)) as bar:
+            for picked, batch in zip(batches, cut, strict=True):
+                outputs = network(batch, *args, **kwargs)
                 found.extend(
                     self._in_scan_pixels(output, slabs, at) for output, at in zip(outputs, picked, strict=True)
                 )

@@ -102,6 +102,7 @@ class LateFusionRCNN(FasterRCNN):
     """
 
     backbone: TripletBackbone
+    engine_parts = (*FasterRCNN.engine_parts, "fusion")
 
     def __init__(self, backbone: TripletBackbone, rpn: RegionProposalNetwork, roi_heads: RoIHeads) -> None:
         super().__init__(backbone, rpn, roi_heads)

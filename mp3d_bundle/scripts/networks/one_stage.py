@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
@@ -190,6 +191,9 @@ class OneStageDetector(RetinaNetDetector):
     Raises:
         ValueError: If there are no classes.
     """
+
+    # What is plain tensor code: see `scripts.engines`.
+    engine_parts: ClassVar[tuple[str, ...]] = ("network",)
 
     def __init__(
         self,

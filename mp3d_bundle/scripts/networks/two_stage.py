@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
@@ -20,6 +21,9 @@ class FasterRCNN(nn.Module):
         rpn: Pyramid levels to proposals.
         roi_heads: Proposals to detections.
     """
+
+    # What is plain tensor code, in the order of its use: see `scripts.engines`.
+    engine_parts: ClassVar[tuple[str, ...]] = ("backbone", "rpn.head", "roi_heads.box_head", "roi_heads.predictor")
 
     def __init__(self, backbone: nn.Module, rpn: RegionProposalNetwork, roi_heads: RoIHeads) -> None:
         super().__init__()

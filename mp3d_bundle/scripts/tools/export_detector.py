@@ -23,19 +23,14 @@ from typing import Any
 import torch
 import torchvision  # noqa: F401  (its operators are in the exported graphs)
 from monai.data import save_net_with_metadata
-from monai.utils import optional_import
 from torch import Tensor, nn
 
+from ..engines.onnx_runtime import OPSET, group_norm_in_onnx, onnx, onnxruntime, opset
 from ..networks.export_graph import DetectionGraph, Operations, suppress
 from ..networks.two_stage import FasterRCNN
 from ..recipe import KEY, stored_recipe
 from ..storage.atomic_files import replacing
 from ..weights import load_network
-
-# For development only, so not among the requirements of the bundle; their first use reports it if they are missing.
-onnx: Any = optional_import("onnx")[0]
-opset: Any = optional_import("onnxscript.onnx_opset", name="opset18")[0]
-onnxruntime: Any = optional_import("onnxruntime")[0]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 INPUT, OUTPUTS = "slabs", ("boxes", "scores", "labels")
@@ -43,7 +38,6 @@ INPUT, OUTPUTS = "slabs", ("boxes", "scores", "labels")
 TOLERANCE = 1e-3
 # The last pyramid level must not be a single row or column: exporters treat a side of 1 as fixed.
 LEAST_SIDE = 65
-OPSET = 18
 Runner = Callable[[Tensor], Sequence[Tensor]]
 
 
@@ -75,34 +69,6 @@ def _sort_in_onnx(self: Any, stable: bool = True, dim: int = -1, descending: boo
     del stable
     size = opset.Gather(opset.Shape(self), opset.Constant(value_ints=[dim]))
     return opset.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
-
-
-def _group_norm_in_onnx(
-    self: Any, num_group: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True
-) -> Any:
-    """Means are taken one axis after the other.
-
-    The usual translation, ``InstanceNormalization``, has onnxruntime add up a million values one by one: its rounding
-    alone moved boxes by 0.002 pixels.
-    """
-    del cudnn_enabled
-    axes = list(range(len(self.shape) - 1, 1, -1))
-    # A zero keeps the length of an axis.
-    groups = opset.Reshape(self, opset.Constant(value_ints=[0, num_group, -1, *[0] * (len(axes) - 1)]))
-
-    def mean(values: Any) -> Any:
-        for axis in axes:
-            values = opset.ReduceMean(values, opset.Constant(value_ints=[axis]), keepdims=1)
-        return values
-
-    centred = opset.Sub(groups, mean(groups))
-    variance = mean(opset.Mul(centred, centred))
-    scale = opset.Sqrt(opset.Add(variance, opset.Constant(value_float=eps)))
-    normal = opset.Reshape(opset.Div(centred, scale), opset.Shape(self))
-    channel = opset.Constant(value_ints=[-1, *[1] * len(axes)])
-    if weight is not None:
-        normal = opset.Mul(normal, opset.Reshape(weight, channel))
-    return normal if bias is None else opset.Add(normal, opset.Reshape(bias, channel))
 
 
 def _roi_align_in_onnx(
@@ -154,7 +120,7 @@ def to_onnx(network: FasterRCNN, path: Path, info: Mapping[str, Any]) -> Runner:
         custom_translation_table={
             operators.mp3d.suppress.default: _suppress_in_onnx,
             operators.aten.sort.stable: _sort_in_onnx,
-            operators.aten.group_norm.default: _group_norm_in_onnx,
+            operators.aten.group_norm.default: group_norm_in_onnx,
             operators.torchvision.roi_align.default: _roi_align_in_onnx,
         },
     )

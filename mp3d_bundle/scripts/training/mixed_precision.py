@@ -9,6 +9,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class MixedPrecision:
@@ -24,6 +25,7 @@ class MixedPrecision:
             command lines hand those over.
         dtype: "float16" or "bfloat16".
         initial_scale: First loss scale with float16.
+        precision: "float32" or "bfloat16", whatever ``enabled`` and ``dtype`` are; "auto" leaves it to them.
 
     Attributes:
         device: The device.
@@ -31,7 +33,7 @@ class MixedPrecision:
         scaler: The loss scaler, or None where none is needed.
 
     Raises:
-        ValueError: If ``enabled`` or ``dtype`` is not one of the above.
+        ValueError: If ``enabled``, ``dtype`` or ``precision`` is not one of the above.
     """
 
     def __init__(
@@ -41,13 +43,18 @@ class MixedPrecision:
         enabled: bool | str = False,
         dtype: str = "float16",
         initial_scale: float = 512.0,
+        precision: str = "auto",
     ) -> None:
         if str(enabled).lower() not in ("true", "false"):
             raise ValueError(f"Expected amp to be True or False, got {enabled!r}.")
         if dtype not in _DTYPES:
             raise ValueError(f"Expected amp_dtype to be one of {sorted(_DTYPES)}, got {dtype!r}.")
+        if precision not in _PRECISIONS:
+            raise ValueError(f"Expected precision to be one of {', '.join(_PRECISIONS)}, got {precision!r}.")
         self.device = torch.device(device)
         wanted = str(enabled).lower() == "true"
+        if precision != "auto":
+            wanted, dtype = precision != "float32", "bfloat16"
         if wanted and dtype == "float16" and self.device.type != "cuda":
             logger.warning("float16 needs a CUDA device, this is %s: computing in float32.", self.device.type)
             wanted = False

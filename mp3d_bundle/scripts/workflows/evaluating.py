@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..configuration.running_config import CONFIGS
 from ..data.slabs.slab_reader import read_slice
+from ..engines.engine import EngineChoice
 from ..inference.outputs.html.gallery import gallery_items, write_gallery
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.cases import Case
@@ -93,15 +94,20 @@ class WeightsLoader:
         network: The network, on any device.
         path: File of :mod:`scripts.weights`, ``last.pt`` of a training run, or a bare state dict.
         used: What the network is shown; in what that is another recipe than the weights' own is logged and reported.
+        engine: Runs the network from then on; PyTorch without it.
 
     Attributes:
         info: What the file says about its weights; empty before they are loaded.
         origin: Which weights they are, for reports; empty before.
-        recipe: ``recipe``, what the network is shown, and ``deviations`` from the weights' own; empty before.
+        recipe: ``recipe``, what the network is shown, ``deviations`` from the weights' own, and the ``engine`` and
+            ``precision`` that it runs on; empty before.
     """
 
-    def __init__(self, network: nn.Module, path: str | Path, *, used: Recipe | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, path: str | Path, *, used: Recipe | None = None, engine: EngineChoice | None = None
+    ) -> None:
         self.used = used
+        self.engine = engine
         self.recipe: dict[str, Any] = {}
         self.network = network
         self.path = Path(path)
@@ -117,7 +123,8 @@ class WeightsLoader:
 
         Raises:
             FileNotFoundError: If the file does not exist.
-            ValueError: If it is damaged, or belongs to another architecture or number of slices.
+            ValueError: If it is damaged, belongs to another architecture or number of slices, or the engine cannot run
+                the network.
         """
         content = read_stored(self.path)
         definition, state = content["network"], content["model"]
@@ -138,6 +145,8 @@ class WeightsLoader:
             stored = self.info.get(KEY)
             own = self.used if stored is None else read_recipe(stored, str(self.path))
             self.recipe = {KEY: self.used.plain(), "deviations": tell_deviations(own, self.used, str(self.path))}
+        if self.engine is not None:
+            self.recipe |= self.engine.attach(self.network)._asdict()
         notice = self.info.get("notice")
         logger.info("Loaded the weights of %s.%s", self.path, f" {notice}" if notice else "")
 

@@ -19,6 +19,7 @@ from ..data.intensity import IntensityWindow
 from ..data.scans.find_scans import ScanSource
 from ..data.scans.scan import Scan
 from ..data.scans.volume_files.stored_image import log_text, shown
+from ..engines.engine import EngineChoice
 from ..error_lines import SHOW_TRACEBACK
 from ..inference.detections import Lesion, SliceBoxes, link_boxes
 from ..inference.outputs.lesions_document import cautions
@@ -192,6 +193,7 @@ class ScanRunner:
         writer: Writes the results of a scan.
         link: Slice boxes to lesions.
         overwrite: Do finished scans again, and replace results of other scans, weights or settings.
+        engine: Runs the network; PyTorch without it.
         failures: Filled by `run`: each scan that could not be done, and why.
     """
 
@@ -201,6 +203,7 @@ class ScanRunner:
     writer: ResultWriter
     link: Callable[[SliceBoxes], list[Lesion]] = link_boxes
     overwrite: bool = False
+    engine: EngineChoice | None = None
     failures: list[tuple[Path, str]] = field(default_factory=list)
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _done: int = field(default=0, init=False, repr=False)
@@ -213,13 +216,16 @@ class ScanRunner:
 
         Raises:
             OSError: If there are no weights, or nothing can be written into the output folder.
-            ValueError: If the weights cannot be used.
+            ValueError: If the weights cannot be used, or not by the engine.
         """
         self.failures, self._done = [], 0
         output = Path(self.writer.output_dir)
         check_output_folder(output)
         network = self.weights.load()
         self.weights.tell(self.inferer)
+        if self.engine is not None:
+            use = self.engine.attach(network)._asdict()
+            self.writer = replace(self.writer, settings={**self.writer.settings, **use})
         total = len(self.dataset)
         for number in range(total):
             source = self.dataset[number]

@@ -20,6 +20,7 @@ from torch import nn
 
 from ..configuration.typed_options import current_parser
 from ..data.scans.scan_tensors import scan_of
+from ..engines.engine import EngineChoice
 from ..inference.detections import Lesion, ScanResult, SliceBoxes
 from ..inference.outputs.lesions_document import calibration_of, describe_lesions, describe_run
 from ..inference.outputs.measurements import tagging_in
@@ -99,6 +100,7 @@ class LesionDetector:
         choice: What the client wants to see.
         weights: What the results say about their origin.
         settings: How the detector is set, plain values, written next to the results.
+        engine: Runs the network; PyTorch without it.
     """
 
     def __init__(
@@ -109,12 +111,14 @@ class LesionDetector:
         choice: Choice,
         weights: Weights,
         settings: Mapping[str, Any],
+        engine: EngineChoice | None = None,
     ) -> None:
         self.inferer = inferer
         self.link = link
         self.choice = choice
         self.weights = weights
         self.settings = dict(settings)
+        self.engine = engine
         self.network: nn.Module | None = None
 
     def eval(self) -> LesionDetector:
@@ -146,6 +150,7 @@ class LesionDetector:
             score_threshold=min(float(self.settings["box_threshold"]), threshold),
             progress=False,
         )
+        use = self.engine.attach(network)._asdict() if self.engine is not None else {}
         found: SliceBoxes = inferer(scan, network)
         lesions = self.link(found, score_threshold=threshold)
         info = self.weights.info
@@ -154,6 +159,7 @@ class LesionDetector:
             "num_slices": reads,
             "box_threshold": inferer.score_threshold,
             "score_threshold": threshold,
+            **use,
         }
         head, calibration = describe_run(scan, found, info, settings), calibration_of(info, settings)
         entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging_in(head))

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..data.deeplesion.subvolume_frames import from_edges, from_slab
 from ..data.deeplesion.subvolumes import VolumeRecord, read_subvolume
+from ..engines.engine import EngineChoice
 from ..inference.detections import Lesion, SliceBoxes, link_boxes
 from ..inference.volume_detector import VolumeDetector
 from ..metrics.bootstrap import Bootstrap
@@ -42,6 +43,7 @@ class VolumeScorer:
         about: What is scored; the part of the label file is added to its name.
         bootstrap: How to resample patients; 1,000 resamples by default.
         progress: Show a progress bar over the sub-volumes.
+        engine: Runs the network; PyTorch without it.
     """
 
     dataset: Sequence[VolumeRecord]
@@ -53,6 +55,7 @@ class VolumeScorer:
     about: Evaluated = Evaluated("sub-volumes")
     bootstrap: Bootstrap | None = None
     progress: bool = True
+    engine: EngineChoice | None = None
 
     def run(self) -> dict[str, Any]:
         """Detect, score and write; ``predictions.json`` is written before anything is scored.
@@ -93,11 +96,14 @@ class VolumeScorer:
             "weights": {name: info.get(name) for name in ("name", "path", "sha256")},
             "recipe": self.weights.used(self.inferer).plain(),
             "deviations": self.weights.recipe_of_file.deviations(self.weights.used(self.inferer)),
+            **(self.engine.attach(self.weights.load())._asdict() if self.engine is not None else {}),
         }
 
     def _detect(self, records: Sequence[VolumeRecord]) -> list[dict[str, Any]]:
         network = self.weights.load()
         self.weights.tell(self.inferer)
+        if self.engine is not None:
+            self.engine.attach(network)
         with tqdm(records, desc="sub-volumes", unit="volume", disable=not self.progress) as bar:
             return [{**record, **self._detect_one(record, network)} for record in bar]
 

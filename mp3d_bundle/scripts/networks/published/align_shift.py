@@ -58,6 +58,8 @@ class ThicknessRCNN(FasterRCNN):
     """Two-stage detector whose backbone gets the distance between the slices of each slab."""
 
     reads_thickness = True
+    # The backbone takes the distance as numbers, which a converted one would hold for good.
+    engine_parts = FasterRCNN.engine_parts[1:]
     _given: Tensor | None = None
 
     def forward(

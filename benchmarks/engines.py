@@ -1,0 +1,100 @@
+"""Engines against plain PyTorch on a CPU: backbone and pyramid, then the whole detector, as ratios in one run.
+
+Small by default, so that it ends within minutes; SIDE=512 gives the table of docs/performance.md. The last line is
+JSON.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from benchmarks._timing import best
+from scripts.engines.engine import RUNTIMES, EngineChoice
+from scripts.networks import mp3d_fpn
+from scripts.networks.memory_layout import channels_last
+
+SIDE = int(os.environ.get("SIDE", "128"))
+THREADS, ROUNDS, SLICES = 2, 3, 9
+# Multiply-accumulates of backbone, group transform and pyramid for 9 x 512 x 512 (`python -m scripts.complexity`).
+GFLOP = 443.0 * (SIDE / 512) ** 2
+
+
+def matmul_rate(dtype: torch.dtype, side: int = 2048) -> float:
+    """GFLOP/s of ``torch.mm`` of two square matrices: what the machine gives to a well-kept library."""
+    a, b = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
+    return 2 * side**3 / best({"mm": lambda: torch.mm(a, b)}, rounds=5)["mm"] / 1e9
+
+
+def call(module: nn.Module, slabs: torch.Tensor, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
+    """A call without gradients, in autocast for another number format than float32."""
+
+    def run() -> object:
+        reduced = dtype != torch.float32
+        with torch.inference_mode(), torch.autocast("cpu", dtype if reduced else None, enabled=reduced):
+            return module(slabs)
+
+    return run
+
+
+def variants(slabs: torch.Tensor) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
+    """What is timed, by name: the backbone alone, and the whole detector."""
+    torch.manual_seed(0)
+    plain = mp3d_fpn(SLICES).eval()
+    networks: dict[str, tuple[nn.Module, torch.dtype]] = {
+        "torch float32": (plain, torch.float32),
+        "torch float32, channels last": (channels_last(copy.deepcopy(plain)), torch.float32),
+    }
+    networks["torch bfloat16, channels last"] = (networks["torch float32, channels last"][0], torch.bfloat16)
+    for name in ("onnx", "openvino"):
+        for dtype in (torch.float32, torch.bfloat16):
+            if RUNTIMES[name].missing() or (name == "onnx" and dtype != torch.float32):
+                continue
+            network = copy.deepcopy(plain)
+            use = EngineChoice(name, precision=dtype).attach(network)
+            if use.precision == str(dtype)[6:]:
+                networks[f"{name} {use.precision}"] = (network, torch.float32)
+    backbones = {name: call(network.backbone, slabs, dtype) for name, (network, dtype) in networks.items()}  # type: ignore[arg-type]
+    return backbones, {name: call(network, slabs, dtype) for name, (network, dtype) in networks.items()}
+
+
+def table(
+    title: str, seconds: Mapping[str, float], peaks: Mapping[str, float] | None = None
+) -> list[dict[str, object]]:
+    """Print rows and give them as plain values."""
+    print(f"{title}, best of {ROUNDS}")
+    plain, rows = next(iter(seconds.values())), []
+    for name, value in seconds.items():
+        row: dict[str, object] = {"variant": name, "seconds": round(value, 4), "times_plain": round(plain / value, 2)}
+        if peaks is not None:
+            kind = "bfloat16" if "bfloat16" in name else "float32"
+            row["share_of_mm"] = round(GFLOP / value / peaks[kind], 2)
+        rows.append(row)
+        print("  " + "  ".join(f"{key} {cell}" for key, cell in row.items()), flush=True)
+    return rows
+
+
+def main() -> None:
+    """Print the figures."""
+    # One thread takes other code paths in torch's CPU convolutions and misleads.
+    torch.set_num_threads(THREADS)
+    slabs = torch.randn(1, SLICES, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    backbones, detectors = variants(slabs)
+    peaks = {str(dtype)[6:]: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    size = f"{SLICES} x {SIDE} x {SIDE}, {THREADS} threads"
+    found = {
+        "size": size,
+        "mm_gflops": {name: round(rate) for name, rate in peaks.items()},
+        "backbone": table(f"backbone and pyramid, {size}", best(backbones, ROUNDS), peaks),
+        "detector": table(f"whole detector, {size}", best(detectors, ROUNDS)),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Channels last: the same values, and no layer of a 3D body changes the order back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scripts.networks import (
+    FullBottleneck,
+    PseudoBasicBlock,
+    PseudoBottleneck,
+    ResNet3d,
+    SlabBackbone,
+    Stem,
+    isotropic_pools,
+)
+from scripts.networks.memory_layout import channels_last
+
+BODIES = {
+    "MP3D": lambda: ResNet3d(layers=(1, 1, 1, 3), width=8),
+    "MP3D, blocks of two layers": lambda: ResNet3d(PseudoBasicBlock, layers=(1, 1, 1, 1), width=8),
+    "MR3D": lambda: ResNet3d(FullBottleneck, layers=(1, 1, 1, 1), width=8, stem=partial(Stem, depth=7)),
+    "isotropic": lambda: ResNet3d(PseudoBottleneck, (1, 1, 1, 1), width=8, stage_pools=isotropic_pools()),
+}
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """With one thread PyTorch takes other convolutions, which know the usual order only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def flips(body: nn.Module, volumes: Tensor) -> list[str]:
+    """Layers whose output is not channels last."""
+    found: list[str] = []
+
+    def look(name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+        if not output.is_contiguous(memory_format=torch.channels_last_3d):
+            found.append(f"{name} {type(module).__name__} {tuple(output.shape)} {output.stride()}")
+
+    leaves = [(name, module) for name, module in body.named_modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(partial(look, name)) for name, module in leaves]
+    body(volumes)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_no_layer_changes_the_order_back(name: str) -> None:
+    torch.manual_seed(0)
+    body = channels_last(BODIES[name]())
+    with torch.no_grad():
+        assert flips(body, torch.randn(2, 1, 9, 32, 64)) == []
+
+
+def test_a_layer_that_changes_the_order_is_found() -> None:
+    class Flips(nn.Identity):
+        def forward(self, input: Tensor) -> Tensor:
+            return input.contiguous()
+
+    body = channels_last(BODIES["MP3D"]())
+    body.stem.pool = nn.Sequential(body.stem.pool, Flips())  # type: ignore[union-attr]
+    assert "Flips" in flips(body, torch.randn(2, 1, 9, 32, 64))[0]
+
+
+def test_values_and_gradients_are_the_same() -> None:
+    torch.manual_seed(0)
+    plain = SlabBackbone(BODIES["MP3D"](), 3, out_channels=16)
+    other = SlabBackbone(BODIES["MP3D"](), 3, out_channels=16)
+    other.load_state_dict(plain.state_dict())
+    kept = list(other.parameters())
+    assert channels_last(other) is other
+    assert all(one is same for one, same in zip(other.parameters(), kept, strict=True))
+    slabs = torch.randn(2, 3, 64, 64)
+    for network in (plain, other):
+        sum(level.square().mean() for level in network(slabs)).backward()  # type: ignore[union-attr]
+    for (name, one), two in zip(plain.named_parameters(), other.parameters(), strict=True):
+        scale = float(one.grad.abs().max())  # type: ignore[union-attr]
+        torch.testing.assert_close(one.grad, two.grad, rtol=0, atol=1e-3 * scale, msg=name)
+
+
+def test_weights_that_are_loaded_keep_the_order() -> None:
+    plain = BODIES["MP3D"]()
+    other = channels_last(BODIES["MP3D"]())
+    other.load_state_dict(plain.state_dict())
+    convs = [module for module in other.modules() if isinstance(module, nn.Conv3d)]
+    assert len(convs) > 10
+    assert all(conv.weight.is_contiguous(memory_format=torch.channels_last_3d) for conv in convs)

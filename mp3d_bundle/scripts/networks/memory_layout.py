@@ -14,6 +14,9 @@ def channels_last(network: nn.Module) -> nn.Module:
     of the first convolution is put into it. 2D layers stay as they are: the step from 3D to 2D needs the other order.
     ``Module.to`` would not do, as it rejects networks that have layers of both kinds. Values change by rounding only.
 
+    For evaluation only: group normalisation of PyTorch 2.15 on a CPU rounds some 40 times more in this order, which
+    gave gradients that were off by 1 to 5 % (docs/performance.md).
+
     PyTorch keeps the order where it takes oneDNN's convolutions: with several threads, and batches or maps that are
     not small.
 

@@ -130,6 +130,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("num_workers", "bootstrap_resamples", "gallery_images", "overlays"), whole(0)),
     "checkpoint_interval": optional(whole(0)),
     "milestones": several(whole(1)),
+    "recomputed_stages": several(whole(1, 4)),
     "epoch_length": Rule(
         "an expression, as an epoch is one pass over the training images (--train_fraction takes fewer of them),",
         lambda value: False,

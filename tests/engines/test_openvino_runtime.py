@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,11 +72,11 @@ def test_an_attachment_in_inference_mode_holds_no_sizes() -> None:
     assert gaps(own, found(network, images))[0] < 1e-3
 
 
-def test_nothing_is_reported_to_anybody() -> None:
+def test_nothing_is_reported_to_anybody(bundle_root: Path) -> None:
     """Importing openvino would start its companion that reports use, were that installed."""
     code = (
         "import sys; from scripts.engines.openvino_runtime import OpenVino; OpenVino().version();"
         "import openvino.tools.ovc.telemetry_utils as t; print(t.tm.__name__, sys.modules['openvino_telemetry'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd="mp3d_bundle", capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=bundle_root, capture_output=True, text=True)
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "None"], done.stderr

@@ -123,5 +123,7 @@ def test_samples_for_training_are_made_by_the_seed_and_hold_what_the_network_lea
             for epoch in range(2, 6)
             for one, other in zip(first, drawn(epoch), strict=True)
         )
+    if name == "mvpnet":
+        assert float(first[0]["instances"]["position"][0]) == pytest.approx(0.434454)
     if name == "mulan":
         assert {sample["instances"]["masks"].shape[1:] for sample in first} == {(28, 28)}

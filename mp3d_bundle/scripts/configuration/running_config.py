@@ -20,7 +20,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Options of `evaluate_volumes.json` that say how lesions are detected; a file of predictions needs none of them.
 _OF_A_DETECTOR = (
     *("checkpoint", "num_slices", "slice_spacing", "pixel_spacing", "image_size", "box_threshold", "sw_batch_size"),
-    *("amp", "amp_dtype"),
+    *("amp", "amp_dtype", "crop_border", "longest_side", "native_slices"),
 )
 
 

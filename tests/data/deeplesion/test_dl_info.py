@@ -221,7 +221,7 @@ class TestIrregularities:
         assert records[0]["slice_interval"] == 5.0
         assert records[1]["key_slice"] == 120
         assert records[2]["slice_range"] is None
-        for what in ("repeat the box", "say otherwise", "Key_slice_index"):
+        for what in ("repeat the box", "contradict the first row", "Key_slice_index"):
             assert lines(caplog, what)[0].endswith(": 1.")
         assert lines(caplog, "more than one split")
 

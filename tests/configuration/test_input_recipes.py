@@ -91,7 +91,8 @@ def test_an_evaluation_takes_the_recipe_of_its_weights(saved: Path, bundle_root:
     weights = evaluation(bundle_root, checkpoint=str(saved)).get_parsed_content("weights")
     weights.load()
     assert weights.used == OTHER
-    assert weights.recipe == {"recipe": OTHER.plain(), "deviations": {}}
+    assert (weights.recipe["recipe"], weights.recipe["deviations"]) == (OTHER.plain(), {})
+    assert weights.recipe["precision"] == "float32"
 
 
 def test_another_value_is_used_logged_and_reported(

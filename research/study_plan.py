@@ -50,7 +50,7 @@ class Row:
     Attributes:
         label: What the table calls it.
         paper: The paper's figures in per cent for ``COLUMNS``; None where it gives none.
-        setting: Name of the setting; None for a method that is not rebuilt here.
+        setting: Name of the setting; None for a method that the study does not run.
         share: Per cent of the training images.
         why: Why it is not run, where there is no setting.
     """

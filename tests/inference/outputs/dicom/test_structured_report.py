@@ -119,7 +119,7 @@ def test_report_holds_each_lesion(results: ScanResult, files: dict[str, bytes]) 
         (image,) = score.referenced_images
         assert heights[image.referenced_sop_instance_uid] == pytest.approx(entry["key_point_lps_mm"][2])
         items = {item.name.meaning: item.value for item in group[0].ContentSequence if item.ValueType == "TEXT"}
-        assert items["Algorithm Name"] == "MP3D FPN, weights demo"
+        assert items["Algorithm Name"] == "demo, weights demo.pt"
         assert items["Algorithm Version"] == "1.2.3"
 
 

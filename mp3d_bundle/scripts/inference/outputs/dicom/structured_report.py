@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 logging.getLogger("highdicom").setLevel(logging.WARNING)
 
 MANUFACTURER = "MP3D bundle"
+PRODUCT = "MP3D lesion detector"
 _NUMBER = CodedConcept("246206008", "SCT", "Number of lesions")
 _LESIONS = CodedConcept("{lesions}", "UCUM", "lesions")
 # Texts of this kind have at most 64 characters.
@@ -105,7 +106,7 @@ class DicomWriter:
             "sop_instance_uid": hd.UID(),
             "instance_number": 1,
             "manufacturer": MANUFACTURER,
-            "manufacturer_model_name": "MP3D FPN",
+            "manufacturer_model_name": PRODUCT,
             "software_versions": self.version,
             "device_serial_number": "0",
             "series_description": _SERIES.format(shown),
@@ -123,9 +124,9 @@ class DicomWriter:
         frame = str(slices[0].header.FrameOfReferenceUID)
         names = document["model"].get("tags", ())
         # All report readers show the observer: the notices are added to its name.
-        name = " ".join(["MP3D lesion detector.", *document["notices"]])
+        name = " ".join([f"{PRODUCT}.", *document["notices"]])
         device = sr.DeviceObserverIdentifyingAttributes(
-            uid=hd.UID(), name=name, manufacturer_name=MANUFACTURER, model_name="MP3D FPN"
+            uid=hd.UID(), name=name, manufacturer_name=MANUFACTURER, model_name=PRODUCT
         )
         observer = sr.ObserverContext(codes.DCM.Device, device)
         groups = [
@@ -162,7 +163,9 @@ def _on_images(
 
 
 def _algorithm_name(document: Mapping[str, Any]) -> str:
-    return f"MP3D FPN, weights {document['model']['name'] or 'unnamed'}"[:64]
+    """Name of the network as the weights give it, and of their file: at most 64 characters, as DICOM demands."""
+    model = document["model"]
+    return f"{model['name'] or 'unnamed detector'}, weights {model['weights'] or 'unnamed'}"[:64]
 
 
 def _algorithm(document: Mapping[str, Any], version: str) -> hd.AlgorithmIdentificationSequence:

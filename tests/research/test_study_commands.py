@@ -123,7 +123,7 @@ def test_commands_run_where_their_modules_are(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_data_set_must_be_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"Expected a data set folder at .*none, but the folder does not exist"):
         data_fingerprint(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="is it a data set"):
         data_fingerprint(tmp_path)

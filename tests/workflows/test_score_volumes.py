@@ -334,7 +334,7 @@ def test_config_agrees_with_the_other_entry_configs() -> None:
     own = json.loads(CONFIG.read_text())
     differ = {"_desc_", "imports", "dataset", "inferer", "linking", "evaluator", "initialize", "run"}
     # All take these from the recipe of the weights, which an evaluation has under another id.
-    recipe = {"num_slices", "slice_spacing", "pixel_spacing", "window"}
+    recipe = {"num_slices", "slice_spacing", "pixel_spacing", "window", "longest_side", "crop_border"}
     for name in ("evaluate", "inference"):
         other = json.loads((CONFIG.parent / f"{name}.json").read_text())
         # Like inference it takes the network from the weights file.

@@ -114,7 +114,7 @@ def test_key_boxes_of_all_volumes_or_of_none(dataset: Path, caplog: pytest.LogCa
         records = load(dataset, spacing=[1, 1, 2])
     assert [record["key_boxes"] for record in records] == [None, None]
     assert [record["spacing"] for record in records] == [(0.5, 0.5, 5.0), (1.0, 1.0, 2.0)]
-    assert "1 of 2 sub-volumes, 000002_01_01_001-003 the first, hold no key slice" in caplog.text
+    assert "1 of 2 sub-volumes, 000002_01_01_001-003 the first, have no key slice" in caplog.text
 
 
 def test_missing_slices_stop_or_drop_the_sub_volume(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -167,7 +167,7 @@ def test_a_second_training_in_the_folder_is_rejected(tmp_path: Path) -> None:
         mine.checkpointer.lock.acquire = lambda **given: FolderLock.acquire(
             mine.checkpointer.lock
         )  # as another process
-        with pytest.raises(BlockingIOError, match=rf"a training, process {os.getpid()} on .* at work in {tmp_path}"):
+        with pytest.raises(BlockingIOError, match=rf"found a training, process {os.getpid()} on .* in {tmp_path}"):
             mine.run()
     assert list(tmp_path.iterdir()) == []
     Run(tmp_path, epochs=1).run()

@@ -41,8 +41,8 @@ def test_splits_of_a_file_by_patient_or_scan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("patient,split\nA,train\nB,test\nA,test\n", "every patient in one split, got 'A' in train and test .*line 4"),
-        ("scan,split\n1,train\n2,test\n3,test\n", "every patient in one split, got '2' in train and test"),
+        ("patient,split\nA,train\nB,test\nA,test\n", r"got 'A' \(line 2\) in train and 'A' \(line 4\), of"),
+        ("scan,split\n1,train\n2,test\n3,test\n", "got '1' .line 2. in train and '2' .line 3., of the same"),
         ("patient,split\nA,train\n", "none for 1, that of scan 3 the first"),
         ("patient,split\nA,train\nB,test\nC,test\n", "a patient of the import, got 'C' in line 4"),
         ("patient,split\nA,train\nB,some\n", "train, validation or test, got 'some' in line 3"),

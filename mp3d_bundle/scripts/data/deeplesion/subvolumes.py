@@ -159,7 +159,7 @@ def load_volumes(
     present = check_slices(records, missing_images)
     if missing_images != "ignore":
         _need_spacing(present)
-    logger.info("%s: %d sub-volumes (%s labels).", labels, len(present), read.format)
+    logger.info("%s: %d sub-volumes with labels.", labels, len(present))
     return _complete_keys(present)
 
 

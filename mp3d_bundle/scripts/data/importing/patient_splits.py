@@ -149,6 +149,7 @@ def read_pairs(path: Path, first: Sequence[str], second: str) -> list[tuple[str,
 def _from_file(patients: Mapping[str, Sequence[str]], path: Path) -> dict[str, int]:
     patient_of = {scan: patient for patient, scans in patients.items() for scan in scans}
     splits: dict[str, int] = {}
+    first_said: dict[str, str] = {}
     for key, name, word, line in read_pairs(path, ("patient", "scan"), "split"):
         number = _WORDS.get(word.lower())
         if number is None:
@@ -156,10 +157,11 @@ def _from_file(patients: Mapping[str, Sequence[str]], path: Path) -> dict[str, i
         patient = patient_key(name) if key == "patient" else patient_of.get(name, "")
         if patient not in patients:
             raise ValueError(f"Expected a {key} of the import, got {name!r} in line {line} of {path}.")
+        first_said.setdefault(patient, f"{name!r} (line {line})")
         if splits.setdefault(patient, number) != number:
             raise ValueError(
-                f"Expected every patient in one split, got {name!r} in {_name(splits[patient])} and {_name(number)} "
-                f"(line {line} of {path})."
+                f"Expected every patient in one split, got {first_said[patient]} in {_name(splits[patient])} and "
+                f"{name!r} (line {line}), of the same patient, in {_name(number)} in {path}."
             )
     missing = sorted(set(patients) - set(splits))
     if missing:

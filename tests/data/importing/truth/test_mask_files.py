@@ -50,6 +50,34 @@ def test_a_mask_elsewhere(tmp_path: Path, scan: Scan) -> None:
         read(save_nifti(tmp_path / "s.nii.gz", values[..., :10], affine), scan, "voxel")
 
 
+def test_a_lesion_at_an_edge_of_the_mask_within_the_scan_is_noted(tmp_path: Path, scan: Scan) -> None:
+    affine, shape = stored_grid("plain")
+    values = BALL.inside(affine, shape).astype(np.uint8)
+    filled = [np.flatnonzero(values.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+
+    def notes(*, low: tuple[int, ...], high: tuple[int, ...]) -> list[str]:
+        part = values[tuple(slice(*edges) for edges in zip(low, high, strict=True))]
+        moved = affine.copy()
+        moved[:3, 3] += affine[:3, :3] @ low
+        truth = read_mask(save_nifti(tmp_path / "m.nii.gz", part, moved), scan, each_value=False, frame="mm")
+        return [note for note in truth.notes if "may be cut off" in note]
+
+    first, last = (tuple(int(one[end]) for one in filled) for end in (0, -1))
+    assert notes(low=(0, 0, 0), high=shape) == []
+    # A margin of one voxel is enough to see that the lesion ends.
+    assert notes(low=tuple(one - 1 for one in first), high=tuple(one + 2 for one in last)) == []
+    assert len(notes(low=(0, 0, first[2] + 1), high=shape)) == 1
+    assert len(notes(low=(0, 0, 0), high=(last[0], *shape[1:]))) == 1
+
+
+def test_a_lesion_at_the_edge_of_the_scan_is_not_cut_off_by_the_mask(tmp_path: Path, scan: Scan) -> None:
+    affine, shape = stored_grid("plain")
+    values = np.zeros(shape, dtype=np.uint8)
+    values[:4, 20:24, :3] = 1
+    truth = read_mask(save_nifti(tmp_path / "m.nii.gz", values, affine), scan, each_value=False, frame="mm")
+    assert not [note for note in truth.notes if "cut off" in note]
+
+
 def test_a_mask_without_a_place_needs_to_be_told_where_it_is(tmp_path: Path, scan: Scan) -> None:
     affine, shape = stored_grid("plain")
     image = nibabel.Nifti1Image(BALL.inside(affine, shape).astype(np.uint8), np.eye(4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -65,7 +66,25 @@ def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTr
     truth = grid.lesions_in(scan)
     if (grid.values != 0).any() and not truth.lesions:
         raise ValueError(f"Expected a mask inside of its scan {scan.path}, {path} is outside of it.")
+    if _ends_inside(grid, scan):
+        note = (
+            f"Labels reach an edge of the mask that is inside of the scan: a lesion may be cut off there ({path.name})."
+        )
+        return replace(truth, notes=(*truth.notes, note))
     return truth
+
+
+def _ends_inside(grid: LabelGrid, scan: Scan) -> bool:
+    """Whether the scan holds voxels next to labels where the mask holds none any more."""
+    to_scan = np.linalg.inv(scan.affine) @ grid.affine
+    extent = np.array(scan.hu.shape[::-1])
+    for axis, length in enumerate(grid.values.shape):
+        for last, beyond in ((0, -1), (length - 1, length)):
+            at = np.insert(np.argwhere(np.take(grid.values, last, axis=axis)), axis, beyond, axis=1)
+            places = at @ to_scan[:3, :3].T + to_scan[:3, 3]
+            if ((places > -0.5) & (places < extent - 0.5)).all(axis=1).any():
+                return True
+    return False
 
 
 def _labels(stored: StoredImage, path: Path) -> np.ndarray:

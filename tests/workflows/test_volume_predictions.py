@@ -111,3 +111,8 @@ def test_layouts_are_not_mixed(tmp_path: Path) -> None:
     content = {NAME: [[[1, [1, 1, 9, 9, 0.5]]]], "000002_01_01_001-009": [[1, 1, 2, 9, 9, 3, 0.5]]}
     with pytest.raises(ValueError, match="tracklets in every sub-volume"):
         read_predictions(write(tmp_path, content), list(content))
+
+
+def test_the_lesions_of_a_scan_belong_with_an_imported_set(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the lesions of a scan in .*: give its folder, and an imported set"):
+        read_predictions(write(tmp_path, {"schema_version": "1.2", "lesions": []}), [NAME])

@@ -52,6 +52,11 @@ def read_predictions(path: str | Path, names: Sequence[str]) -> dict[str, Detect
     content = read_content(path)
     if not isinstance(content, Mapping):
         raise ValueError(f"Expected a dict of sub-volumes, got {type(content).__name__} in {path}.")
+    if "schema_version" in content:
+        raise ValueError(
+            f"Expected detections of sub-volumes, got the lesions of a scan in {path}: give its folder, and an "
+            "imported set as the truth."
+        )
     rows: dict[str, tuple[VolumeLabel, Any]] = {}
     for key, value in content.items():
         # The same sub-volume may be called by its name and by that of its file.

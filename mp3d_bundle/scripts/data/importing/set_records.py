@@ -260,7 +260,9 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted((folder / RECORDS).glob("*.json")):
         content = read_json(path, "the record of a scan")
         if not isinstance(content, dict) or content.get("series") != path.stem:
-            raise ValueError(f"Expected the record of the scan {path.stem}, got something else in {path}.")
+            raise ValueError(
+                f"Expected the record of the scan {path.stem} of an imported set, got something else in {path}."
+            )
         if content.get("version") == RECORD_VERSION and (folder / IMAGES / path.stem).is_dir():
             found[path.stem] = content
     return found

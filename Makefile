@@ -34,7 +34,13 @@ bundle: setup ## Pack the bundle with its weights as dist/mp3d_bundle_vX.Y.Z.zip
 	$(PY) tools/make_bundle.py $(BUNDLE_ARGS)
 
 test: lint ## Lint, then run the tests
+ifeq ($(strip $(PYTEST_ARGS)),)
+	$(PY) -m pytest -q -m 'not slow' --ignore tests/engines
+	@# OpenVINO and ONNX Runtime bring threads of their own: in a process of their own they disturb no other test.
+	$(PY) -m pytest -q -m 'not slow' tests/engines
+else
 	$(PY) -m pytest -q -m 'not slow' $(PYTEST_ARGS)
+endif
 
 test-slow: setup ## Run the tests marked slow
 	$(PY) -m pytest -q -m slow $(PYTEST_ARGS)

@@ -36,7 +36,7 @@ bundle: setup ## Pack the bundle with its weights as dist/mp3d_bundle_vX.Y.Z.zip
 test: lint ## Lint, then run the tests
 ifeq ($(strip $(PYTEST_ARGS)),)
 	$(PY) -m pytest -q -m 'not slow' --ignore tests/engines
-	@# OpenVINO and ONNX Runtime bring threads of their own: in a process of their own they disturb no other test.
+	@# In a process of their own: a crash in an engine's library takes no other test with it.
 	$(PY) -m pytest -q -m 'not slow' tests/engines
 else
 	$(PY) -m pytest -q -m 'not slow' $(PYTEST_ARGS)

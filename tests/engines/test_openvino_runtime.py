@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,33 @@ def test_nothing_is_reported_to_anybody(bundle_root: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=bundle_root, capture_output=True, text=True)
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "None"], done.stderr
+
+
+def test_a_signal_after_networks_have_gone_does_no_harm(tmp_path: Path) -> None:
+    """OpenVINO's cores give signal handlers a stack, and take it with them: then the end of a child is a crash."""
+    program = """
+import gc, signal, subprocess, threading
+from scripts.engines.engine import EngineChoice
+from support.engine_networks import found, make, slabs
+
+signal.signal(signal.SIGCHLD, lambda *_: None)
+networks = [make("mp3d_fpn"), make("mp3d_fpn")]
+for network in networks:
+    assert EngineChoice("openvino").attach(network).engine.startswith("openvino")
+    found(network, slabs(network, 1, 64, 96))
+del network
+networks.pop(0)
+gc.collect()
+gone = threading.Thread(target=lambda: (networks.clear(), gc.collect()))
+gone.start()
+gone.join()
+for _ in range(100):
+    subprocess.run(["true"], check=True)
+print("alive")
+"""
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "mp3d_bundle"), str(root / "tests")])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]

@@ -24,6 +24,17 @@ _NAMES = {"f32": "float32", "bf16": "bfloat16"}
 
 
 @functools.cache
+def _core() -> Any:
+    """OpenVINO's core, one for the process and as long as it lives.
+
+    Its CPU plugin gives the signal handlers of the thread a stack, and frees it with the core: where two cores end in
+    the order in which they began, or one ends in another thread, the next signal (that of a child process that has
+    ended, for example) kills the process.
+    """
+    return _openvino().Core()
+
+
+@functools.cache
 def _openvino(submodule: str = "") -> Any:
     # Its companion that reports use to Intel stays out, wherever it is installed: importing openvino would start it.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -75,7 +86,7 @@ class OpenVino:
         """
         del device
         library = _openvino()
-        core = library.Core()
+        core = _core()
         # A copy that the model owns: it reads its weights from there as long as it lives.
         weights = library.Tensor(np.frombuffer(members["bin"], dtype=np.uint8), shared_memory=False)
         model = core.read_model(members["xml"], weights)

@@ -150,7 +150,8 @@ def test_packages_are_those_of_the_lock_file(metadata: dict[str, Any]) -> None:
 
 def test_packages_are_those_of_the_project(metadata: dict[str, Any]) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = {re.split(r"[<>=!~\[; ]", line)[0] for line in project["dependencies"]}
+    # What some platforms have no wheel of is done without there: the zoo does not ask for it.
+    wanted = {re.split(r"[<>=!~\[; ]", line)[0] for line in project["dependencies"] if ";" not in line}
     assert set(pinned(metadata)) == wanted
     assert project["version"] == metadata["version"]
 

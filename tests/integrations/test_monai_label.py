@@ -95,8 +95,8 @@ def test_the_lock_holds_what_the_bundle_needs() -> None:
     project = (REPOSITORY / "pyproject.toml").read_text()
     needed = re.findall(r'^    "([\w-]+)>=', project, re.MULTILINE)
     assert len(needed) > 10
-    # It writes DICOM results, wants pydicom 3, and is not asked for here.
-    assert set(needed) - names == {"highdicom"}
+    # One writes DICOM results, wants pydicom 3, and is not asked for here; without the other, PyTorch runs the network.
+    assert set(needed) - names == {"highdicom", "openvino"}
 
 
 def test_the_lock_follows_from_what_is_asked_for() -> None:

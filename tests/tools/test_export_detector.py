@@ -16,6 +16,7 @@ import torch
 from monai.data import load_net_with_metadata
 
 from scripts.cli import command_line
+from scripts.engines.onnx_runtime import group_norm_in_onnx
 from scripts.networks import FasterRCNN
 from scripts.tools import export_detector as module
 from scripts.tools.export_detector import TOLERANCE, disagreement, export
@@ -112,7 +113,7 @@ def test_group_norm_of_large_maps_stays_exact(tmp_path: Path) -> None:
         norm.weight.normal_()
         norm.bias.normal_()
     program = torch.export.export(norm, (torch.zeros(1, 4, 6, 256, 256),))
-    table = {torch.ops.aten.group_norm.default: module._group_norm_in_onnx}
+    table = {torch.ops.aten.group_norm.default: group_norm_in_onnx}
     translated: Any = torch.onnx.export(program, (), dynamo=True, verbose=False, custom_translation_table=table)
     translated.save(tmp_path / "norm.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "norm.onnx"), providers=["CPUExecutionProvider"])

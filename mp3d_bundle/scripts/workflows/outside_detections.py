@@ -6,7 +6,6 @@ folders of our own ``lesions.json`` and of nnDetection's ``CASE_boxes.pkl`` or `
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from ..data.deeplesion.dl_info import read_csv
 from ..data.deeplesion.splits import load_records
 from ..data.deeplesion.subvolumes import load_volumes
 from ..data.importing.set_records import read_records, stored_boxes
-from ..data.importing.set_tables import VOLUMES
+from ..data.importing.set_tables import VOLUMES, read_table
 from ..storage.printable import shown, shown_name
 from ..storage.safe_json import read_json
 from ..storage.safe_pickle import read_plain_pickle
@@ -194,26 +193,17 @@ def _coco_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
 
 
 def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-            image = next((columns[name] for name in _IMAGE if name in columns), None)
-            if image is None or not {*_BOX, "score"} <= set(columns):
-                raise ValueError(
-                    f"Expected the columns image, x1, y1, x2, y2, score, got {', '.join(columns)} in {path}."
-                )
-            found = []
-            for row in reader:
-                try:
-                    box = [float(row[columns[name]]) for name in _BOX]
-                    found.append((str(row[image]), None, box, float(row[columns["score"]])))
-                except (TypeError, ValueError):
-                    raise ValueError(
-                        f"Expected a box and a score, got others in line {reader.line_num} of {path}."
-                    ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
+    columns, rows = read_table(path)
+    image = next((columns[name] for name in _IMAGE if name in columns), None)
+    if image is None or not {*_BOX, "score"} <= set(columns):
+        raise ValueError(f"Expected the columns image, x1, y1, x2, y2, score, got {', '.join(columns)} in {path}.")
+    found = []
+    for line, row in rows:
+        try:
+            box = [float(row[columns[name]]) for name in _BOX]
+            found.append((str(row[image]), None, box, float(row[columns["score"]])))
+        except (TypeError, ValueError):
+            raise ValueError(f"Expected a box and a score, got others in line {line} of {path}.") from None
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from scripts.data.deeplesion.splits import load_records
 from scripts.data.deeplesion.subvolume_labels import read_volume_labels
-from scripts.data.importing.set_tables import read_set, volume_labels, write_set
+from scripts.data.importing.set_tables import read_set, read_table, volume_labels, write_set
 
 LESION = {"class": "node", "form": "outline", "box": [3.0, 4.0, 9.0, 12.0], "slices": [5, 8]}
 RECORD = {
@@ -82,3 +82,14 @@ def test_a_set_may_have_no_validation_and_says_so(tmp_path: Path, caplog: pytest
         load_records(tmp_path, "train", missing_images="ignore", by_class=True)
     with pytest.raises(ValueError, match="rows of the split validation"):
         load_records(tmp_path, "validation", missing_images="ignore")
+
+
+def test_a_table_is_read_with_its_lines_whatever_the_case_of_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufeffImage, X1 \r\na,1\r\n"b\nc",2\r\n'.encode())
+    columns, rows = read_table(path)
+    assert columns == {"image": "Image", "x1": " X1 "}
+    assert rows == [(2, {"Image": "a", " X1 ": "1"}), (4, {"Image": "b\nc", " X1 ": "2"})]
+    path.write_bytes(b"image\n\xff\n")
+    with pytest.raises(ValueError, match=r"a table as UTF-8 text, cannot read .*t\.csv"):
+        read_table(path)

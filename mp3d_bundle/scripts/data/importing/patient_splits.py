@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..deeplesion.dl_info import SPLITS
+from .set_tables import read_table
 
 # Words of other programs for the same.
 _WORDS = {
@@ -125,13 +125,7 @@ def read_pairs(path: Path, first: Sequence[str], second: str) -> list[tuple[str,
         OSError: If it cannot be read.
         ValueError: If a column is not there, or a cell is empty.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-            rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
+    columns, rows = read_table(path)
     key = next((name for name in first if name in columns), None)
     if key is None or second not in columns:
         raise ValueError(f"Expected the columns {' or '.join(first)} and {second}, got {', '.join(columns)} in {path}.")

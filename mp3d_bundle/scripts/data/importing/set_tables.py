@@ -137,6 +137,25 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         writer.writerows(rows)
 
 
+def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, Any]]]]:
+    """A table with a header, as people write it.
+
+    Returns:
+        Names of the columns as they stand in the rows, by what they are in lower case; and every row with its line.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not UTF-8 text, or not a table.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
+            return columns, [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
+
+
 def read_set(folder: Path) -> dict[str, Any] | None:
     """Content of ``set.json`` of a data set; None if it has none.
 

@@ -6,7 +6,6 @@ name their own.
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ....boxes import RECIST_PADDING
 from ....storage.printable import shown
 from ...scans.markup_boxes import boxes_in_scan, read_markups
 from ...scans.scan import Scan
+from ..set_tables import read_table
 from ..true_lesions import ScanTruth, TrueLesion, solid_lesion
 from .slice_places import SlicePlaces, SliceRule
 
@@ -246,13 +246,7 @@ def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedD
     Raises:
         ValueError: If columns are missing, or a row cannot be used; it is named.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-            rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
+    columns, rows = read_table(path)
     image = next((columns[name] for name in _IMAGE if name in columns), None)
     kinds = {"recist": ("slice", *_RECIST), "corners": _CORNERS, "luna": _LUNA, "centre_size": _CENTRE}
     kind = next((kind for kind, names in kinds.items() if set(names) <= set(columns)), None)

@@ -62,11 +62,10 @@ def flat_cases(truth: Path, predictions: Path, split: str, category: str | None 
         ValueError: If one is not as expected, or detections are of images that the truth does not have.
     """
     coco = truth.suffix.lower() == ".json"
-    cases = _coco_truth(truth, category) if coco else _table_truth(truth, split)
     if category is not None and not coco:
         raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
+    cases, number = _coco_truth(truth, category) if coco else (_table_truth(truth, split), None)
     rows = _coco_results(predictions) if predictions.suffix.lower() == ".json" else _csv_results(predictions)
-    number = _category_id(truth, category) if category is not None else None
     called = {case["id"]: key for key, case in cases.items()}
     found: dict[str, list[tuple[list[float], float]]] = defaultdict(list)
     strange: list[str] = []
@@ -128,18 +127,18 @@ def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     return content
 
 
-def _category_id(path: Path, category: str) -> Any:
-    for entry in _coco_tables(path)["categories"]:
+def _category_id(categories: Sequence[Mapping[str, Any]], category: str) -> Any:
+    for entry in categories:
         if category in (str(entry.get("name")), str(entry.get("id"))):
             return entry.get("id")
-    known = ", ".join(str(entry.get("name")) for entry in _coco_tables(path)["categories"][:20])
+    known = ", ".join(str(entry.get("name")) for entry in categories[:20])
     raise ValueError(f"Expected one of the categories {known}, got {category!r}.")
 
 
-def _coco_truth(path: Path, category: str | None) -> dict[str, dict[str, Any]]:
-    """Images of a COCO file by their ids as text."""
+def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, dict[str, Any]], Any]:
+    """Images of a COCO file by their ids as text, and the id of the category; None for all of them."""
     content = _coco_tables(path)
-    number = None if category is None else _category_id(path, category)
+    number = None if category is None else _category_id(content["categories"], category)
     boxes: dict[str, list[Any]] = defaultdict(list)
     crowds = 0
     try:
@@ -170,7 +169,7 @@ def _coco_truth(path: Path, category: str | None) -> dict[str, dict[str, Any]]:
         logger.warning("%s: %d crowds are left out.", path, crowds)
     if not any("patient" in image for image in content["images"]):
         logger.warning("%s names no patients: intervals draw images.", path)
-    return cases
+    return cases, number
 
 
 def _coco_results(path: Path) -> list[tuple[str, Any, list[float], float]]:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from benchmarks._memory_layout import channels_last
 from benchmarks._timing import best
 from scripts.engines.engine import RUNTIMES, EngineChoice
 from scripts.networks import mp3d_fpn
-from scripts.networks.memory_layout import channels_last
 
 SIDE = int(os.environ.get("SIDE", "128"))
 THREADS, ROUNDS, SLICES = 2, 3, 9

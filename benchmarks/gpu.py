@@ -21,9 +21,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks._memory_layout import channels_last
 from scripts.engines.engine import RUNTIMES, EngineChoice
 from scripts.networks import ResNet3d, TwoStageHead, mp3d_fpn
-from scripts.networks.memory_layout import channels_last
 from scripts.tools.export_detector import nearest_gaps
 
 SMOKE = bool(os.environ.get("SMOKE")) and not torch.cuda.is_available()

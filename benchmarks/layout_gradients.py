@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from benchmarks._memory_layout import channels_last
 from scripts.networks import ResNet3d, SlabBackbone
-from scripts.networks.memory_layout import channels_last
 
 
 def gradients(network: nn.Module, slabs: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks._memory_layout import channels_last
 from scripts.networks import (
     FullBottleneck,
     PseudoBasicBlock,
@@ -18,7 +19,6 @@ from scripts.networks import (
     Stem,
     isotropic_pools,
 )
-from scripts.networks.memory_layout import channels_last
 
 BODIES = {
     "MP3D": lambda: ResNet3d(layers=(1, 1, 1, 3), width=8),

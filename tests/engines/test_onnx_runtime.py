@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scripts.engines.engine import EngineChoice
 from scripts.engines.onnx_runtime import OnnxRuntime
-from support.engine_networks import found, gaps, make, slabs
+from support.engine_networks import check_engine
 
 RUNTIME = OnnxRuntime()
 pytestmark = pytest.mark.skipif(RUNTIME.missing() is not None, reason=f"ONNX cannot be used: {RUNTIME.missing()}")
@@ -17,15 +16,7 @@ pytestmark = pytest.mark.skipif(RUNTIME.missing() is not None, reason=f"ONNX can
     "name", ["mp3d_fpn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mp3d_retinanet", "fpn_3dce"))]
 )
 def test_boxes_and_scores_are_those_of_pytorch(name: str) -> None:
-    network = make(name)
-    images = [slabs(network, 2, 96, 128), slabs(network, 1, 75, 130), slabs(network, 3, 160, 64)]
-    own = [found(network, each) for each in images]
-    use = EngineChoice("onnx").attach(network)
-    assert use == (f"onnx {RUNTIME.version()}", "float32")
-    for before, each in zip(own, images, strict=True):
-        pixels, scores = gaps(before, found(network, each))
-        assert pixels < 1e-3
-        assert scores < 1e-4
+    check_engine("onnx", RUNTIME.version(), name)
 
 
 def test_another_number_format_is_rejected() -> None:

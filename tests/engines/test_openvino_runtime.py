@@ -12,7 +12,7 @@ import torch
 
 from scripts.engines.engine import EngineChoice
 from scripts.engines.openvino_runtime import OpenVino
-from support.engine_networks import LARGE_NETWORKS, NETWORKS, found, gaps, make, slabs
+from support.engine_networks import LARGE_NETWORKS, NETWORKS, check_engine, found, gaps, make, slabs
 
 RUNTIME = OpenVino()
 pytestmark = pytest.mark.skipif(RUNTIME.missing() is not None, reason=f"OpenVINO cannot be used: {RUNTIME.missing()}")
@@ -20,16 +20,7 @@ pytestmark = pytest.mark.skipif(RUNTIME.missing() is not None, reason=f"OpenVINO
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_boxes_and_scores_are_those_of_pytorch(name: str) -> None:
-    network = make(name)
-    # One batch and size as in the example of the conversion, the others not.
-    images = [slabs(network, 2, 96, 128), slabs(network, 1, 75, 130), slabs(network, 3, 160, 64)]
-    own = [found(network, each) for each in images]
-    use = EngineChoice("openvino").attach(network)
-    assert use == (f"openvino {RUNTIME.version()}", "float32")
-    for before, each in zip(own, images, strict=True):
-        pixels, scores = gaps(before, found(network, each))
-        assert pixels < 1e-3
-        assert scores < 1e-4
+    check_engine("openvino", RUNTIME.version(), name)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in LARGE_NETWORKS])

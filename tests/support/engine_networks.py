@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from scripts.engines.engine import EngineChoice
 from scripts.networks import (
     ResNet2d,
     ResNet3d,
@@ -76,6 +77,19 @@ def slabs(network: nn.Module, *size: int) -> Tensor:
 def found(network: nn.Module, images: Tensor) -> list[dict[str, Tensor]]:
     """Detections of each slab."""
     return network(images)
+
+
+def check_engine(engine: str, version: str, name: str) -> None:
+    """One of the networks gives with an engine what it gives with PyTorch."""
+    network = make(name)
+    # One batch and size as in the example of the conversion, the others not.
+    images = [slabs(network, 2, 96, 128), slabs(network, 1, 75, 130), slabs(network, 3, 160, 64)]
+    own = [found(network, each) for each in images]
+    assert EngineChoice(engine).attach(network) == (f"{engine} {version}", "float32")
+    for before, each in zip(own, images, strict=True):
+        pixels, scores = gaps(before, found(network, each))
+        assert pixels < 1e-3
+        assert scores < 1e-4
 
 
 def gaps(own: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> tuple[float, float]:

@@ -77,10 +77,8 @@ def _drawn(result: ScanResult, lesion: Lesion, entry: Mapping[str, Any], notice:
     return nodes
 
 
-def _node(kind: str, name: str, text: str, places: np.ndarray) -> dict[str, Any]:
-    """A curve or a line through places ``(P, 3)`` in LPS mm."""
-    points = [{"id": str(number), "label": f"{name}-{number}", "position": _numbers(place), "locked": True,
-               "positionStatus": "defined"} for number, place in enumerate(places, start=1)]  # fmt: skip
+def _heading(kind: str, name: str, text: str) -> dict[str, Any]:
+    """What every markup says first."""
     return {
         "type": kind,
         "name": name,
@@ -89,6 +87,15 @@ def _node(kind: str, name: str, text: str, places: np.ndarray) -> dict[str, Any]
         "coordinateUnits": "mm",
         "locked": True,
         "fixedNumberOfControlPoints": True,
+    }
+
+
+def _node(kind: str, name: str, text: str, places: np.ndarray) -> dict[str, Any]:
+    """A curve or a line through places ``(P, 3)`` in LPS mm."""
+    points = [{"id": str(number), "label": f"{name}-{number}", "position": _numbers(place), "locked": True,
+               "positionStatus": "defined"} for number, place in enumerate(places, start=1)]  # fmt: skip
+    return {
+        **_heading(kind, name, text),
         "labelFormat": "%N-%d",
         "lastUsedControlPointNumber": len(points),
         "controlPoints": points,
@@ -124,13 +131,7 @@ def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, A
         "positionStatus": "defined",
     }
     return {
-        "type": "ROI",
-        "name": name,
-        "description": text,
-        "coordinateSystem": "LPS",
-        "coordinateUnits": "mm",
-        "locked": True,
-        "fixedNumberOfControlPoints": True,
+        **_heading("ROI", name, text),
         "labelFormat": "%N",
         "lastUsedControlPointNumber": 1,
         "roiType": "Box",

@@ -15,7 +15,7 @@ from ..data.slabs.z_lattice import LATTICES
 TEXTS = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "pretrained", "imagenet", "input"),
     *("annotations", "labels", "predictions", "images", "train_annotations", "train_images", "val_annotations"),
-    *("val_images", "series", "model_name", "notice", "tags"),
+    *("val_images", "series", "model_name", "notice", "tags", "review"),
 )
 
 
@@ -96,7 +96,7 @@ SEED = whole(0, 2**32 - 1)
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "labels"), PATH),
     **dict.fromkeys(("images", "train_annotations", "train_images", "val_annotations", "val_images"), PATH),
-    **dict.fromkeys(("pretrained", "imagenet", "predictions", "annotations", "tags"), optional(PATH)),
+    **dict.fromkeys(("pretrained", "imagenet", "predictions", "annotations", "tags", "review"), optional(PATH)),
     "mask_targets": optional(one_of("ellipses", "grabcut")),
     "input": PATHS,
     "series": optional(TEXT),

@@ -31,6 +31,7 @@ from ..networks import mp3d_fpn
 from ..recipe import PAPER, Deviation, Recipe, fit_for, stored_recipe, tell_deviations, window_values
 from ..storage.output_folder import check_output_folder
 from ..weights import load_network
+from .reviewed_results import Reviews
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +195,7 @@ class ScanRunner:
         link: Slice boxes to lesions.
         overwrite: Do finished scans again, and replace results of other scans, weights or settings.
         engine: Runs the network; PyTorch without it.
+        review: Of its scans only accepted lesions are written.
         failures: Filled by `run`: each scan that could not be done, and why.
     """
 
@@ -204,6 +206,7 @@ class ScanRunner:
     link: Callable[[SliceBoxes], list[Lesion]] = link_boxes
     overwrite: bool = False
     engine: EngineChoice | None = None
+    review: Reviews | None = None
     failures: list[tuple[Path, str]] = field(default_factory=list)
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _done: int = field(default=0, init=False, repr=False)
@@ -290,7 +293,11 @@ class ScanRunner:
 
     def _find(self, source: ScanSource, scan: Scan, network: nn.Module, start: float) -> None:
         folder = self.writer.folder(source.name)
-        made = self.writer.made(scan, detector=self.inferer, linking=self.link)
+        writer, made = self.writer, self.writer.made(scan, detector=self.inferer, linking=self.link)
+        if self.review is not None:
+            reviewed = self.review.describe(made["source"]["sha256"])
+            writer = replace(writer, settings={**writer.settings, "review": reviewed})
+            made["settings"]["review"] = reviewed
         if not self.overwrite and are_finished(folder, made):
             logger.info("%s: skipped, its results are in %s.", shown(source.path), shown(folder))
             return
@@ -298,6 +305,8 @@ class ScanRunner:
         found = self.inferer(scan, network)
         detected = time.perf_counter()
         lesions = self.link(found)
+        if self.review is not None:
+            lesions = self.review.accepted(scan, made["source"]["sha256"], lesions)
         linked = time.perf_counter()
         for note in cautions(scan, found):
             logger.warning("%s: %s", shown(source.path), note)
@@ -305,7 +314,7 @@ class ScanRunner:
         timing = {stage: round(seconds, 2) for stage, seconds in spent.items()}
         if self._done and not Path(self.writer.output_dir).is_dir():
             raise FileNotFoundError(f"The output folder {self.writer.output_dir} has been removed.")
-        self.writer(scan, found, lesions, name=source.name, timing=timing, made=made)
+        writer(scan, found, lesions, name=source.name, timing=timing, made=made)
         end = time.perf_counter()
         logger.info(
             "%s: %d lesions, linked from the boxes of %d slices out of %d examined, %.1f s, %.1f s of them to write "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ import pytest
 from scripts.data.intensity import IntensityWindow
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.detections import link_boxes
-from scripts.inference.outputs.lesions_document import calibration_of, cautions, describe_lesions, no_probability
+from scripts.inference.outputs.lesions_document import (
+    calibration_of,
+    cautions,
+    describe_lesions,
+    no_probability,
+    result_sha256,
+    strict_json,
+)
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
+from support.fake_results import results_of
 from support.fake_scans import BlobDetector, ball_scan, scan_of
 
 CALIBRATION = {"scores": [0.0, 1.0], "probabilities": [0.1, 0.5]}
@@ -73,3 +82,10 @@ def test_pixels_that_are_not_square_are_told_unless_they_are_made_so(spacing: tu
         detector = VolumeDetector(SlabCutter(resample_z, scale=scale), IntensityWindow(), progress=False)
         notes = cautions(scan, detector(scan, BlobDetector()))
         assert any(f"{spacing[0]:.2f} x {spacing[1]:.2f} mm" in note for note in notes) == wanted
+
+
+def test_a_result_is_known_by_its_content_but_for_the_time() -> None:
+    document = results_of(scan_of(ball_scan()), [(24, 10, 4, 37, 23, 9)], (0.9,)).document
+    digest = result_sha256(document)
+    assert result_sha256({**json.loads(strict_json(document)), "timing_s": {"read": 9.0}}) == digest
+    assert result_sha256({**document, "lesions": []}) != digest

@@ -7,6 +7,7 @@ row, ``k`` the slice from its lowest position) and in LPS millimetres (low corne
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -317,6 +318,11 @@ def stored_slice(scan: ScanLike, found: SliceBoxes, lattice_slice: int) -> int:
 def bundle_version() -> str:
     """The version of this bundle from its metadata."""
     return json.loads(_METADATA.read_text(encoding="utf-8"))["version"]
+
+
+def result_sha256(document: Mapping[str, Any]) -> str:
+    """Which result it is: the SHA-256 of the content of its ``lesions.json`` without ``timing_s``."""
+    return hashlib.sha256(strict_json({k: v for k, v in document.items() if k != "timing_s"})).hexdigest()
 
 
 def strict_json(content: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scripts.data.importing.truth.box_lists import read_box_csv, read_box_json, read_own_json
+from support.fake_scans import ball_scan, scan_of
 
 BOX = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 
@@ -84,3 +85,24 @@ def test_our_own_results() -> None:
     for broken in ({"lesions": []}, {"input": {}, "lesions": [{}]}):
         with pytest.raises(ValueError, match=r"lesions\.json"):
             read_own_json(broken, Path("lesions.json"))
+
+
+def test_a_review_makes_truth_of_accepted_lesions_alone() -> None:
+    boxes = [[10, 10, z, 20, 20, z + 2] for z in (0, 3, 6, 9)]
+    decisions = ("accepted", "rejected", "uncertain", "undecided")
+    lesions = [
+        {"box_voxel": box, "review": {"decision": said, "comment": ""}}
+        for box, said in zip(boxes, decisions, strict=True)
+    ]
+    found = read_own_json({"input": {"name": "ct"}, "lesions": lesions}, Path("lesions_reviewed.json"))
+    truth = found.lesions_in(scan_of(ball_scan()))
+    (lesion,) = truth.lesions
+    assert lesion.slices.tolist() == [0, 1]
+    # What is unsure is neither a lesion nor a slice without one; what was rejected is one without.
+    assert truth.unsure == (6, 7, 9, 10)
+    assert truth.notes == (
+        "lesions_reviewed.json: 2 lesion(s) undecided or uncertain: they are no truth, and no background.",
+    )
+    lesions[1]["review"] = {"decision": "Accepted"}
+    with pytest.raises(ValueError, match=r"lesion 1 of lesions_reviewed\.json"):
+        read_own_json({"input": {"name": "ct"}, "lesions": lesions}, Path("lesions_reviewed.json"))

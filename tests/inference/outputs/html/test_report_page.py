@@ -319,6 +319,7 @@ def test_list_and_overview_jump(opened: Browser) -> None:
     opened.click(*opened.middle("#lesions li:nth-child(3) button"))
     assert shown(opened, 1)
     assert opened.evaluate("document.querySelector('#lesions li:nth-child(3) button').ariaCurrent") == "true"
+    opened.evaluate("document.getElementById('sagittal').scrollIntoView({ block: 'center' })")
     x, y, wide, high = opened.evaluate("(() => { const r = document.getElementById('sagittal').getBoundingClientRect();"
                                        " return [r.x, r.y, r.width, r.height]; })()")  # fmt: skip
     # Lesion 2 from the side: rows 6 to 14 of 40, slices 8 and 9 of 12 from below.
@@ -356,7 +357,7 @@ def test_weights_with_a_notice_of_their_own_show_no_probability(results: ScanRes
 
 def test_everything_is_reached_by_the_tab_key(opened: Browser) -> None:
     reached = set()
-    for _ in range(25):
+    for _ in range(45):
         opened.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
         reached.add(opened.evaluate("document.activeElement.id || document.activeElement.textContent"))
     assert {"image", "slice", "threshold", "level", "width", "boxes", "Lung", "Bone", "fit"} <= reached

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ...scans.markup_boxes import boxes_in_scan, read_markups
 from ...scans.scan import Scan
 from ..set_tables import read_table
 from ..true_lesions import ScanTruth, TrueLesion, solid_lesion
+from .reviews import decision_of
 from .slice_places import SlicePlaces, SliceRule
 
 BOX_FRAMES = ("voxel", "voxel_inclusive", "lps", "ras")
@@ -44,6 +45,7 @@ class ListedBoxes:
         source: Where they were read.
         frame: One of `BOX_FRAMES`: edges of the stored voxels (voxel ``i`` covers ``[i, i + 1)``), first and last
             stored voxel, or millimetres towards the left, back and head, or right, front and head.
+        unsure: ``(M, 6)`` likewise, of what is neither a lesion nor certainly none.
     """
 
     image: str
@@ -51,9 +53,10 @@ class ListedBoxes:
     names: tuple[str, ...]
     source: str
     frame: str
+    unsure: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
 
     def lesions_in(self, scan: Scan) -> ScanTruth:
-        """The lesions.
+        """The lesions, and the slices of what is unsure.
 
         Raises:
             ValueError: If a box is outside the scan.
@@ -61,7 +64,13 @@ class ListedBoxes:
         solid = _in_scan(self.boxes, scan, self.frame, self.source)
         slices = len(scan.hu)
         lesions = (solid_lesion(name, box, slices, self.source) for name, box in zip(self.names, solid, strict=True))
-        return ScanTruth(tuple(lesions))
+        others = [solid_lesion("", box, slices, "") for box in _in_scan(self.unsure, scan, self.frame, self.source)]
+        told = f"{self.source}: {len(others)} lesion(s) undecided or uncertain: they are no truth, and no background."
+        return ScanTruth(
+            tuple(lesions),
+            (told,) if others else (),
+            tuple(sorted({int(number) for one in others for number in one.slices})),
+        )
 
 
 def _in_scan(boxes: np.ndarray, scan: Scan, frame: str, source: str) -> np.ndarray:
@@ -211,7 +220,9 @@ def _as_corners(rows: np.ndarray, layout: str) -> np.ndarray:
 
 
 def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
-    """The lesions of a ``lesions.json`` of this bundle, after a person has removed, added or moved some.
+    """The lesions of a ``lesions.json`` of this bundle, after a person has removed, added, moved or reviewed some.
+
+    Of reviewed lesions the accepted ones are true; what is uncertain or undecided is unsure.
 
     Raises:
         ValueError: If it is not such a file.
@@ -219,13 +230,19 @@ def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
     lesions, about = content.get("lesions"), content.get("input")
     if not isinstance(lesions, list) or not isinstance(about, Mapping):
         raise ValueError(f"Expected 'input' and 'lesions' as in lesions.json, got {shown(sorted(content))} in {path}.")
-    boxes, names = [], []
+    boxes, names, unsure = [], [], []
     for number, lesion in enumerate(lesions):
         if not isinstance(lesion, Mapping) or "box_voxel" not in lesion:
             raise ValueError(f"Expected box_voxel in every lesion, got none in lesion {number} of {path}.")
-        boxes.append(lesion["box_voxel"])
-        names.append(str(lesion.get("class", "lesion")))
-    return _listed(str(about.get("name", "")), boxes, names, path.name, "voxel", "corners")
+        decision = decision_of(lesion, f"lesion {number} of {path}")
+        if decision in (None, "accepted"):
+            boxes.append(lesion["box_voxel"])
+            names.append(str(lesion.get("class", "lesion")))
+        elif decision != "rejected":
+            unsure.append(lesion["box_voxel"])
+    image = str(about.get("name", ""))
+    others = _listed(image, unsure, None, path.name, "voxel", "corners").boxes
+    return replace(_listed(image, boxes, names, path.name, "voxel", "corners"), unsure=others)
 
 
 def read_markup_lesions(path: Path, scan: Scan) -> ScanTruth:

@@ -27,7 +27,7 @@ import numpy as np
 from ...detections import Lesion, ScanResult, SliceBoxes
 from ...lesion_outlines import outline_of
 from ...scan_protocol import ScanLike
-from ..lesions_document import STACKED, cautions
+from ..lesions_document import STACKED, cautions, result_sha256
 from ..pictures.finding_pictures import LUNG, display_window, lines_of
 from ..source_names import name_image, series_text
 
@@ -47,6 +47,7 @@ _ARCHIVE = {
     "series_instance_uid": "Series UID",
 }
 _TEMPLATE = Path(__file__).parent / "viewer_template"
+_SCRIPTS = ("viewer.js", "worklist.js", "controls.js")
 # The overview: black below, white above.
 _OVERVIEW = (-150.0, 850.0)
 # Longest sides and JPEG qualities to try, best first.
@@ -118,7 +119,7 @@ class ReportWriter:
             "SAGITTAL": _overview(scan.hu.max(axis=2)),
             # A "<" could close the element that holds the data.
             "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-            "SCRIPT": _part("viewer.js"),
+            "SCRIPT": "".join(map(_part, _SCRIPTS)),
         }
         # One pass: inserted text is not searched for further placeholders.
         page = re.sub("%([A-Z]+)%", lambda match: parts.get(match[1], match[0]), _part("page.html"))
@@ -225,6 +226,9 @@ def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
         ],
         "caution": " ".join(cautions(scan, found)),
         "about": _about(result.document, pictures),
+        "result": result_sha256(result.document),
+        # What a review is saved with.
+        "head": {name: value for name, value in result.document.items() if name not in ("lesions", "timing_s")},
     }
 
 
@@ -258,6 +262,7 @@ def _lesion_data(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mappi
         "lines": [
             [np.round(line, 2).tolist() for line in lines_of(outline_of(found, row, scan.spacing))] for row in rows
         ],
+        "entry": {name: value for name, value in entry.items() if name != "outline"},
     }
 
 

@@ -1,5 +1,3 @@
-"use strict";
-(() => {
 const get = (id) => document.getElementById(id);
 const data = JSON.parse(get("data").textContent);
 const [depth, height, width] = data.shape;
@@ -101,8 +99,6 @@ const usePreset = (index, own) => {
   setWindow((low + high) / 2, high - low, own);
 };
 
-const threshold = get("threshold");
-const shown = (lesion) => lesion.score >= Number(threshold.value);
 
 const goTo = (z) => {
   const next = clamp(z, 0, depth - 1);
@@ -124,14 +120,8 @@ const choose = (lesion) => {
   // Scroll the list, not the page.
   const [list, item] = [get("lesions"), lesion.button.parentElement];
   list.scrollTop = clamp(list.scrollTop, item.offsetTop + item.offsetHeight - list.clientHeight, item.offsetTop);
+  showReview();
   goTo(lesion.key);
-};
-
-const chooseNext = (step) => {
-  const list = data.lesions.filter(shown);
-  if (!list.length) return;
-  const at = list.indexOf(view.chosen);
-  choose(list[at < 0 ? (step > 0 ? 0 : list.length - 1) : (at + step + list.length) % list.length]);
 };
 
 // ---- drawing ----
@@ -199,7 +189,7 @@ const loadAhead = async (z, down) => {
   }
 };
 
-const colourOf = (lesion) => (lesion === view.chosen ? "#5ce1ff" : "#ffd728");
+const colourOf = (lesion) => (lesion === view.chosen ? "#5ce1ff" : decisionOf(lesion) === "rejected" ? "#9aa0a8" : "#ffd728");
 const overlap = (one, other) =>
   Math.max(0, Math.min(one[2], other[2]) - Math.max(one[0], other[0])) * Math.max(0, Math.min(one[3], other[3]) - Math.max(one[1], other[1]));
 
@@ -362,162 +352,3 @@ const drawOverview = () => {
     }
   }
 };
-
-// ---- lesion list ----
-
-for (const lesion of data.lesions) {
-  const item = document.createElement("li");
-  const button = document.createElement("button");
-  button.type = "button";
-  const parts = [`#${lesion.number}`, lesion.score.toFixed(2), `${lesion.size.map((edge) => edge.toFixed(0)).join(" × ")} mm`, called(lesion.key)];
-  for (const [at, part] of parts.entries()) {
-    const element = document.createElement(at === 1 ? "b" : "span");
-    element.textContent = part;
-    button.append(element);
-  }
-  let said = `score ${lesion.score.toFixed(2)}`;
-  if (lesion.probability !== null) {
-    const percent = `${(100 * lesion.probability).toFixed(0)} %`;
-    const small = document.createElement("small");
-    small.textContent = ` ${percent}`;
-    small.title = "probability: the score calibrated in validation";
-    button.querySelector("b").append(small);
-    said += `, probability ${percent}`;
-  }
-  const [long, short, source] = lesion.axes;
-  const facts = [`axes ${long.toFixed(1)} × ${short.toFixed(1)} mm (${source})`, `about ${lesion.volume.toFixed(1)} ml`, atHeight(lesion.key)];
-  if (lesion.tags.length) facts.push(lesion.tags.map(([tag, score]) => `${tag} ${score.toFixed(2)}`).join(", "));
-  const more = document.createElement("small");
-  more.className = "facts";
-  more.textContent = facts.join("; ");
-  button.append(more);
-  button.setAttribute("aria-label", `Lesion ${lesion.number}, ${said}, ${parts[2]}, ${parts[3]}, ${facts.join(", ")}`);
-  button.addEventListener("click", () => choose(lesion));
-  item.append(button);
-  get("lesions").append(item);
-  lesion.button = button;
-}
-// Thresholds that the weights were given in their validation; lower ones than this run's would show nothing more.
-for (const [name, value] of data.points) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = name;
-  button.title = `score at least ${value.toFixed(2)}`;
-  button.disabled = value < (data.threshold ?? 0) - 0.005;
-  button.addEventListener("click", () => { threshold.value = value; applyThreshold(); });
-  get("points").append(button);
-  get("points").hidden = false;
-}
-const applyThreshold = () => {
-  let count = 0;
-  for (const lesion of data.lesions) {
-    lesion.button.parentElement.hidden = !shown(lesion);
-    count += shown(lesion);
-  }
-  get("thresholdvalue").textContent = Number(threshold.value).toFixed(2);
-  get("count").textContent = `${count} of ${data.lesions.length}`;
-  get("none").hidden = count > 0;
-  if (!data.lesions.length) get("none").textContent = data.caution || "No lesion was found.";
-  redraw();
-};
-
-// ---- mouse and keys ----
-
-let wheel = 0;
-canvas.addEventListener("wheel", (event) => {
-  event.preventDefault();
-  if (event.ctrlKey) { zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15, [event.offsetX, event.offsetY]); return; }
-  // A notch of a wheel is one slice; a touch pad sends many small steps.
-  wheel = event.deltaMode || Math.abs(event.deltaY) >= 50 ? Math.sign(event.deltaY) * 40 : wheel + event.deltaY;
-  if (Math.abs(wheel) >= 40) {
-    goTo(view.z - Math.trunc(wheel / 40));
-    wheel = 0;
-  }
-}, { passive: false });
-
-const zoomBy = (factor, about) => {
-  const [x, y] = about || [canvas.clientWidth / 2, canvas.clientHeight / 2];
-  const zoom = clamp(view.zoom * factor, 1, 12);
-  const ratio = zoom / view.zoom;
-  view.panX = (x - canvas.clientWidth / 2) * (1 - ratio) + view.panX * ratio;
-  view.panY = (y - canvas.clientHeight / 2) * (1 - ratio) + view.panY * ratio;
-  view.zoom = zoom;
-  if (zoom === 1) [view.panX, view.panY] = [0, 0];
-  redraw();
-};
-const fit = () => { [view.zoom, view.panX, view.panY] = [1, 0, 0]; redraw(); };
-
-canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); });
-canvas.addEventListener("pointermove", (event) => {
-  view.pointer = [event.offsetX, event.offsetY];
-  if (event.buttons & 1 && event.shiftKey || event.buttons & 4) {
-    view.panX += event.movementX;
-    view.panY += event.movementY;
-  } else if (event.buttons & 1) {
-    const pace = view.width / 400;
-    setWindow(view.level + 2 * pace * event.movementY, view.width + 2 * pace * event.movementX, true);
-  }
-  redraw();
-});
-canvas.addEventListener("pointerleave", () => { view.pointer = null; redraw(); });
-
-const toggleBoxes = () => { view.boxes = get("boxes").checked; redraw(); };
-const actions = {
-  ArrowDown: () => goTo(view.z - 1), ArrowUp: () => goTo(view.z + 1),
-  PageDown: () => goTo(view.z - 10), PageUp: () => goTo(view.z + 10),
-  Home: () => goTo(depth - 1), End: () => goTo(0),
-  n: () => chooseNext(1), ArrowRight: () => chooseNext(1), p: () => chooseNext(-1), ArrowLeft: () => chooseNext(-1),
-  1: () => usePreset(0, true), 2: () => usePreset(1, true), 3: () => usePreset(2, true),
-  "+": () => zoomBy(1.25), "=": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: fit,
-  b: () => { get("boxes").checked = !get("boxes").checked; toggleBoxes(); },
-};
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey) return;
-  const target = event.target;
-  // Sliders keep their own keys; the one for slices runs as the picture does.
-  if (target.type === "range" && target.id !== "slice" && event.key.length > 1) return;
-  const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (action) {
-    event.preventDefault();
-    action();
-  }
-});
-
-get("slice").addEventListener("input", (event) => goTo(depth - 1 - Number(event.target.value)));
-get("level").addEventListener("input", (event) => setWindow(Number(event.target.value), view.width, true));
-get("width").addEventListener("input", (event) => setWindow(view.level, Number(event.target.value), true));
-presets.forEach((button, index) => button.addEventListener("click", () => usePreset(index, true)));
-get("zoomin").addEventListener("click", () => zoomBy(1.25));
-get("zoomout").addEventListener("click", () => zoomBy(0.8));
-get("fit").addEventListener("click", fit);
-get("boxes").addEventListener("change", toggleBoxes);
-threshold.addEventListener("input", applyThreshold);
-new ResizeObserver(() => { sizeOverview(); redraw(); }).observe(canvas);
-
-// ---- beginning ----
-
-for (const [name, text] of data.about) {
-  const [term, meaning] = [document.createElement("dt"), document.createElement("dd")];
-  [term.textContent, meaning.textContent] = [name, text];
-  get("about").append(term, meaning);
-}
-get("slice").max = depth - 1;
-threshold.min = Math.floor(100 * Math.min(data.threshold ?? 1, ...data.lesions.map((lesion) => lesion.score))) / 100;
-threshold.max = 1;
-threshold.value = data.threshold ?? 0;
-sizeOverview();
-usePreset(1, false);
-applyThreshold();
-const first = data.lesions.find(shown);
-if (first) choose(first);
-else goTo(Math.floor(depth / 2));
-canvas.focus({ preventScroll: true });
-
-// Some browsers change what scripts read from pictures, against fingerprinting.
-reading.fillStyle = "#404040";
-reading.fillRect(0, 0, 2, 2);
-if (Math.abs(reading.getImageData(1, 1, 1, 1).data[0] - 64) > 2) {
-  get("none").hidden = false;
-  get("none").textContent = "This browser alters pictures that a page reads (protection against fingerprinting): allow it for this file, or use another browser.";
-}
-})();

@@ -1,0 +1,79 @@
+"""Reviews of results, as the report page saves them: ``lesions.json`` with a decision and a comment for each lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....storage.printable import shown
+from ....storage.safe_json import read_json
+
+# What a person decides about a lesion; all begin undecided.
+DECISIONS = ("accepted", "rejected", "uncertain", "undecided")
+
+
+@dataclass(frozen=True)
+class Review:
+    """The review of the lesions of one scan.
+
+    Attributes:
+        path: The file.
+        sha256: Of the files of the scan.
+        boxes: ``(N, 6)`` ``i1, j1, k1, i2, j2, k2``, half-open edges of the stored voxels.
+        decisions: Of each, one of `DECISIONS`.
+    """
+
+    path: Path
+    sha256: str
+    boxes: np.ndarray
+    decisions: tuple[str, ...]
+
+
+def decision_of(lesion: Mapping[str, Any], where: str) -> str | None:
+    """The decision about an entry of ``lesions``; None where nobody reviewed it.
+
+    Raises:
+        ValueError: If it is not one of `DECISIONS`.
+    """
+    if "review" not in lesion:
+        return None
+    review = lesion["review"]
+    found = review.get("decision") if isinstance(review, Mapping) else review
+    if found not in DECISIONS:
+        raise ValueError(f"Expected {', '.join(DECISIONS)} as the decision of a review, got {shown(found)} in {where}.")
+    return found
+
+
+def read_review(path: Path) -> Review:
+    """Read ``lesions_reviewed.json``.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not a review; what is wrong is named.
+    """
+    content = read_json(path, "a review (lesions_reviewed.json)")
+    about = content.get("input") if isinstance(content, Mapping) else None
+    lesions = content.get("lesions") if isinstance(content, Mapping) else None
+    if not isinstance(about, Mapping) or not isinstance(about.get("sha256"), str) or not isinstance(lesions, list):
+        raise ValueError(
+            f"Expected a review that the report page saved, with 'input' and 'lesions', got another file: {path}."
+        )
+    boxes, decisions = np.zeros((len(lesions), 6)), []
+    for at, lesion in enumerate(lesions):
+        where = f"lesion {at + 1} of {path}"
+        decision = decision_of(lesion, where) if isinstance(lesion, Mapping) else None
+        if decision is None:
+            raise ValueError(f"Expected a review with a decision about every lesion, got none in {where}.")
+        try:
+            boxes[at] = np.array(lesion.get("box_voxel"), dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            boxes[at] = np.nan
+        if not np.isfinite(boxes[at]).all():
+            got = shown(lesion.get("box_voxel"))
+            raise ValueError(f"Expected six finite numbers as box_voxel, got {got} in {where}.")
+        decisions.append(decision)
+    return Review(path, about["sha256"], boxes, tuple(decisions))

@@ -1,0 +1,94 @@
+"""Results after a person's review: the accepted lesions alone, of exactly the scan that was reviewed."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..data.importing.truth.reviews import DECISIONS, Review, read_review
+from ..inference.detections import Lesion
+from ..inference.scan_protocol import ScanLike
+from ..storage.atomic_files import sha256
+
+logger = logging.getLogger(__name__)
+
+# Engines and machines agree far better than to this part of a voxel.
+_SAME_BOX = 0.5
+
+
+class Reviews:
+    """Reviews of one or several scans, found by the hash of the scan.
+
+    Args:
+        path: File that the report page saved, or a folder of such files (``*.json``).
+
+    Raises:
+        OSError: If a file cannot be read.
+        ValueError: If one is not a review, or two are of the same scan.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not files:
+            raise FileNotFoundError(f"Expected reviews (*.json) in {path}, got none.")
+        self.of_scan: dict[str, Review] = {}
+        for file in files:
+            review = read_review(file)
+            other = self.of_scan.setdefault(review.sha256, review)
+            if other is not review:
+                raise ValueError(f"Expected one review of each scan, got two of one: {other.path} and {file}.")
+
+    def of(self, digest: str) -> Review:
+        """The review of the scan whose files have this SHA-256.
+
+        Raises:
+            ValueError: If there is none: it is never applied to another scan.
+        """
+        if digest not in self.of_scan:
+            known = ", ".join(f"{one.path.name} of {key[:12]}" for key, one in self.of_scan.items())
+            raise ValueError(f"Expected the review of this scan (SHA-256 {digest[:12]}), got {known}.")
+        return self.of_scan[digest]
+
+    def describe(self, digest: str) -> str:
+        """The review of a scan in one line, for the settings of its results.
+
+        Raises:
+            ValueError: As `of`.
+        """
+        review = self.of(digest)
+        accepted = review.decisions.count("accepted")
+        return f"{accepted} of {len(review.decisions)} lesions accepted, review SHA-256 {sha256(review.path)}"
+
+    def accepted(self, scan: ScanLike, digest: str, lesions: Sequence[Lesion]) -> list[Lesion]:
+        """The lesions that were accepted, in their order.
+
+        Args:
+            scan: The scan.
+            digest: SHA-256 of its files.
+            lesions: All that were found in it again.
+
+        Raises:
+            ValueError: If the scan was not reviewed, or an accepted lesion was not found again.
+        """
+        review = self.of(digest)
+        found = scan.boxes_to_stored(np.array([lesion.box for lesion in lesions]).reshape(-1, 6))
+        kept: set[int] = set()
+        for number, (box, decision) in enumerate(zip(review.boxes, review.decisions, strict=True), start=1):
+            if decision != "accepted":
+                continue
+            same = np.flatnonzero((np.abs(found - box) <= _SAME_BOX).all(axis=1))
+            if not len(same):
+                raise ValueError(
+                    f"Expected lesion {number} of {review.path} to be found again, got none at {box.tolist()}: use the "
+                    "weights and settings of the result that was reviewed."
+                )
+            kept.add(int(same[0]))
+        counts = Counter(review.decisions)
+        told = ", ".join(f"{counts[decision]} {decision}" for decision in DECISIONS)
+        logger.info("%s: %s. Only the accepted ones are written.", review.path, told)
+        return [lesion for at, lesion in enumerate(lesions) if at in kept]

@@ -1,0 +1,139 @@
+"""A review changes the results of exactly its scan: accepted lesions alone, in every file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from monai.bundle import ConfigParser
+
+from scripts.data.intensity import IntensityWindow
+from scripts.data.scans.find_scans import find_scans
+from scripts.data.slabs.slab_reader import resample_z
+from scripts.inference.outputs.result_writer import ResultWriter
+from scripts.inference.volume_detector import SlabCutter, VolumeDetector
+from scripts.workflows.infer_scans import ScanRunner, Weights
+from scripts.workflows.reviewed_results import Reviews
+from support.fake_dicom import write_ct
+from support.fake_scans import BlobDetector, ball_scan
+
+CONFIG = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs" / "inference.json"
+
+
+def two_balls() -> np.ndarray:
+    return np.maximum(ball_scan(), ball_scan(centre_mm=(12.0, 25.0, 12.5), radius_mm=4.0))
+
+
+def runner(series: Path, output: Path, review: Reviews | None = None, **more: Any) -> ScanRunner:
+    detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
+    weights = Weights("nowhere.pt")
+    vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
+    writer = ResultWriter(output, outputs=("json", "dicom"))
+    return ScanRunner(find_scans(series), detector, weights, writer, review=review, **more)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "lesions.json").read_text())
+
+
+def reviewed(content: dict[str, Any], path: Path, *decisions: str) -> Path:
+    """What the page saves."""
+    lesions = [
+        {**lesion, "review": {"decision": decision, "comment": ""}}
+        for lesion, decision in zip(content["lesions"], decisions, strict=True)
+    ]
+    path.write_text(json.dumps({**content, "lesions": lesions}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ct(tmp_path_factory.mktemp("ct"), two_balls(), spacing=(1.0, 1.0, 2.5))
+
+
+@pytest.fixture(scope="module")
+def results(series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    assert runner(series, folder).run() == []
+    return folder
+
+
+def test_only_accepted_lesions_are_in_the_report_and_the_segmentation(
+    series: Path, results: Path, tmp_path: Path
+) -> None:
+    content = read(results)
+    assert len(content["lesions"]) == 2
+    path = reviewed(content, tmp_path / "r.json", "rejected", "accepted")
+    assert runner(series, tmp_path / "out", Reviews(path)).run() == []
+    after = read(tmp_path / "out")
+    assert [lesion["box_voxel"] for lesion in after["lesions"]] == [content["lesions"][1]["box_voxel"]]
+    assert after["settings"]["review"].startswith("1 of 2 lesions accepted, review SHA-256 ")
+    report = hd.sr.srread(tmp_path / "out" / "lesions_sr.dcm")
+    content_of_report: Any = report.content
+    groups = content_of_report.get_volumetric_roi_measurement_groups()
+    assert len(groups) == 1
+    assert "review=1 of 2 lesions accepted" in report.to_json()
+    segmentation = hd.seg.segread(tmp_path / "out" / "lesions_seg.dcm")
+    assert segmentation.number_of_segments == 1
+    before = hd.seg.segread(results / "lesions_seg.dcm").get_volume(segment_numbers=[2], combine_segments=True)
+    again = segmentation.get_volume(segment_numbers=[1], combine_segments=True)
+    assert np.count_nonzero(before.array) == np.count_nonzero(again.array) > 0
+    assert pydicom.dcmread(tmp_path / "out" / "lesions_sr.dcm").PatientID == "P-1"
+
+
+def test_a_review_that_accepts_nothing_reports_no_lesion(series: Path, results: Path, tmp_path: Path) -> None:
+    path = reviewed(read(results), tmp_path / "r.json", "uncertain", "undecided")
+    assert runner(series, tmp_path / "out", Reviews(path)).run() == []
+    assert read(tmp_path / "out")["lesions"] == []
+    assert not (tmp_path / "out" / "lesions_seg.dcm").exists()
+
+
+def test_a_review_is_applied_to_no_other_scan(series: Path, results: Path, tmp_path: Path) -> None:
+    path = reviewed(read(results), tmp_path / "r.json", "accepted", "accepted")
+    # The same UIDs, other voxels.
+    other = write_ct(tmp_path / "other", two_balls() + 1, spacing=(1.0, 1.0, 2.5))
+    ((_, reason),) = runner(other, tmp_path / "out", Reviews(path)).run()
+    assert "Expected the review of this scan (SHA-256 " in reason
+    assert not (tmp_path / "out" / "lesions.json").exists()
+    both = tmp_path / "both"
+    both.mkdir()
+    for name in ("a", "b"):
+        (both / f"{name}.json").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"one review of each scan, got two of one: .*a\.json and .*b\.json"):
+        Reviews(both)
+
+
+def test_accepted_lesions_that_other_settings_do_not_find_are_named(
+    series: Path, results: Path, tmp_path: Path
+) -> None:
+    content = read(results)
+    content["lesions"][0]["box_voxel"][2] += 2
+    path = reviewed(content, tmp_path / "r.json", "accepted", "rejected")
+    ((_, reason),) = runner(series, tmp_path / "out", Reviews(path)).run()
+    assert "Expected lesion 1 of" in reason
+    assert "weights and settings of the result that was reviewed" in reason
+
+
+def test_results_of_another_review_are_not_taken_for_finished(series: Path, results: Path, tmp_path: Path) -> None:
+    one = reviewed(read(results), tmp_path / "one.json", "accepted", "rejected")
+    two = reviewed(read(results), tmp_path / "two.json", "accepted", "accepted")
+    assert runner(series, tmp_path / "out", Reviews(one)).run() == []
+    ((_, reason),) = runner(series, tmp_path / "out", Reviews(two)).run()
+    assert "with other settings (review" in reason
+    assert runner(series, tmp_path / "out", Reviews(two), overwrite=True).run() == []
+    assert len(read(tmp_path / "out")["lesions"]) == 2
+
+
+def test_config_reads_reviews_where_they_are_named(results: Path, tmp_path: Path) -> None:
+    path = reviewed(read(results), tmp_path / "r.json", "accepted", "rejected")
+    parser = ConfigParser(ConfigParser.load_config_files([str(CONFIG)]))
+    assert parser.get_parsed_content("reviews") is None
+    parser["review"] = str(path)
+    parser.parse(reset=True)
+    (known,) = parser.get_parsed_content("reviews").of_scan.values()
+    assert known.decisions == ("accepted", "rejected")

@@ -9,7 +9,16 @@ import pytest
 
 from scripts.metrics.froc import froc_curve
 from scripts.metrics.matching import MULAN, STRICT
-from scripts.metrics.tables import TextTable, box_cells, cell, froc_header, froc_rows, percent, subgroups_of
+from scripts.metrics.tables import (
+    TextTable,
+    afroc_lines,
+    box_cells,
+    cell,
+    froc_header,
+    froc_rows,
+    percent,
+    subgroups_of,
+)
 from support.fake_evaluations import image_cases
 
 
@@ -61,3 +70,19 @@ def test_columns_have_their_widths(digits: int) -> None:
 def test_subgroups_are_named_by_their_split() -> None:
     metrics = {"subgroups": {"size": {"small": 1, "large": 2}, "type": {}}}
     assert subgroups_of(metrics) == {"size: small": 1, "size: large": 2}
+
+
+def test_figures_of_merit_have_a_line_for_each_kind_that_is_defined() -> None:
+    figures = {
+        "jafroc": {"value": None, "interval": None},
+        "wafroc": {"value": None, "interval": None},
+        "jafroc1": {"value": 0.81234, "interval": [0.7, 0.9]},
+        "wafroc1": {"value": 0.8, "interval": None},
+    }
+    assert afroc_lines(figures, "image") == [
+        "  false marks on all images: JAFROC1 0.812 (0.700-0.900), weighted AFROC1 0.800"
+    ]
+    figures |= {"jafroc": {"value": 0.5, "interval": None}, "wafroc": {"value": 1.0, "interval": [0.25, 1.0]}}
+    assert afroc_lines(figures, "volume")[0] == (
+        "  false marks on volumes without lesions: JAFROC 0.500, weighted AFROC 1.000 (0.250-1.000)"
+    )

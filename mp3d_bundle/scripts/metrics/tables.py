@@ -50,6 +50,27 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+def afroc_lines(figures: Mapping[str, Any], per: str) -> list[str]:
+    """The figures of merit of `scripts.metrics.free_response.afroc` with their intervals as lines of plain text.
+
+    Args:
+        figures: By name.
+        per: What a case is: ``"image"`` or ``"volume"``.
+    """
+
+    def shown(name: str) -> str:
+        value, span = figures[name]["value"], figures[name]["interval"]
+        ends = "" if span is None else f" ({span[0]:.3f}-{span[1]:.3f})"
+        return "-" if value is None else f"{value:.3f}{ends}"
+
+    rows = ((f"false marks on {per}s without lesions", ""), (f"false marks on all {per}s", "1"))
+    return [
+        f"  {where}: JAFROC{form} {shown(f'jafroc{form}')}, weighted AFROC{form} {shown(f'wafroc{form}')}"
+        for where, form in rows
+        if figures[f"jafroc{form}"]["value"] is not None
+    ]
+
+
 def subgroups_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Every subgroup of an evaluation by its name in CSV files: ``"slice_interval: 5 mm"``."""
     splits = metrics["subgroups"].items()

@@ -14,6 +14,7 @@ import numpy as np
 from ..average_precision import average_precision
 from ..bootstrap import Bootstrap, interval, resample_ap50, resample_found
 from ..cases import check_cases, check_patients
+from ..free_response.afroc import FigureOfMerit, afroc
 from ..froc import curve_from_matches, threshold_at
 from ..froc_numbers import PER_IMAGE, Counts, FrocNumbers, Group, Interval, Resampling, counts_at, finite
 from ..matching import RELEASED, FrocRule, Matches, match_detections
@@ -33,6 +34,7 @@ class ImageMetrics(FrocNumbers):
     ap50_interval: Interval
     ap75: float | None
     ap50_95: float | None
+    afroc: dict[str, FigureOfMerit]
     thresholds: dict[str, float | None]
     operating_points: dict[str, Counts]
     subgroups: dict[str, dict[str, Group]]
@@ -74,9 +76,9 @@ def evaluate(
         A dictionary that JSON can hold (None for what is not defined). Sensitivities are keyed by false
         positives per image, ``"0.5"`` .. ``"16"``; intervals are ``[low, high]``. Keys: ``rule``,
         ``counts``, ``sensitivity``, ``mean_sensitivity`` (over 0.5, 1, 2 and 4), ``ap50``, ``ap75``,
-        ``ap50_95``, their ``..._interval``, ``sensitivity_strict`` and ``mean_sensitivity_strict`` with
-        intervals, ``thresholds`` and ``operating_points`` (see `counts_at`), ``subgroups`` and
-        ``bootstrap``.
+        ``ap50_95``, their ``..._interval``, ``afroc`` (see `scripts.metrics.free_response.afroc`),
+        ``sensitivity_strict`` and ``mean_sensitivity_strict`` with intervals, ``thresholds`` and ``operating_points`` (see `counts_at`),
+        ``subgroups`` and ``bootstrap``.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient.
@@ -109,6 +111,7 @@ def evaluate(
         "ap50_interval": interval(resample_ap50(precision, weights)),
         "ap75": finite(precision.ap75),
         "ap50_95": finite(precision.ap50_95),
+        "afroc": afroc(matches, weights),
         "thresholds": PER_IMAGE.by_name(thresholds),
         "operating_points": {
             name: counts_at(matches, threshold) for name, threshold in zip(PER_IMAGE.names, thresholds, strict=True)

@@ -13,7 +13,7 @@ from ..froc import FrocCurve
 from ..froc_numbers import PER_IMAGE, counts_at
 from ..matching import Matches
 from ..subgroups import LESION_TYPES, short_diameter_mm
-from ..tables import TextTable, box_cells, cell, froc_header, froc_rows, percent, subgroups_of
+from ..tables import TextTable, afroc_lines, box_cells, cell, froc_header, froc_rows, percent, subgroups_of
 from .lesion_details import detail_lines, tag_table
 
 _TEXT = TextTable(name_width=24, cell_width=11, digits=1)
@@ -59,6 +59,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         "",
         f"  MAP@0.5 {percent(metrics['ap50'])}{span}, at IoU 0.75 {percent(metrics['ap75'])},"
         f" mean of 0.5-0.95 {percent(metrics['ap50_95'])}",
+        *afroc_lines(metrics["afroc"], "image"),
     ]
     lines += detail_lines(metrics)
     for split, title in _SPLITS.items():

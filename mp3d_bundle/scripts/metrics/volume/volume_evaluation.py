@@ -9,6 +9,7 @@ import numpy as np
 
 from ..bootstrap import Bootstrap
 from ..cases import check_patients
+from ..free_response.afroc import FigureOfMerit, afroc
 from ..froc import FrocCurve, curve_from_matches, threshold_at
 from ..froc_numbers import FrocNumbers, Group, Resampling, counts_at, finite
 from ..matching import Matches
@@ -38,6 +39,7 @@ class ProtocolNumbers(FrocNumbers, total=False):
     thresholds: dict[str, float | None]
     operating_points: dict[str, dict[str, float | None]]
     found: dict[str, float | None]
+    afroc: dict[str, FigureOfMerit]
 
 
 class VolumeMetrics(TypedDict):
@@ -111,6 +113,7 @@ def _protocol_numbers(
         "lesions": len(matches.lesion),
         "volumes_without_lesions": int(matches.num_images - len(np.unique(matches.lesion_image))),
         **PER_VOLUME.numbers(matches, weights),
+        "afroc": afroc(matches, weights),
         "end_of_curve": _end(curve),
         "thresholds": PER_VOLUME.by_name(thresholds),
         "operating_points": {name: _point(matches, threshold) for name, threshold in points},
@@ -138,9 +141,10 @@ def evaluate_volumes(
     Returns:
         A dictionary that JSON can hold (None for what is not defined), with ``main`` (name of the protocol that
         the labels are for), ``counts``, ``protocols`` by name (``sensitivity`` by false positives per volume,
-        ``"0.125"`` .. ``"16"``; ``mean_sensitivity`` over 0.125 to 8; their ``..._interval``; ``end_of_curve``;
-        ``thresholds``; ``operating_points``; in 3D ``found``, the fit of the boxes that found a lesion),
-        ``subgroups`` by slice interval under the main protocol, and ``bootstrap``; and the matches by protocol.
+        ``"0.125"`` .. ``"16"``; ``mean_sensitivity`` over 0.125 to 8; their ``..._interval``; ``afroc``;
+        ``end_of_curve``; ``thresholds``; ``operating_points``; in 3D ``found``, the fit of the boxes that found a
+        lesion), ``subgroups`` by slice interval under the main protocol, and ``bootstrap``; and the matches by
+        protocol.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient, or there are no labels.

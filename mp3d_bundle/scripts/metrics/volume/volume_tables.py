@@ -10,7 +10,7 @@ import numpy as np
 from ..evaluation_files import Table
 from ..froc import FrocCurve
 from ..matching import Matches
-from ..tables import TextTable, box_cells, cell, froc_header, froc_rows, subgroups_of
+from ..tables import TextTable, afroc_lines, box_cells, cell, froc_header, froc_rows, subgroups_of
 from .volume_evaluation import found_overlaps
 from .volume_matching import INCLUSIVE, KEY_SLICE, OFFICIAL, PER_VOLUME
 
@@ -154,6 +154,7 @@ def format_volume_table(metrics: Mapping[str, Any]) -> str:
     for name, figures in groups:
         label = f"  {figures['lesions']:,} lesions"
         lines += [_TEXT.values(f"{name}, %", figures), _TEXT.spans(f"{label}, 95 %", figures) or f"  {label}"]
+    lines += ["", *afroc_lines(metrics["protocols"][metrics["main"]]["afroc"], "volume")]
     found = metrics["protocols"].get(OFFICIAL.name, {}).get("found")
     if found and found["lesions"]:
         lines += [

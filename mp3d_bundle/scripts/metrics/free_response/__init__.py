@@ -1,0 +1,1 @@
+"""Figures of merit of free-response studies."""

@@ -156,3 +156,15 @@ def test_one_pixel_size_is_found_where_there_is_one() -> None:
         assert "pixel_spacing" not in pixels_of(others, 96)
     assert pixels_of([{"image_size": (480, 640)}], 640) == {"stored_size": 640}
     assert pixels_of([], 512) == {"stored_size": 512}
+
+
+def test_windows_have_one_pixel_size_whatever_the_sizes_of_their_images() -> None:
+    def record(spacing: float, side: int) -> dict[str, Any]:
+        return {"spacing": (spacing, spacing), "image_size": (side, side - 8)}
+
+    crops = [record(0.8, 136), record(0.8, 239), record(0.8, 180)]
+    assert pixels_of(crops, 64, window=128) == {"stored_size": 128, "pixel_spacing": 1.6}
+    assert "pixel_spacing" not in pixels_of(crops, 64)
+    # Whole images follow the training: the median where pixels differ.
+    several = [record(0.7, 200), record(0.8, 200), record(1.0, 200)]
+    assert pixels_of(several, 64, window=128) == {"stored_size": 128, "pixel_spacing": 1.6}

@@ -244,23 +244,28 @@ def window_values(window: IntensityWindow) -> dict[str, Any]:
     return {"window": (window.low, window.high), "mean": window.mean, "std": window.std}
 
 
-def pixels_of(records: Sequence[Mapping[str, Any]], scale: int) -> dict[str, Any]:
+def pixels_of(records: Sequence[Mapping[str, Any]], scale: int, window: int | None = None) -> dict[str, Any]:
     """The values of a recipe about pixels, for a data set whose images are resized to ``scale`` pixels.
 
     Args:
         records: Labelled images, see `scripts.data.records`.
         scale: Longer side in pixels.
+        window: Longest side of the part of each image that is resized, see `scripts.data.random_window`; None for
+            whole images.
 
     Returns:
-        ``stored_size``, and ``pixel_spacing`` if all images have pixels of one size as the network sees them.
+        ``stored_size``, and ``pixel_spacing`` if all images have pixels of one size as the network sees them; of
+        windows it is the median, because whole images of other sizes follow.
     """
     if not len(records):
         return {"stored_size": scale}
-    sides = sorted(max(record["image_size"]) for record in records)
-    found: dict[str, Any] = {"stored_size": int(sides[len(sides) // 2])}
+    longest = [min(max(record["image_size"]), window or max(record["image_size"])) for record in records]
+    found: dict[str, Any] = {"stored_size": int(sorted(longest)[len(longest) // 2])}
     if all(record.get("spacing") is not None for record in records):
-        seen = [edge * max(record["image_size"]) / scale for record in records for edge in record["spacing"]]
-        if min(seen) > 0 and max(seen) <= min(seen) * (1 + _ALIKE):
+        pairs = zip(records, longest, strict=True)
+        seen = [edge * side / scale for record, side in pairs for edge in record["spacing"]]
+        alike = max(seen) <= min(seen) * (1 + _ALIKE)
+        if min(seen) > 0 and (alike or window is not None):
             # Rounded: the last digits come from the division.
-            found["pixel_spacing"] = float(f"{seen[0]:.6g}")
+            found["pixel_spacing"] = float(f"{seen[0] if alike else sorted(seen)[len(seen) // 2]:.6g}")
     return found

@@ -16,6 +16,7 @@ from monai.transforms import Compose, Transform
 from scripts.configuration.input_recipes import recipe_in_use, training_recipe, weights_recipe
 from scripts.data.coco.colour_slabs import ColourSlabReader
 from scripts.data.intensity import IntensityWindow
+from scripts.data.random_window import RandWindowd
 from scripts.data.slabs.slab_reader import SlabReader
 from scripts.data.transforms import IntensityWindowd, LoadSlabd, ResizeSlabd
 from scripts.recipe import PAPER, PHOTOGRAPHS, Recipe, class_names, read_recipe
@@ -77,6 +78,15 @@ def test_training_writes_what_the_config_builds() -> None:
     records = [{"image_size": (192, 96), "spacing": (0.8, 0.8), "categories": SimpleNamespace(names=("a", "b"))}]
     found = read_recipe(training_recipe(transforms(), network, records), "here")
     assert found == replace(OTHER, stored_size=192, classes=("a", "b"), pixel_spacing=1.6)
+
+
+def test_windows_are_a_part_of_images_that_inference_sees_whole(caplog: pytest.LogCaptureFixture) -> None:
+    reader, window = SlabReader(5, spacing=2.0, mode="released"), IntensityWindow(-160, 240, 50, 1)
+    cut = Compose([LoadSlabd(reader), RandWindowd(96), IntensityWindowd(window), ResizeSlabd(48)])
+    records = [{"image_size": (192, 120), "spacing": (0.8, 0.8)}, {"image_size": (140, 160), "spacing": (0.8, 0.8)}]
+    found = read_recipe(training_recipe(cut, SimpleNamespace(num_classes=1), records), "here")
+    assert found == replace(OTHER, test_scale=48, stored_size=96, pixel_spacing=1.6)
+    assert not caplog.records
 
 
 def test_training_on_tags_keeps_their_names(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from ..data.border import CropBorderd
 from ..data.coco.colour_slabs import ColourSlabReader
 from ..data.deeplesion.lesion_tags import LesionTags
+from ..data.random_window import RandWindowd
 from ..data.scaling import ScalePixelsd
 from ..data.slabs.slab_reader import SlabReader
 from ..data.transforms import IntensityWindowd, LoadSlabd, ResizeSlabd
@@ -48,7 +49,8 @@ def training_recipe(
     categories = records[0].get("categories") if len(records) else None
     names = class_names(classes_of(network), getattr(categories, "names", None))
     named = LesionTags(Path(tags)).names if tags else ()
-    pixels = pixels_of(records, used.test_scale)
+    window = next((each.pixels for each in preprocessing.transforms if isinstance(each, RandWindowd)), None)
+    pixels = pixels_of(records, used.test_scale, window)
     if used.pixel_spacing is not None or used.crop_border:
         pixels.pop("pixel_spacing", None)  # that is of whole images brought to the scale
     return replace(used, classes=names, tags=named, **pixels).plain()
@@ -78,6 +80,8 @@ def recipe_in_use(preprocessing: Any, recipe: Recipe) -> Recipe:
             found |= {"pixel_spacing": transform.pixel_spacing, "longest_side": transform.longest_side}
         elif isinstance(transform, CropBorderd):
             found["crop_border"] = True
+        elif isinstance(transform, RandWindowd):
+            continue  # which part of an image is shown, not how
         else:
             logger.warning("The weights' recipe says nothing of %s, which changes the input.", type(transform).__name__)
     return replace(recipe, **found)

@@ -121,7 +121,7 @@ RULES: Mapping[str, Rule] = {
     "train_fraction": number(0, 1, above=True),
     "train_scales": several(PIXELS, least=1),
     **dict.fromkeys(("test_scale", "image_size"), PIXELS),
-    "longest_side": optional(PIXELS),
+    **dict.fromkeys(("longest_side", "random_window"), optional(PIXELS)),
     **dict.fromkeys(("crop_border", "native_slices"), SWITCH),
     **dict.fromkeys(("flips#horizontal", "flips#vertical", "flips#z"), SHARE),
     **dict.fromkeys(

@@ -114,7 +114,7 @@ def test_a_short_image_keeps_its_length_with_one_warning(size: Any, caplog: pyte
 
 
 def test_detections_find_back_to_the_pixels_of_the_file_and_truth_is_what_is_visible() -> None:
-    window = resize_slab(windows(sample_of(LESION), 50, 1)[0], 75)
+    window: Any = resize_slab(windows(sample_of(LESION), 50, 1)[0], 75)
     found = {"boxes": window["instances"]["boxes"], "scores": torch.ones(1), "labels": torch.ones(1)}
     case = to_case({**window, "pred": found})["case"]
     np.testing.assert_allclose(case["boxes"], case["true_boxes"], atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from scripts.metrics.matching import RELEASED, FrocRule, Matches, match_overlaps
 LEVELS = np.linspace(0.1, 0.9, 5)
 
 
-def matched(*images: tuple[int, list[tuple[float, int | None]]], rule: FrocRule = RELEASED) -> Matches:
+def matched(*images: tuple[int, Sequence[tuple[float, int | None]]], rule: FrocRule = RELEASED) -> Matches:
     """Matches of images, each with its number of lesions and its marks: a score, and the lesion that it hits."""
     overlaps, scores = [], []
     for count, marks in images:
@@ -58,7 +59,7 @@ def written_out(matches: Matches, figure: str) -> float:
             share = 1 / counts[image] if figure.startswith("w") else 1.0
             total += share * (1.0 if score > false_marks[rival] else 0.5 if score == false_marks[rival] else 0.0)
             norm += share
-    return total / norm
+    return float(total / norm)
 
 
 @pytest.mark.parametrize("figure", FIGURES)

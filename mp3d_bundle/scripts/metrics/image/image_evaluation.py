@@ -77,8 +77,8 @@ def evaluate(
         positives per image, ``"0.5"`` .. ``"16"``; intervals are ``[low, high]``. Keys: ``rule``,
         ``counts``, ``sensitivity``, ``mean_sensitivity`` (over 0.5, 1, 2 and 4), ``ap50``, ``ap75``,
         ``ap50_95``, their ``..._interval``, ``afroc`` (see `scripts.metrics.free_response.afroc`),
-        ``sensitivity_strict`` and ``mean_sensitivity_strict`` with intervals, ``thresholds`` and ``operating_points`` (see `counts_at`),
-        ``subgroups`` and ``bootstrap``.
+        ``sensitivity_strict`` and ``mean_sensitivity_strict`` with intervals, ``thresholds`` and
+        ``operating_points`` (see `counts_at`), ``subgroups`` and ``bootstrap``.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient.

@@ -75,7 +75,10 @@ MANY_PARAMETERS = {
 # Files that may be tested with others, and why; every other file has a test file of its own.
 TESTED_ELSEWHERE = {
     **dict.fromkeys(
-        ("complexity", "convert_checkpoint", "demo", "export", "import_ct", "operating_points", "score", "synthetic"),
+        [
+            *("complexity", "convert_checkpoint", "demo", "doctor", "export", "import_ct"),
+            *("operating_points", "score", "synthetic"),
+        ],
         "a door of three lines to a file of tools: test_cli tries them all",
     ),
     **dict.fromkeys(
@@ -374,11 +377,9 @@ def test_nothing_names_a_machine_or_a_registry() -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.lock", "requirements-bootstrap.lock", "integrations/monai_label/requirements.lock"]
-)
+@pytest.mark.parametrize("name", ["requirements", "requirements-bootstrap", "integrations/monai_label/requirements"])
 def test_lock_files_hold_versions_and_hashes_and_no_addresses(name: str) -> None:
-    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    text = (REPOSITORY / f"{name}.lock").read_text(encoding="utf-8")
     assert not re.search("https?:", text)
     assert "://" not in text
     entries = re.split(r"(?m)^(?=\w)", text)[1:]

@@ -50,6 +50,7 @@ CONFIGS = {
     ),
 }
 TOOLS = {
+    "doctor": ("tools.check_machine", "doctor"),
     "demo": ("tools.run_demo", "main"),
     "import": ("tools.import_set", "main"),
     "score": ("tools.score_predictions", "score"),

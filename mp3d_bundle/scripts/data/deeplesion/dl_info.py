@@ -64,8 +64,8 @@ _LARGEST = 1e9
 SPLITS = {"train": 1, "validation": 2, "test": 3}
 
 # Boxes and key slices of each split of the complete file.
-_COMPLETE_ROWS = 32_735
-_COMPLETE = {"train": (22_919, 22_496), "validation": (4_889, 4_793), "test": (4_927, 4_831)}
+COMPLETE_ROWS = 32_735
+COMPLETE = {"train": (22_919, 22_496), "validation": (4_889, 4_793), "test": (4_927, 4_831)}
 
 
 @dataclass(frozen=True)
@@ -339,16 +339,16 @@ def _check_splits(rows: list[_Row], path: Path) -> None:
     shared = sorted(patient for patient, numbers in splits.items() if len(numbers) > 1)
     if shared:
         logger.warning("%s: %d patients are in more than one split, the first is %s.", path, len(shared), shared[0])
-    if len(rows) != _COMPLETE_ROWS:
+    if len(rows) != COMPLETE_ROWS:
         return
     for name, number in SPLITS.items():
         of_split = [row for row in rows if row.split == number]
         counts = len(of_split), len({row.key_slice.file_name for row in of_split})
-        if counts != _COMPLETE[name]:
+        if counts != COMPLETE[name]:
             logger.warning(
                 "%s: expected %d boxes on %d key slices in the split %s of the complete file, got %d on %d.",
                 path,
-                *_COMPLETE[name],
+                *COMPLETE[name],
                 name,
                 *counts,
             )

@@ -9,13 +9,14 @@ from os import PathLike
 from typing import Any
 
 from ..command_words import MARKS
+from ..data.scans.scan_shards import shard_numbers
 from ..data.slabs.z_lattice import LATTICES
 
 # Top-level keys that hold a path, a list of paths or another text, and are taken as the user typed them.
 TEXTS = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "pretrained", "imagenet", "input"),
     *("annotations", "labels", "predictions", "images", "train_annotations", "train_images", "val_annotations"),
-    *("val_images", "series", "model_name", "notice", "tags", "review"),
+    *("val_images", "series", "model_name", "notice", "tags", "review", "shard"),
 )
 
 
@@ -80,6 +81,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, (str, PathLike)) and bool(str(value).strip())
 
 
+def _is_share(value: str) -> bool:
+    try:
+        return bool(shard_numbers(value))
+    except ValueError:
+        return False
+
+
 SWITCH = Rule("True or False", lambda value: type(value) is bool)
 PATH = Rule("a path", _is_text)
 PATHS = Rule(
@@ -88,6 +96,9 @@ PATHS = Rule(
 )
 TEXT = Rule("a text", lambda value: isinstance(value, str))
 SHARE = number(0, 1)
+SHARE_OF_A_LIST = Rule(
+    "a share i/n with i from 0 to n - 1, such as 0/4", lambda value: isinstance(value, str) and _is_share(value)
+)
 LENGTH = number(0, 1000, above=True)
 PIXELS = whole(1, 16384)
 ODD = Rule("an odd number of slices, at least 1", lambda value: type(value) is int and value > 0 and value % 2 == 1)
@@ -100,6 +111,7 @@ RULES: Mapping[str, Rule] = {
     "mask_targets": optional(one_of("ellipses", "grabcut")),
     "input": PATHS,
     "series": optional(TEXT),
+    "shard": optional(SHARE_OF_A_LIST),
     "model_name": optional(TEXT),
     "notice": optional(TEXT),
     "pretrained_parts": one_of("body", "all"),

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 from ..data.intensity import IntensityWindow
 from ..data.scans.find_scans import ScanSource
 from ..data.scans.scan import Scan
+from ..data.scans.scan_shards import take_shard
 from ..data.scans.volume_files.stored_image import log_text, shown
 from ..engines.engine import EngineChoice
 from ..error_lines import SHOW_TRACEBACK
@@ -174,13 +176,26 @@ class Weights:
 _TOLD = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
-def _reason(error: Exception, source: ScanSource) -> str:
+def reason_of(error: Exception, source: ScanSource) -> str:
     """Why a scan could not be done, in one line with its path."""
     path, reason = shown(source.path), " ".join(shown(error).split())
     if not isinstance(error, _TOLD):
         reason = f"{type(error).__name__}: {reason}"
     reason = reason or type(error).__name__
     return reason if path in reason else f"{path}: {reason}"
+
+
+@dataclass(frozen=True)
+class ScanOutcome:
+    """How a scan ended that did not fail.
+
+    Attributes:
+        skipped: Whether its results were there already.
+        lesions: Number of lesions; None if it was skipped.
+    """
+
+    skipped: bool
+    lesions: int | None = None
 
 
 @dataclass
@@ -196,6 +211,7 @@ class ScanRunner:
         overwrite: Do finished scans again, and replace results of other scans, weights or settings.
         engine: Runs the network; PyTorch without it.
         review: Of its scans only accepted lesions are written.
+        shard: The share of the scans to do, see `scripts.data.scans.scan_shards`; None for all.
         failures: Filled by `run`: each scan that could not be done, and why.
     """
 
@@ -207,6 +223,7 @@ class ScanRunner:
     overwrite: bool = False
     engine: EngineChoice | None = None
     review: Reviews | None = None
+    shard: str | None = None
     failures: list[tuple[Path, str]] = field(default_factory=list)
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _done: int = field(default=0, init=False, repr=False)
@@ -219,29 +236,23 @@ class ScanRunner:
 
         Raises:
             OSError: If there are no weights, or nothing can be written into the output folder.
-            ValueError: If the weights cannot be used, or not by the engine.
+            ValueError: If the weights cannot be used, or not by the engine, or ``shard`` is not a share.
         """
         self.failures, self._done = [], 0
-        output = Path(self.writer.output_dir)
-        check_output_folder(output)
-        network = self.weights.load()
-        self.weights.tell(self.inferer)
-        if self.engine is not None:
-            use = self.engine.attach(network)._asdict()
-            self.writer = replace(self.writer, settings={**self.writer.settings, **use})
-        total = len(self.dataset)
-        for number in range(total):
-            source = self.dataset[number]
+        output, scans = Path(self.writer.output_dir), self.scans()
+        self.start()
+        total = len(scans)
+        for source in scans:
             try:
                 # A new one would hide that the results of earlier scans are lost.
                 if self._done and not output.is_dir():
                     raise FileNotFoundError(f"The output folder {output} has been removed.")
-                self._one(source, network)
+                self.one(source)
                 self._done += 1
             # Files of all kinds come from scanners and archives: one that is odd in a way nobody thought of stops no
             # other either.
             except Exception as error:
-                reason = _reason(error, source)
+                reason = reason_of(error, source)
                 if source.series and total > 1:
                     reason += f" (series {source.series})"
                 if isinstance(error, FileNotFoundError) and total == 1:
@@ -253,14 +264,38 @@ class ScanRunner:
                     logger.error("Failed, going on with the next scan: %s", reason)
         return self.failures
 
+    def scans(self) -> list[ScanSource]:
+        """The scans to do: all of them, or those of the shard.
+
+        Raises:
+            ValueError: If ``shard`` is not a share.
+        """
+        return take_shard([self.dataset[number] for number in range(len(self.dataset))], self.shard)
+
+    def start(self) -> None:
+        """Check the output folder, load the weights and prepare the engine, before the first scan.
+
+        Raises:
+            OSError: If there are no weights, or nothing can be written into the output folder.
+            ValueError: If the weights cannot be used, or not by the engine.
+        """
+        check_output_folder(self.writer.output_dir)
+        network = self.weights.load()
+        self.weights.tell(self.inferer)
+        if self.engine is not None:
+            use = self.engine.attach(network)._asdict()
+            self.writer = replace(self.writer, settings={**self.writer.settings, **use})
+
     def main(self) -> None:
         """What the config calls: `run`, then end the process with status 1 and a line per failure, if any."""
-        total = len(self.dataset)
-        if total == 0:
+        if len(self.dataset) == 0:
             sys.exit(
                 "Expected a scan, got none: give --input PATH (a file, DICOM folder or zip, a folder or list of them)."
             )
         try:
+            total = len(self.scans())
+            if self.shard is not None:
+                logger.info("Share %s: %d of %d scans.", self.shard, total, len(self.dataset))
             with stopped_by_signals():
                 failures = self.run()
         except Stopped as stop:
@@ -278,12 +313,22 @@ class ScanRunner:
             heading = [f"{len(failures)} of {total} scans failed:"] if total > 1 else []
             sys.exit("\n".join([*heading, *(reason for _, reason in failures)]))
 
-    def _one(self, source: ScanSource, network: nn.Module) -> None:
+    def one(self, source: ScanSource, scan: Scan | None = None) -> ScanOutcome:
+        """Do one scan, after `start`.
+
+        Args:
+            source: The scan.
+            scan: What was read of it already; None to read it now.
+
+        Raises:
+            OSError: If the scan cannot be read or the results cannot be written.
+            ValueError: If the scan is not a CT that can be used, or its folder holds other results.
+        """
         start = time.perf_counter()
-        with source.open() as scan:
+        with source.open() if scan is None else nullcontext(scan) as scan:
             for note in scan.notes:
                 self._tell(shown(f"{source.path}: {log_text(note)}"))
-            self._find(source, scan, network, start)
+            return self._find(source, scan, start)
 
     def _tell(self, line: str) -> None:
         """Log a line once: several series in one folder share what was left out of it."""
@@ -291,7 +336,7 @@ class ScanRunner:
             self._told.add(line)
             logger.warning("%s", line)
 
-    def _find(self, source: ScanSource, scan: Scan, network: nn.Module, start: float) -> None:
+    def _find(self, source: ScanSource, scan: Scan, start: float) -> ScanOutcome:
         folder = self.writer.folder(source.name)
         writer, made = self.writer, self.writer.made(scan, detector=self.inferer, linking=self.link)
         if self.review is not None:
@@ -300,9 +345,9 @@ class ScanRunner:
             made["settings"]["review"] = reviewed
         if not self.overwrite and are_finished(folder, made):
             logger.info("%s: skipped, its results are in %s.", shown(source.path), shown(folder))
-            return
+            return ScanOutcome(skipped=True)
         ready = time.perf_counter()
-        found = self.inferer(scan, network)
+        found = self.inferer(scan, self.weights.load())
         detected = time.perf_counter()
         lesions = self.link(found)
         if self.review is not None:
@@ -322,3 +367,4 @@ class ScanRunner:
             *(shown(source.path), len(lesions), len(set(found.slices.tolist())), int(found.examined.sum())),
             *(end - start, end - linked, shown(folder)),
         )
+        return ScanOutcome(skipped=False, lesions=len(lesions))

@@ -19,6 +19,7 @@ from .dicom.dicom_series import read_found, read_slices
 from .dicom.dicom_zip import ZIP_SUFFIX, archive_files, open_zipped_series
 from .png_folders import find_runs, read_run
 from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
+from .scan_lists import is_list, read_list
 from .volume_files.stored_image import DEFAULT_RULES, Note, ReadingRules, log_text, shown
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def find_scans(
 
     Args:
         inputs: A path, or a list of paths; a number is the path of these digits. An empty string or list means
-            no scans.
+            no scans, and a ``.txt`` file the list of the paths in it.
         series: Only the DICOM series with this SeriesInstanceUID.
         annotations: DeepLesion's labels, for PNG slices; see `scripts.data.scans.png_folders`.
         spacing: ``(x, y, z)`` mm of PNG slices without labels.
@@ -95,7 +96,8 @@ def find_scans(
         are returned too; reading them reports the problem.
 
     Raises:
-        ValueError: If an input is not a path, or ``result_names`` is another word.
+        ValueError: If an input is not a path, a list in a file is not one, or ``result_names`` is another word.
+        OSError: If a list in a file cannot be read.
     """
     if result_names not in RESULT_NAMES:
         raise ValueError(f"Expected result_names {' or '.join(RESULT_NAMES)}, got {result_names!r}.")
@@ -103,6 +105,8 @@ def find_scans(
     paths = [_path(entry) for entry in ([inputs] if single else inputs)]
     if not paths or not str(inputs):
         return []
+    if single and is_list(paths[0]):
+        single, paths = False, read_list(paths[0])
     finder = _Finder(annotations, spacing, rules, MAX_KEPT_HEADERS)
     if single:
         found = finder.find(paths[0])

@@ -1,0 +1,68 @@
+"""Lists of paths in a text file: as ``find`` and editors of both worlds write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from scripts.data.scans.find_scans import find_scans
+from scripts.data.scans.scan_lists import is_list, read_list
+from support.fake_scans import ball_scan
+
+
+def write_scan(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(ball_scan().transpose(2, 1, 0), np.diag([-1.0, -1.0, 2.5, 1.0])), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a.nii\nb c.nii\n", b"a.nii\r\nb c.nii\r\n", b"\n\na.nii\n   \nb c.nii", b"\xef\xbb\xbfa.nii\nb c.nii\n"],
+)
+def test_line_ends_and_empty_lines(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    assert read_list(tmp_path / "list.txt") == [Path("a.nii"), Path("b c.nii")]
+
+
+def test_names_that_are_not_utf8_and_spaces_at_the_end_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"scan\xff.nii\n a \n#1.nii\n")
+    assert read_list(tmp_path / "list.txt") == [Path(os.fsdecode(b"scan\xff.nii")), Path(" a "), Path("#1.nii")]
+
+
+def test_a_list_that_is_empty_or_binary_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b" \n\r\n")
+    with pytest.raises(ValueError, match=r"a path in each line, got an empty file .*list\.txt"):
+        read_list(tmp_path / "list.txt")
+    # As Windows writes "Unicode".
+    (tmp_path / "list.txt").write_bytes("a.nii\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"a path in each line, got a binary file .*list\.txt"):
+        find_scans(tmp_path / "list.txt")
+
+
+def test_only_files_are_lists(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    assert not is_list(tmp_path / "folder.txt")
+    assert not is_list(tmp_path / "absent.txt")
+    (tmp_path / "LIST.TXT").write_text("x")
+    assert is_list(tmp_path / "LIST.TXT")
+
+
+def test_a_list_in_a_file_gives_what_the_list_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write_scan(tmp_path / "p1" / "ct.nii"), write_scan(tmp_path / "p2" / "ct.nii"), tmp_path / "absent.nii"]
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+    wanted = find_scans(paths)
+    found = find_scans(tmp_path / "list.txt")
+    assert [(scan.name, scan.path) for scan in found] == [(scan.name, scan.path) for scan in wanted]
+    assert [scan.name for scan in found] == ["p1/ct", "p2/ct", "absent"]
+    # Relative paths start in the working folder, wherever the list is.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p1" / "list.txt").write_text("p2/ct.nii")
+    (scan,) = find_scans("p1/list.txt")
+    assert scan.name == "ct"
+    with scan.open() as read:
+        assert read.hu.shape == ball_scan().shape

@@ -105,8 +105,8 @@ def test_decisions_by_key_and_button_are_there_after_a_reload(opened: Browser, t
     opened.key("n")
     opened.click(*opened.middle("[data-decision=uncertain]"))
     assert states(opened) == ["accepted", "rejected", "uncertain"]
-    said = opened.evaluate("document.getElementById('saved').textContent")
-    assert said == "Kept in this browser: lesion 3 uncertain, 0 of 3 undecided."
+    told = opened.evaluate("document.getElementById('saved').textContent")
+    assert told == "Kept in this browser: lesion 3 uncertain, 0 of 3 undecided."
     opened.evaluate("document.activeElement.blur()")
     opened.key("c")
     for letter in "nax":
@@ -119,8 +119,8 @@ def test_decisions_by_key_and_button_are_there_after_a_reload(opened: Browser, t
     assert opened.evaluate("document.getElementById('comment').value") == "nax"
     opened.key("u")
     assert states(opened) == ["accepted", "rejected", "undecided"]
-    label = opened.evaluate("document.querySelector('#lesions li:nth-child(2) button').ariaLabel")
-    assert label.endswith(", rejected")
+    said = opened.evaluate("document.querySelector('#lesions li:nth-child(2) button').getAttribute('aria-description')")
+    assert said == "score 0.60, rejected"
 
 
 def test_another_result_has_a_review_of_its_own(opened: Browser, results: ScanResult, tmp_path: Path) -> None:

@@ -36,8 +36,15 @@ FINE = (-200.0, 300.0)
 COARSE = ((-1350.0, 0.0), (-200.0, 144.0), (300.0, 175.0), (2000.0, 255.0))
 # The page blends both: only fine between the inner two, only coarse outside the outer two.
 BLEND = (-190.0, -130.0, 230.0, 290.0)
-# Window presets: name, lowest and highest HU shown, key that sets it.
-WINDOWS = (("Lung", -1350, 150), ("Soft tissue", -160, 240), ("Bone", -450, 1050))
+# Window presets: name, lowest and highest HU shown; their keys are 1, 2, ...
+WINDOWS = (
+    ("Lung", -1350, 150),
+    ("Soft tissue", -160, 240),
+    ("Bone", -450, 1050),
+    ("Liver", -45, 105),
+    ("Mediastinum", -125, 225),
+    ("Brain", 0, 80),
+)
 # What the archive calls the series, and how the page names it.
 _ARCHIVE = {
     "series_number": "Series number",
@@ -47,7 +54,7 @@ _ARCHIVE = {
     "series_instance_uid": "Series UID",
 }
 _TEMPLATE = Path(__file__).parent / "viewer_template"
-_SCRIPTS = ("viewer.js", "worklist.js", "controls.js")
+_SCRIPTS = ("viewer.js", "planes.js", "overview.js", "worklist.js", "measure.js", "controls.js")
 # The overview: black below, white above.
 _OVERVIEW = (-150.0, 850.0)
 # Longest sides and JPEG qualities to try, best first.
@@ -115,6 +122,7 @@ class ReportWriter:
             "NOTICES": "".join(f"<p>{html.escape(notice)}</p>" for notice in document["notices"]),
             "STYLE": _part("style.css"),
             "PRESETS": _presets(),
+            "CUSTOM": str(len(WINDOWS) + 1),
             "CORONAL": _overview(scan.hu.max(axis=1)),
             "SAGITTAL": _overview(scan.hu.max(axis=2)),
             # A "<" could close the element that holds the data.
@@ -213,6 +221,7 @@ def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
         "spacing": [round(edge, 6) for edge in scan.spacing],
         "numbers": np.floor(stored).astype(int).tolist(),
         "images": _image_numbers(scan, np.floor(stored).astype(int).tolist()),
+        "affine": np.round(scan.affine[:3], 6).tolist(),
         "heights": scan.points_to_lps(middles)[:, 2].round(2).tolist(),
         "picture": [*pictures.size, pictures.offset],
         "fine": FINE,

@@ -47,9 +47,11 @@ for (const lesion of data.lesions) {
   more.className = "facts";
   more.textContent = facts.join("; ");
   button.append(more);
-  button.setAttribute("aria-label", `Lesion ${lesion.number}, ${said}, ${parts[2]}, ${parts[3]}, ${facts.join(", ")}`);
-  lesion.label = button.getAttribute("aria-label");
+  // What the eye gets from the place of a number, and the whole in words for print.
+  lesion.said = said;
+  lesion.words = [`Lesion ${lesion.number}`, said, ...parts.slice(2), ...facts].join(", ");
   lesion.mark = document.createElement("i");
+  lesion.mark.setAttribute("aria-hidden", "true");
   button.append(lesion.mark);
   button.addEventListener("click", () => choose(lesion));
   item.append(button);
@@ -86,7 +88,7 @@ const applyFilters = () => {
 
 const STATES = { accepted: "✓", uncertain: "?", rejected: "✗", undecided: "" };
 const KEY = `mp3d review ${data.result}`;
-let review = { lesions: {} };
+let review = { lesions: {}, measurements: [] };
 const decisionOf = (lesion) => review.lesions[lesion.number]?.decision ?? "undecided";
 const undecided = (lesion) => decisionOf(lesion) === "undecided";
 const decisions = [...document.querySelectorAll("[data-decision]")];
@@ -106,7 +108,7 @@ const showReview = () => {
   for (const one of data.lesions) {
     one.mark.textContent = STATES[decisionOf(one)];
     one.button.dataset.state = decisionOf(one);
-    one.button.setAttribute("aria-label", `${one.label}, ${decisionOf(one)}`);
+    one.button.setAttribute("aria-description", `${one.said}, ${decisionOf(one)}`);
   }
   get("review").hidden = !lesion;
   if (!lesion) return;
@@ -133,18 +135,20 @@ const reviewedLesions = () => data.lesions.map((lesion) => ({
   ...lesion.entry, review: { decision: "undecided", comment: "", ...review.lesions[lesion.number] },
 }));
 const asJson = () => JSON.stringify({
-  ...data.head, result_sha256: data.result, reviewed: new Date().toISOString(), lesions: reviewedLesions(),
+  ...data.head, result_sha256: data.result, reviewed: new Date().toISOString(), lesions: reviewedLesions(), measurements: savedMeasurements(),
 }, null, 1);
 const asCsv = () => {
   const series = data.head.input.dicom ?? {};
   const rows = reviewedLesions().map((entry, at) => ({
     lesion: entry.lesion, decision: entry.review.decision, comment: entry.review.comment, score: entry.score,
     long_axis_mm: entry.axes.long_axis_mm, short_axis_mm: entry.axes.short_axis_mm, axes_source: entry.axes.source,
-    volume_estimate_ml: entry.volume.estimate_ml, z_mm: data.heights[data.lesions[at].key], key_slice: entry.key_slice,
+    volume_estimate_ml: entry.volume.estimate_ml,
+    measured: review.measurements.filter((one) => one.lesion === entry.lesion).map((one) => `${one.tool} ${inWords(one)}`).join("; "),
+    z_mm: data.heights[data.lesions[at].key], key_slice: entry.key_slice,
     instance_number: entry.image?.instance_number, sop_instance_uid: entry.image?.sop_instance_uid,
     series_instance_uid: series.series_instance_uid, notice: data.head.notices.join(" "),
   }));
-  const names = ["lesion", "decision", "comment", "score", "long_axis_mm", "short_axis_mm", "axes_source", "volume_estimate_ml", "z_mm",
+  const names = ["lesion", "decision", "comment", "score", "long_axis_mm", "short_axis_mm", "axes_source", "volume_estimate_ml", "measured", "z_mm",
     "key_slice", "instance_number", "sop_instance_uid", "series_instance_uid", "notice"];
   const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
@@ -164,7 +168,8 @@ const openReview = async (file) => {
     if (content.result_sha256 !== data.result) throw new Error("it is the review of another result");
     const known = content.lesions.filter((entry) => entry.review?.decision in STATES);
     review = { lesions: Object.fromEntries(known.map((entry) =>
-      [entry.lesion, { decision: entry.review.decision, comment: String(entry.review.comment ?? "") }])) };
+      [entry.lesion, { decision: entry.review.decision, comment: String(entry.review.comment ?? "") }])), measurements: openMeasurements(content.measurements) };
+    listMeasurements();
     say(`${keep()}: ${known.length} lesions from ${file.name}.`);
     showReview();
     applyFilters();
@@ -174,7 +179,7 @@ const openReview = async (file) => {
 };
 
 try {
-  review = { lesions: {}, ...JSON.parse(localStorage.getItem(KEY) ?? "{}") };
+  review = { ...review, ...JSON.parse(localStorage.getItem(KEY) ?? "{}") };
 } catch {
   say("This browser keeps nothing: save the review as a file.");
 }

@@ -76,16 +76,7 @@ const draw = () => {
   }
   slices.delete(z);
   slices.set(z, hu);
-  for (const plane of planes) {
-    const dots = window.devicePixelRatio || 1;
-    const [wide, high] = sizeOf(plane).map((side) => Math.round(side * dots));
-    if (!wide || !high) continue;
-    if (plane.element.width !== wide || plane.element.height !== high) [plane.element.width, plane.element.height] = [wide, high];
-    const painting = plane.element.getContext("2d");
-    painting.setTransform(dots, 0, 0, dots, 0, 0);
-    paint(plane, painting, sizeOf(plane));
-    if (plane !== axial) plane.element.setAttribute("aria-label", `${plane.name} plane, ${positionOf(plane)}`);
-  }
+  show(axial);
   drawOverview();
   const list = lesionsIn(axial).map((lesion) => `${lesion.number} (${lesion.score.toFixed(2)})`).join(", ");
   const range = data.images ? `slice ${data.numbers[z]} of 0 to ${depth - 1}` : `0 to ${depth - 1}`;
@@ -93,9 +84,26 @@ const draw = () => {
     (list ? `; lesion ${list}` : "");
   document.body.dataset.shown = z;
   document.body.dataset.window = `${view.level} ${view.width}`;
+  // The planes across follow when no further picture is waiting: they hold up no slice.
+  requestAnimationFrame(() => { if (!due) drawAcross(); });
+  loadAhead(z, view.down);
+};
+const drawAcross = () => {
+  for (const plane of [coronal, sagittal]) {
+    show(plane);
+    plane.element.setAttribute("aria-label", `${plane.name} plane, ${positionOf(plane)}`);
+  }
   document.body.dataset.zoom = view.zoom.toFixed(2);
   document.body.dataset.point = view.point.join(" ");
-  loadAhead(z, view.down);
+};
+const show = (plane) => {
+  const dots = window.devicePixelRatio || 1;
+  const [wide, high] = sizeOf(plane).map((side) => Math.round(side * dots));
+  if (!wide || !high) return;
+  if (plane.element.width !== wide || plane.element.height !== high) [plane.element.width, plane.element.height] = [wide, high];
+  const painting = plane.element.getContext("2d");
+  painting.setTransform(dots, 0, 0, dots, 0, 0);
+  paint(plane, painting, sizeOf(plane));
 };
 
 // A plane with all that is on it.

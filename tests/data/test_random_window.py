@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from scripts.data.random_window import RandWindowd, first_and_last
 from scripts.data.transforms import SampleDataset, resize_slab
 from scripts.workflows.to_cases import to_case
 
+CONFIGS = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs"
 CROP = (120, 150)  # rows and columns
 LESION = [52.0, 52.0, 98.0, 68.0]
 
@@ -140,3 +144,20 @@ def test_places_depend_on_seed_epoch_and_index_alone() -> None:
 def test_a_window_has_a_whole_number_of_pixels(pixels: Any) -> None:
     with pytest.raises(ValueError, match="Expected a window of at least 1 pixel"):
         RandWindowd(pixels)
+
+
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """All groups of a config."""
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(child)
+
+
+def test_no_list_of_transforms_names_one_that_can_be_switched_off() -> None:
+    """MONAI leaves such a transform out where it is written in the list; by its name, the list would hold None."""
+    for path in sorted(CONFIGS.glob("*.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        switched = {f"@{name}" for name, part in config.items() if isinstance(part, dict) and "_disabled_" in part}
+        lists = [node["transforms"] for node in nodes(config) if isinstance(node.get("transforms"), list)]
+        assert not [entry for entries in lists for entry in entries if str(entry) in switched], path.name

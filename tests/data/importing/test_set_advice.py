@@ -55,3 +55,38 @@ def test_scales_slices_and_overlays() -> None:
     assert many is not None
     assert (many.overlays, many.num_slices) == (("own_data",), 9)
     assert advise({"1": {**record([]), "keys": [{"boxes": []}]}}) is None
+
+
+def crop(width: float, height: float, margin: float = 52.0, shift: float = 0.0) -> dict:
+    """A scan that ends ``margin`` pixels around its lesion, or nearer to its left by ``shift``."""
+    made = record([(width, height), (width / 2, height / 2)])
+    box = [margin - shift, margin, margin - shift + width, margin + height]
+    return {
+        **made,
+        "shape": [40, int(height + 2 * margin), int(width + 2 * margin)],
+        "lesions": [{**made["lesions"][0], "box": box}],
+    }
+
+
+def test_crops_around_lesions_get_windows_that_do_not_show_their_edges() -> None:
+    sizes = [(32, 30), (60, 66), (94, 98), (130, 112), (54, 54), (80, 53)]
+    found = advise({str(n): crop(*size) for n, size in enumerate(sizes)})
+    assert found is not None
+    # The shortest side is 134 pixels. At half of them the smallest lesions have 15 / 2 pixels: too few.
+    assert (found.window, found.image_scale) == (128, 128)
+    assert found.options()[:2] == ["--random_window", "128"]
+    assert "end 52 pixels from their lesions" in found.reasons[0]
+    large = advise({str(n): crop(w + 60, h + 60) for n, (w, h) in enumerate(sizes)})
+    assert large is not None
+    assert (large.window, large.image_scale) == (192, 96)
+
+
+def test_lesions_anywhere_in_their_images_are_no_crops() -> None:
+    sizes = [(32, 30), (60, 66), (94, 98), (130, 112), (54, 54), (80, 53)]
+    found = advise({str(n): crop(*size, shift=8.0 * n) for n, size in enumerate(sizes)})
+    assert found is not None
+    assert found.window is None
+    # Two crops may be alike by chance.
+    few = advise({str(n): crop(*size) for n, size in enumerate(sizes[:2])})
+    assert few is not None
+    assert few.window is None

@@ -19,6 +19,11 @@ _MULTIPLE = 32
 _SMALLEST_SCALE = 96
 _FEW_PATIENTS = 200
 _POSITIVE_IOU = 0.5
+# Images are crops if each edge is this close (in pixels) to one distance from the lesions in so many of them.
+_CROP_PIXELS, _CROP_SHARE, _CROP_SCANS = 2.0, 0.75, 5
+# Windows are halved while the smallest lesions (5 %) keep three pixels of the network's finest map.
+_SMALLEST_LESION = 12.0
+_SMALLEST_WINDOW = 64
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Advice:
         anchors: The anchors.
         paper: The paper's anchors at that scale, for comparison.
         num_slices: Slices of a slab.
+        window: Side in stored pixels of windows at random, which become ``image_scale`` pixels, for images that are
+            crops around their lesions; None for whole images.
         overlays: Names of files in ``configs/variants``.
         reasons: A sentence on each.
     """
@@ -74,10 +81,12 @@ class Advice:
     num_slices: int
     overlays: tuple[str, ...]
     reasons: tuple[str, ...]
+    window: int | None = None
 
     def options(self) -> list[str]:
         """The advice as options of a training, two words each."""
-        words = ["--train_scales", f"[{self.image_scale}]", "--test_scale", str(self.image_scale)]
+        words = [] if self.window is None else ["--random_window", str(self.window)]
+        words += ["--train_scales", f"[{self.image_scale}]", "--test_scale", str(self.image_scale)]
         if self.anchors.scale != PAPER_ANCHORS or "size_narrow" in self.overlays:
             words += ["--network_def#head#anchor_scale", f"{self.anchors.scale:g}"]
         if self.anchors.ratios != PAPER_RATIOS:
@@ -95,8 +104,14 @@ def advise(records: Mapping[str, Mapping[str, Any]]) -> Advice | None:
     if not keys:
         return None
     longest = np.array([max(record["shape"][1:]) for record in records.values()], dtype=np.float64)
-    image_scale = _image_scale(longest)
-    sides = np.concatenate([_sides(key["boxes"]) * image_scale / max(record["shape"][1:]) for record, key in keys])
+    window = _window(records)
+    if window is None:
+        image_scale = _image_scale(longest)
+        sides = np.concatenate([_sides(key["boxes"]) * image_scale / max(record["shape"][1:]) for record, key in keys])
+    else:
+        stored = np.concatenate([_sides(key["boxes"]) for _, key in keys]).clip(max=window)
+        image_scale = _window_scale(window, stored)
+        sides = stored * image_scale / window
     paper = fit_anchors(sides, PAPER_ANCHORS)
     best = max((fit_anchors(sides, scale) for scale in ANCHOR_SCALES), key=lambda fit: fit.mean_iou)
     if best.mean_iou < paper.mean_iou + _WORTH_IT:
@@ -111,7 +126,9 @@ def advise(records: Mapping[str, Mapping[str, Any]]) -> Advice | None:
     overlays = (*(("size_narrow", "optimizer_adamw") if patients < _FEW_PATIENTS else ()), "own_data")
     slices = 9 if float(np.median(intervals)) <= 5.0 and min(r["shape"][0] for r in records.values()) > 1 else 3
     reasons = (
-        _scale_reason(longest, image_scale, records),
+        _scale_reason(longest, image_scale, records)
+        if window is None
+        else _window_reason(window, image_scale, records),
         _anchor_reason(sides, best, paper),
         _slice_reason(intervals, records, slices),
         f"{patients} patient{'s' if patients > 1 else ''}: "
@@ -121,13 +138,60 @@ def advise(records: Mapping[str, Mapping[str, Any]]) -> Advice | None:
             else "enough for the full network, on a GPU."
         ),
     )
-    return Advice(image_scale, best, paper, slices, overlays, reasons)
+    return Advice(image_scale, best, paper, slices, overlays, reasons, window)
 
 
 def _image_scale(longest: np.ndarray) -> int:
     """The median longer side in whole steps of the network, neither reduced nor enlarged much."""
     steps = max(round(float(np.median(longest)) / _MULTIPLE), 1)
     return int(np.clip(steps * _MULTIPLE, _SMALLEST_SCALE, PAPER_SCALE))
+
+
+def crop_margins(records: Mapping[str, Mapping[str, Any]]) -> np.ndarray | None:
+    """How far the edges of images are from their lesions, where they are crops around these.
+
+    Args:
+        records: As for `advise`.
+
+    Returns:
+        ``(4,)`` pixels to the left, upper, right and lower edge, None unless most images have the same.
+    """
+    rows = []
+    for record in records.values():
+        boxes = np.array([lesion["box"] for lesion in record["lesions"] if "box" in lesion], dtype=np.float64)
+        if len(boxes):
+            height, width = record["shape"][1:]
+            low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+            rows.append([*low, width - high[0], height - high[1]])
+    if len(rows) < _CROP_SCANS:
+        return None
+    middle = np.median(rows, axis=0)
+    alike = (np.abs(np.array(rows) - middle) <= _CROP_PIXELS).mean(axis=0)
+    return middle if (alike >= _CROP_SHARE).all() else None
+
+
+def _window(records: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """The largest window in whole steps of the network that fits into every image, if these are crops."""
+    shortest = min(min(record["shape"][1:]) for record in records.values())
+    window = shortest // _MULTIPLE * _MULTIPLE
+    return window if window >= _SMALLEST_WINDOW and crop_margins(records) is not None else None
+
+
+def _window_scale(window: int, sides: np.ndarray) -> int:
+    scale, small = window, float(np.percentile(np.sqrt(sides.prod(axis=1)), 5))
+    while scale % (2 * _MULTIPLE) == 0 and scale >= 2 * _SMALLEST_WINDOW and small / 2 >= _SMALLEST_LESION:
+        scale, small = scale // 2, small / 2
+    return scale
+
+
+def _window_reason(window: int, scale: int, records: Mapping[str, Mapping[str, Any]]) -> str:
+    margins = crop_margins(records)
+    seen = np.array([edge * window / scale for record in records.values() for edge in record["spacing"][:2]])
+    ends = "" if margins is None else f" end {_range(margins, 'g')} pixels from their lesions, so that the edge"
+    return (
+        f"Most images{ends} tells where a lesion is: windows of {window} pixels at random do not show it. Brought to "
+        f"{scale}, a pixel is {_range(seen, '.2f')} mm."
+    )
 
 
 def _sides(boxes: Sequence[Sequence[float]]) -> np.ndarray:

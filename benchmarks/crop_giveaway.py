@@ -26,10 +26,11 @@ from scripts.workflows.to_cases import to_case
 GUESSES, CANDIDATES = 16, 1500
 
 
-def images(folder: str, split: str, window: int | None) -> list[dict[str, Any]]:
+def images(folder: str, split: str, window: int | None) -> list[Any]:
     """Size, place and lesions of each image or window of a split, in pixels of what is shown."""
     steps = [LoadSlabd(SlabReader(num_slices=1)), *([] if window is None else [RandWindowd(window)])]
-    return [*SampleDataset(load_records(folder, split), Compose(steps))]
+    data = SampleDataset(load_records(folder, split), Compose(steps))
+    return [data[index] for index in range(len(data))]
 
 
 def edges(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -60,7 +61,7 @@ def best_places(samples: Sequence[dict[str, Any]]) -> np.ndarray:
 
 def upright(boxes: np.ndarray) -> np.ndarray:
     """Which of ``(N, 4)`` boxes end after they begin."""
-    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
 def guessed(sample: dict[str, Any], places: np.ndarray) -> Any:

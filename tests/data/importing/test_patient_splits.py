@@ -77,6 +77,13 @@ def test_rules_that_cannot_be(values: dict) -> None:
         SplitRule(**values)
 
 
+def test_a_set_may_be_for_testing_alone() -> None:
+    assert set(assign_splits(PATIENTS, SplitRule((0, 0, 1))).values()) == {3}
+    assert set(assign_splits({"only": ["1"]}, SplitRule((0.0, 0.0, 1.0))).values()) == {3}
+    with pytest.raises(ValueError, match="with some to train on or all to test"):
+        SplitRule((0, 1, 0))
+
+
 def test_pairs_of_a_table_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="a table as UTF-8 text"):

@@ -28,12 +28,16 @@ _WORDS = {
 }
 
 
+# A set to score detectors on, with nothing to train on.
+ALL_TEST = (0.0, 0.0, 1.0)
+
+
 @dataclass(frozen=True)
 class SplitRule:
     """How patients are divided.
 
     Attributes:
-        shares: Of train, validation and test, adding up to 1.
+        shares: Of train, validation and test, adding up to 1; some to train on, or all to test.
         seed: Of the draw.
         file: CSV with ``patient`` (or ``scan``) and ``split``; None for a random split.
         folds: How many folds of the patients that are not for testing; 0 for none.
@@ -51,9 +55,10 @@ class SplitRule:
             ValueError: If they cannot be.
         """
         good = len(self.shares) == 3 and all(0 <= share <= 1 for share in self.shares)
-        if not good or abs(sum(self.shares) - 1) > 1e-6 or self.shares[0] <= 0:
+        if not good or abs(sum(self.shares) - 1) > 1e-6 or (self.shares[0] <= 0 and tuple(self.shares) != ALL_TEST):
             raise ValueError(
-                f"Expected shares of train, validation and test that add up to 1, got {list(self.shares)} as split."
+                f"Expected shares of train, validation and test that add up to 1, with some to train on or all to "
+                f"test, got {list(self.shares)} as split."
             )
         if isinstance(self.folds, bool) or not isinstance(self.folds, int) or self.folds < 0 or self.folds == 1:
             raise ValueError(f"Expected 0 or at least 2 folds, got {self.folds!r}.")
@@ -72,8 +77,8 @@ def assign_splits(patients: Mapping[str, Sequence[str]], rule: SplitRule) -> dic
         rule: How to divide them.
 
     Returns:
-        By patient. A drawn split has at least one patient to train on; which ones depends on their names and the seed
-        alone, not on their order.
+        By patient. A drawn split has at least one patient to train on, unless all are for testing; which ones depends
+        on their names and the seed alone, not on their order.
 
     Raises:
         ValueError: If the file leaves out a patient, names an unknown one, or puts one into two splits.
@@ -81,6 +86,8 @@ def assign_splits(patients: Mapping[str, Sequence[str]], rule: SplitRule) -> dic
     if rule.file is not None:
         return _from_file(patients, rule.file)
     order = _drawn(patients, rule.seed)
+    if tuple(rule.shares) == ALL_TEST:
+        return dict.fromkeys(order, SPLITS["test"])
     _, validation, test = rule.shares
     counts = [int(np.floor(share * len(order) + 0.5)) for share in (validation, test)]
     while sum(counts) >= len(order) and sum(counts):

@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from scripts.data.synthetic import anatomy
+from scripts.data.synthetic.anatomy import draw_body
 from scripts.data.synthetic.shapes import Shape, Wave, paint
 
 BALL = Shape(20.0, 14.0, 5.0, (6.0, 6.0), 100.0, half_height=8.0)
@@ -82,3 +84,36 @@ def test_a_shape_is_cut_off_where_its_bound_ends() -> None:
     paint(volume, np.array([5.0]), dataclasses.replace(BALL, within=bound))
     assert not volume[:, :, 22:].any()
     assert volume[0, 14, 18] == pytest.approx(100)
+
+
+def test_the_slices_that_a_torso_keeps_are_those_it_renders() -> None:
+    z, other = np.arange(0.0, 16.0, 1.0), np.arange(30.0, 45.0, 5.0)
+    body = draw_body(np.random.default_rng(1), 64, fraction=(0.8, 0.9), heights=(0.0, 45.0))
+    kept = body.keeping(z, other)
+    assert np.array_equal(kept.render(z[3:9]), body.render(z)[3:9])
+    for height in (0.0, 7.0, 15.0, 30.0, 40.0):
+        assert np.array_equal(kept.render(np.array([height])), body.render(np.array([height]))), height
+    between = np.array([14.0, 15.0, 16.0])
+    assert np.array_equal(kept.render(between), body.render(between))
+    # What is painted into a copy does not come back.
+    kept.render(z)[:] = 0
+    assert np.array_equal(kept.render(z), body.render(z))
+    assert not np.array_equal(kept.moved(3.0).render(z), kept.render(z))
+
+
+def test_numbers_are_those_of_numpys_own_laws() -> None:
+    ours, numpys = np.random.default_rng(2), np.random.default_rng(2)
+    assert [anatomy._uniform(ours, -0.3, 1.7) for _ in range(50)] == [numpys.uniform(-0.3, 1.7) for _ in range(50)]
+    orders = np.arange(2, 5)
+    wanted = np.clip(numpys.normal(0, 0.2, (2, 3)) / (orders / 2), -0.4, 0.4)
+    assert anatomy.draw_outline(ours, 0.2) == tuple(complex(re, im) for re, im in wanted.T)
+
+
+def test_a_shape_that_does_not_move_is_painted_like_one_that_hardly_does() -> None:
+    z = np.arange(-2.0, 14.0, 1.0)
+    for still in (BALL, dataclasses.replace(BALL, outline=(0.1 + 0.05j, 0.02j), within=WINDING)):
+        moving = dataclasses.replace(still, slope=(1e-12, 0.0))
+        volumes = [np.full((len(z), 30, 40), -50, np.float32) for _ in range(2)]
+        for volume, shape in zip(volumes, (still, moving), strict=True):
+            paint(volume, z, shape)
+        np.testing.assert_allclose(volumes[0], volumes[1], atol=1e-3)

@@ -32,6 +32,7 @@ class Body:
         rim: Thickness of the fat under the skin, px.
         wall: Thickness of the muscle layer, px.
         shapes: Everything to paint, in this order.
+        kept: Heights ``(n,)`` and their rendered slices, for `render` to copy.
     """
 
     size: int
@@ -42,17 +43,27 @@ class Body:
     rim: float
     wall: float
     shapes: tuple[Shape, ...]
+    kept: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     def render(self, z: np.ndarray) -> np.ndarray:
-        """Noise-free ``(n, size, size)`` float32 HU at heights ``z`` (n,) mm."""
+        """Noise-free ``(n, size, size)`` float32 HU at rising heights ``z`` (n,) mm."""
+        for heights, slices in self.kept:
+            first = int(np.searchsorted(heights, z[0]))
+            if np.array_equal(heights[first : first + len(z)], z):
+                return slices[first : first + len(z)].copy()
         volume = np.full((len(z), self.size, self.size), AIR, dtype=np.float32)
         for shape in self.shapes:
             paint(volume, z, shape)
         return volume
 
+    def keeping(self, *heights: np.ndarray) -> Body:
+        """The same torso, which has its slices at each of ``heights`` (n,) mm rendered already."""
+        return dataclasses.replace(self, kept=tuple((z, self.render(z)) for z in heights))
+
     def moved(self, dx: float) -> Body:
         """The torso shifted along the columns by ``dx`` px."""
-        return dataclasses.replace(self, x=self.x + dx, shapes=tuple(shape.moved(dx) for shape in self.shapes))
+        shapes = tuple(shape.moved(dx) for shape in self.shapes)
+        return dataclasses.replace(self, x=self.x + dx, shapes=shapes, kept=())
 
     def trunk(self) -> Shape:
         """The region inside the fat under the skin, as the bound of shapes."""
@@ -104,16 +115,29 @@ def draw_body(
     jitter = rng.normal(0, 12)
     shapes = [*_couch(rng, body), *_wall(rng, body), *_loops(rng, body)]
     shapes += [_organ(rng, body, organ, jitter) for organ in ORGANS]
-    shapes += [*_vessels(rng, body), *_twigs(rng, body, jitter), *_spine(rng, body), *_ribs(rng, body)]
-    near = [shape for shape in shapes if shape.z_range[0] <= heights[1] and shape.z_range[1] >= heights[0]]
+    shapes += [*_vessels(rng, body), *_twigs(rng, body, jitter)]
+    shapes += [*_spine(rng, body, heights), *_ribs(rng, body, heights)]
+    near = [shape for shape in shapes if _near(shape.z, shape.half_height, heights)]
     return dataclasses.replace(body, shapes=tuple(near))
+
+
+def _near(z: float, half_height: float, heights: tuple[float, float]) -> bool:
+    """Whether a shape without shift reaches between two heights, mm."""
+    return z - half_height <= heights[1] and z + half_height >= heights[0]
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """The very number of ``rng.uniform``, in a quarter of the time."""
+    return low + (high - low) * rng.random()
 
 
 def draw_outline(rng: np.random.Generator, strength: float, harmonics: int = 3) -> tuple[complex, ...]:
     """Random complex amplitudes of outline harmonics 2.. with a standard deviation of ``strength``."""
-    orders = np.arange(2, 2 + harmonics)
-    amplitude = rng.normal(0, strength, (2, harmonics)) / (orders / 2)
-    return tuple(complex(re, im) for re, im in np.clip(amplitude, -2 * strength, 2 * strength).T)
+    # Python's numbers: an array of six takes NumPy ten times as long.
+    drawn = rng.standard_normal(2 * harmonics).tolist()
+    limit = 2 * strength
+    parts = [min(max(strength * z / ((2 + n % harmonics) / 2), -limit), limit) for n, z in enumerate(drawn)]
+    return tuple(complex(re, im) for re, im in zip(parts[:harmonics], parts[harmonics:], strict=True))
 
 
 def _place(body: Body, u: float, v: float) -> tuple[float, float]:
@@ -128,8 +152,8 @@ def _axes(body: Body, a: float, b: float) -> tuple[float, float]:
 
 
 def _organ(rng: np.random.Generator, body: Body, organ: Organ, shift: float) -> Shape:
-    grow_a, grow_b, grow_h = rng.normal(1, 0.08, 3).clip(0.8, 1.2)
-    u, v = rng.normal((organ.x, organ.y), 0.025)
+    grow_a, grow_b, grow_h = (min(max(1 + 0.08 * z, 0.8), 1.2) for z in rng.standard_normal(3).tolist())
+    u, v = (place + 0.025 * z for place, z in zip((organ.x, organ.y), rng.standard_normal(2).tolist(), strict=True))
     return Shape(
         *_place(body, u, v),
         organ.z + shift + rng.normal(0, 8),
@@ -174,15 +198,15 @@ def _loops(rng: np.random.Generator, body: Body) -> list[Shape]:
     """Small bowel between liver and bladder, and the muscles of the back."""
     loops = []
     for _ in range(int(rng.integers(16, 26))):
-        u, v = rng.uniform(-0.58, 0.58), rng.uniform(-0.72, 0.1)
+        u, v = _uniform(rng, -0.58, 0.58), _uniform(rng, -0.72, 0.1)
         loops.append(
             Shape(
                 *_place(body, u, v),
-                rng.uniform(120, 400),
-                _axes(body, rng.uniform(0.1, 0.24), rng.uniform(0.12, 0.26)),
-                rng.uniform(15, 65),
-                half_height=rng.uniform(30, 70),
-                angle=rng.uniform(0, np.pi),
+                _uniform(rng, 120, 400),
+                _axes(body, _uniform(rng, 0.1, 0.24), _uniform(rng, 0.12, 0.26)),
+                _uniform(rng, 15, 65),
+                half_height=_uniform(rng, 30, 70),
+                angle=_uniform(rng, 0, np.pi),
                 outline=draw_outline(rng, 0.08),
                 slope=(rng.normal(0, 0.1), rng.normal(0, 0.1)),
             )
@@ -194,11 +218,11 @@ def _loops(rng: np.random.Generator, body: Body) -> list[Shape]:
 
 
 def _vessels(rng: np.random.Generator, body: Body) -> list[Shape]:
-    blood = rng.uniform(60, 180)
+    blood = _uniform(rng, 60, 180)
     vessels = []
     for u, v, z, half_height, radius in ((0.1, 0.3, 60, 230, 0.085), (-0.12, 0.22, 120, 190, 0.08)):
-        along, across = (Wave(0.03 * body.half_width, rng.uniform(90, 200), rng.uniform(0, 6.28)) for _ in "xy")
-        axes = _axes(body, radius * rng.uniform(0.85, 1.15), radius / DEPTH_RATIO * rng.uniform(0.85, 1.15))
+        along, across = (Wave(0.03 * body.half_width, _uniform(rng, 90, 200), _uniform(rng, 0, 6.28)) for _ in "xy")
+        axes = _axes(body, radius * _uniform(rng, 0.85, 1.15), radius / DEPTH_RATIO * _uniform(rng, 0.85, 1.15))
         vessel = Shape(*_place(body, u, v), z, axes, blood, half_height=half_height, power=8)
         vessels.append(dataclasses.replace(vessel, wander=(along, across)))
     return vessels
@@ -208,24 +232,24 @@ def _twigs(rng: np.random.Generator, body: Body, shift: float) -> list[Shape]:
     """Thin vessels of lungs and liver, far thinner than a lesion."""
     twigs = []
     for _ in range(60):
-        side = rng.choice((-1, 1))
-        radius = rng.uniform(0.008, 0.024) * body.half_width
-        place = _place(body, side * rng.uniform(0.22, 0.78), rng.uniform(-0.55, 0.6))
-        slope = rng.normal(0, 0.25, 2)
-        z = rng.uniform(-190, 10) + shift
-        axes = (radius * rng.uniform(1, 2.2), radius)
-        turn = rng.uniform(0, np.pi)
-        twig = Shape(*place, z, axes, 30.0, half_height=rng.uniform(12, 35), angle=turn, edge=min(radius, 0.7))
-        twigs.append(dataclasses.replace(twig, slope=(slope[0], slope[1])))
+        side = (-1, 1)[rng.integers(2)]
+        radius = _uniform(rng, 0.008, 0.024) * body.half_width
+        place = _place(body, side * _uniform(rng, 0.22, 0.78), _uniform(rng, -0.55, 0.6))
+        slope = (0.25 * rng.standard_normal(), 0.25 * rng.standard_normal())
+        z = _uniform(rng, -190, 10) + shift
+        axes = (radius * _uniform(rng, 1, 2.2), radius)
+        turn = _uniform(rng, 0, np.pi)
+        half_height, edge = _uniform(rng, 12, 35), min(radius, 0.7)
+        twigs.append(Shape(*place, z, axes, 30.0, half_height=half_height, angle=turn, edge=edge, slope=slope))
     for _ in range(12):
-        place = _place(body, rng.uniform(-0.8, -0.1), rng.uniform(-0.45, 0.4))
-        axes = (rng.uniform(0.02, 0.05) * body.half_width, rng.uniform(0.012, 0.025) * body.half_width)
-        z, turn = rng.uniform(20, 115) + shift, rng.uniform(0, np.pi)
-        twigs.append(Shape(*place, z, axes, rng.uniform(135, 165), half_height=rng.uniform(10, 25), angle=turn))
+        place = _place(body, _uniform(rng, -0.8, -0.1), _uniform(rng, -0.45, 0.4))
+        axes = (_uniform(rng, 0.02, 0.05) * body.half_width, _uniform(rng, 0.012, 0.025) * body.half_width)
+        z, turn = _uniform(rng, 20, 115) + shift, _uniform(rng, 0, np.pi)
+        twigs.append(Shape(*place, z, axes, _uniform(rng, 135, 165), half_height=_uniform(rng, 10, 25), angle=turn))
     return twigs
 
 
-def _spine(rng: np.random.Generator, body: Body) -> list[Shape]:
+def _spine(rng: np.random.Generator, body: Body, heights: tuple[float, float]) -> list[Shape]:
     """Vertebrae (a bright rim around a darker body) between discs, arch, canal and spinous process."""
     spine = [Shape(*_place(body, 0, 0.52), 0.0, _axes(body, 0.15, 0.17), 75.0)]
     pitch, offset = rng.uniform(28, 36), rng.uniform(0, 30)
@@ -238,26 +262,29 @@ def _spine(rng: np.random.Generator, body: Body) -> list[Shape]:
     ]
     parts += [(side * 0.17, 0.72, 0.11, 0.05, 280.0, side * -0.5) for side in (-1, 1)]
     for level in range(-9, 16):
-        z = offset + level * pitch
-        for u, v, a, b, value, angle in parts:
+        z, half_height = offset + level * pitch, pitch * 0.42
+        for u, v, a, b, value, angle in parts if _near(z, half_height, heights) else ():
             axes = _axes(body, a, b)
-            spine.append(Shape(*_place(body, u, v), z, axes, value, half_height=pitch * 0.42, power=6.0, angle=angle))
+            spine.append(Shape(*_place(body, u, v), z, axes, value, half_height=half_height, power=6.0, angle=angle))
     ring = Shape(*_place(body, 0, 0.74), 0.0, _axes(body, 0.1, 0.1), 230.0)
     canal = Shape(*_place(body, 0, 0.74), 0.0, _axes(body, 0.07, 0.07), 25.0)
     return [*spine, ring, canal]
 
 
-def _ribs(rng: np.random.Generator, body: Body) -> list[Shape]:
+def _ribs(rng: np.random.Generator, body: Body, heights: tuple[float, float]) -> list[Shape]:
     """Ribs that wind down along the wall from the spine to the front, in short overlapping pieces."""
     ribs = []
     value, pitch = rng.uniform(300, 480), rng.uniform(26, 32)
     a, b = (side - body.rim - body.wall * 0.5 for side in (body.half_width, body.half_depth))
     axes = (0.15 * (a + b) / 2, max(body.wall * 0.36, 0.7))
     for level in range(12):
+        turns = np.arange(0.45, 2.5 if level < 9 else 1.6, 0.26)
         for side in (-1, 1):
-            for turn in np.arange(0.45, 2.5 if level < 9 else 1.6, 0.26):
+            for turn in turns:
+                z = -215 + level * pitch + 34 * turn
+                if not _near(z, 9, heights):
+                    continue
                 x, y = body.x + side * a * np.sin(turn), body.y + b * np.cos(turn)
                 tangent = float(np.arctan2(-b * np.sin(turn), side * a * np.cos(turn)))
-                z = -215 + level * pitch + 34 * turn
                 ribs.append(Shape(x, y, z, axes, value, half_height=9, power=4, angle=tangent))
     return ribs

@@ -16,6 +16,8 @@ _MOST_SLICES = 450
 # Key slices of a series: standard deviation of their distance, mm, and the relative chance of any other position.
 _KEY_SPREAD = 30.0
 _FAR_SHARE = 0.08
+# Voxels of a torso that are kept from the placement of lesions to the rendering, 16 MB.
+_KEPT_VOXELS = 2**22
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,10 @@ def fill_series(
     """
     heights = (grid.height(blocks[0][0]), grid.height(blocks[-1][1]))
     body = draw_body(np.random.default_rng(body_seed), grid.size, fraction=settings.body_fraction, heights=heights)
+    stored = [grid.heights(first, last) for first, last in blocks]
+    if sum(map(len, stored)) * grid.size**2 <= _KEPT_VOXELS:
+        # The slices in which foci are placed are among these.
+        body = body.keeping(*stored)
     shares = np.array(settings.lesions_per_slice)
     foci: list[Focus] = []
     for key in keys:
@@ -167,10 +173,10 @@ def fill_series(
         tubes = int(rng.integers(settings.tubes[0], settings.tubes[1] + 1))
         level = Level(grid.height(key), labelled=labelled, tubes=tubes)
         foci += add_level(rng, settings, body=body, foci=foci, level=level, spacing=grid.spacing)
-    stored = np.concatenate([np.arange(first, last + 1) for first, last in blocks])
+    numbers = np.concatenate([np.arange(first, last + 1) for first, last in blocks])
     wanted = settings.unlabelled_per_lesion * sum(focus.labelled for focus in foci)
     for _ in range(int(rng.poisson(wanted)) if wanted else 0):
-        level = Level(grid.height(int(rng.choice(stored))), unlabelled=1)
+        level = Level(grid.height(int(rng.choice(numbers))), unlabelled=1)
         foci += add_level(rng, settings, body=body, foci=foci, level=level, spacing=grid.spacing)
     noise = settings.noise_hu * rng.uniform(0.8, 1.2)
     round_field = bool(rng.random() < settings.round_field_fraction)

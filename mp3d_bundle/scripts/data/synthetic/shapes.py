@@ -8,6 +8,7 @@ size and centre are functions of ``z``. A lesion and a vessel differ only in ``h
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,21 +81,30 @@ class Shape:
     def scale_at(self, z: np.ndarray) -> np.ndarray:
         """Radius at heights ``z`` (n,) over the radius at the reference height; 0 outside."""
         offset = np.asarray(z, dtype=np.float64) - self.z
-        swell = np.ones_like(offset)
+        scale = np.ones_like(offset)
         if self.swell.amplitude:
-            swell = (1 + self.swell.at(offset)) / (1 + self.swell.at(np.zeros(1)))
+            scale = (1 + self.swell.at(offset)) / (1 + self.swell.at(np.zeros(1)))
         if not np.isfinite(self.half_height):
-            return swell
-        return swell * self._profile(offset) / self._profile(np.zeros(1))
+            return scale
+        profile = self._profile(offset)
+        if self.swell.amplitude:
+            profile = scale * profile
+        # The profile is 1 at its middle.
+        return profile / self._profile(np.zeros(1)) if self.z_shift else profile
 
     def _profile(self, offset: np.ndarray) -> np.ndarray:
         inside = np.abs((offset - self.z_shift) / self.half_height) ** self.power
-        return np.clip(1 - inside, 0, None) ** (1 / self.power)
+        return np.maximum(1 - inside, 0) ** (1 / self.power)
+
+    @property
+    def upright(self) -> bool:
+        """Whether the centre is the same at all heights."""
+        return self.slope == (0.0, 0.0) and not any(wave.amplitude for wave in self.wander)
 
     def centre_at(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Columns and rows of the centre at heights ``z`` (n,), px."""
         offset = np.asarray(z, dtype=np.float64) - self.z
-        if self.slope == (0.0, 0.0) and not any(wave.amplitude for wave in self.wander):
+        if self.upright:
             return np.full(offset.shape, self.x), np.full(offset.shape, self.y)
         drift = self.bend * np.sin(np.clip(offset / self.bend, -np.pi / 2, np.pi / 2))
         start = np.zeros(1)
@@ -125,52 +135,86 @@ def paint(volume: np.ndarray, z: np.ndarray, shape: Shape) -> None:
 
     Args:
         volume: ``(n, H, W)`` float32 HU.
-        z: ``(n,)`` heights of the slices, mm.
+        z: ``(n,)`` rising heights of the slices, mm.
         shape: The shape.
     """
+    first, last = shape.z_range
+    if first > z[-1] or last < z[0]:
+        return
     scale = shape.scale_at(z)
-    live = np.flatnonzero(scale > 0.02)
-    if not len(live):
+    live = (scale > 0.02).nonzero()[0].tolist()
+    if not live:
         return
-    live = np.arange(live[0], live[-1] + 1)
-    x, y = shape.centre_at(z)
-    if np.ptp(scale[live]) == 0 and np.ptp(x[live]) == 0 and np.ptp(y[live]) == 0:
-        _paint_group(volume, live, (x[live[:1]], y[live[:1]], scale[live[:1]]), shape)
-        return
-    for start in range(0, len(live), _GROUP):
-        group = live[start : start + _GROUP]
-        _paint_group(volume, group, (x[group], y[group], scale[group]), shape)
+    first, last = live[0], live[-1] + 1
+    if shape.upright:
+        x, y = np.array([shape.x]), np.array([shape.y])
+        alike = not np.isfinite(shape.half_height) and not shape.swell.amplitude
+        step = last - first if alike else _GROUP
+    else:
+        (x, y), alike, step = shape.centre_at(z), False, _GROUP
+    for start in range(first, last, step):
+        group = slice(start, min(start + step, last))
+        places = (x, y) if shape.upright else (x[group], y[group])
+        _paint_group(volume[group], (*places, scale[:1] if alike else scale[group]), shape)
 
 
-def _paint_group(
-    volume: np.ndarray, slices: np.ndarray, place: tuple[np.ndarray, np.ndarray, np.ndarray], shape: Shape
-) -> None:
+def _paint_group(volume: np.ndarray, place: tuple[np.ndarray, np.ndarray, np.ndarray], shape: Shape) -> None:
+    """Paint slices; ``place`` is column and row of the centre and scale, each one for all slices or one for each."""
     x, y, scale = place
     bulge = 1 + sum(abs(c) for c in shape.outline)
-    reach = max(shape.axes) * float(scale.max()) * bulge + shape.edge + 1
-    height, width = volume.shape[1:]
-    x_first, x_last = max(int(x.min() - reach), 0), min(int(x.max() + reach) + 2, width)
-    y_first, y_last = max(int(y.min() - reach), 0), min(int(y.max() + reach) + 2, height)
-    if x_first >= x_last or y_first >= y_last:
-        return
-    columns = np.arange(x_first, x_last, dtype=np.float32)[None, None, :] - x.astype(np.float32)[:, None, None]
-    rows = np.arange(y_first, y_last, dtype=np.float32)[None, :, None] - y.astype(np.float32)[:, None, None]
+    reach = max(shape.axes) * max(scale.tolist()) * bulge + shape.edge + 1
+    patch = []
+    offsets = []
+    for centres, size in ((y, volume.shape[1]), (x, volume.shape[2])):
+        values = centres.tolist()
+        first, last = max(int(min(values) - reach), 0), min(int(max(values) + reach) + 2, size)
+        if first >= last:
+            return
+        patch.append(slice(first, last))
+        offsets.append(_pixels(size)[first:last] - centres.astype(np.float32)[:, None])
+    rows, columns = offsets[0][:, :, None], offsets[1][:, None, :]
     cover = _cover(columns, rows, scale.astype(np.float32)[:, None, None], shape)
     if shape.within is not None:
-        columns = np.arange(x_first, x_last, dtype=np.float32)[None, None, :] - np.float32(shape.within.x)
-        rows = np.arange(y_first, y_last, dtype=np.float32)[None, :, None] - np.float32(shape.within.y)
-        cover = cover * _cover(columns, rows, np.ones((1, 1, 1), np.float32), shape.within)
-    region = (slice(int(slices[0]), int(slices[-1]) + 1), slice(y_first, y_last), slice(x_first, x_last))
-    patch = volume[region]
-    patch += cover * (np.float32(shape.value) - patch)
+        cover *= _whole_cover(shape.within, volume.shape[1:])[tuple(patch)]
+    region = volume[:, patch[0], patch[1]]
+    cover = cover * (np.float32(shape.value) - region)
+    region += cover
+
+
+@functools.lru_cache(maxsize=8)
+def _pixels(size: int) -> np.ndarray:
+    """``(size,)`` float32 numbers of the pixels of a row or column."""
+    return np.arange(size, dtype=np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _whole_cover(shape: Shape, size: tuple[int, ...]) -> np.ndarray:
+    """Share of each pixel of ``(H, W)`` that a shape of the same outline at all heights covers."""
+    columns = _pixels(size[1])[None, None, :] - np.float32(shape.x)
+    rows = _pixels(size[0])[None, :, None] - np.float32(shape.y)
+    return _cover(columns, rows, np.ones((1, 1, 1), np.float32), shape)[0]
 
 
 def _cover(columns: np.ndarray, rows: np.ndarray, scale: np.ndarray, shape: Shape) -> np.ndarray:
-    """Share of each pixel, 0..1, that the shape covers."""
+    """Share of each pixel, 0..1, that the shape covers.
+
+    Args:
+        columns: ``(1 or n, 1, W)`` distance of each pixel from the centre.
+        rows: ``(1 or n, H, 1)``.
+        scale: ``(1 or n, 1, 1)``.
+        shape: The shape.
+
+    Returns:
+        ``(1 or n, H, W)`` float32. The order of the operations decides its last bits, and so the pixels' bytes.
+    """
     cos, sin = np.float32(np.cos(shape.angle)), np.float32(np.sin(shape.angle))
-    along = (columns * cos + rows * sin) / np.float32(shape.axes[0])
-    across = (rows * cos - columns * sin) / np.float32(shape.axes[1])
-    distance = np.sqrt(along * along + across * across)
+    along = columns * cos + rows * sin
+    along /= np.float32(shape.axes[0])
+    across = rows * cos - columns * sin
+    across /= np.float32(shape.axes[1])
+    distance = along * along
+    distance += across * across
+    np.sqrt(distance, out=distance)
     radius: np.ndarray = scale
     if shape.outline:
         unit = (along + 1j * across) / np.maximum(distance, np.float32(1e-3))
@@ -180,7 +224,15 @@ def _cover(columns: np.ndarray, rows: np.ndarray, scale: np.ndarray, shape: Shap
             wave = wave + (np.complex64(amplitude) * power).real
         radius = scale * wave
     size = np.float32(np.sqrt(shape.axes[0] * shape.axes[1]))
-    cover = np.clip(0.5 + (radius - distance) * (size / np.float32(2 * shape.edge)), 0, 1)
-    cover *= cover * (3 - 2 * cover)
+    cover = radius - distance
+    cover *= size / np.float32(2 * shape.edge)
+    cover += np.float32(0.5)
+    np.maximum(cover, 0, out=cover)
+    np.minimum(cover, 1, out=cover)
+    slope = 2 * cover
+    np.subtract(3, slope, out=slope)
+    slope *= cover
+    cover *= slope
     # A tip thinner than its own edge fades instead of staying half visible.
-    return cover * np.minimum(scale * (size / np.float32(shape.edge)), 1)
+    cover *= np.minimum(scale * (size / np.float32(shape.edge)), 1)
+    return cover

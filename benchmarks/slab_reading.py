@@ -1,4 +1,7 @@
-"""Reading one sample of nine slices: MONAI's LoadImage + Spacing + ScaleIntensityRange against the slab reader."""
+"""Reading one sample of nine slices: MONAI's LoadImage + Spacing + ScaleIntensityRange against the slab reader.
+
+The slab reader reads the PNGs, and the store that `python -m scripts.prepare` makes of them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, ScaleIntensityRange, Spacing
 
 from benchmarks._timing import compare
-from scripts.data.slabs.slab_reader import IntensityWindow, SlabReader
+from scripts.data.slabs import slice_store
+from scripts.data.slabs.slab_reader import IntensityWindow, SlabReader, read_slice
 
 SIDE, SLICES, SPACING = 512, 9, 2.5
 LOW, HIGH = -1024.0, 1050.0
@@ -71,6 +75,14 @@ def by_monai(record: dict[str, Any]) -> Callable[[], np.ndarray]:
     return call
 
 
+def stored(record: dict[str, Any]) -> dict[str, Any]:
+    """The same record in a store next to its series."""
+    folder = Path(record["image"]).parent
+    target, names = folder.with_name(f"{folder.name}_store"), slice_store.png_names(folder)
+    slice_store.write_series(target, names, list(names), lambda name: read_slice(folder / name), "benchmark")
+    return {**record, "image": str(target / Path(record["image"]).name)}
+
+
 def check_equal(cases: dict[str, Callable[[], np.ndarray]]) -> None:
     """Raise RuntimeError unless all cases give the same sample."""
     first, *others = (call() for call in cases.values())
@@ -91,6 +103,7 @@ def main() -> None:
             cases = {
                 "MONAI LoadImage, Spacing, ScaleIntensityRange": by_monai(record),
                 "SlabReader, IntensityWindow": by_slab_reader(record),
+                "the same from a store": by_slab_reader(stored(record)),
             }
             check_equal(cases)
             for threads in sorted({1, everything}):

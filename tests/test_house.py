@@ -77,7 +77,7 @@ TESTED_ELSEWHERE = {
     **dict.fromkeys(
         [
             *("complexity", "convert_checkpoint", "demo", "doctor", "export", "import_ct"),
-            *("operating_points", "score", "synthetic"),
+            *("operating_points", "prepare", "score", "synthetic"),
         ],
         "a door of three lines to a file of tools: test_cli tries them all",
     ),

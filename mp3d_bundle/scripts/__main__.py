@@ -53,6 +53,7 @@ TOOLS = {
     "doctor": ("tools.check_machine", "doctor"),
     "demo": ("tools.run_demo", "main"),
     "import": ("tools.import_set", "main"),
+    "prepare": ("tools.prepare_store", "main"),
     "score": ("tools.score_predictions", "score"),
     "synthetic": ("tools.make_synthetic", "main"),
     "operating-points": ("tools.set_operating_points", "operating_points"),

@@ -10,6 +10,7 @@ from monai.transforms import RandomizableTransform
 
 from ..boxes import RECIST_PADDING
 from .records import Record
+from .slabs.slice_store import slice_exists
 
 
 class RandKeySliced(RandomizableTransform):
@@ -59,7 +60,7 @@ class RandKeySliced(RandomizableTransform):
         first, last = record.get("slice_range") or (key - reach, key + reach)
         while offset:
             moved = path.with_name(f"{str(key + offset).zfill(len(path.stem))}{path.suffix}")
-            if first <= key + offset <= last and moved.is_file():
+            if first <= key + offset <= last and slice_exists(moved):
                 return {**record, "image": str(moved), "key_slice": key + offset}
             offset -= int(np.sign(offset))
         return {**record}

@@ -18,6 +18,7 @@ from ..boxes import check_boxes
 from ..instances import Instances
 from ..storage.contained_paths import check_contained
 from ..storage.printable import shown
+from .slabs.slice_store import slice_names
 
 logger = logging.getLogger(__name__)
 
@@ -299,6 +300,8 @@ def _listing(folder: str, within: Path | None) -> dict[str, bool]:
     """Names in a folder, each with whether it is certainly a regular file of that folder."""
     if not os.path.isdir(folder):
         return {}
+    if (stored := slice_names(folder)) is not None:
+        return dict.fromkeys(stored, True)
     inside = within is None or Path(folder).resolve().is_relative_to(within.resolve())
     with os.scandir(folder) as entries:
         return {entry.name: inside and entry.is_file(follow_symlinks=False) for entry in entries}

@@ -13,6 +13,7 @@ from typing import Any
 from ..coco.coco_instances import Categories
 from ..importing.set_tables import SET_FILE, read_set
 from ..records import Record, check_images
+from ..slabs.slice_store import images_folder
 from ..training_fraction import Subset
 from .coco_labels import read_coco
 from .dl_info import COLUMNS, SPLITS, Details, read_csv
@@ -46,7 +47,7 @@ def load_records(
 
     Args:
         dataset_dir: Folder with ``DL_info.csv`` (or ``deeplesion_train.json``, ``_val.json``,
-            ``_test.json``) and ``Images_png``.
+            ``_test.json``) and ``Images_png``, or a store of it, see `scripts.data.slabs.slice_store`.
         split: ``"train"``, ``"validation"`` or ``"test"``.
         annotations: Label file elsewhere, ``.csv`` or ``.json``; relative paths start at ``dataset_dir``. A
             ``.json`` is one split, and is read whole for any ``split``.
@@ -78,7 +79,7 @@ def load_records(
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a data set folder at {folder}, but the folder does not exist.")
     labels = _find_labels(folder, split) if annotations is None else folder / annotations
-    images_dir = folder / ("Images_png" if images is None else images)
+    images_dir = images_folder(folder) if images is None else folder / images
     if missing_images != "ignore" and not images_dir.is_dir():
         raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but the folder does not exist.")
     details = _details(mask_targets, measurements=measurements, tags=tags, patients=patients)

@@ -18,6 +18,7 @@ import torch
 from ..records import MISSING_IMAGES, Record
 from ..scans.scan import Scan
 from ..slabs.slab_reader import read_slice
+from ..slabs.slice_store import images_folder, slice_names
 from .coco_labels import read_coco
 from .dl_info import SPLITS, read_csv
 from .subvolume_frames import from_slab
@@ -120,7 +121,7 @@ def load_volumes(
 
     Args:
         labels: Label file, see `volume_labels`.
-        dataset_dir: Folder with ``Images_png`` and, if there are any, the data set's own labels.
+        dataset_dir: Folder with ``Images_png`` (or a store) and, if there are any, the data set's own labels.
         split: Part of a label file in parts; of a synthetic one, the split by ``DL_info.csv``; ``"all"`` for all.
             A file without parts is read whole.
         label_format: ``"auto"``, ``"manual"``, ``"harvester"`` or ``"synthetic"``.
@@ -140,7 +141,7 @@ def load_volumes(
     if missing_images not in MISSING_IMAGES:
         raise ValueError(f"Expected missing images to be one of {MISSING_IMAGES}, got {missing_images!r}.")
     folder = Path(dataset_dir)
-    images_dir = folder / "Images_png"
+    images_dir = images_folder(folder)
     own = folder / (annotations or "DL_info.csv")
     if annotations is not None and not own.is_file():
         raise FileNotFoundError(f"Expected the data set's labels at {own}, but the file does not exist.")
@@ -263,7 +264,8 @@ def check_slices(records: Sequence[VolumeRecord], missing: str = "raise") -> lis
     for record in records:
         folder = record["folder"]
         if folder not in listings:
-            listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            names = slice_names(folder)
+            listings[folder] = set(names or (os.listdir(folder) if os.path.isdir(folder) else ()))
         gap = next((path for path in slice_paths(record) if path.name not in listings[folder]), None)
         if gap is None:
             present.append(record)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ..intensity import IntensityWindow
+from .slice_store import slice_exists, slice_names, stored_series
 from .z_lattice import LATTICES, ON_A_SLICE, Blend
 
 __all__ = ["IntensityWindow", "SlabReader", "blend_slices", "read_slice", "resample_z"]
@@ -31,10 +32,10 @@ _SLICE_NAME = re.compile(r"(\d+)\.png")
 
 
 def read_slice(path: str | Path) -> np.ndarray:
-    """Read one DeepLesion slice, a 16-bit grey PNG that stores HU + 32768.
+    """Read one DeepLesion slice, a 16-bit grey PNG that stores HU + 32768, or a slice of a store.
 
     Args:
-        path: The PNG.
+        path: The PNG; or its path in a store, see `scripts.data.slabs.slice_store`.
 
     Returns:
         ``(H, W)`` int16 HU. The whole range of a 16-bit PNG, -32768 to 32767, fits without clipping.
@@ -46,6 +47,8 @@ def read_slice(path: str | Path) -> np.ndarray:
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
+        if (stored := stored_series(Path(path).parent)) is not None:
+            return stored.read(int(Path(path).stem))
         raise FileNotFoundError(f"Expected a slice (16-bit PNG) at {path}, but the file does not exist.") from None
     # A PNG ends with its IEND chunk; the decoder would fill the rest of a truncated file with zeros.
     if content[:8].tobytes() != b"\x89PNG\r\n\x1a\n" or b"IEND" not in content[-32:].tobytes():
@@ -159,14 +162,15 @@ def _neighbour(key_path: Path, number: int) -> Path:
     """Path of another slice, named with as many digits as the key slice; or with three, as 1000.png follows 999.png."""
     digits = len(key_path.stem)
     path = key_path.with_name(f"{number:0{digits}d}.png")
-    return path.with_name(f"{number:03d}.png") if digits > max(3, len(str(number))) and not path.is_file() else path
+    return path.with_name(f"{number:03d}.png") if digits > max(3, len(str(number))) and not slice_exists(path) else path
 
 
 def _stored_numbers(folder: Path) -> list[int]:
     """The numbers of the slices in the folder of a series, with one listing."""
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected the slices of a series in {folder}, but the folder does not exist.")
-    names = (_SLICE_NAME.fullmatch(name) for name in os.listdir(folder))
+    listed = slice_names(folder)
+    names = (_SLICE_NAME.fullmatch(name) for name in (os.listdir(folder) if listed is None else listed))
     return [int(name[1]) for name in names if name]
 
 

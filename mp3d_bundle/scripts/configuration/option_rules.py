@@ -120,7 +120,9 @@ RULES: Mapping[str, Rule] = {
     "num_slices": ODD,
     "num_classes": whole(1),
     "z_mode": one_of(*LATTICES),
-    **dict.fromkeys(("keep_noisy", "patients", "progress", "slice_overlays", "any_geometry", "overwrite"), SWITCH),
+    **dict.fromkeys(
+        ("keep_noisy", "patients", "progress", "slice_overlays", "any_geometry", "overwrite", "read_ahead"), SWITCH
+    ),
     "amp": Rule(
         "amp to be True or False", lambda value: type(value) is bool or str(value).lower() in ("true", "false")
     ),

@@ -7,9 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from ..recipe import PAPER, Deviation, Recipe, fit_for, stored_recipe, tell_devi
 from ..storage.output_folder import check_output_folder
 from ..weights import load_network
 from .reviewed_results import Reviews
+from .scans_ahead import ScansAhead
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +213,7 @@ class ScanRunner:
         engine: Runs the network; PyTorch without it.
         review: Of its scans only accepted lesions are written.
         shard: The share of the scans to do, see `scripts.data.scans.scan_shards`; None for all.
+        read_ahead: Read the next scan while the network works on this one: two scans are in memory.
         failures: Filled by `run`: each scan that could not be done, and why.
     """
 
@@ -224,6 +226,7 @@ class ScanRunner:
     engine: EngineChoice | None = None
     review: Reviews | None = None
     shard: str | None = None
+    read_ahead: bool = True
     failures: list[tuple[Path, str]] = field(default_factory=list)
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _done: int = field(default=0, init=False, repr=False)
@@ -239,15 +242,21 @@ class ScanRunner:
             ValueError: If the weights cannot be used, or not by the engine, or ``shard`` is not a share.
         """
         self.failures, self._done = [], 0
-        output, scans = Path(self.writer.output_dir), self.scans()
+        scans = self.scans()
         self.start()
-        total = len(scans)
-        for source in scans:
+        with ScansAhead(scans, ahead=self.read_ahead) as ahead:
+            self._all(scans, ahead)
+        return self.failures
+
+    def _all(self, scans: Sequence[ScanSource], ahead: ScansAhead[Scan]) -> None:
+        """Do all scans; note those that fail."""
+        output, total = Path(self.writer.output_dir), len(scans)
+        for number, source in enumerate(scans):
             try:
                 # A new one would hide that the results of earlier scans are lost.
                 if self._done and not output.is_dir():
                     raise FileNotFoundError(f"The output folder {output} has been removed.")
-                self.one(source)
+                self._one(source, partial(ahead.scan, number))
                 self._done += 1
             # Files of all kinds come from scanners and archives: one that is odd in a way nobody thought of stops no
             # other either.
@@ -262,7 +271,6 @@ class ScanRunner:
                 logger.log(told, "%s", shown(source.path), exc_info=True)
                 if total > 1:
                     logger.error("Failed, going on with the next scan: %s", reason)
-        return self.failures
 
     def scans(self) -> list[ScanSource]:
         """The scans to do: all of them, or those of the shard.
@@ -324,8 +332,11 @@ class ScanRunner:
             OSError: If the scan cannot be read or the results cannot be written.
             ValueError: If the scan is not a CT that can be used, or its folder holds other results.
         """
+        return self._one(source, source.open if scan is None else partial(nullcontext, scan))
+
+    def _one(self, source: ScanSource, opened: Callable[[], AbstractContextManager[Scan]]) -> ScanOutcome:
         start = time.perf_counter()
-        with source.open() if scan is None else nullcontext(scan) as scan:
+        with opened() as scan:
             for note in scan.notes:
                 self._tell(shown(f"{source.path}: {log_text(note)}"))
             return self._find(source, scan, start)

@@ -1,4 +1,7 @@
-"""Run the benchmarks: ``python -m benchmarks [NAME ...]`` from the repository's root, all of them by default."""
+"""Run the benchmarks: ``python -m benchmarks [NAME ...]`` from the repository's root, all of them by default.
+
+``python -m benchmarks --compare REVISION NAME [ROUNDS]`` runs one against another commit, see `benchmarks._compare`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import sys
 from pathlib import Path
 
 import torch
+
+from benchmarks._compare import compare_revisions
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
@@ -40,6 +45,12 @@ def main(wanted: list[str]) -> int:
         Exit status: 0 if all ran, 1 if one failed, 2 if a name is unknown.
     """
     known = names()
+    if wanted[:1] == ["--compare"]:
+        if len(wanted) not in (3, 4) or wanted[2] not in known or not (wanted[3:] or ["1"])[0].isdecimal():
+            print("Expected --compare REVISION NAME [ROUNDS]; the names are: " + ", ".join(known), file=sys.stderr)
+            return 2
+        print(machine(), flush=True)
+        return compare_revisions(ROOT, wanted[1], wanted[2], rounds=max(int((wanted[3:] or ["3"])[0]), 1))
     unknown = [name for name in wanted if name not in known]
     if unknown:
         print(f"No benchmark called {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+
+# A file that `benchmarks._compare` names: each set of times becomes a line of JSON there.
+TIMES = "BENCHMARK_TIMES"
+
+
+def record(title: str, seconds: Mapping[str, float]) -> None:
+    """Write times by name, in seconds, for `python -m benchmarks --compare`; no effect outside of it."""
+    if path := os.environ.get(TIMES):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"title": title, "seconds": dict(seconds)}) + "\n")
 
 
 def best(cases: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
@@ -36,6 +49,7 @@ def compare(title: str, cases: Mapping[str, Callable[[], object]], rounds: int =
         rounds: Timed calls of each case.
     """
     measured = best(cases, rounds)
+    record(title, measured)
     peer = next(iter(measured.values()))
     print(f"{title} (best of {rounds})")
     for name, seconds in measured.items():

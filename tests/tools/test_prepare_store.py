@@ -14,7 +14,7 @@ from scripts.data.deeplesion.splits import load_records
 from scripts.data.key_slices import RandKeySliced
 from scripts.data.slabs.slab_reader import SlabReader
 from scripts.data.synthetic import generate
-from scripts.tools import prepare_store
+from scripts.tools import check_machine, prepare_store
 from scripts.tools.prepare_store import main
 
 SIZES = {"num_train": 3, "num_validation": 1, "num_test": 2, "image_size": 48, "margin_mm": 15.0}
@@ -58,6 +58,12 @@ def test_records_and_slabs_are_the_same_to_the_bit(source: Path, tmp_path: Path,
     move.set_random_state(3)
     moved = [[move(record)["key_slice"] for record in load_records(folder, "train")] for folder in (source, store)]
     assert len(moved[0]) == len(moved[1]) == 3
+
+
+def test_the_doctor_finds_the_images_of_a_store(source: Path, tmp_path: Path) -> None:
+    main(str(source), str(tmp_path / "store"))
+    places = check_machine.Places(dataset_dir=tmp_path / "store", output_dir=tmp_path, checkpoint=tmp_path / "none.pt")
+    assert "6 of the images are there" in check_machine.check_data(places).text
 
 
 def test_sub_volumes_are_the_same_to_the_bit(source: Path, tmp_path: Path) -> None:
@@ -123,7 +129,8 @@ def test_what_cannot_be_a_store_or_a_set_is_named(source: Path, tmp_path: Path) 
     assert (tmp_path / "thesis.csv").read_text() == "keep me"
     with pytest.raises(FileNotFoundError, match="Images_png"):
         main(str(tmp_path), str(tmp_path / "store"))
-    for wrong in ({"reach_mm": -1.0}, {"reach_mm": float("nan")}, {"workers": 0}):
+    wrongs: list[dict[str, Any]] = [{"reach_mm": -1.0}, {"reach_mm": float("nan")}, {"workers": 0}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="Expected"):
             main(str(source), str(tmp_path / "store"), **wrong)
     assert not (tmp_path / "store").exists()

@@ -153,7 +153,7 @@ def _near_keys(source: Path, reach_mm: float) -> dict[str, set[int]]:
 def _store(job: _Job) -> bool:
     """Store a series if it is not there yet; whether it was written."""
     source = source_of(job.source, [job.names[number] for number in job.kept])
-    if is_complete(job.target, source):
+    if is_complete(job.target, job.names, source):
         return False
     write_series(job.target, job.names, job.kept, partial(_read, job.source), source)
     return True

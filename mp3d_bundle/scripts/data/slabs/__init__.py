@@ -1,4 +1,4 @@
-"""Slabs of neighbouring slices: read from PNG slices and put on an even z lattice.
+"""Slabs of neighbouring slices: read from PNGs or a store of int16 slices, and put on an even z lattice.
 
-Imports `boxes`, `data.intensity`.
+Imports `boxes`, `storage`, `data.intensity`.
 """

@@ -76,7 +76,7 @@ class StoredSeries:
                 f"Expected the slices of a series at {path}, but the file does not exist."
             ) from None
         # Once for each slice and process: the check takes longer than reading.
-        if pixels.size != height * width or (number not in self._checked and zlib.crc32(pixels) != wanted):
+        if pixels.size != height * width or (number not in self._checked and zlib.crc32(pixels.data) != wanted):
             raise ValueError(f"Expected slice {number} as it was written, but {path} is damaged: make the store again.")
         self._checked.add(number)
         return pixels.reshape(self.shape).astype(np.int16, copy=False)
@@ -182,12 +182,13 @@ def source_of(folder: Path, names: Sequence[str]) -> str:
     return f"{zlib.crc32(''.join(lines).encode()):08x}-{len(lines)}-{sum(state.st_size for _, state in states)}"
 
 
-def is_complete(folder: Path, source: str) -> bool:
-    """Whether a series of a store is there, undamaged to the last byte, and made of this source."""
+def is_complete(folder: Path, names: Mapping[int, str], source: str) -> bool:
+    """Whether a series of a store is there, undamaged to the last byte, and made of these PNGs."""
     _open.cache_clear()
     try:
         stored = stored_series(folder)
-        return stored is not None and stored.source == source and sha256(folder / PIXELS) == stored.sha256
+        alike = stored is not None and (stored.names, stored.source) == (names, source)
+        return stored is not None and alike and sha256(folder / PIXELS) == stored.sha256
     except (OSError, ValueError):
         return False
 

@@ -13,6 +13,7 @@ unexport MPLBACKEND
 
 PY := .venv/bin/python
 PYTEST_ARGS ?=
+WORKERS ?= 2
 STUDIES ?=
 WEIGHTS ?=
 LABEL_ARGS ?=
@@ -33,11 +34,12 @@ demo: setup ## Train, score and run a small detector on synthetic CT; results in
 bundle: setup ## Pack the bundle with its weights as dist/mp3d_bundle_vX.Y.Z.zip (BUNDLE_ARGS='--weights FILE')
 	$(PY) tools/make_bundle.py $(BUNDLE_ARGS)
 
-test: lint ## Lint, then run the tests
+test: lint ## Lint, then run the tests in two processes (WORKERS=number for more; PYTEST_ARGS=FILE in one)
 ifeq ($(strip $(PYTEST_ARGS)),)
-	$(PY) -m pytest -q -m 'not slow' --ignore tests/engines
-	@# In a process of their own: a crash in an engine's library takes no other test with it.
-	$(PY) -m pytest -q -m 'not slow' tests/engines
+	@# The tests of a file share what its fixtures made, so a process takes whole files.
+	$(PY) -m pytest -q -m 'not slow' -n $(WORKERS) --dist loadfile --ignore tests/engines
+	@# In processes of their own: a crash in an engine's library takes no other test with it.
+	$(PY) -m pytest -q -m 'not slow' -n $(WORKERS) --dist loadfile tests/engines
 else
 	$(PY) -m pytest -q -m 'not slow' $(PYTEST_ARGS)
 endif

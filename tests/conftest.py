@@ -11,6 +11,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Every other engine first converts a network, for seconds; tests/engines name the engine that they are about.
 os.environ.setdefault("MP3D_ENGINE", "torch")
+# Processes that share the cores (`-n`) would stop each other with more threads than cores; read when PyTorch is loaded.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 @pytest.fixture(scope="session")

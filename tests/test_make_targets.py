@@ -50,7 +50,9 @@ def make(checkout: Path, *words: str, fail: str = "") -> tuple[int, list[str]]:
     """Exit status of make, and what was run."""
     record = checkout.parent / "record"
     record.write_text("")
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    # A make that runs this test hands its own settings on.
+    own = set(re.findall(r"(?m)^(\w+) \?=", (checkout / "Makefile").read_text()))
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", *own))}
     variables |= {"RECORD": str(record), "FAIL": fail}
     done = subprocess.run(["make", *words], cwd=checkout, env=variables, capture_output=True, text=True)
     return done.returncode, record.read_text().splitlines()
@@ -93,8 +95,10 @@ def test_targets_set_up_first_and_hand_their_options_on(checkout: Path, words: l
 def test_tests_run_only_after_a_clean_lint(checkout: Path, fail: str, last: str) -> None:
     status, run = make(checkout, "test")
     assert status == 0
-    tests = "python -m pytest -q -m not slow"
+    tests = "python -m pytest -q -m not slow -n 2 --dist loadfile"
     assert run[-2:] == [f"{tests} --ignore tests/engines", f"{tests} tests/engines"]
+    assert make(checkout, "test", "WORKERS=8")[1][-1] == f"{tests.replace('-n 2', '-n 8')} tests/engines"
+    assert make(checkout, "test", "PYTEST_ARGS=-x a.py")[1][-1] == "python -m pytest -q -m not slow -x a.py"
     status, run = make(checkout, "test", fail=fail)
     assert status != 0
     assert run[-1].endswith(last)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.data.importing.set_tables import write_set
+from scripts.storage import safe_json
 from scripts.tools.score_predictions import score
 
 LESION = {"class": "lesion", "form": "outline", "box": [3.0, 4.0, 9.0, 12.0], "slices": [5, 8]}
@@ -58,6 +59,19 @@ def test_volumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 volumes, 2 patients, 2 detected lesions" in capsys.readouterr().out
     at = counts(folder / "out" / "thresholds.csv", protocol="3D IoU 0.5", threshold="0.5")
     assert (at["found"], at["missed"], at["false_positives"], at["sensitivity"]) == ("1", "1", "1", "0.5")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[{"image_id": "000001_01_01_006.png", "bbox": [3, 4, 6, 8], "score": 0.9}],
+     {"000001_01_01_001-020": [], "000002_01_01_001-020": []}],
+)  # fmt: skip
+def test_a_file_of_detections_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch, content: object) -> None:
+    (folder / "p.json").write_text(json.dumps(content))
+    read: list[bytes] = []
+    monkeypatch.setattr(safe_json, "parse_json", lambda data: read.append(data) or json.loads(data))
+    score(str(folder / "set"), str(folder / "p.json"), str(folder / "out"), bootstrap_resamples=10)
+    assert read.count((folder / "p.json").read_bytes()) == 1
 
 
 def test_mistakes_end_in_a_line(folder: Path) -> None:

@@ -15,7 +15,9 @@ from scripts.data.importing.set_records import read_records
 from scripts.data.importing.set_tables import write_set
 from scripts.data.scans.scan import read_scan
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
-from scripts.workflows.outside_detections import flat_cases, is_flat, solid_cases
+from scripts.workflows.outside_detections import OutsideDetections
+from scripts.workflows.outside_detections import flat_cases as cases_on_slices
+from scripts.workflows.outside_detections import solid_cases as cases_in_volumes
 from support.fake_truth import Ball, write_nifti_case
 
 BOX = [3.0, 4.0, 9.0, 12.0]
@@ -30,6 +32,14 @@ RECORD = {
     "lesions": [],
 }
 NAMES = ["000001_01_01_006.png", "000001_01_01_015.png"]
+
+
+def flat_cases(truth: Path, predictions: Path, *rest: str) -> list[dict[str, Any]]:
+    return cases_on_slices(truth, OutsideDetections.read(predictions), *rest)
+
+
+def solid_cases(truth: Path, predictions: Path, split: str, **rules: bool) -> list[dict[str, Any]]:
+    return cases_in_volumes(truth, OutsideDetections.read(predictions), split, **rules)
 
 
 def coco_truth(path: Path, **change: Any) -> Path:
@@ -69,7 +79,7 @@ def test_flat_detections_in_every_form(tmp_path: Path) -> None:
     for predictions in (by_name, table):
         assert plain(flat_cases(tmp_path / "set", predictions, "test")) == wanted
         assert plain(flat_cases(tmp_path / "set" / "DL_info.csv", predictions, "test")) == wanted
-        assert is_flat(predictions)
+        assert OutsideDetections.read(predictions).flat
     truth = coco_truth(tmp_path / "truth.json")
     both = plain(flat_cases(truth, by_id, "test"))
     assert both == plain(flat_cases(truth, by_name, "test"))
@@ -175,7 +185,7 @@ def test_folders_of_nndetection(tmp_path: Path, cases: Path, ending: str) -> Non
             }
             path.write_bytes(pickle.dumps(content))
     check_perfect(solid_cases(cases / "set", tmp_path, "all"))
-    assert not is_flat(tmp_path)
+    assert not OutsideDetections.read(tmp_path).flat
 
 
 def test_results_that_do_not_belong_to_the_set(tmp_path: Path, cases: Path) -> None:

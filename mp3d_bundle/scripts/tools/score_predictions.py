@@ -17,7 +17,7 @@ from ..metrics.volume.volume_report import write_volume_report
 from ..metrics.volume.volume_tables import format_volume_table
 from ..storage.atomic_files import write_csv
 from ..storage.output_folder import check_output_folder, evaluation_lock
-from ..workflows.outside_detections import flat_cases, is_flat, solid_cases
+from ..workflows.outside_detections import OutsideDetections, flat_cases, solid_cases
 
 RULES = {"MP3D": RELEASED, "MULAN": MULAN}
 _SCORES = (0.01, 0.02, 0.05, *(number / 10 for number in range(1, 10)), 0.95, 0.98, 0.99)
@@ -69,11 +69,12 @@ def score(
     )
     draw = Bootstrap(resamples=bootstrap_resamples, seed=seed)
     with evaluation_lock(folder):
-        if is_flat(found):
-            cases = flat_cases(labels, found, split, category)
+        detections = OutsideDetections.read(found)
+        if detections.flat:
+            cases = flat_cases(labels, detections, split, category)
             print(format_table(write_report(cases, folder, about, rule=RULES[rule], bootstrap=draw)))
             return
-        cases = solid_cases(labels, found, split, missing_is_empty=missing_is_empty)
+        cases = solid_cases(labels, detections, split, missing_is_empty=missing_is_empty)
         print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw)))
         checked = check_volumes(cases)
         rows = []

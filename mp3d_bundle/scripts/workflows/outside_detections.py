@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from ..boxes import from_coco
 from ..data.deeplesion.dl_info import read_csv
 from ..data.deeplesion.splits import load_records
+from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
 from ..data.importing.set_records import read_records, stored_boxes
 from ..data.importing.set_tables import VOLUMES, read_table
@@ -32,22 +34,42 @@ _BOX = ("x1", "y1", "x2", "y2")
 _NNDET = ("_boxes.pkl", "_boxes.json")
 
 
-def is_flat(predictions: Path) -> bool:
-    """Whether detections are in two dimensions: a list of COCO results, or a table without slices.
+@dataclass(frozen=True)
+class OutsideDetections:
+    """Detections of another program; a file is read once, the results in a folder where they are scored.
 
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If it cannot be read.
+    Attributes:
+        path: The file or folder.
+        content: What a JSON file or a pickle holds; None of a table or a folder.
     """
-    if predictions.is_dir() or predictions.suffix.lower() in (".pkl", ".pickle"):
-        return False
-    if predictions.suffix.lower() == ".csv":
-        return True
-    content = read_json(predictions, "detections")
-    return isinstance(content, list)
+
+    path: Path
+    content: Any = None
+
+    @classmethod
+    def read(cls, path: Path) -> OutsideDetections:
+        """Read a file.
+
+        Args:
+            path: File or folder.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If it cannot be read.
+        """
+        later = path.is_dir() or path.suffix.lower() == ".csv"
+        return cls(path, None if later else read_content(path))
+
+    @property
+    def flat(self) -> bool:
+        """Whether the boxes are in two dimensions: a list of COCO results, or a table."""
+        suffix = self.path.suffix.lower()
+        return (suffix == ".json" and isinstance(self.content, list)) or (suffix == ".csv" and not self.path.is_dir())
 
 
-def flat_cases(truth: Path, predictions: Path, split: str, category: str | None = None) -> list[dict[str, Any]]:
+def flat_cases(
+    truth: Path, predictions: OutsideDetections, split: str, category: str | None = None
+) -> list[dict[str, Any]]:
     """Cases of images, see `scripts.metrics.cases`.
 
     Args:
@@ -65,7 +87,7 @@ def flat_cases(truth: Path, predictions: Path, split: str, category: str | None 
     if category is not None and not coco:
         raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
     cases, number = _coco_truth(truth, category) if coco else (_table_truth(truth, split), None)
-    rows = _coco_results(predictions) if predictions.suffix.lower() == ".json" else _csv_results(predictions)
+    rows = _csv_results(predictions.path) if predictions.content is None else _coco_results(predictions)
     called = {case["id"]: key for key, case in cases.items()}
     found: dict[str, list[tuple[list[float], float]]] = defaultdict(list)
     strange: list[str] = []
@@ -78,7 +100,7 @@ def flat_cases(truth: Path, predictions: Path, split: str, category: str | None 
     if strange:
         raise ValueError(
             f"Expected detections of the {len(cases)} images of {truth}, got {len(strange)} of others, "
-            f"{shown_name(strange[0])} the first, in {predictions}."
+            f"{shown_name(strange[0])} the first, in {predictions.path}."
         )
     silent = [name for name in cases if name not in found]
     if silent:
@@ -172,11 +194,11 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, dict[str, A
     return cases, number
 
 
-def _coco_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
+def _coco_results(predictions: OutsideDetections) -> list[tuple[str, Any, list[float], float]]:
     """Image, category, corners and score of every detection."""
-    content = read_json(path, "COCO results")
+    content = predictions.content
     if not isinstance(content, list):
-        raise ValueError(f"Expected a list of COCO results, got {type(content).__name__} in {path}.")
+        raise ValueError(f"Expected a list of COCO results, got {type(content).__name__} in {predictions.path}.")
     found = []
     for number, entry in enumerate(content):
         try:
@@ -186,7 +208,8 @@ def _coco_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError(
-                f"Expected image_id, bbox of four numbers and score, got {shown(entry)} as entry {number} of {path}."
+                f"Expected image_id, bbox of four numbers and score, got {shown(entry)} as entry {number} of "
+                f"{predictions.path}."
             ) from None
     return found
 
@@ -206,7 +229,9 @@ def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
     return found
 
 
-def solid_cases(truth: Path, predictions: Path, split: str, *, missing_is_empty: bool = False) -> list[dict[str, Any]]:
+def solid_cases(
+    truth: Path, predictions: OutsideDetections, split: str, *, missing_is_empty: bool = False
+) -> list[dict[str, Any]]:
     """Cases of volumes, see `scripts.metrics.volume.volume_matching`.
 
     Args:
@@ -223,13 +248,13 @@ def solid_cases(truth: Path, predictions: Path, split: str, *, missing_is_empty:
     """
     folder, labels = (truth, truth / VOLUMES) if truth.is_dir() else (truth.parent, truth)
     records = load_volumes(labels, folder, split=split, missing_images="ignore")
-    if predictions.is_dir():
-        found = _results(folder, predictions, missing_is_empty=missing_is_empty)
+    if predictions.path.is_dir():
+        found = _results(folder, predictions.path, missing_is_empty=missing_is_empty)
         lost = [record["series"] for record in records if record["series"] not in found]
         if lost:
             raise ValueError(f"Expected results for every scan, got none for {len(lost)}, {lost[0]} the first.")
         return [{**record, **found[record["series"]]} for record in records]
-    by_name = read_predictions(predictions, [record["id"] for record in records])
+    by_name = read_predictions(predictions.path, [record["id"] for record in records], predictions.content)
     return [{**record, **by_name[record["id"]]} for record in records]
 
 

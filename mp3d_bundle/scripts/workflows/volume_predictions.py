@@ -32,12 +32,13 @@ _HALF = 0.5
 _PLANE = [0, 1, 3, 4]
 
 
-def read_predictions(path: str | Path, names: Sequence[str]) -> dict[str, Detections]:
+def read_predictions(path: str | Path, names: Sequence[str], content: Any = None) -> dict[str, Detections]:
     """Read detections.
 
     Args:
         path: See the head of this module; no rows where nothing was detected.
         names: Sub-volumes that must be there; further ones are left out, with a line in the log.
+        content: What the file holds, if it has been read.
 
     Returns:
         By name ``boxes`` ``(M, 6)`` in the volume frame and ``scores`` ``(M,)``. Of a tracklet the box is what encloses
@@ -49,7 +50,7 @@ def read_predictions(path: str | Path, names: Sequence[str]) -> dict[str, Detect
             outside of the slices of its sub-volume.
     """
     path = Path(path)
-    content = read_content(path)
+    content = read_content(path) if content is None else content
     if not isinstance(content, Mapping):
         raise ValueError(f"Expected a dict of sub-volumes, got {type(content).__name__} in {path}.")
     if "schema_version" in content:

@@ -111,25 +111,13 @@ def _node(kind: str, name: str, text: str, places: np.ndarray) -> dict[str, Any]
 
 
 def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, Any], notice: str) -> dict[str, Any]:
+    """The box of a lesion."""
     centre = scan.points_to_lps((lesion.box[None, :3] + lesion.box[None, 3:]) / 2)[0]
     size = (lesion.box[3:] - lesion.box[:3]) * scan.spacing
     name = f"Lesion {entry['lesion']} ({entry['score']:.2f})"
-    axes = entry.get("axes", {"source": "box"})
     found = f"{entry['num_slices']} slices{image_text(entry)}{tags_text(entry)}"
     text = f"score {entry['score']:.4f}, {size_text(entry)}{found}. {notice}"
     position, orientation = _numbers(centre), _numbers(turn.ravel(), digits=9)
-    point = {
-        "id": "1",
-        "label": name,
-        "description": text,
-        "associatedNodeID": "",
-        "position": position,
-        "orientation": orientation,
-        "selected": True,
-        "locked": True,
-        "visibility": True,
-        "positionStatus": "defined",
-    }
     return {
         **_heading("ROI", name, text),
         "labelFormat": "%N",
@@ -139,21 +127,8 @@ def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, A
         "orientation": orientation,
         "size": _numbers(size),
         "insideOut": False,
-        "controlPoints": [point],
-        "measurements": [
-            _measurement("score", entry["score"], "confidence of the detector, 0 to 1"),
-            *(
-                [_measurement("probability", entry["probability"], "the calibrated score, 0 to 1")]
-                if "probability" in entry
-                else []
-            ),
-            *(
-                _measurement(f"{name} axis", axes[f"{name}_axis_mm"], f"source: {axes['source']}", "mm")
-                for name in ("long", "short")
-                # Sizes from the box stay estimates, in words.
-                if axes["source"] != "box"
-            ),
-        ],
+        "controlPoints": [_centre(name, text, position, orientation)],
+        "measurements": _measurements(entry),
         "display": {
             "visibility": True,
             "opacity": 1.0,
@@ -166,6 +141,36 @@ def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, A
             "handlesInteractive": False,
         },
     }
+
+
+def _centre(name: str, text: str, position: list[float], orientation: list[float]) -> dict[str, Any]:
+    """The only control point of a box."""
+    return {
+        "id": "1",
+        "label": name,
+        "description": text,
+        "associatedNodeID": "",
+        "position": position,
+        "orientation": orientation,
+        "selected": True,
+        "locked": True,
+        "visibility": True,
+        "positionStatus": "defined",
+    }
+
+
+def _measurements(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What Slicer lists next to a box. Sizes from the box itself stay estimates, in words."""
+    found = [_measurement("score", entry["score"], "confidence of the detector, 0 to 1")]
+    if "probability" in entry:
+        found.append(_measurement("probability", entry["probability"], "the calibrated score, 0 to 1"))
+    axes = entry.get("axes", {"source": "box"})
+    if axes["source"] != "box":
+        found += [
+            _measurement(f"{name} axis", axes[f"{name}_axis_mm"], f"source: {axes['source']}", "mm")
+            for name in ("long", "short")
+        ]
+    return found
 
 
 def _measurement(name: str, value: float, description: str, units: str = "") -> dict[str, Any]:

@@ -20,8 +20,8 @@ from scripts.boxes import pairwise_iou
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.scan import read_scan
 from scripts.data.slabs.slab_reader import resample_z
-from scripts.data.synthetic.presets import resolve
 from scripts.data.synthetic.whole_scans import make_scan
+from scripts.data.synthetic_presets import resolve
 from scripts.inference.detections import Lesion, SliceBoxes, link_boxes
 from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from scripts.metrics.froc import curve_from_matches, sensitivity_at

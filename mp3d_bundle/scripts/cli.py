@@ -22,6 +22,7 @@ from fire.parser import DefaultParseValue
 
 from .command_words import as_typed, split_words
 from .error_lines import SHOW_TRACEBACK
+from .tools.early_checks import CHECKS
 
 SCRIPTS = Path(__file__).resolve().parent
 # Errors about the input. Their message is enough: the user does not need a traceback.
@@ -76,6 +77,8 @@ def described(module: str, function: str) -> tuple[inspect.Signature, str]:
 def deferred(module: str, function: str) -> Callable[..., None]:
     """A function with the signature and docstring of another, which imports that one when it is called.
 
+    What `early_checks` knows about its arguments is checked before that.
+
     Args:
         module: Module below `scripts`.
         function: Name of the function at its top level.
@@ -85,7 +88,11 @@ def deferred(module: str, function: str) -> Callable[..., None]:
     """
     signature, doc = described(module, function)
 
+    check = CHECKS.get((module, function))
+
     def run(*args: Any, **kwargs: Any) -> None:
+        if check is not None:
+            check(**signature.bind(*args, **kwargs).arguments)
         getattr(importlib.import_module(f"scripts.{module}"), function)(*args, **kwargs)
 
     run.__name__, run.__doc__, run.__signature__ = function, doc, signature  # type: ignore[attr-defined]

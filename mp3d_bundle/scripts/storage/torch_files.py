@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .needed_files import need_weights
+
 # Training frameworks leave numpy scalars in checkpoints (a best score, a time). They are plain values. The module has
 # one name before numpy 2 and another one since.
 _NUMPY_SCALARS: list[Any] = [
@@ -50,10 +52,7 @@ def read_tensors(path: str | Path) -> Any:
             holds anything but tensors on the CPU and plain values, or builds more than its size could hold.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a weights file, found no file {path}. See models/README.md for how to get one."
-        )
+    need_weights(path)
     try:
         with path.open("rb") as file:
             _check_content(file)

@@ -34,6 +34,7 @@ from ..weights import (
     shown,
     write_atomically,
 )
+from .early_checks import check_convert
 from .published_layouts import LAYOUTS, Layout, find_layout, read_tag_names
 
 # Our name -> the released code's name. Order matters only where patterns overlap.
@@ -295,8 +296,7 @@ def convert(
         FileNotFoundError: If the source file does not exist.
         OSError: If the target cannot be written.
     """
-    if to not in ("bundle", "authors", "mmdet"):
-        raise ValueError(f"Expected --to bundle or --to authors, got {to!r}.")
+    check_convert(source, to)
     if to != "bundle":
         _write_authors(read_stored(source), source, target)
         return

@@ -31,6 +31,7 @@ from ..networks.two_stage import FasterRCNN
 from ..recipe import KEY, stored_recipe
 from ..storage.atomic_files import replacing
 from ..weights import load_network
+from .early_checks import check_export
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 INPUT, OUTPUTS = "slabs", ("boxes", "scores", "labels")
@@ -245,8 +246,7 @@ def export(checkpoint: str, target: str, format: str = "onnx") -> None:
         ImportError: If a package that the format needs is missing.
         OSError: If the target cannot be written.
     """
-    if format not in FORMATS:
-        raise ValueError(f"Expected --format {' or '.join(FORMATS)}, got {format!r}.")
+    check_export(checkpoint, format)
     network, info = load_network(checkpoint)
     if not isinstance(network, FasterRCNN):
         raise ValueError(f"Expected weights of the two-stage detector, got a {type(network).__name__} in {checkpoint}.")

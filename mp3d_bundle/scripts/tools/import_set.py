@@ -14,6 +14,7 @@ from ..data.importing.truth.truth_files import TruthRules
 from ..data.scans.volume_files.stored_image import ReadingRules
 from ..workflows.importing.import_scans import ImportRules, Sources, import_scans
 from ..workflows.importing.set_report import write_set_report
+from .early_checks import check_import
 
 
 def main(
@@ -91,6 +92,7 @@ def main(
         OSError: If a file cannot be read or written.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    check_import(images, truth)
     sources = Sources(
         Path(images),
         None if truth is None else Path(truth),

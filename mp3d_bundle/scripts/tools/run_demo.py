@@ -24,7 +24,7 @@ import numpy as np
 
 from ..data.synthetic import generate
 from ..data.synthetic.generator import description
-from ..data.synthetic.presets import resolve
+from ..data.synthetic_presets import resolve
 from ..metrics.volume.volume_matching import OFFICIAL, pairwise_overlap
 
 NOTICE = "Demo weights: trained for minutes on synthetic images. Not a lesion detector; finds no real lesions."

@@ -18,6 +18,7 @@ from ..metrics.volume.volume_tables import format_volume_table
 from ..storage.atomic_files import write_csv
 from ..storage.output_folder import check_output_folder, evaluation_lock
 from ..workflows.outside_detections import OutsideDetections, flat_cases, solid_cases
+from .early_checks import check_score
 
 RULES = {"MP3D": RELEASED, "MULAN": MULAN}
 _SCORES = (0.01, 0.02, 0.05, *(number / 10 for number in range(1, 10)), 0.95, 0.98, 0.99)
@@ -60,9 +61,7 @@ def score(
     if rule not in RULES:
         raise ValueError(f"Expected one of the rules {', '.join(RULES)}, got {rule!r}.")
     found, labels, folder = Path(predictions), Path(truth), Path(output)
-    for path in (labels, found):
-        if not path.exists():
-            raise FileNotFoundError(f"Expected truth and predictions, there is nothing at {path}.")
+    check_score(truth, predictions)
     check_output_folder(folder)
     about = Evaluated(
         f"{labels.name} ({found.name})", origin={"truth": truth, "predictions": predictions, "split": split}

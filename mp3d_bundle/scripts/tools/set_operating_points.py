@@ -29,8 +29,10 @@ from ..metrics.froc import FrocCurve, threshold_at
 from ..metrics.image.lesion_details import TAG_THRESHOLD
 from ..metrics.matching import FrocRule
 from ..storage.atomic_files import write_json
+from ..storage.needed_files import need_evaluation
 from ..storage.safe_json import read_json
 from ..weights import read_tensors, tensors_sha256, write_atomically
+from .early_checks import check_operating_points
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +69,7 @@ def read_boxes(folder: str | Path) -> Boxes:
         ValueError: If one of them is invalid, or no box was found.
     """
     folder = Path(folder)
-    for name in ("metrics.json", "detections.csv"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"Expected the folder of an evaluation, found no {name} in {folder}.")
+    need_evaluation(folder)
     try:
         metrics = read_json(folder / "metrics.json")
         with (folder / "detections.csv").open(newline="") as file:
@@ -184,9 +184,7 @@ def operating_points(
         ValueError: If a file is invalid, the evaluation is of other weights, or a setting is unknown.
         OSError: If a file cannot be written.
     """
-    unknown = sorted(set(inference) - {"box_threshold", "pixel_spacing"})
-    if unknown:
-        raise ValueError(f"Expected the settings box_threshold and pixel_spacing, got {unknown[0]!r}.")
+    check_operating_points(checkpoint, evaluation, inference)
     content = read_tensors(checkpoint)
     if not isinstance(content, dict) or not isinstance(content.get("info"), dict):
         raise ValueError(f"Expected a weights file with the key 'info', got another file in {checkpoint}.")

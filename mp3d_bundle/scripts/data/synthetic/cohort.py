@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..synthetic_presets import Settings
 from .annotations import TEST, TRAIN, VALIDATION, Identity
 from .irregularities import CASES
-from .presets import Settings
 
 
 @dataclass(frozen=True)

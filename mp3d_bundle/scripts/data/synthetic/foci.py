@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..synthetic_presets import Settings
 from .anatomy import Body, draw_outline
-from .presets import Settings
 from .shapes import Shape, Wave
 
 # The middle of a lesion is within this share of its half height from the key slice.

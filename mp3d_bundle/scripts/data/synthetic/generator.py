@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..synthetic_presets import Settings, check_run, resolve
 from .annotations import key_rows, lesion_labels
 from .cohort import Patient, draw_cohort
 from .irregularities import Piece, irregular_pieces
-from .presets import Settings, resolve
 from .rendering import render
 from .series import draw_series
 from .whole_scans import make_scan
@@ -71,10 +71,7 @@ def generate(
         OSError: If writing fails; nothing is left behind.
     """
     settings = resolve(preset, overrides)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"Expected a seed of at least 0, got {seed!r}.")
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"Expected at least 1 worker, got {workers!r}.")
+    check_run(seed, workers)
     target = Path(output).resolve()
     cohort_seed, order_seed, scan_seed = np.random.SeedSequence(seed).spawn(3)
     patients = draw_cohort(cohort_seed, settings)

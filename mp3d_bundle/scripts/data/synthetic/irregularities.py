@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..synthetic_presets import Settings
 from .anatomy import FIRST_HEIGHT
 from .annotations import Identity
-from .presets import Settings
 from .series import Grid, Series, draw_interval, draw_spacing, fill_series
 from .shapes import Shape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .presets import Settings
+from ..synthetic_presets import Settings
 from .series import Series
 from .shapes import paint
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..synthetic_presets import Settings
 from .anatomy import FIRST_HEIGHT, LAST_HEIGHT, Body, draw_body
 from .foci import Focus, Level, add_level
-from .presets import Settings
 
 # Slices over which key slices may spread; keeps slice numbers at three digits.
 _MOST_SLICES = 450

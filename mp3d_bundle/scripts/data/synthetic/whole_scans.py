@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..synthetic_presets import Settings
 from .anatomy import draw_body
 from .foci import Focus, Level, add_level
-from .presets import Settings
 from .rendering import render
 from .series import Grid, Series, draw_spacing
 from .writing import lps_affine, write_json, write_scan

@@ -170,6 +170,22 @@ def resolve(preset: str | Settings, overrides: Mapping[str, object] | None = Non
     return settings
 
 
+def check_run(seed: object, workers: object) -> None:
+    """Check what a run needs in addition to its settings.
+
+    Args:
+        seed: At least 0.
+        workers: Number of processes, at least 1.
+
+    Raises:
+        ValueError: If one of them is another value.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"Expected a seed of at least 0, got {seed!r}.")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"Expected at least 1 worker, got {workers!r}.")
+
+
 def _like(name: str, value: object, pattern: object) -> object:
     """``value`` converted to the type of ``pattern``, the same setting of the preset."""
     try:

@@ -1,0 +1,111 @@
+"""What can be wrong with a command line before its work imports PyTorch, which takes seconds.
+
+Each check takes the arguments of its command by name. The work calls it as well, so that an error is the same from
+Python. Imports neither PyTorch nor NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ..data.synthetic_presets import Settings, check_run, resolve
+from ..storage.needed_files import need_evaluation, need_weights
+
+EXPORT_FORMATS = ("onnx", "torch")
+DIRECTIONS = ("bundle", "authors", "mmdet")
+INFERENCE_SETTINGS = ("box_threshold", "pixel_spacing")
+
+
+def check_synthetic(
+    preset: str | Settings = "small",
+    seed: int = 0,
+    workers: int = 2,
+    settings: Mapping[str, object] | None = None,
+    **others: object,
+) -> None:
+    """Check the settings of `make_synthetic.main`.
+
+    Raises:
+        ValueError: If a setting is unknown or impossible.
+    """
+    del others
+    resolve(preset, settings)
+    check_run(seed, workers)
+
+
+def check_export(checkpoint: str, format: str = "onnx", **others: object) -> None:
+    """Check the arguments of `export_detector.export`.
+
+    Raises:
+        ValueError: If the format is unknown.
+        FileNotFoundError: If the weights file does not exist.
+    """
+    del others
+    if format not in EXPORT_FORMATS:
+        raise ValueError(f"Expected --format {' or '.join(EXPORT_FORMATS)}, got {format!r}.")
+    need_weights(checkpoint)
+
+
+def check_convert(source: str, to: str = "bundle", **others: object) -> None:
+    """Check the arguments of `convert_weights.convert`.
+
+    Raises:
+        ValueError: If the direction is unknown.
+        FileNotFoundError: If the source does not exist.
+    """
+    del others
+    if to not in DIRECTIONS:
+        raise ValueError(f"Expected --to bundle or --to authors, got {to!r}.")
+    need_weights(source)
+
+
+def check_operating_points(
+    checkpoint: str, evaluation: str, inference: Mapping[str, float] | None = None, **others: object
+) -> None:
+    """Check the arguments of `set_operating_points.operating_points`.
+
+    Raises:
+        ValueError: If a setting of inference is unknown.
+        FileNotFoundError: If the weights file or a file of the evaluation does not exist.
+    """
+    del others
+    for name in sorted(set(inference or ()) - set(INFERENCE_SETTINGS)):
+        raise ValueError(f"Expected the settings {' and '.join(INFERENCE_SETTINGS)}, got {name!r}.")
+    need_weights(checkpoint)
+    need_evaluation(evaluation)
+
+
+def check_score(truth: str, predictions: str, **others: object) -> None:
+    """Check the arguments of `score_predictions.score`.
+
+    Raises:
+        FileNotFoundError: If the truth or the predictions do not exist.
+    """
+    del others
+    for path in (truth, predictions):
+        if not Path(path).exists():
+            raise FileNotFoundError(f"Expected truth and predictions, there is nothing at {path}.")
+
+
+def check_import(images: str, truth: str | None = None, **others: object) -> None:
+    """Check the arguments of `import_set.main`.
+
+    Raises:
+        FileNotFoundError: If the images or the truth do not exist.
+    """
+    del others
+    for what, path in (("scans", images), ("truth", truth)):
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(f"Expected the {what} at {path}, but there is nothing.")
+
+
+# By the module and the function that a command-line module names.
+CHECKS: dict[tuple[str, str], Callable[..., None]] = {
+    ("tools.make_synthetic", "main"): check_synthetic,
+    ("tools.export_detector", "export"): check_export,
+    ("tools.convert_weights", "convert"): check_convert,
+    ("tools.set_operating_points", "operating_points"): check_operating_points,
+    ("tools.score_predictions", "score"): check_score,
+    ("tools.import_set", "main"): check_import,
+}

@@ -84,7 +84,7 @@ def study(
     Args:
         dataset_dir: DeepLesion, or a data set in its format.
         output: Folder of the runs and of the page.
-        tables: Tables of the paper, 1 to 5.
+        tables: Tables of the paper, 1 to 5, and ``later`` for systems after it.
         rows: Only these rows, by setting (``mp3d_9``) and share (``scratch_2x@20``); research/tables.yaml
             names them. The page shows whole tables, and others that have been run before.
         seeds: Seeds of every row.

@@ -203,9 +203,11 @@ class Planner:
             made_here=made_here,
         )
 
-    def _overlays(self, setting: Setting) -> tuple[str, ...]:
+    def _overlays(self, setting: Setting, first: Sequence[str] = ()) -> list[str]:
         more = self.profile.imagenet_overlays if setting.start == "imagenet" else ()
-        return (*setting.overlays, *more)
+        own = self.profile.own_sizes.get(setting.name)
+        size = self.profile.size if own is None else ()
+        return [*size, *first, *setting.overlays, *more, *(own or ())]
 
     def _weights(self, setting: Setting) -> tuple[Path | None, bool]:
         if setting.start != "pretrained":
@@ -215,7 +217,7 @@ class Planner:
         return (Path(chosen), False) if chosen else (self.places.pretrained, True)
 
     def _training(self, setting: Setting, folder: Path, *, seed: int, rate: float | None) -> tuple[str, ...]:
-        overlays = [*self.profile.overlays, *self._overlays(setting)]
+        overlays = self._overlays(setting, self.profile.overlays)
         options: dict[str, Any] = {"dataset_dir": self.places.dataset_dir, "output_dir": folder, "seed": seed}
         options |= {**self.profile.training_options, **self.profile.setting_options.get(setting.name, {})}
         units = self.study.schedules[setting.schedule]
@@ -238,7 +240,7 @@ class Planner:
         return bundle_words("training", configs, {**options, **self.options.training})
 
     def _evaluation(self, setting: Setting, folder: Path, seed: int) -> tuple[str, ...]:
-        overlays = [*self.profile.evaluation_overlays, *self._overlays(setting), *self.options.extra]
+        overlays = [*self._overlays(setting), *self.options.extra]
         options = {
             "dataset_dir": self.places.dataset_dir,
             "checkpoint": folder / "training" / "model.pt",

@@ -97,8 +97,8 @@ def _interval(one: Outcome, column: str) -> str:
 
 
 def row_lines(row: Row, one: Outcome | None) -> list[str]:
-    """The lines of a row: the paper's figures, ours, and our interval."""
-    lines = [_line([row.label, "paper", *map(figure_of, row.paper), ""])]
+    """The lines of a row: the published figures, ours, and our interval."""
+    lines = [_line([row.label, row.source, *map(figure_of, row.paper), ""])]
     if one is None or not one.results:
         said = row.why or "not run"
         return [*lines, _line(["", said, *["-"] * len(COLUMNS), "0"])]

@@ -49,10 +49,11 @@ class Row:
 
     Attributes:
         label: What the table calls it.
-        paper: The paper's figures in per cent for ``COLUMNS``; None where it gives none.
+        paper: The published figures in per cent for ``COLUMNS``; None where there is none.
         setting: Name of the setting; None for a method that the study does not run.
         share: Per cent of the training images.
         why: Why it is not run, where there is no setting.
+        source: Where the figures are from.
     """
 
     label: str
@@ -60,6 +61,7 @@ class Row:
     setting: str | None = None
     share: int = 100
     why: str = ""
+    source: str = "paper"
 
     @property
     def id(self) -> str:
@@ -85,7 +87,8 @@ class Profile:
     Attributes:
         name: ``"full"`` or ``"reduced"``.
         overlays: Overlays of every training, before those of the setting.
-        evaluation_overlays: The same for the evaluation.
+        size: Overlays of every training and evaluation that set the size of the network, before all others.
+        own_sizes: In their place, behind those of the setting, by its name: a network that comes whole has its own.
         training_options: Further options of every training.
         evaluation_options: Further options of every evaluation.
         setting_options: Further options of a setting's trainings and evaluations, by its name.
@@ -98,7 +101,8 @@ class Profile:
 
     name: str
     overlays: tuple[str, ...] = ()
-    evaluation_overlays: tuple[str, ...] = ()
+    size: tuple[str, ...] = ()
+    own_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     training_options: Mapping[str, Any] = field(default_factory=dict)
     evaluation_options: Mapping[str, Any] = field(default_factory=dict)
     setting_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -210,8 +214,8 @@ def _check(study: Study, path: Path) -> None:
         if setting.start not in STARTS or setting.schedule not in study.schedules:
             raise ValueError(f"Expected a known start and schedule, got {setting} in {path}.")
     for profile in study.profiles.values():
-        if unknown := set(profile.setting_options) - set(study.settings):
-            raise ValueError(f"Expected options of known settings, got {sorted(unknown)} in {path}.")
+        if unknown := {*profile.setting_options, *profile.own_sizes} - set(study.settings):
+            raise ValueError(f"Expected options and sizes of known settings, got {sorted(unknown)} in {path}.")
     for table in study.tables.values():
         for row in table.rows:
             if len(row.paper) != len(COLUMNS):

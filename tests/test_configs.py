@@ -20,7 +20,9 @@ from scripts.configuration.running_config import check_config
 from scripts.error_lines import root_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
-VARIANTS = [path for path in sorted(CONFIGS.glob("variants/*.yaml")) if not path.stem.startswith("recipe_")]
+VARIANTS = [
+    path for path in sorted(CONFIGS.glob("variants/*.yaml")) if not path.stem.startswith(("recipe_", "narrow_"))
+]
 ENTRIES = ["train", "evaluate", "evaluate_volumes", "inference"]
 # These take the network from the weights file, whatever it is.
 FROM_WEIGHTS = {"evaluate_volumes", "inference"}
@@ -40,8 +42,8 @@ COMBINATIONS = {"demo"}
 FLAT = {"fpn", "retinanet"}
 # The other published systems bring a whole network: nothing that shapes or starts one goes with them.
 WHOLE = {"msb", "mvpnet", "3dce", "mulan", "alignshift", "tsm", "a3d", "satr"}
-# Their own numbers that make them narrow, which `size_narrow` cannot know.
-THIN = {n: {"growth": 8, "channels": 16, "fc_channels": 32} for n in ("alignshift", "tsm", "a3d", "mulan", "satr")}
+# What makes them narrow, which `size_narrow` cannot.
+NARROW = {n: "narrow_dense" if n in ("alignshift", "tsm", "a3d", "mulan") else f"narrow_{n}" for n in WHOLE}
 NOT_FLAT = {"slices", "head", "backbone", "pooling", "conversion", "pairs"}
 
 
@@ -257,10 +259,8 @@ def merged(*overlays: Path) -> ConfigParser:
 
 def narrow(*overlays: Path) -> ConfigParser:
     """The training config with a small network, the overlays on top."""
-    parser = merged(variant("size_narrow"), *overlays)
-    for path in overlays:
-        parser.update({f"network_def#{name}": value for name, value in THIN.get(axis(path), {}).items()})
-    return parser
+    own = [variant(NARROW[axis(path)]) for path in overlays if axis(path) in NARROW]
+    return merged(*([] if own else [variant("size_narrow")]), *overlays, *own)
 
 
 def run_both_ways(parser: ConfigParser) -> None:

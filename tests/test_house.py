@@ -59,9 +59,13 @@ LONG_FUNCTIONS = {
 _CONFIG = "built by a config: its arguments are config ids"
 _RULES = "the parts and rules of a detector's stage by name: published detectors differ in each"
 MANY_PARAMETERS = {
+    "align_shift.align_shift": _CONFIG,
     "checkpoints.__init__": _CONFIG,
     "coco_instances.load_instances": _CONFIG,
+    "mulan.mulan": _CONFIG,
+    "mvp_net.mvp_net": _CONFIG,
     "resnet3d.__init__": _CONFIG,
+    "slice_attention.slice_attention": _CONFIG,
     "roi_heads.__init__": _RULES,
     "rpn.__init__": _RULES,
     "splits.load_records": _CONFIG,

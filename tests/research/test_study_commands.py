@@ -64,6 +64,14 @@ def test_reduced_rows_are_short_and_narrow(tmp_path: Path) -> None:
     assert option(pretrained.steps["training"], "pretrained") == str(planner.places.pretrained)
 
 
+def test_a_network_that_comes_whole_is_narrowed_after_its_overlay(tmp_path: Path) -> None:
+    steps = run_of(planner_in(tmp_path), "1", "mulan_9").steps
+    assert configs(steps["training"]) == ["train", "optimizer_adamw", "demo", "mulan", "narrow_dense"]
+    assert configs(steps["evaluating"]) == ["evaluate", "mulan", "narrow_dense"]
+    full = run_of(planner_in(tmp_path, profile="full"), "1", "mulan_9").steps
+    assert configs(full["training"]) == ["train", "mulan"]
+
+
 def test_a_rate_goes_to_every_key_that_holds_it(tmp_path: Path) -> None:
     planner = planner_in(tmp_path)
     run = run_of(planner, "1", "mp3d_9", rate=0.006)

@@ -155,6 +155,7 @@ def align_shift(
     *,
     masks: bool = True,
     thickness: float = 2.0,
+    layers: Sequence[int] = (6, 12, 24),
     growth: int = 32,
     channels: int = 512,
     fc_channels: int = 2048,
@@ -167,6 +168,7 @@ def align_shift(
         num_slices: Slices of a slab, odd.
         masks: Whether boxes get the field ``masks``, which the training targets then need too.
         thickness: Distance between slices in mm where a call does not give it.
+        layers: Dense layers of each block.
         growth: Channels that a dense layer adds; the stem has twice as many.
         channels: Channels of the map.
         fc_channels: Width of the two fully connected layers.
@@ -174,26 +176,40 @@ def align_shift(
     Raises:
         ValueError: If ``num_slices`` is not an odd number >= 1, or the thickness not positive.
     """
-    backbone = DenseSlabBackbone(num_slices, AlignShift, out_channels=channels, growth=growth, thickness=thickness)
+    backbone = DenseSlabBackbone(
+        num_slices, AlignShift, out_channels=channels, layers=layers, growth=growth, thickness=thickness
+    )
     return one_map_mask_rcnn(
         backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3, detector=ThicknessRCNN
     )
 
 
 def temporal_shift(
-    num_slices: int = 3, *, masks: bool = True, growth: int = 32, channels: int = 512, fc_channels: int = 2048
+    num_slices: int = 3,
+    *,
+    masks: bool = True,
+    layers: Sequence[int] = (6, 12, 24),
+    growth: int = 32,
+    channels: int = 512,
+    fc_channels: int = 2048,
 ) -> FasterRCNN:
     """TSM on the network of AlignShift: as many parameters. See `align_shift`."""
-    backbone = DenseSlabBackbone(num_slices, TemporalShift, out_channels=channels, growth=growth)
+    backbone = DenseSlabBackbone(num_slices, TemporalShift, out_channels=channels, layers=layers, growth=growth)
     return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3)
 
 
 def a3d(
-    num_slices: int = 3, *, masks: bool = True, growth: int = 32, channels: int = 512, fc_channels: int = 2048
+    num_slices: int = 3,
+    *,
+    masks: bool = True,
+    layers: Sequence[int] = (6, 12, 24),
+    growth: int = 32,
+    channels: int = 512,
+    fc_channels: int = 2048,
 ) -> FasterRCNN:
     """A3D: 70,757,775 and 77,257,359 parameters at 3 and 7 slices, including matrices that are never read.
 
     See `align_shift`.
     """
-    backbone = DenseSlabBackbone(num_slices, SlicePairs, out_channels=channels, growth=growth)
+    backbone = DenseSlabBackbone(num_slices, SlicePairs, out_channels=channels, layers=layers, growth=growth)
     return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=5e-5)

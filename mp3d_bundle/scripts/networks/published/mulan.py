@@ -187,9 +187,14 @@ class MULAN(FasterRCNN):
     _said = False
 
     @property
+    def patient_facts(self) -> tuple[str, ...]:
+        """What the refinement reads of patients: ``"position"``, ``"patient"`` (sex and age), both or nothing."""
+        return tuple(name for name in self.roi_heads.refine.extras if name in ("position", "patient"))
+
+    @property
     def reads_patients(self) -> bool:
         """Whether the refinement reads anything of patients."""
-        return bool({"position", "patient"} & set(self.roi_heads.refine.extras))
+        return bool(self.patient_facts)
 
     def forward(
         self,
@@ -233,6 +238,7 @@ def mulan(
     *,
     tags: int = 171,
     extras: Sequence[str] = (),
+    layers: Sequence[int] = (6, 12, 24),
     growth: int = 32,
     channels: int = 512,
     fc_channels: int = 2048,
@@ -246,6 +252,7 @@ def mulan(
         tags: Number of tags, T.
         extras: What the refinement reads next to the scores: ``box`` (place and size in the slab), ``position``
             (along the body), ``patient`` (sex and age). The paper's row in MP3D's Table 1 has box and patient.
+        layers: Dense layers of each block.
         growth: Channels that a dense layer adds; the stem has twice as many.
         channels: Channels of the map; the mask head has half as many.
         fc_channels: Width of the fully connected layers of the box head; the tag head's are half as wide.
@@ -253,7 +260,7 @@ def mulan(
     Raises:
         ValueError: If ``num_slices`` is another number, there is no tag, or an extra has another name.
     """
-    backbone = DenseImagesBackbone(num_slices, out_channels=channels, growth=growth)
+    backbone = DenseImagesBackbone(num_slices, out_channels=channels, layers=layers, growth=growth)
     anchors = FixedAnchors([detectron_anchors(STRIDE, (4, 6, 8, 12, 24), (0.5, 1.0, 2.0))], [STRIDE])
     rpn = RegionProposalNetwork(
         RPNHead(channels, anchors.per_cell),

@@ -7,6 +7,8 @@ code (shaoqb/multi_scale_booster).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -173,7 +175,13 @@ class BoosterBackbone(nn.Module):
 
 
 def multi_scale_booster(
-    num_slices: int = 3, num_classes: int = 1, *, width: int = 64, channels: int = 256, fc_channels: int = 1024
+    num_slices: int = 3,
+    num_classes: int = 1,
+    *,
+    layers: Sequence[int] = (3, 4, 6, 3),
+    width: int = 64,
+    channels: int = 256,
+    fc_channels: int = 1024,
 ) -> FasterRCNN:
     """MSB, whole: 43,209,750 parameters.
 
@@ -182,6 +190,7 @@ def multi_scale_booster(
     Args:
         num_slices: 3, the only supported number.
         num_classes: Classes without background.
+        layers: Blocks of each stage of the body.
         width: Planes of the body's first stage; 64 is ResNet-50.
         channels: Channels of the pyramid.
         fc_channels: Width of the two fully connected layers.
@@ -191,7 +200,7 @@ def multi_scale_booster(
     """
     if num_slices != BoosterBackbone.num_slices or num_classes < 1:
         raise ValueError(f"Expected 3 slices and at least one class for MSB, got {num_slices!r} and {num_classes!r}.")
-    backbone = BoosterBackbone(ResNet2d(width=width, norm=nn.BatchNorm2d), out_channels=channels)
+    backbone = BoosterBackbone(ResNet2d(layers, width=width, norm=nn.BatchNorm2d), out_channels=channels)
     bases = [mmdetection_anchors(stride, (2, 4, 6, 8), (0.5, 1.0, 2.0)) for stride in STRIDES]
     anchors = FixedAnchors(bases, STRIDES)
     limits = ProposalLimits(per_level=2000, per_image=2000)

@@ -7,6 +7,7 @@ and a head on the coarsest level learns the position of the slice along the body
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -106,6 +107,7 @@ class MultiViewBackbone(nn.Module):
     Args:
         num_slices: 3 or 9: one image of three slices for each window, or three.
         channels: Channels of the pyramid for each view.
+        layers: Blocks of each stage of the body.
         width: Planes of the body's first stage; 64 is ResNet-50.
         window: HU that the slab's window makes 0 and 255, and the mean and deviation of its normalisation.
 
@@ -118,6 +120,7 @@ class MultiViewBackbone(nn.Module):
         num_slices: int,
         *,
         channels: int = 256,
+        layers: Sequence[int] = (3, 4, 6, 3),
         width: int = 64,
         window: tuple[float, float, float, float] = (-1024.0, 1050.0, 123.675, 58.395),
     ) -> None:
@@ -129,7 +132,7 @@ class MultiViewBackbone(nn.Module):
         self.view_channels = channels
         self.out_channels = self.views * channels
         self.window = tuple(window)
-        self.body = ResNet2d(width=width, norm=ChannelAffine)
+        self.body = ResNet2d(layers, width=width, norm=ChannelAffine)
         for stage in list(self.body.stages)[1:]:
             first = cast(Bottleneck, cast(nn.Sequential, stage)[0])
             first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
@@ -275,6 +278,7 @@ def mvp_net(
     num_slices: int = 9,
     num_classes: int = 1,
     *,
+    layers: Sequence[int] = (3, 4, 6, 3),
     channels: int = 256,
     fc_channels: int = 1024,
     window: tuple[float, float, float, float] = (-1024.0, 1050.0, 123.675, 58.395),
@@ -287,6 +291,7 @@ def mvp_net(
     Args:
         num_slices: 3 or 9.
         num_classes: Classes without background.
+        layers: Blocks of each stage of the body.
         channels: Channels of the pyramid for each view; a quarter of them are the planes of the body's first stage.
         fc_channels: Width of the two fully connected layers.
         window: See `MultiViewBackbone`.
@@ -297,7 +302,7 @@ def mvp_net(
     """
     if num_classes < 1:
         raise ValueError(f"Expected at least one class in addition to the background, got num_classes={num_classes!r}.")
-    backbone = MultiViewBackbone(num_slices, channels=channels, width=channels // 4, window=window)
+    backbone = MultiViewBackbone(num_slices, channels=channels, layers=layers, width=channels // 4, window=window)
     anchors = FixedAnchors([detectron_anchors(stride, (4,), (0.5, 1.0, 2.0)) for stride in STRIDES], STRIDES)
     rpn = RegionProposalNetwork(
         PointwiseRPNHead(backbone.out_channels, channels, anchors.per_cell),

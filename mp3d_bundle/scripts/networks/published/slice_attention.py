@@ -195,6 +195,7 @@ def slice_attention(
     num_slices: int = 7,
     *,
     masks: bool = True,
+    layers: Sequence[int] = (6, 12, 24),
     growth: int = 32,
     channels: int = 512,
     embedding: int = 384,
@@ -207,6 +208,7 @@ def slice_attention(
     Args:
         num_slices: Slices of a slab, odd and at least 3.
         masks: Whether boxes get the field ``masks``, which the training targets then need too.
+        layers: Dense layers of each block.
         growth: Channels that a dense layer adds; the stem has twice as many.
         channels: Channels of the map.
         embedding: Length of a token, a multiple of 6.
@@ -215,5 +217,5 @@ def slice_attention(
     Raises:
         ValueError: If ``num_slices`` is not an odd number >= 3.
     """
-    backbone = AttentionBackbone(num_slices, embedding=embedding, out_channels=channels, growth=growth)
+    backbone = AttentionBackbone(num_slices, embedding=embedding, out_channels=channels, layers=layers, growth=growth)
     return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=5e-5)

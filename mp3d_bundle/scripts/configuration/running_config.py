@@ -13,6 +13,7 @@ from monai.bundle import ConfigExpression, ConfigParser
 
 from .option_rules import RULES, TEXTS, misfits
 from .read_keys import SEPARATOR, changes, item, normal, unread
+from .recipe_checks import recipe_complaints
 from .tracking import adopt_tracking
 from .typed_options import MARKS, current_parser, current_workflow, given_options, ids_asked, take_as_typed, take_none
 
@@ -93,6 +94,7 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
         bases = [base for entry in entries.values() if (base := item(entry, name)) is not None]
         value = _expression_value(parser, item(config, name))
         yield from misfits(name.replace(SEPARATOR, "#"), value, bases)
+    yield from recipe_complaints(config)
     yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
 
 

@@ -158,6 +158,8 @@ RULES: Mapping[str, Rule] = {
     "hu_offset": optional(number(-100000, 100000)),
     "max_gigabytes": number(0, above=True),
     **dict.fromkeys(("box_threshold", "score_threshold"), SHARE),
+    "patient_age": optional(number(0, 130, above=True)),
+    "patient_sex": optional(one_of("M", "F")),
     "tag_threshold": optional(either(SHARE, several(SHARE, least=1))),
     "linking#min_iou": SHARE,
     "linking#max_gap": whole(0),

@@ -251,7 +251,7 @@ class VolumeDetector(Inferer):
                 further fields; put into evaluation mode for the call. A module's parameters set the device. One that
                 says ``reads_thickness`` gets the mm between slices as ``thickness``.
             args: Passed on to the network.
-            kwargs: Passed on to the network.
+            kwargs: Passed on to the network; ``patient`` as ``patients``, once for each slab.
 
         Raises:
             ValueError: If the network reads another number of slices than the slabs have.
@@ -267,12 +267,15 @@ class VolumeDetector(Inferer):
         modules = [network] if isinstance(network, torch.nn.Module) else []
         if getattr(network, "reads_thickness", False):
             kwargs["thickness"] = slabs.thickness * inputs.spacing[2]
+        patient = kwargs.pop("patient", None)
         found = []
         batches = [due[start : start + self.batch_size] for start in range(0, len(due), self.batch_size)]
         # While the network works on one batch, the next is cut.
         cut = read_ahead(partial(slabs.batch, picked, volume, self.intensity) for picked in batches)
         with eval_mode(*modules), torch.inference_mode(), precision, closing(cut), self._bar(len(due)) as bar:
             for picked, batch in zip(batches, cut, strict=True):
+                if patient is not None:
+                    kwargs["patients"] = [patient] * len(picked)
                 outputs = network(batch, *args, **kwargs)
                 found.extend(
                     self._in_scan_pixels(output, slabs, at) for output, at in zip(outputs, picked, strict=True)

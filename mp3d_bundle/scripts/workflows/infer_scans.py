@@ -34,6 +34,7 @@ from ..recipe import PAPER, Deviation, Recipe, fit_for, stored_recipe, tell_devi
 from ..storage.output_folder import check_output_folder
 from ..weights import load_network
 from .reviewed_results import Reviews
+from .scan_patient import PatientOptions, patient_text
 from .scans_ahead import ScansAhead
 
 logger = logging.getLogger(__name__)
@@ -214,6 +215,7 @@ class ScanRunner:
         review: Of its scans only accepted lesions are written.
         shard: The share of the scans to do, see `scripts.data.scans.scan_shards`; None for all.
         read_ahead: Read the next scan while the network works on this one: two scans are in memory.
+        patient: What the user says of the patients, for a network that reads it.
         failures: Filled by `run`: each scan that could not be done, and why.
     """
 
@@ -227,6 +229,7 @@ class ScanRunner:
     review: Reviews | None = None
     shard: str | None = None
     read_ahead: bool = True
+    patient: PatientOptions = field(default_factory=PatientOptions)
     failures: list[tuple[Path, str]] = field(default_factory=list)
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _done: int = field(default=0, init=False, repr=False)
@@ -289,6 +292,7 @@ class ScanRunner:
         """
         check_output_folder(self.writer.output_dir)
         network = self.weights.load()
+        self.patient.check(network)
         self.weights.tell(self.inferer)
         if self.engine is not None:
             use = self.engine.attach(network)._asdict()
@@ -354,11 +358,17 @@ class ScanRunner:
             reviewed = self.review.describe(made["source"]["sha256"])
             writer = replace(writer, settings={**writer.settings, "review": reviewed})
             made["settings"]["review"] = reviewed
+        network = self.weights.load()
+        if (known := self.patient.patient_of(scan, network)) is not None:
+            writer = replace(writer, settings={**writer.settings, "patient": known[1]})
+            made["settings"]["patient"] = known[1]
         if not self.overwrite and are_finished(folder, made):
             logger.info("%s: skipped, its results are in %s.", shown(source.path), shown(folder))
             return ScanOutcome(skipped=True)
         ready = time.perf_counter()
-        found = self.inferer(scan, self.weights.load())
+        if known is not None:
+            logger.info("%s: scores are refined with %s.", shown(source.path), patient_text(known[1]))
+        found = self.inferer(scan, network, **({} if known is None else {"patient": known[0]}))
         detected = time.perf_counter()
         lesions = self.link(found)
         if self.review is not None:

@@ -35,7 +35,7 @@ def name_series(scan: ScanLike) -> dict[str, str | None] | None:
     Returns:
         Each as text, None where the images have none; None for a scan that was not read from DICOM.
     """
-    return None if scan.series is None or not scan.files else _read(scan, 0, _SERIES)
+    return read_header(scan, 0, _SERIES)
 
 
 def name_image(scan: ScanLike, index: int) -> dict[str, Any] | None:
@@ -48,9 +48,9 @@ def name_image(scan: ScanLike, index: int) -> dict[str, Any] | None:
     Returns:
         Number (None where the image has none) and UID; None for a scan that was not read from DICOM.
     """
-    if scan.series is None or not scan.files:
+    found = read_header(scan, index, _IMAGE)
+    if found is None:
         return None
-    found = _read(scan, index, _IMAGE)
     number = found["instance_number"]
     whole = number is not None and number.lstrip("+-").isdecimal()
     return {**found, "instance_number": int(number) if number is not None and whole else None}
@@ -74,7 +74,19 @@ def series_text(series: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{word} {series[key]}".strip() for word, key in shown if series.get(key))
 
 
-def _read(scan: ScanLike, index: int, names: dict[str, str]) -> dict[str, str | None]:
+def read_header(scan: ScanLike, index: int, names: dict[str, str]) -> dict[str, str | None] | None:
+    """Attributes of the image of one stored slice as printable texts.
+
+    Args:
+        scan: The scan.
+        index: Along the stored axis ``k``.
+        names: Keywords of the attributes by the names that they get.
+
+    Returns:
+        None where the image has none; None in place of all for a scan that was not read from DICOM.
+    """
+    if scan.series is None or not scan.files:
+        return None
     known = scan.headers[index] if index < len(scan.headers) else None
     source = scan.files[index] if known is None else io.BytesIO(known)
     try:

@@ -12,6 +12,7 @@ from .published.align_shift import a3d, align_shift, temporal_shift
 from .published.mulan import MULAN, mulan
 from .published.multi_scale_booster import multi_scale_booster
 from .published.mvp_net import MVPNet, mvp_net
+from .published.retinanet_masks import retinanet_masks
 from .published.slice_attention import slice_attention
 from .published.three_dce import ThreeDCE, three_dce
 from .two_stage import FasterRCNN
@@ -53,6 +54,7 @@ __all__ = [
     "multi_scale_booster",
     "mvp_net",
     "retinanet_2d",
+    "retinanet_masks",
     "slice_attention",
     "temporal_shift",
     "three_dce",

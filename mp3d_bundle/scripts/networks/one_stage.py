@@ -162,7 +162,10 @@ class RetinaNetOnSlabs(RetinaNet):
 
     def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
         """Slabs ``(B, D, H, W)`` to class logits ``(B, A K, h, w)`` and offsets ``(B, 4 A, h, w)`` of each level."""
-        levels = self.feature_extractor(images)
+        return self.read(self.feature_extractor(images))
+
+    def read(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+        """Levels ``(B, C, h, w)`` to the same."""
         # Layer by layer, because the forward of MONAI's heads raises on NaN before the loss can name the images.
         scores, boxes = self.classification_head, self.regression_head
         return {
@@ -241,12 +244,15 @@ class OneStageDetector(RetinaNetDetector):
             return detect_by_size(self._detect, slabs)
         images = pad_slabs(slabs)
         checked = check_targets(targets, len(images.image_sizes), self.num_classes)
-        row_first = [
-            {"boxes": swap_axes(target["boxes"].to(images.tensors)), "labels": target["labels"].long() - 1}
-            for target in checked
-        ]
         outputs, anchors, counts = self._outputs(images)
-        return self.compute_loss(outputs, row_first, anchors, counts)
+        return self.compute_loss(outputs, self._row_first(images, checked), anchors, counts)
+
+    @staticmethod
+    def _row_first(images: ImageList, targets: Targets) -> list[dict[str, Tensor]]:
+        return [
+            {"boxes": swap_axes(target["boxes"].to(images.tensors)), "labels": target["labels"].long() - 1}
+            for target in targets
+        ]
 
     def _detect(self, images: ImageList) -> Detections:
         outputs, anchors, counts = self._outputs(images)
@@ -262,15 +268,17 @@ class OneStageDetector(RetinaNetDetector):
             for found in self.postprocess_detections(outputs, anchors, sizes, counts)
         ]
 
-    def _outputs(self, images: ImageList) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
+    def _outputs(
+        self, images: ImageList, maps: dict[str, list[Tensor]] | None = None
+    ) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
         """Logits and offsets of every anchor, the anchors of each image, and the cells of each level."""
-        maps: dict[str, list[Tensor]] = self.network(images.tensors)
-        anchors = self.anchor_generator(images.tensors, maps[self.cls_key])
+        found: dict[str, list[Tensor]] = self.network(images.tensors) if maps is None else maps
+        anchors = self.anchor_generator(images.tensors, found[self.cls_key])
         flat = {
             key: torch.cat([per_anchor(level, level.shape[1] // self.num_anchors_per_loc) for level in levels], dim=1)
-            for key, levels in maps.items()
+            for key, levels in found.items()
         }
-        return flat, anchors, [level.shape[-2:].numel() for level in maps[self.cls_key]]
+        return flat, anchors, [level.shape[-2:].numel() for level in found[self.cls_key]]
 
     def compute_loss(
         self,
@@ -346,10 +354,24 @@ def retinanet_2d(
     Raises:
         ValueError: If ``num_slices`` is not 3, there is no class, or the strides do not fit a pyramid.
     """
+    first = pyramid_start(num_slices, anchors)
+    backbone = TripletBackbone(body or ResNet2d(), num_slices, out_channels=fpn_channels, first_level=first)
+    return OneStageDetector(backbone, num_classes, head=_one_stage(head), anchors=anchors)
+
+
+def pyramid_start(num_slices: int, anchors: AnchorShapes | None) -> int:
+    """The first level, 2 or 3, of a pyramid on three slices as colours that these anchors fit.
+
+    Args:
+        num_slices: Slices of a slab.
+        anchors: Anchors of a cell; None for the usual ones.
+
+    Raises:
+        ValueError: If ``num_slices`` is not 3, or the strides do not fit a pyramid.
+    """
     if num_slices != 3:
         raise ValueError(f"Expected 3 slices for RetinaNet on slices as colours, got {num_slices!r}.")
     first = 2 if anchors is None else {4: 2, 8: 3}.get(anchors.strides[0], 0)
     if first == 0 or (anchors is not None and list(anchors.strides) != [2 ** (first + level) for level in range(5)]):
         raise ValueError(f"Expected anchor strides 4 to 64 or 8 to 128, each twice the last, got {anchors}.")
-    backbone = TripletBackbone(body or ResNet2d(), num_slices, out_channels=fpn_channels, first_level=first)
-    return OneStageDetector(backbone, num_classes, head=_one_stage(head), anchors=anchors)
+    return first

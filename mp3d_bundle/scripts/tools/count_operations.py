@@ -63,6 +63,8 @@ COMPONENTS: dict[str, str | tuple[str, ...]] = {
     "FPN lateral": ("backbone.fpn.inner_blocks.", "backbone.decoder.laterals."),
     "FPN output": "backbone.fpn.layer_blocks.",
     "RPN": "rpn.",
+    "attention gates": "backbone.gates.",
+    "dense masks": "mask_branch.",
     "mask head": ("roi_heads.mask_head.", "roi_heads.fields.masks."),
     "tag head": "roi_heads.tag_head.",
     "score refinement": "roi_heads.refine.",

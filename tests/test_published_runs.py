@@ -10,13 +10,17 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.data.synthetic import generate
+from scripts.tools.convert_weights import convert
 from support.fake_scans import ball_scan
+from support.whole_detectors import keys_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 THIN = {"growth": 8, "channels": 16, "fc_channels": 32}
@@ -96,3 +100,44 @@ def test_an_overlay_trains_evaluates_and_finds(dataset: Path, tmp_path: Path, ov
     for lesion in document["lesions"]:
         assert lesion["axes"]["long_axis_mm"] > 0
         assert ("tags" in lesion) == (overlay == "mulan")
+
+
+def codes(item: pydicom.Dataset) -> set[str]:
+    """Every concept name below an item of a structured report."""
+    own = {concept.CodeValue for concept in item.get("ConceptNameCodeSequence", ())}
+    return own.union(*(codes(part) for part in item.get("ContentSequence", ())))
+
+
+@pytest.mark.slow
+def test_a_converted_mulan_of_full_size_tags_and_outlines_a_real_ct_in_every_output(
+    shared: Path, tmp_path: Path
+) -> None:
+    generator, state = torch.Generator().manual_seed(0), {}
+    for key, shape in keys_of(shared, "mulan")["keys"]:
+        noise = torch.randn(shape, generator=generator) * 0.02
+        counter = key.endswith("num_batches_tracked")
+        state[key] = torch.zeros(shape, dtype=torch.int64) if counter else noise + key.endswith("running_var")
+    torch.save({"model": state}, tmp_path / "a.pth")
+    names = [f"tag {number}" for number in range(TAGS)]
+    (tmp_path / "tags.json").write_text(json.dumps({"term_list": names}))
+    convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), tags=str(tmp_path / "tags.json"))
+    out = tmp_path / "out"
+    run(
+        "inference.json", "inferring", input=str(shared / "data" / "volumes" / "dicom_3slice"), output_dir=str(out),
+        checkpoint=str(tmp_path / "b.pt"), score_threshold=0.01, tag_threshold=0.3, progress=False,
+    )  # fmt: skip
+    document = json.loads((out / "lesions.json").read_text())
+    assert document["model"]["tags"] == names
+    assert document["lesions"]
+    for lesion in document["lesions"]:
+        assert (lesion["axes"]["source"], len(lesion["tags"]) > 0) == ("mask", True)
+        assert lesion["axes"]["long_axis_mm"] >= lesion["axes"]["short_axis_mm"] > 0
+        assert len(lesion["outline"]["voxel"]) > 2
+    first = document["lesions"][0]["tags"][0]["tag"]
+    for file in ("lesions.csv", "lesions.mrk.json", "report.html"):
+        assert first in (out / file).read_text(), file
+    assert list((out / "overlays").glob("*.png"))
+    report = pydicom.dcmread(out / "lesions_sr.dcm")
+    assert {"103339001", "103340004"} <= codes(report)
+    assert first in str(report)
+    assert pydicom.dcmread(out / "lesions_seg.dcm").NumberOfFrames >= 1

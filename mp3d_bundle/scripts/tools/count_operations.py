@@ -42,6 +42,7 @@ from ..networks.heads.roi_heads import PyramidRoIAlign, RoIHeads, RoIs
 from ..networks.heads.tag_head import TagHead
 from ..networks.published.mulan import MulanHeads
 from ..networks.published.multi_scale_booster import SharedDilations
+from ..networks.published.retinanet_masks import AttentionGate
 from ..networks.published.slice_attention import AttentionStage, NeighbourAttention
 from ..weights import build_network
 
@@ -82,6 +83,7 @@ _RECTIFIED_PARTS: dict[type[nn.Module], tuple[str, ...]] = {
     TruncatedDenseNet: ("norm0", "norm0"),
     DenseLayer: ("norm1", "norm2"),
     Transition: ("norm",),
+    AttentionGate: ("level",),
     AttentionStage: ("expand_norm", "fuse_norm"),
     MaskHead: ("convs.0", "convs.1", "convs.2", "convs.3", "upsample"),
     TagHead: ("fc1", "fc2"),

@@ -65,6 +65,8 @@ def test_another_networks_recipe_is_logged(network: str, recipe: str, caplog: py
         (("recipe_mvpnet", "mvpnet_9"), "network_def#window to be that of the slabs.*in front of its recipe"),
         (("a3d", "recipe_alignshift"), "z_mode is native.*give --z_mode corrected"),
         (("alignshift", "recipe_mulan"), "mask_targets is grabcut.*recipe_mulan make no such masks"),
+        (("narrow_dense", "mulan"), "network_def#layers of narrow_dense is lost: put narrow_dense behind the overlay"),
+        (("mulan", "narrow_msb"), "network_def#width of narrow_msb is not read: .*mulan has no such argument"),
         (("mulan", "recipe_mulan", "recipe_satr"), "expected one recipe, got recipe_mulan and recipe_satr"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 # An overlay `recipe_NAME.yaml` names by such a key the networks that its authors train so.
 _PREFIX, _END = "_recipe_", "_"
+# An overlay `narrow_NAME.yaml` names by such a key the arguments that it gives the network.
+_NARROW = "_narrow_"
 _WINDOW = ("low", "high", "mean", "std")
 
 
@@ -32,6 +34,12 @@ def recipe_complaints(config: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(network, Mapping) or not isinstance(target, str):
         return
     yield from _unlike_windows(config, network, target)
+    for key in (each for each in config if each.startswith(_NARROW)):
+        name = key[1 : -len(_END)]
+        if lost := [argument for argument in config[key] if argument not in network]:
+            yield f"config key network_def#{lost[0]} of {name} is lost: put {name} behind the overlay of the network"
+        if unknown := sorted(_unknown_arguments(network, target)):
+            yield f"config key network_def#{unknown[0]} of {name} is not read: {target} has no such argument"
     recipes = {name[1 : -len(_END)]: value for name, value in config.items() if _is_recipe(name)}
     if len(recipes) > 1:
         yield f"expected one recipe, got {' and '.join(recipes)}, of which each replaces parts of the others"

@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle test test-slow lint format bench lock clean distclean label-setup label test-label label-lock
+.PHONY: help setup demo bundle test test-slow soak lint format bench lock clean distclean label-setup label test-label label-lock
 
 # Settings of the caller's own Python that would leak into .venv.
 unexport PYTHONHOME
@@ -46,6 +46,9 @@ endif
 
 test-slow: setup ## Run the tests marked slow
 	$(PY) -m pytest -q -m slow $(PYTEST_ARGS)
+
+soak: setup ## Damage thousands of files of every kind at random and read them (MP3D_FUZZ=number)
+	MP3D_FUZZ=$${MP3D_FUZZ:-10000} $(PY) -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py $(PYTEST_ARGS)
 
 lint: setup ## Check style, formatting and types
 	$(PY) -m ruff check .

@@ -76,6 +76,7 @@ def test_make_alone_lists_every_rule_and_runs_nothing(checkout: Path) -> None:
         (["bundle", "BUNDLE_ARGS=--weights a.pt"], ["python tools/make_bundle.py --weights a.pt"]),
         (["test-slow", "PYTEST_ARGS=-x"], ["python -m pytest -q -m slow -x"]),
         (["bench"], ["python -m benchmarks"]),
+        (["soak"], ["python -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py"]),
         (["format"], ["python -m ruff check --fix .", "python -m ruff format ."]),
         (["lint"], ["python -m ruff check .", "python -m ruff format --check .", "python -m pyright"]),
     ],

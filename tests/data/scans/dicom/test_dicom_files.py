@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -17,8 +18,9 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from scripts.data.scans.dicom import dicom_files
-from scripts.data.scans.dicom.dicom_files import ForeignFileError, read_dataset
+from scripts.data.scans.dicom.dicom_files import ForeignFileError, read_dataset, read_text
 from scripts.data.scans.dicom.dicom_headers import NO_DICOM, DamagedHeaderError, look_at
+from scripts.data.scans.dicom.dicom_series import read_series
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.scans.scan import read_scan
 from support.fake_dicom import write_ct
@@ -193,3 +195,20 @@ def test_what_counts_as_dicom(tmp_path: Path) -> None:
         found = look_at(tmp_path / name, partial((tmp_path / name).open, "rb"))
         kind = found.Modality if isinstance(found, pydicom.Dataset) else found
         assert ("damaged" if isinstance(kind, DamagedHeaderError) else kind) == wanted, name
+
+
+def test_a_text_of_a_header_is_one_line_in_messages_and_notes(tmp_path: Path) -> None:
+    header = pydicom.Dataset()
+    for tag in ("PhotometricInterpretation", "SeriesDescription", "SeriesInstanceUID", "RescaleType"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            setattr(header, tag, "a\nb\x1b[2J\rc")
+        assert read_text(header, tag) == "a b [2J c"
+    header.SeriesDescription = "Thorax  1.0  B70f \u00e9"
+    assert read_text(header, "SeriesDescription") == "Thorax  1.0  B70f \u00e9"
+    (path,) = write_ct(tmp_path / "one", HU[:1], SliceThickness=2.5).iterdir()
+    dataset = pydicom.dcmread(path)
+    dataset["PhotometricInterpretation"]._value = "a\nb"
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=r"^Expected grey values \(MONOCHROME2\), got a b in .*IM0001\.dcm\.$"):
+        read_series(tmp_path / "one")

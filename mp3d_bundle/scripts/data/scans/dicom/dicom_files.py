@@ -273,11 +273,14 @@ def read_text(header: pydicom.Dataset, tag: str) -> str:
     """The text of a tag without blanks around it, several values with a backslash between them as DICOM stores them.
 
     Returns:
-        The text; ``""`` if the tag is absent, empty or not a text.
+        The text on one line, a blank for each character that cannot be printed; ``""`` if the tag is absent, empty or
+        not a text.
     """
     try:
         value = header.get(tag)
         values = value if isinstance(value, (MultiValue, list, tuple)) else [value]
-        return "\\".join("" if one is None else str(one).strip() for one in values).strip("\0 ")
+        text = "\\".join("" if one is None else str(one).strip() for one in values).strip("\0 ")
+        printed = text.isprintable()
+        return text if printed else "".join(one if one.isprintable() else " " for one in text)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return ""

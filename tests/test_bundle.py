@@ -24,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from scripts.data.synthetic import generate
 from scripts.error_lines import root_error
+from support.clean_processes import python
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "mp3d_bundle" / "configs"
@@ -313,7 +314,7 @@ def module(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return module("monai.bundle", "run", *arguments)
+    return python("-m", "monai.bundle", "run", *arguments, cwd=CONFIGS.parent)
 
 
 def test_the_command_line_trains(dataset: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -25,6 +24,7 @@ from monai.bundle import scripts as monai_scripts
 from scripts.data.synthetic import generate
 from scripts.storage.atomic_files import sha256
 from scripts.weights import load_network
+from support.clean_processes import python as clean_python
 from support.fake_scans import ball_scan
 from support.packed_bundle import DEMO, REPOSITORY, load_tool
 
@@ -73,10 +73,7 @@ def bundle(served: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def python(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = ENVIRONMENT | variables
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    return clean_python(*arguments, cwd=cwd, environment=ENVIRONMENT | variables)
 
 
 def documented_loads(folder: Path) -> str:

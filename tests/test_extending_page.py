@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from support.clean_processes import python
 from support.fake_scans import ball_scan
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -100,8 +99,7 @@ def printed(bundle: Path) -> dict[str, str]:
     trials = {heading: step.text for heading in HEADINGS for step in steps_of(heading) if step.trial}
     assert list(trials) == HEADINGS
     variables = {**os.environ, "PYTHONPATH": str(bundle), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", DRIVER, json.dumps(trials)]
-    done = subprocess.run(command, cwd=bundle, env=variables, capture_output=True, text=True)
+    done = python("-c", DRIVER, json.dumps(trials), cwd=bundle, environment=variables)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
@@ -19,18 +18,15 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.data.synthetic import generate
-from support.fake_engines import Run
+from support.clean_processes import clean_process
+from support.fake_engines import fake_training
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
-# Processes of a server that has imported PyTorch and has trained nothing: autograd's threads do not survive a fork.
-CLEAN = multiprocessing.get_context("forkserver")
-CLEAN.set_forkserver_preload(["scripts.data.synthetic", "support.fake_engines", "monai.bundle"])
 
 
 def disturb(train: Callable[[], None], signals: list[int], longest: float, seed: int = 0) -> list[int]:
@@ -41,7 +37,7 @@ def disturb(train: Callable[[], None], signals: list[int], longest: float, seed:
     """
     draw, codes = random.Random(seed), []
     for number in [*signals, None]:
-        child = CLEAN.Process(target=train)
+        child = clean_process(train)
         child.start()
         if number is not None:
             child.join(draw.uniform(0.02, longest))
@@ -75,15 +71,6 @@ def own_process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     yield
     set_determinism(None)
-
-
-def fake_training(folder: Path) -> None:
-    """A training of some 0.3 s, with gradients added over two iterations and data from another process."""
-    set_determinism(0)
-    run = Run(folder, epochs=3, batch_size=2, accumulation=2, interval=1, workers=1)
-    run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: time.sleep(0.01))
-    run.evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: time.sleep(0.01))
-    run.run()
 
 
 @pytest.mark.usefixtures("own_process_state")

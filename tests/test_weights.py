@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import nn
 
 from scripts import weights
 from scripts.storage.atomic_files import sha256
+from support.clean_processes import python
 
 DEFINITION: dict[str, Any] = {
     "_target_": "scripts.networks.mp3d_fpn",
@@ -89,8 +88,8 @@ class TestAtomicity:
     def test_equal_weights_give_equal_bytes_whichever_process_writes_them(self, tmp_path: Path) -> None:
         code = "import sys; sys.path[:0] = sys.argv[2:]; import test_weights; test_weights.write_facts(sys.argv[1])"
         folders = [str(Path(__file__).parent), str(Path(weights.__file__).parents[1])]
-        words = [sys.executable, "-c", code, str(tmp_path / "other.pt"), *folders]
-        subprocess.run(words, check=True, cwd=folders[1])
+        done = python("-c", code, tmp_path / "other.pt", *folders, cwd=Path(folders[1]))
+        assert done.returncode == 0, done.stderr
         write_facts(tmp_path / "own.pt")
         weights.write_atomically(weights.read_tensors(tmp_path / "own.pt"), tmp_path / "again.pt")
         assert len({sha256(path) for path in tmp_path.iterdir()}) == 1

@@ -17,6 +17,7 @@ import pytest
 from monai.bundle import download_large_files, verify_metadata
 
 from scripts.data.synthetic import generate
+from support.clean_processes import python as clean_python
 from support.fake_scans import ball_scan
 from support.packed_bundle import DEMO, REPOSITORY, load_tool, unpack
 
@@ -90,9 +91,7 @@ def metadata(bundle: Path) -> dict[str, Any]:
 
 
 def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    return clean_python(*arguments, cwd=cwd, environment=ENVIRONMENT)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_every_module_imports_from_the_bundle_alone(bundle: Path) -> None:
     ]
     assert len(modules) > 50
     code = f"import importlib; [importlib.import_module(name) for name in {modules}]"
-    done = python("-W", "ignore", "-c", code, cwd=bundle)
+    done = python("-c", code, cwd=bundle)
     assert done.returncode == 0, done.stderr
 
 
@@ -198,7 +197,7 @@ def test_unit_tests_of_the_zoo(zoo: Path, tmp_path: Path) -> None:
         **NARROW,
     }
     (tmp_path / "unit_test.py").write_text(UNIT_TEST)
-    done = python("-W", "ignore", str(tmp_path / "unit_test.py"), json.dumps(override), cwd=zoo)
+    done = python(str(tmp_path / "unit_test.py"), json.dumps(override), cwd=zoo)
     assert done.returncode == 0, done.stderr[-3000:]
     root = zoo / "models" / NAME
     assert (root / "models" / "last.pt").is_file()

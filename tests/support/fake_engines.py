@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader
 from monai.data.utils import no_collation
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.inferers import SimpleInferer
 from monai.transforms import RandScaleIntensityd
+from monai.utils import set_determinism
 from torch import nn
 
 from scripts.data.transforms import SampleDataset
@@ -54,8 +57,6 @@ class MeanScore:
         self.distances: list[float] = []
 
     def attach(self, engine: Any, name: str) -> None:
-        from ignite.engine import Events
-
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.distances.clear())
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._update(engine))
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._store(engine, name))
@@ -174,3 +175,12 @@ class Run:
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+
+
+def fake_training(folder: Path) -> None:
+    """A training of some 0.3 s, with gradients added over two iterations and data from another process."""
+    set_determinism(0)
+    run = Run(folder, epochs=3, batch_size=2, accumulation=2, interval=1, workers=1)
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: time.sleep(0.01))
+    run.evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: time.sleep(0.01))
+    run.run()

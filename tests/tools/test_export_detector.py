@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from scripts.networks import FasterRCNN
 from scripts.tools import export_detector as module
 from scripts.tools.export_detector import TOLERANCE, disagreement, export
 from scripts.weights import build_network, load_network, save_weights
+from support.clean_processes import python
 
 # TorchScript is old and what MONAI Deploy reads; see docs/export.md.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
@@ -154,9 +153,7 @@ def test_torchscript_runs_without_the_bundle(torch_file: Path, tmp_path: Path) -
         "boxes, scores, labels = detector(torch.zeros(1, 3, 96, 96)); "
         "assert 'scripts' not in sys.modules; print(tuple(boxes.shape))"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(torch_file)], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = python("-c", code, torch_file, cwd=tmp_path)
     assert (done.stdout.strip(), done.returncode) == ("(1, 100, 4)", 0), done.stderr
 
 

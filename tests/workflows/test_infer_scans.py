@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.weights import build_network, load_network, save_weights
 from scripts.workflows.infer_scans import ScanRunner, Weights, network_with_weights
+from support.clean_processes import python
 from support.fake_dicom import write_ct
 from support.fake_scans import BlobDetector, ball_scan
 
@@ -377,17 +377,11 @@ def test_settings_that_cannot_be_end_in_one_line(
 def test_command_line_ends_in_one_line_and_a_status(tmp_path: Path, checkpoint: Path) -> None:
     flat = tmp_path / "flat.nii"
     nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5), dtype=np.int16), np.eye(4)), flat)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"),
-            *("--input", str(flat), "--output_dir", str(tmp_path / "out"), "--checkpoint", str(checkpoint)),
-            *("--device", "cpu", "--num_slices", "3"),
-        ],
+    done = python(
+        *("-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"),
+        *("--input", flat, "--output_dir", tmp_path / "out", "--checkpoint", checkpoint),
+        *("--device", "cpu", "--num_slices", "3"),
         cwd=BUNDLE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"Expected a volume of 3 dimensions, got 2 (shape (6, 5)) in {flat}."

@@ -7,10 +7,14 @@ keeps the last of two equal keys.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+# What a document holds that is written as JSON.
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 # COCO's own training labels have 0.45 GB, and hardly any file nests deeper than 6.
 MAX_BYTES = 1 << 31

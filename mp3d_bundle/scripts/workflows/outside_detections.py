@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
 from ..data.importing.set_records import read_records, stored_boxes
 from ..data.importing.set_tables import VOLUMES, read_table
+from ..metrics.cases import Case
 from ..storage.printable import shown, shown_name
 from ..storage.safe_json import read_json
 from ..storage.safe_pickle import read_plain_pickle
@@ -29,8 +30,17 @@ from .volume_predictions import read_predictions
 
 logger = logging.getLogger(__name__)
 
+
+class _Found(TypedDict):
+    """Detections of an image."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
 _IMAGE = ("image", "file_name", "id")
 _BOX = ("x1", "y1", "x2", "y2")
+_NOTHING = _Found(boxes=np.zeros((0, 4)), scores=np.zeros(0))
 _NNDET = ("_boxes.pkl", "_boxes.json")
 
 
@@ -67,9 +77,7 @@ class OutsideDetections:
         return (suffix == ".json" and isinstance(self.content, list)) or (suffix == ".csv" and not self.path.is_dir())
 
 
-def flat_cases(
-    truth: Path, predictions: OutsideDetections, split: str, category: str | None = None
-) -> list[dict[str, Any]]:
+def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category: str | None = None) -> list[Case]:
     """Cases of images, see `scripts.metrics.cases`.
 
     Args:
@@ -115,8 +123,8 @@ def flat_cases(
     ]
 
 
-def _table_truth(truth: Path, split: str) -> dict[str, dict[str, Any]]:
-    """Images of a data set by their file names."""
+def _table_truth(truth: Path, split: str) -> dict[str, Case]:
+    """Images of a data set by their file names, without detections."""
     if truth.is_dir():
         records = load_records(truth, split, missing_images="ignore")
     else:
@@ -125,6 +133,7 @@ def _table_truth(truth: Path, split: str) -> dict[str, dict[str, Any]]:
         record["file_name"]: {
             "id": record["file_name"],
             "patient": record["patient"],
+            **_NOTHING,
             "true_boxes": record["instances"]["boxes"].astype(np.float64),
             "height": record["image_size"][0],
             "width": record["image_size"][1],
@@ -157,8 +166,8 @@ def _category_id(categories: Sequence[Mapping[str, Any]], category: str) -> Any:
     raise ValueError(f"Expected one of the categories {known}, got {category!r}.")
 
 
-def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, dict[str, Any]], Any]:
-    """Images of a COCO file by their ids as text, and the id of the category; None for all of them."""
+def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]:
+    """Images of a COCO file, without detections, by their ids as text; and the id of the category, None for all."""
     content = _coco_tables(path)
     number = None if category is None else _category_id(content["categories"], category)
     boxes: dict[str, list[Any]] = defaultdict(list)
@@ -168,10 +177,11 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, dict[str, A
             crowds += bool(entry.get("iscrowd"))
             if not entry.get("iscrowd") and number in (None, entry["category_id"]):
                 boxes[str(entry["image_id"])].append([float(value) for value in entry["bbox"]])
-        cases = {
+        cases: dict[str, Case] = {
             str(image["id"]): {
                 "id": str(image.get("file_name", image["id"])),
                 "patient": str(image.get("patient", image.get("file_name", image["id"]))),
+                **_NOTHING,
                 "true_boxes": from_coco(np.array(boxes[str(image["id"])], dtype=np.float64).reshape(-1, 4)),
                 "width": image["width"],
                 "height": image["height"],

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import nibabel.orientations as orientations
@@ -88,7 +88,52 @@ def write_scan_slices(folder: Path, series: str, scan: Scan) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> dict[str, Any]:
+class KeyRecord(TypedDict):
+    """A key slice of a set: its number, a row for each lesion on it, and the window to show it in."""
+
+    slice: int
+    boxes: list[list[float]]
+    classes: list[str]
+    doubtful: list[bool]
+    window: list[float]
+
+
+# "class" is no name of an attribute.
+LesionRecord = TypedDict(
+    "LesionRecord",
+    {
+        "class": str,
+        "form": str,
+        "box": list[float],
+        "slices": list[int],
+        "widest": int,
+        "widest_box": list[float] | None,
+        "size_mm": list[float],
+        "outline": list[list[list[float]]],
+    },
+)
+
+
+class ScanRecord(TypedDict):
+    """What a record holds of a scan and its truth, see `describe_scan`."""
+
+    version: int
+    shape: list[int]
+    spacing: list[float]
+    orientation: str
+    stored_shape: list[int]
+    stored_from_canonical: list[list[float]]
+    places: list[float] | None
+    files: int
+    hu: list[int]
+    front: str
+    notes: list[str]
+    odd: list[str]
+    keys: list[KeyRecord]
+    lesions: list[LesionRecord]
+
+
+def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
     """What a record holds of a scan and its truth, plain values.
 
     Args:
@@ -177,7 +222,7 @@ def _front(scan: Scan) -> str:
     return base64.b64encode(content.tobytes()).decode()
 
 
-def _key(scan: Scan, truth: ScanTruth, place: int) -> dict[str, Any]:
+def _key(scan: Scan, truth: ScanTruth, place: int) -> KeyRecord:
     """A key slice and every lesion that is on it."""
     boxes = [(lesion, box) for lesion in truth.lesions if (box := lesion.box_on(place)) is not None]
     return {
@@ -200,7 +245,7 @@ def _window(plane: np.ndarray, boxes: list[np.ndarray]) -> tuple[float, float]:
     return LUNG_WINDOW if lung else DISPLAY_WINDOW
 
 
-def _describe(scan: Scan, lesion: TrueLesion) -> dict[str, Any]:
+def _describe(scan: Scan, lesion: TrueLesion) -> LesionRecord:
     widest = lesion.widest
     box = lesion.box_on(widest)
     sides = np.zeros(2) if box is None else box[2:] - box[:2]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...storage.safe_json import Json
 from ..detections import Lesion, ScanResult
 from ..lesion_outlines import outline_of
 from ..scan_protocol import ScanLike
@@ -58,7 +59,7 @@ def box_axes(scan: ScanLike) -> np.ndarray:
     return left @ right
 
 
-def _drawn(result: ScanResult, lesion: Lesion, entry: Mapping[str, Any], notice: str) -> list[dict[str, Any]]:
+def _drawn(result: ScanResult, lesion: Lesion, entry: Mapping[str, Any], notice: str) -> list[dict[str, Json]]:
     """The outline and the axes of a lesion in its best slice, as far as the network gives them."""
     measured = entry.get("axes", {}).get("source", "box") != "box"
     outline = outline_of(result.found, lesion.best(result.found), result.scan.spacing) if measured else None
@@ -77,7 +78,7 @@ def _drawn(result: ScanResult, lesion: Lesion, entry: Mapping[str, Any], notice:
     return nodes
 
 
-def _heading(kind: str, name: str, text: str) -> dict[str, Any]:
+def _heading(kind: str, name: str, text: str) -> dict[str, Json]:
     """What every markup says first."""
     return {
         "type": kind,
@@ -90,7 +91,7 @@ def _heading(kind: str, name: str, text: str) -> dict[str, Any]:
     }
 
 
-def _node(kind: str, name: str, text: str, places: np.ndarray) -> dict[str, Any]:
+def _node(kind: str, name: str, text: str, places: np.ndarray) -> dict[str, Json]:
     """A curve or a line through places ``(P, 3)`` in LPS mm."""
     points = [{"id": str(number), "label": f"{name}-{number}", "position": _numbers(place), "locked": True,
                "positionStatus": "defined"} for number, place in enumerate(places, start=1)]  # fmt: skip
@@ -110,7 +111,7 @@ def _node(kind: str, name: str, text: str, places: np.ndarray) -> dict[str, Any]
     }
 
 
-def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, Any], notice: str) -> dict[str, Any]:
+def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, Any], notice: str) -> dict[str, Json]:
     """The box of a lesion."""
     centre = scan.points_to_lps((lesion.box[None, :3] + lesion.box[None, 3:]) / 2)[0]
     size = (lesion.box[3:] - lesion.box[:3]) * scan.spacing
@@ -143,7 +144,7 @@ def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, A
     }
 
 
-def _centre(name: str, text: str, position: list[float], orientation: list[float]) -> dict[str, Any]:
+def _centre(name: str, text: str, position: list[float], orientation: list[float]) -> dict[str, Json]:
     """The only control point of a box."""
     return {
         "id": "1",
@@ -159,7 +160,7 @@ def _centre(name: str, text: str, position: list[float], orientation: list[float
     }
 
 
-def _measurements(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _measurements(entry: Mapping[str, Any]) -> list[dict[str, Json]]:
     """What Slicer lists next to a box. Sizes from the box itself stay estimates, in words."""
     found = [_measurement("score", entry["score"], "confidence of the detector, 0 to 1")]
     if "probability" in entry:
@@ -173,7 +174,7 @@ def _measurements(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _measurement(name: str, value: float, description: str, units: str = "") -> dict[str, Any]:
+def _measurement(name: str, value: float, description: str, units: str = "") -> dict[str, Json]:
     return {
         "name": name,
         "enabled": True,

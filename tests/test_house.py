@@ -61,6 +61,7 @@ _RULES = "the parts and rules of a detector's stage by name: published detectors
 MANY_PARAMETERS = {
     "align_shift.align_shift": _CONFIG,
     "checkpoints.__init__": _CONFIG,
+    "compare_results.compare": "a command line: its arguments are the options",
     "coco_instances.load_instances": _CONFIG,
     "mulan.mulan": _CONFIG,
     "mvp_net.mvp_net": _CONFIG,
@@ -79,7 +80,7 @@ MANY_PARAMETERS = {
 TESTED_ELSEWHERE = {
     **dict.fromkeys(
         [
-            *("complexity", "convert_checkpoint", "demo", "doctor", "export", "import_ct"),
+            *("compare_scans", "complexity", "convert_checkpoint", "demo", "doctor", "export", "import_ct"),
             *("operating_points", "prepare", "score", "synthetic"),
         ],
         "a door of three lines to a file of tools: test_cli tries them all",

@@ -54,7 +54,7 @@ _ARCHIVE = {
     "series_instance_uid": "Series UID",
 }
 _TEMPLATE = Path(__file__).parent / "viewer_template"
-_SCRIPTS = ("viewer.js", "planes.js", "overview.js", "worklist.js", "measure.js", "controls.js")
+_SCRIPTS = ("pictures.js", "viewer.js", "planes.js", "overview.js", "worklist.js", "measure.js", "controls.js")
 # The overview: black below, white above.
 _OVERVIEW = (-150.0, 850.0)
 # Longest sides and JPEG qualities to try, best first.
@@ -120,24 +120,50 @@ class ReportWriter:
         parts = {
             "TITLE": html.escape(f"Lesions in {_title(document['input'])}"),
             "NOTICES": "".join(f"<p>{html.escape(notice)}</p>" for notice in document["notices"]),
-            "STYLE": _part("style.css"),
-            "PRESETS": _presets(),
+            "PRESETS": window_buttons(),
             "CUSTOM": str(len(WINDOWS) + 1),
             "CORONAL": _overview(scan.hu.max(axis=1)),
             "SAGITTAL": _overview(scan.hu.max(axis=2)),
-            # A "<" could close the element that holds the data.
-            "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-            "SCRIPT": "".join(map(_part, _SCRIPTS)),
         }
-        # One pass: inserted text is not searched for further placeholders.
-        page = re.sub("%([A-Z]+)%", lambda match: parts.get(match[1], match[0]), _part("page.html"))
-        before, after = page.split("<!-- slices -->")
-        chunks = [before.encode("utf-8", "replace")]
-        chunks.extend(
-            b'<script type="text/plain" id="s%d">%b</script>\n' % (z, base64.b64encode(picture))
-            for z, picture in enumerate(pictures.content)
-        )
-        return {"report.html": b"".join([*chunks, after.encode("utf-8", "replace")])}
+        return {"report.html": fill_page("page.html", parts, data, _SCRIPTS, {"s": pictures.content})}
+
+
+def fill_page(
+    template: str,
+    parts: Mapping[str, str],
+    data: Mapping[str, Any],
+    scripts: Sequence[str],
+    slices: Mapping[str, Sequence[bytes]],
+) -> bytes:
+    """Make a page of a template.
+
+    Args:
+        template: Name of the file.
+        parts: Safe HTML by the name of its place.
+        data: What the scripts read, plain values.
+        scripts: Names of files.
+        slices: JPEGs by the first letter of their ids.
+
+    Raises:
+        OSError: If a part of the template is missing.
+    """
+    parts = {
+        **parts,
+        "STYLE": _part("style.css"),
+        # A "<" could close the element that holds the data.
+        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "SCRIPT": "".join(map(_part, scripts)),
+    }
+    # One pass: inserted text is not searched for further placeholders.
+    page = re.sub("%([A-Z]+)%", lambda match: parts.get(match[1], match[0]), _part(template))
+    before, after = page.split("<!-- slices -->")
+    chunks = [before.encode("utf-8", "replace")]
+    chunks.extend(
+        b'<script type="text/plain" id="%b%d">%b</script>\n' % (letter.encode(), z, base64.b64encode(picture))
+        for letter, pictures in slices.items()
+        for z, picture in enumerate(pictures)
+    )
+    return b"".join([*chunks, after.encode("utf-8", "replace")])
 
 
 def encode_slices(hu: np.ndarray, *, max_bytes: float, threads: int | None = None) -> SlicePictures:
@@ -300,8 +326,9 @@ def _part(name: str) -> str:
     return (_TEMPLATE / name).read_text(encoding="utf-8")
 
 
-def _presets() -> str:
+def window_buttons(count: int = len(WINDOWS)) -> str:
+    """Buttons of the first windows as HTML."""
     return "".join(
         f'<button type="button" data-low="{low}" data-high="{high}" title="key {key}">{name}</button>'
-        for key, (name, low, high) in enumerate(WINDOWS, start=1)
+        for key, (name, low, high) in enumerate(WINDOWS[:count], start=1)
     )

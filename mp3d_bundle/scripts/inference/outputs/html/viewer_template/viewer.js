@@ -1,9 +1,7 @@
-const get = (id) => document.getElementById(id);
-const data = JSON.parse(get("data").textContent);
+// ---- slices ----
+
 const [depth, height, width] = data.shape;
 const [stepX, stepY, stepZ] = data.spacing;
-const [pictureWidth, pictureHeight, secondRow] = data.picture;
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const KEEP = 64; // decoded slices held in memory in full size
 const STEP = [stepX, stepY, stepZ];
 const COUNT = [width, height, depth];
@@ -13,44 +11,6 @@ const AHEAD = 6; // slices decoded before they are asked for
 const called = (z) => (data.images && data.images[z] !== null ? `image ${data.images[z]}` : `slice ${data.numbers[z]}`);
 const Called = (z) => called(z).replace(/^./, (letter) => letter.toUpperCase());
 const atHeight = (z) => `z ${data.heights[z].toFixed(1)} mm`;
-
-// ---- Hounsfield units from the two pictures of a slice ----
-
-const interpolate = (grey, knots) => {
-  let last = 1;
-  while (last < knots.length - 1 && grey > knots[last][1]) last += 1;
-  const [[low, from], [high, to]] = [knots[last - 1], knots[last]];
-  return low + (high - low) * (grey - from) / (to - from);
-};
-const greys = [...Array(256).keys()];
-const fineHu = Float32Array.from(greys, (grey) => data.fine[0] + (data.fine[1] - data.fine[0]) * grey / 255);
-const coarseHu = Float32Array.from(greys, (grey) => interpolate(grey, data.coarse));
-// How far the fine picture counts where the coarse one shows a value.
-const fineShare = coarseHu.map((hu) => {
-  const [outerLow, innerLow, innerHigh, outerHigh] = data.blend;
-  return clamp(Math.min((hu - outerLow) / (innerLow - outerLow), (outerHigh - hu) / (outerHigh - innerHigh)), 0, 1);
-});
-
-const scratch = document.createElement("canvas");
-scratch.width = pictureWidth;
-scratch.height = secondRow + pictureHeight;
-const reading = scratch.getContext("2d", { willReadFrequently: true });
-
-const decode = async (z) => {
-  const picture = new Image();
-  picture.src = "data:image/jpeg;base64," + get("s" + z).textContent;
-  await picture.decode();
-  reading.drawImage(picture, 0, 0);
-  const pixels = reading.getImageData(0, 0, pictureWidth, secondRow + pictureHeight).data;
-  const hu = new Int16Array(pictureWidth * pictureHeight);
-  const second = 4 * secondRow * pictureWidth;
-  for (let at = 0; at < hu.length; at += 1) {
-    const coarse = pixels[second + 4 * at];
-    const base = coarseHu[coarse];
-    hu[at] = base + fineShare[coarse] * (fineHu[pixels[4 * at]] - base);
-  }
-  return hu;
-};
 
 // All slices for the planes across them, in the plane every `thin`-th pixel if they would take more than 180 MB.
 const thin = [1, 2, 4, 8].find((step) => step === 8 || 2 * pictureWidth * pictureHeight * depth / step ** 2 <= 180e6);
@@ -71,7 +31,7 @@ const coming = new Map(); // slice -> promise
 const load = (z) => {
   if (slices.has(z)) return Promise.resolve();
   if (!coming.has(z)) {
-    coming.set(z, decode(z).then((hu) => {
+    coming.set(z, decode(`s${z}`).then((hu) => {
       if (!filled[z]) fill(z, hu);
       slices.set(z, hu);
       if (slices.size > KEEP) slices.delete(slices.keys().next().value);

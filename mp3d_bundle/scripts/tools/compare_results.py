@@ -1,0 +1,235 @@
+"""The work behind ``python -m scripts.compare_scans``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..inference.outputs.html.report_reading import ReportVolume, read_report
+from ..inference.outputs.lesions_document import NOTICE, result_sha256
+from ..inference.outputs.source_names import series_text
+from ..storage.atomic_files import replacing, write_csv, write_json
+from ..storage.output_folder import check_output_folder
+from ..storage.safe_json import read_json
+from ..workflows.comparing.change_page import change_page
+from ..workflows.comparing.lesion_changes import STATES, ChangeRule, Timepoint, list_changes, sum_up
+from ..workflows.comparing.rigid_alignment import LATTICE_MM, Alignment, align
+
+_COLUMNS = ("state", "before", "after", "long_axis_before_mm", "long_axis_after_mm", "change_mm", "change_percent")
+# Below this the alignment is called doubtful.
+_SURE = 0.6
+_ESTIMATES = (
+    "Sizes and changes are estimates: from boxes or masks of a network, of lesions that it found in each scan alone. "
+    "They are no response assessment."
+)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A folder of results: the content of ``lesions.json``, and the scan as ``report.html`` has it."""
+
+    document: Mapping[str, Any]
+    volume: ReportVolume
+
+    @property
+    def name(self) -> str:
+        return series_text(self.document["input"].get("dicom")) or str(self.document["input"]["name"])
+
+    @property
+    def timepoint(self) -> Timepoint:
+        return Timepoint(self.document["lesions"], np.linalg.inv(self.volume.affine), self.volume.hu.shape)
+
+
+def compare(
+    before: str,
+    after: str,
+    output: str = "changes",
+    *,
+    max_distance: float = 15.0,
+    change: float = 0.2,
+    least: float = 2.0,
+    aligned: bool = False,
+) -> None:
+    """Compare the lesions of two scans of one patient: new, gone, grown, shrunk.
+
+    Both folders are results of `run inferring` with the outputs json and report. The scans are aligned rigidly by
+    their pictures; docs/outputs.md describes the rules.
+
+    Args:
+        before: Folder of the results of the earlier scan.
+        after: Folder of the results of the later one.
+        output: Folder for changes.json, changes.csv and changes.html.
+        max_distance: mm that the middles of one lesion are apart at most, or half of its long axis if that is more.
+        change: Share of the long axis before by which a lesion that grew or shrank differs,
+        least: and mm.
+        aligned: Both scans are in one frame already: do not align them.
+
+    Raises:
+        OSError: If a file cannot be read or written.
+        ValueError: If a folder does not hold such results.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not (max_distance > 0 and change >= 0 and least >= 0):
+        raise ValueError(
+            f"Expected max_distance above 0, change and least from 0, got {max_distance}, {change}, {least}."
+        )
+    folder = Path(output)
+    check_output_folder(folder)
+    first, last = _read(Path(before)), _read(Path(after))
+    same = first.document["input"]["sha256"] == last.document["input"]["sha256"]
+    if aligned or same:
+        lying = Alignment(np.eye(4), 1.0)
+    else:
+        lying = align((first.volume.hu, first.volume.affine), (last.volume.hu, last.volume.affine))
+    rule = ChangeRule(max_distance, change, least)
+    _write(folder, first, last, lying, rule, _cautions(first, last, lying, aligned, same))
+
+
+def _write(
+    folder: Path, first: _Result, last: _Result, lying: Alignment, rule: ChangeRule, cautions: Sequence[str]
+) -> None:
+    """Write the three files and print the summary."""
+    changes = list_changes(first.timepoint, last.timepoint, lying.matrix, rule)
+    sums = sum_up(changes)
+    notices = list(dict.fromkeys([NOTICE, *first.document["notices"], *last.document["notices"], _ESTIMATES]))
+    document = {
+        "notices": notices,
+        "cautions": cautions,
+        "before": _described(first),
+        "after": _described(last),
+        "alignment": {
+            "before_to_after_lps_mm": lying.matrix.round(6).tolist(),
+            "degrees": round(lying.degrees, 3),
+            "shift_of_middle_mm": _shift(first, lying),
+            "similarity": lying.similarity,
+        },
+        "rule": asdict(rule),
+        **sums,
+        "changes": changes,
+    }
+    write_json(document, folder / "changes.json")
+    rows = [[*(one[name] for name in _COLUMNS), " ".join(notices)] for one in changes]
+    write_csv([*_COLUMNS, "notice"], rows, folder / "changes.csv")
+    summary = _summary(sums, cautions)
+    texts = {
+        "title": f"{first.name} and {last.name}",
+        "notices": notices,
+        "summary": summary,
+        "about": _about(first, last, lying, rule),
+    }
+    boxed = [{**one, **_boxes(one, first, last, lying.matrix)} for one in changes]
+    with replacing(folder / "changes.html") as part:
+        part.write_bytes(change_page(first.volume, last.volume, lying.matrix, boxed, texts))
+    print("\n".join([*summary, f"Wrote changes.json, changes.csv and changes.html in {folder}."]))
+
+
+def _read(folder: Path) -> _Result:
+    document = read_json(folder / "lesions.json", "results (lesions.json)")
+    try:
+        lesions = [(one["lesion"], *one["center_lps_mm"], one["axes"]["long_axis_mm"]) for one in document["lesions"]]
+        numbers = np.array(lesions, dtype=np.float64).reshape(-1, 5)
+        known = isinstance(document["input"]["sha256"], str) and isinstance(document["notices"], list)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"Expected a lesions.json of this bundle, got another file in {folder}: {error}.") from error
+    if not known or not np.isfinite(numbers).all():
+        raise ValueError(f"Expected a lesions.json of this bundle, got another file in {folder}.")
+    page = folder / "report.html"
+    if not page.is_file():
+        raise FileNotFoundError(
+            f"Expected report.html next to lesions.json in {folder}: the scans are aligned by its pictures. Find the "
+            "lesions again with --outputs json,report."
+        )
+    volume = read_report(page)
+    if volume.result != result_sha256(document):
+        raise ValueError(f"Expected lesions.json and report.html of one result, got those of two in {folder}.")
+    return _Result(document, volume)
+
+
+def _described(result: _Result) -> dict[str, Any]:
+    about = result.document["input"]
+    return {
+        "name": about["name"],
+        "sha256": about["sha256"],
+        "result_sha256": result.volume.result,
+        **({"dicom": about["dicom"]} if "dicom" in about else {}),
+        "model": result.document["model"]["name"],
+    }
+
+
+def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, same: bool) -> list[str]:
+    told = []
+    if same:
+        told.append("Both results are of the same scan.")
+    elif not aligned and lying.similarity < _SURE:
+        told.append(f"The alignment is doubtful: the scans agree by {lying.similarity:.2f}. Look at the page.")
+    if first.document["model"]["sha256"] != last.document["model"]["sha256"]:
+        told.append("The results are of different weights.")
+    thresholds = [one.document["settings"].get("score_threshold") for one in (first, last)]
+    if thresholds[0] != thresholds[1]:
+        told.append(f"The score thresholds differ: {thresholds[0]} and {thresholds[1]}.")
+    return told
+
+
+def _summary(sums: Mapping[str, Any], cautions: Sequence[str]) -> list[str]:
+    counts = ", ".join(f"{sums['counts'][state]} {state}" for state in STATES if sums["counts"][state])
+    lines = [f"Lesions: {counts or 'none in either scan'}."]
+    for name, words in (("sum_of_long_axes_in_both", "found in both"), ("sum_of_long_axes_of_all", "covered by both")):
+        one = sums[name]
+        change = "" if one["change_percent"] is None else f" ({one['change_percent']:+g} %)"
+        lines.append(
+            f"Sum of long axes of lesions {words}: about {one['before_mm']:g} mm before, {one['after_mm']:g} mm after"
+            f"{change}."
+        )
+    return [*lines, *cautions]
+
+
+def _about(first: _Result, last: _Result, lying: Alignment, rule: ChangeRule) -> list[tuple[str, str]]:
+    shift = ", ".join(f"{one:.1f}" for one in _shift(first, lying))
+    return [
+        ("Before", f"{first.name}, SHA-256 {first.document['input']['sha256'][:12]}"),
+        ("After", f"{last.name}, SHA-256 {last.document['input']['sha256'][:12]}"),
+        (
+            "Alignment",
+            f"rigid, on a lattice of {LATTICE_MM:g} mm: turn of {lying.degrees:.1f} degrees, "
+            f"shift of the middle {shift} mm to the left, back and head, "
+            f"agreement {lying.similarity:.2f}",
+        ),
+        (
+            "Same lesion",
+            f"middles at most {rule.max_distance_mm:g} mm apart, or half of the longer long axis",
+        ),
+        (
+            "Grown, shrunk",
+            f"the long axis changed by at least {100 * rule.share:g} % and {rule.least_mm:g} mm",
+        ),
+    ]
+
+
+def _shift(first: _Result, lying: Alignment) -> list[float]:
+    """Where the middle of the scan before goes, in mm."""
+    middle = first.volume.affine @ [*((np.array(first.volume.hu.shape[::-1]) - 1) / 2), 1]
+    return (lying.matrix @ middle - middle)[:3].round(2).tolist()
+
+
+def _boxes(change: Mapping[str, Any], first: _Result, last: _Result, matrix: np.ndarray) -> dict[str, Any]:
+    """Boxes of both lesions as edges in voxels of the scan before."""
+    inverse = np.linalg.inv(first.volume.affine)
+    return {
+        "before_box": _box(first, change["before"], inverse),
+        "after_box": _box(last, change["after"], inverse @ np.linalg.inv(matrix)),
+    }
+
+
+def _box(result: _Result, number: int | None, index_from_lps: np.ndarray) -> list[float] | None:
+    if number is None:
+        return None
+    box = next(lesion["box_lps_mm"] for lesion in result.document["lesions"] if lesion["lesion"] == number)
+    corners = np.array([[box[x], box[y], box[z], 1] for x in (0, 3) for y in (1, 4) for z in (2, 5)], dtype=np.float64)
+    # Edges count from the lower face of voxel 0, indices from its middle.
+    edges = (corners @ index_from_lps.T)[:, :3] + 0.5
+    return [*edges.min(axis=0).tolist(), *edges.max(axis=0).tolist()]

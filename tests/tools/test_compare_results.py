@@ -1,0 +1,154 @@
+"""Two results of a patient: the table of known changes, in every file, and a page that shows both scans."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scripts.data.scans.scan import Scan
+from scripts.inference.outputs.result_writer import ResultWriter
+from scripts.tools.compare_results import compare
+from support.browser import Browser, chromium
+from support.fake_bodies import SHAPE, motion_about, phantom
+from support.fake_results import parts, results_of
+
+AFFINE = np.array([[3.5, 0, 0, -100], [0, 3.5, 0, -85], [0, 0, 4, -90], [0, 0, 0, 1]])
+MOTION = motion_about(np.array([10.0, 5.0, 0.0]), [4.0, 0.0, 2.0], [9.0, -6.0, 16.0])
+# Middles in mm of the scan before, and long axes in mm before and after; None where there is no lesion.
+LESIONS = {
+    "grown": ((-30.0, -10.0, 20.0), 28.0, 42.0),
+    "shrunk": ((30.0, -5.0, 25.0), 35.0, 21.0),
+    "unchanged": ((0.0, 20.0, -20.0), 21.0, 21.0),
+    "gone": ((-20.0, 10.0, -40.0), 14.0, None),
+    "new": ((35.0, 5.0, -40.0), None, 17.5),
+}
+
+# Green values of a canvas, without the texts above and below.
+_GREYS = (
+    "(() => { const c = document.getElementById('%s');"
+    " const dots = c.getContext('2d').getImageData(0, 40, c.width, c.height - 80).data;"
+    " return [...dots].filter((_, at) => at %% 4 === 1); })()"
+)
+
+
+def write_result(folder: Path, motion: np.ndarray, when: int) -> None:
+    """Results of the body after a motion; lesions in a falling order of scores."""
+    hu = phantom(AFFINE, motion).round().astype(np.int16)
+    folder.mkdir(parents=True)
+    (folder / f"{when}.nii").write_bytes(bytes([when]))
+    scan = Scan(
+        hu, AFFINE, np.eye(4), (SHAPE[2], SHAPE[1], SHAPE[0]), folder / f"{when}.nii", (folder / f"{when}.nii",)
+    )
+    boxes = []
+    for middle, *lengths in LESIONS.values():
+        if lengths[when] is not None:
+            place = np.linalg.inv(AFFINE) @ motion @ [*middle, 1]
+            half = np.array([lengths[when] / 3.5, 4, 4]) / 2
+            boxes.append(tuple(np.concatenate([place[:3] + 0.5 - half, place[:3] + 0.5 + half])))
+    result = results_of(scan, boxes, np.linspace(0.9, 0.4, len(boxes)).tolist())
+    ResultWriter(folder, outputs=("json", "report"))(*parts(result))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    root = tmp_path_factory.mktemp("scans")
+    write_result(root / "before", np.eye(4), 0)
+    write_result(root / "after", MOTION, 1)
+    return str(root / "before"), str(root / "after")
+
+
+@pytest.fixture(scope="module")
+def compared(folders: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("changes")
+    compare(*folders, str(output))
+    return output
+
+
+def read(output: Path) -> dict[str, Any]:
+    return json.loads((output / "changes.json").read_text())
+
+
+def test_table_is_that_of_the_known_changes(compared: Path) -> None:
+    content = read(compared)
+    found = {one["state"]: (one["long_axis_before_mm"], one["long_axis_after_mm"]) for one in content["changes"]}
+    assert found == {
+        name: tuple(None if one is None else pytest.approx(one, abs=0.01) for one in lengths)
+        for name, (_, *lengths) in LESIONS.items()
+    }
+    assert content["sum_of_long_axes_in_both"] == {"before_mm": 84, "after_mm": 84, "change_percent": 0}
+    assert content["sum_of_long_axes_of_all"] == {"before_mm": 98, "after_mm": 101.5, "change_percent": 3.6}
+    matrix = np.array(content["alignment"]["before_to_after_lps_mm"])
+    for middle, *_ in LESIONS.values():
+        assert np.linalg.norm((matrix - MOTION) @ [*middle, 1]) < 2
+    assert content["cautions"] == []
+    assert "Not a medical device" in content["notices"][0]
+    assert "estimates" in content["notices"][-1]
+    rows = list(csv.DictReader((compared / "changes.csv").open()))
+    assert [row["state"] for row in rows] == [one["state"] for one in content["changes"]]
+    assert all("estimates" in row["notice"] for row in rows)
+
+
+def test_summary_is_printed(folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare(folders[0], folders[0], str(tmp_path))
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        "Lesions: 4 unchanged.\nSum of long axes of lesions found in both: about 98 mm before, 98 mm"
+    )
+    assert "Both results are of the same scan." in printed
+
+
+def test_scans_that_are_aligned_already_are_not_moved(folders: tuple[str, str], tmp_path: Path) -> None:
+    compare(*folders, str(tmp_path), aligned=True)
+    assert np.array_equal(read(tmp_path)["alignment"]["before_to_after_lps_mm"], np.eye(4))
+
+
+def test_folders_that_are_no_results_are_named(folders: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"Expected results \(lesions\.json\) at"):
+        compare(str(tmp_path), folders[1], str(tmp_path / "out"))
+    other = tmp_path / "other"
+    other.mkdir()
+    source = Path(folders[0])
+    (other / "lesions.json").write_bytes((source / "lesions.json").read_bytes())
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected report\.html next to lesions\.json in .*--outputs json,report"
+    ):
+        compare(str(other), folders[1], str(tmp_path / "out"))
+    (other / "report.html").write_bytes((Path(folders[1]) / "report.html").read_bytes())
+    with pytest.raises(ValueError, match=r"Expected lesions\.json and report\.html of one result"):
+        compare(str(other), folders[1], str(tmp_path / "out"))
+    (other / "lesions.json").write_text('{"lesions": [{"lesion": 1}]}')
+    with pytest.raises(ValueError, match=r"Expected a lesions\.json of this bundle"):
+        compare(str(other), folders[1], str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="Expected max_distance above 0"):
+        compare(*folders, str(tmp_path / "out"), max_distance=0.0)
+
+
+def test_page_shows_both_scans_at_the_same_place(compared: Path, tmp_path: Path) -> None:
+    chromium()
+    page = (compared / "changes.html").read_text()
+    assert "<script" in page
+    assert "://" not in page
+    browser = Browser(tmp_path, (1300, 800))
+    try:
+        browser.open(compared / "changes.html")
+        browser.wait("document.body.dataset.shown !== undefined")
+        assert len(browser.evaluate("[...document.querySelectorAll('#changes tr')].map((one) => one.textContent)")) == 5
+        start = int(browser.evaluate("document.body.dataset.shown"))
+        x, y = browser.middle("#after")
+        browser.mouse("mouseWheel", x, y, deltaX=0, deltaY=120)
+        browser.wait(f"document.body.dataset.shown === '{start - 1}'")
+        browser.key("Home")
+        browser.wait(f"document.body.dataset.shown === '{SHAPE[0] - 1}'")
+        browser.click(*browser.middle("#changes tr:nth-child(2) button"))
+        browser.wait(f"document.body.dataset.shown === '{round((25 + 90) / 4)}'")
+        # The body of the scan after lies where that of the scan before does.
+        greys = [np.array(browser.evaluate(_GREYS % name), dtype=float) for name in ("before", "after")]
+        assert np.corrcoef(greys)[0, 1] > 0.9
+        assert not [event for event in browser.events if event["method"] == "Runtime.exceptionThrown"]
+    finally:
+        browser.close()

@@ -119,3 +119,18 @@ def test_a_lesion_takes_the_fields_of_its_best_box() -> None:
     assert (first.fields["age"], second.fields["age"]) == (3, 2)
     assert first.fields["tags"].tolist() == [0, 0, 1, 0]
     assert link_boxes(boxes)[0].fields == {}
+
+
+def test_the_enclosing_extent_holds_every_box_of_the_lesion() -> None:
+    entries = found((3, HERE, 0.5), (4, (12, 8, 33, 19), 0.9), (5, (6, 10, 30, 24), 0.7), (5, THERE, 0.3))
+    first, second = link_boxes(entries, extent="enclosing")
+    np.testing.assert_allclose(first.box, (6, 8, 3, 33, 24, 6))
+    np.testing.assert_array_equal(first.key_box, (12, 8, 33, 19))
+    np.testing.assert_allclose(second.box, (60, 10, 5, 80, 30, 6))
+    # Scores, slices and members are those of the best extent.
+    best = link_boxes(entries)
+    assert [(one.score, one.key, one.members) for one in best] == [
+        (one.score, one.key, one.members) for one in (first, second)
+    ]
+    with pytest.raises(ValueError, match="Expected best or enclosing as extent, got 'all'"):
+        link_boxes(entries, extent="all")

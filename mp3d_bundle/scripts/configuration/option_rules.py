@@ -112,6 +112,7 @@ RULES: Mapping[str, Rule] = {
     "input": PATHS,
     "series": optional(TEXT),
     "shard": optional(SHARE_OF_A_LIST),
+    "send": optional(TEXT),
     "model_name": optional(TEXT),
     "notice": optional(TEXT),
     "pretrained_parts": one_of("body", "all"),
@@ -161,6 +162,7 @@ RULES: Mapping[str, Rule] = {
     "patient_age": optional(number(0, 130, above=True)),
     "patient_sex": optional(one_of("M", "F")),
     "tag_threshold": optional(either(SHARE, several(SHARE, least=1))),
+    "extent": one_of("best", "enclosing"),
     "linking#min_iou": SHARE,
     "linking#max_gap": whole(0),
 }

@@ -4,9 +4,9 @@ Going through the lattice slices from the feet up, a box continues the lesion wh
 most, best overlaps first, if the overlap is at least ``min_iou`` and the lesion was seen at most
 ``max_gap`` slices before the slice below. Every other box begins a lesion.
 
-The score of a lesion is that of its best box (the largest of several), which also bounds it in the plane and gives
-its further fields;
-along z it spans from the first to the last of its boxes. Boxes that are linked may score low
+The score of a lesion is that of its best box (the largest of several), which also gives its further fields and, with
+``extent="best"``, bounds it in the plane; with ``"enclosing"`` what encloses all of its boxes does. Along z it spans
+from the first to the last of its boxes. Boxes that are linked may score low
 (`VolumeDetector.score_threshold`), but a reported lesion must score high (``score_threshold``
 here). So the faint ends of a lesion count towards its extent, and isolated faint boxes are dropped.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ import numpy as np
 from ..boxes import pairwise_iou
 from ..instances import Instances, select
 from .scan_protocol import ScanLike
+
+EXTENTS = ("best", "enclosing")
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class Lesion:
     """Slice boxes that were linked along z.
 
     Attributes:
-        box: ``(6,)`` float64 ``x1, y1, z1, x2, y2, z2`` canonical edges: in the plane its best box,
-            along z from the first to the last of its boxes.
+        box: ``(6,)`` float64 ``x1, y1, z1, x2, y2, z2`` canonical edges: in the plane its best box, or what
+            encloses all of them (`link_boxes`), along z from the first to the last of its boxes.
         score: The best score of them.
         key: Lattice slice of the best score.
         key_box: ``(4,)`` float64, the best-scored slice box.
@@ -104,12 +107,14 @@ class ScanResult:
         found: Its slice boxes.
         lesions: Its lesions, best first.
         document: The content of ``lesions.json``: facts of the run, and under ``lesions`` an entry for each lesion.
+        folder: Where the results will be, which may hold earlier ones of the scan.
     """
 
     scan: ScanLike
     found: SliceBoxes
     lesions: Sequence[Lesion]
     document: Mapping[str, Any]
+    folder: Path | None = None
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -128,6 +133,7 @@ def link_boxes(
     min_iou: float = 0.2,
     max_gap: int = 0,
     score_threshold: float = 0.0,
+    extent: str = "best",
 ) -> list[Lesion]:
     """Link the boxes of a scan along z.
 
@@ -136,13 +142,17 @@ def link_boxes(
         min_iou: Smallest overlap in the plane, above 0, of boxes in neighbouring slices that belong together.
         max_gap: Slices without a box that a lesion may bridge.
         score_threshold: Lesions that score lower are left out.
+        extent: ``"best"``: the best box bounds a lesion in the plane; ``"enclosing"``: what encloses all of its boxes.
 
     Returns:
         Lesions, best score first; each box belongs to at most one, without ``score_threshold`` to exactly one.
 
     Raises:
-        ValueError: If ``min_iou`` is not in (0, 1], ``max_gap`` is negative or ``score_threshold`` is not in [0, 1].
+        ValueError: If ``min_iou`` is not in (0, 1], ``max_gap`` is negative, ``score_threshold`` is not in [0, 1] or
+            ``extent`` is unknown.
     """
+    if extent not in EXTENTS:
+        raise ValueError(f"Expected {' or '.join(EXTENTS)} as extent, got {extent!r}.")
     if not 0 < min_iou <= 1 or max_gap < 0:
         raise ValueError(f"Expected min_iou in (0, 1] and max_gap >= 0, got {min_iou} and {max_gap}.")
     if not 0 <= score_threshold <= 1:
@@ -163,17 +173,18 @@ def link_boxes(
                 free.remove(int(row))
         chains.extend([int(rows[row])] for row in sorted(free))
     solid = found.solid()
-    lesions = [_lesion(found, solid, chain) for chain in chains]
+    lesions = [_lesion(found, solid, chain, extent) for chain in chains]
     return sorted((one for one in lesions if one.score >= score_threshold), key=lambda lesion: -lesion.score)
 
 
-def _lesion(found: SliceBoxes, solid: np.ndarray, chain: list[int]) -> Lesion:
+def _lesion(found: SliceBoxes, solid: np.ndarray, chain: list[int], extent: str) -> Lesion:
     # The largest box among equal scores: a lesion is widest at its middle.
     x1, y1, x2, y2 = found.boxes[chain].T
     best = chain[int(np.lexsort(((x2 - x1) * (y2 - y1), found.scores[chain]))[-1])]
     key = found.boxes[best]
+    low, high = solid[chain, :3].min(axis=0), solid[chain, 3:].max(axis=0)
     return Lesion(
-        box=np.array([*key[:2], solid[chain, 2].min(), *key[2:], solid[chain, 5].max()]),
+        box=np.array([*low, *high] if extent == "enclosing" else [*key[:2], low[2], *key[2:], high[2]]),
         score=float(found.scores[best]),
         key=int(found.slices[best]),
         key_box=key,

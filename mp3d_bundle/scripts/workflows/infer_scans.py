@@ -36,6 +36,7 @@ from ..weights import load_network
 from .reviewed_results import Reviews
 from .scan_patient import PatientOptions, patient_text
 from .scans_ahead import ScansAhead
+from .send_results import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +214,7 @@ class ScanRunner:
         overwrite: Do finished scans again, and replace results of other scans, weights or settings.
         engine: Runs the network; PyTorch without it.
         review: Of its scans only accepted lesions are written.
+        send: Sends the DICOM results of each scan, also of those that are finished.
         shard: The share of the scans to do, see `scripts.data.scans.scan_shards`; None for all.
         read_ahead: Read the next scan while the network works on this one: two scans are in memory.
         patient: What the user says of the patients, for a network that reads it.
@@ -227,6 +229,7 @@ class ScanRunner:
     overwrite: bool = False
     engine: EngineChoice | None = None
     review: Reviews | None = None
+    send: Sender | None = None
     shard: str | None = None
     read_ahead: bool = True
     patient: PatientOptions = field(default_factory=PatientOptions)
@@ -388,4 +391,6 @@ class ScanRunner:
             *(shown(source.path), len(lesions), len(set(found.slices.tolist())), int(found.examined.sum())),
             *(end - start, end - linked, shown(folder)),
         )
+        if self.send is not None:
+            self.send(folder)
         return ScanOutcome(skipped=False, lesions=len(lesions))

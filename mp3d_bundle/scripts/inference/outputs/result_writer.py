@@ -172,7 +172,7 @@ class ResultWriter:
         head["timing_s"] = dict(timing or {})
         calibration, tagging = calibration_of(self.model, self.settings), tagging_in(head)
         entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging)
-        result = ScanResult(scan, found, lesions, {**head, "lesions": entries})
+        result = ScanResult(scan, found, lesions, {**head, "lesions": entries}, folder)
         files: dict[str, bytes] = {}
         for make in self.makers.values():
             files.update(make(result))

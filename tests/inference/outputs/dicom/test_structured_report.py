@@ -360,6 +360,31 @@ def test_uids_are_new_each_time(results: ScanResult, files: dict[str, bytes]) ->
         assert read(content).SOPInstanceUID != read(again[name]).SOPInstanceUID
 
 
+def test_a_later_run_refers_to_the_one_before(results: ScanResult, files: dict[str, bytes], tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    later = write(dataclasses.replace(results, folder=tmp_path))
+    for name, content in files.items():
+        old, new = read(content), read(later[name])
+        assert new.SeriesInstanceUID == old.SeriesInstanceUID
+        assert (old.InstanceNumber, new.InstanceNumber) == (1, 2)
+        assert new.SOPInstanceUID != old.SOPInstanceUID
+    (study,) = read(later["lesions_sr.dcm"]).PredecessorDocumentsSequence
+    (named,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert named.ReferencedSOPInstanceUID == read(files["lesions_sr.dcm"]).SOPInstanceUID
+    assert "PredecessorDocumentsSequence" not in read(files["lesions_sr.dcm"])
+    # Of another study or damaged, an older file is not referred to.
+    for change in ("study", "damage"):
+        old = read(files["lesions_sr.dcm"])
+        old.StudyInstanceUID = "1.2.3.9"
+        old.save_as(tmp_path / "lesions_sr.dcm")
+        if change == "damage":
+            (tmp_path / "lesions_sr.dcm").write_bytes(b"DICM")
+        assert "PredecessorDocumentsSequence" not in read(
+            write(dataclasses.replace(results, folder=tmp_path))["lesions_sr.dcm"]
+        )
+
+
 def test_large_segmentations_are_deflated_and_read_back_the_same(results: ScanResult, files: dict[str, bytes]) -> None:
     plain = boxes_of(files["lesions_seg.dcm"])
     assert plain.file_meta.TransferSyntaxUID.name == "Explicit VR Little Endian"

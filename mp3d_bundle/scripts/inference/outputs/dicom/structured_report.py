@@ -11,15 +11,18 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import highdicom as hd
 from highdicom import sr
 from highdicom.sr import CodedConcept
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from ....storage.result_files import OUTPUTS
 from ...detections import Lesion, ScanResult
 from ..lesions_document import bundle_version
 from .box_segmentation import masked, segment_boxes
@@ -38,6 +41,7 @@ _LESIONS = CodedConcept("{lesions}", "UCUM", "lesions")
 # Texts of this kind have at most 64 characters.
 _SERIES = "Lesion {}. Not a medical device; research use only"
 _REPORT_SERIES, _BOXES_SERIES = 9001, 9002
+_REPORT, _SEGMENTS = OUTPUTS["dicom"].files
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class DicomWriter:
     def _write(self, result: ScanResult) -> dict[str, bytes]:
         document = result.document
         slices = read_sources(result.scan.files, result.scan.headers)
+        earlier = {name: _earlier(result.folder, name, slices[0].header) for name in (_REPORT, _SEGMENTS)}
         outlined = [
             Outlined(
                 entry, _on_images(result, lesion, entry, slices), hd.UID(), nearest(slices, entry["key_point_lps_mm"])
@@ -87,37 +92,48 @@ class DicomWriter:
         with warnings.catch_warnings():
             # Names are written as in the images, even if highdicom would change them.
             warnings.filterwarnings("ignore", message=".*person name")
-            files = {"lesions_sr.dcm": _bytes(self._report(slices, outlined, document))}
+            files = {_REPORT: _bytes(self._report(slices, outlined, document, earlier[_REPORT]))}
             if outlined:
-                boxes = segment_boxes(
-                    slices, outlined, _algorithm(document, self.version), self._equipment(_BOXES_SERIES, shown)
-                )
+                equipment = self._equipment(_BOXES_SERIES, shown, earlier[_SEGMENTS])
+                boxes = segment_boxes(slices, outlined, _algorithm(document, self.version), equipment)
                 # Neither RLE nor JPEG-LS takes pixels of one bit.
                 if len(boxes.PixelData) > self.deflate_above_megabytes * 1e6:
                     boxes.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-                files["lesions_seg.dcm"] = _bytes(boxes)
+                files[_SEGMENTS] = _bytes(boxes)
         return files
 
-    def _equipment(self, number: int, shown: str) -> dict[str, Any]:
-        """What both files say about themselves, and about what they show."""
+    def _equipment(self, number: int, shown: str, earlier: Dataset | None) -> dict[str, Any]:
+        """What both files say about themselves, and about what they show.
+
+        A file joins the series of the one before it, if all that a series has in common is the same.
+        """
+        described = _SERIES.format(shown)
+        joins = earlier is not None and (earlier.get("SeriesDescription"), earlier.get("SoftwareVersions")) == (
+            described,
+            self.version,
+        )
         return {
-            "series_instance_uid": hd.UID(),
+            "series_instance_uid": earlier.SeriesInstanceUID if earlier is not None and joins else hd.UID(),
             "series_number": number,
             "sop_instance_uid": hd.UID(),
-            "instance_number": 1,
+            "instance_number": int(earlier.InstanceNumber) + 1 if earlier is not None and joins else 1,
             "manufacturer": MANUFACTURER,
             "manufacturer_model_name": PRODUCT,
             "software_versions": self.version,
             "device_serial_number": "0",
-            "series_description": _SERIES.format(shown),
+            "series_description": described,
             "content_qualification": hd.ContentQualificationValues.RESEARCH,
             "specific_character_set": "ISO_IR 192",
         }
 
     def _report(
-        self, slices: Sequence[SourceSlice], outlined: Sequence[Outlined], document: Mapping[str, Any]
+        self,
+        slices: Sequence[SourceSlice],
+        outlined: Sequence[Outlined],
+        document: Mapping[str, Any],
+        earlier: Dataset | None,
     ) -> sr.Comprehensive3DSR:
-        """The structured report."""
+        """The structured report; one that it takes the place of is its predecessor."""
         algorithm = sr.AlgorithmIdentification(
             _algorithm_name(document), self.version, parameters=_parameters(document)
         )
@@ -147,7 +163,8 @@ class DicomWriter:
             evidence=[one.header for one in slices],
             content=content(groups[:1]),
             is_complete=True,
-            **self._equipment(_REPORT_SERIES, "outlines" if masked(outlined) else "boxes"),
+            previous_versions=None if earlier is None else [earlier],
+            **self._equipment(_REPORT_SERIES, "outlines" if masked(outlined) else "boxes", earlier),
         )
         # highdicom copies and searches all of its input, which takes longer than making it.
         report.update(content(groups)[0])
@@ -231,6 +248,19 @@ def _nothing(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualita
         algorithm_id=algorithm,
         measurements=[sr.Measurement(_NUMBER, 0, _LESIONS)],
     )
+
+
+def _earlier(folder: Path | None, name: str, header: Dataset) -> Dataset | None:
+    """The file of an earlier run in the folder, if it is ours and of the same study."""
+    if folder is None or not (folder / name).is_file():
+        return None
+    try:
+        earlier = dcmread(folder / name, stop_before_pixels=True)
+        same = (earlier.Manufacturer, earlier.StudyInstanceUID) == (MANUFACTURER, header.StudyInstanceUID)
+        return earlier if same and int(earlier.InstanceNumber) > 0 and earlier.SeriesInstanceUID else None
+    except (AttributeError, InvalidDicomError, OSError, TypeError, ValueError):
+        logger.warning("%s: an earlier file that cannot be read is replaced.", folder / name)
+        return None
 
 
 def _bytes(dataset: Dataset) -> bytes:

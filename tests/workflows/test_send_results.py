@@ -1,0 +1,163 @@
+"""DICOM results reach a server of either kind as they are, and a server that takes none is named."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import importlib.util
+import io
+import threading
+from collections.abc import Iterator
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from scripts.data.scans.scan import read_scan
+from scripts.inference.outputs.dicom.structured_report import DicomWriter
+from scripts.workflows.send_results import Sender
+from support.fake_dicom import write_ct
+from support.fake_results import results_of
+from support.fake_scans import ball_scan
+
+FILES = ("lesions_sr.dcm", "lesions_seg.dcm")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report and a deflated segmentation."""
+    series = write_ct(tmp_path_factory.mktemp("ct"), ball_scan(), spacing=(1.0, 1.0, 2.5))
+    made = DicomWriter(deflate_above_megabytes=0.0)(results_of(read_scan(series), [(24, 10, 4, 37, 23, 9)], (0.9,)))
+    folder = tmp_path_factory.mktemp("out")
+    for name, content in made.items():
+        (folder / name).write_bytes(content)
+    seg = pydicom.dcmread(folder / "lesions_seg.dcm")
+    assert seg.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+    return folder
+
+
+def check(received: list[pydicom.Dataset], folder: Path) -> None:
+    """What came is what was sent."""
+    for name, there in zip(FILES, received, strict=True):
+        here = pydicom.dcmread(folder / name)
+        assert there.SOPInstanceUID == here.SOPInstanceUID
+        assert there.SeriesInstanceUID == here.SeriesInstanceUID
+    mine, theirs = pydicom.dcmread(folder / "lesions_seg.dcm"), received[1]
+    np.testing.assert_array_equal(theirs.pixel_array, mine.pixel_array)
+    assert theirs.pixel_array.any()
+    assert received[0].ContentSequence[-1].ConceptNameCodeSequence[0].CodeValue
+
+
+@contextlib.contextmanager
+def archive(
+    status: int = 0x0000, classes: tuple[str, ...] | None = None
+) -> Iterator[tuple[str, list[pydicom.Dataset]]]:
+    """A storage provider on a free port."""
+    network = pytest.importorskip("pynetdicom", reason="pynetdicom is not installed; it is no dependency of the bundle")
+    received: list[pydicom.Dataset] = []
+
+    def store(event: Any) -> int:
+        dataset = event.dataset
+        dataset.file_meta = event.file_meta
+        received.append(dataset)
+        return status
+
+    entity = network.AE(ae_title="ARCHIVE")
+    entity.require_called_aet = True
+    for context in network.AllStoragePresentationContexts:
+        if classes is None or context.abstract_syntax in classes:
+            entity.add_supported_context(context.abstract_syntax, ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"])
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(network.evt.EVT_C_STORE, store)])
+    try:
+        yield f"ARCHIVE@127.0.0.1:{server.server_address[1]}", received
+    finally:
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def web_server(status: int = 200) -> Iterator[tuple[str, list[pydicom.Dataset]]]:
+    """A DICOMweb server that stores, on a free port."""
+    pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed; it is no dependency of the bundle")
+    received: list[pydicom.Dataset] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+            for part in BytesParser().parsebytes(head + body).walk():
+                if part.get_content_type() == "application/dicom":
+                    received.append(pydicom.dcmread(io.BytesIO(part.get_payload(decode=True))))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://user:secret@127.0.0.1:{server.server_address[1]}/dicomweb", received
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_archive_receives_both_files(results: Path) -> None:
+    with archive() as (address, received):
+        assert Sender(address)(results) == 2
+        # The same again is no error.
+        assert Sender(address)(results) == 2
+    check(received[:2], results)
+
+
+def test_a_web_server_receives_both_files(results: Path) -> None:
+    with web_server() as (address, received):
+        assert Sender(address)(results) == 2
+    check(received, results)
+
+
+def test_an_archive_that_takes_none_is_named(results: Path) -> None:
+    with (
+        archive(0xA700) as (address, _),
+        pytest.raises(OSError, match=r"to 127\.0\.0\.1: status A700 for Comprehensive 3D SR"),
+    ):
+        Sender(address)(results)
+    with archive() as (address, _), pytest.raises(OSError, match="no association as OTHER"):
+        Sender(address.replace("ARCHIVE", "OTHER"))(results)
+    with archive(classes=("1.2.840.10008.5.1.4.1.1.2",)) as (address, received):
+        with pytest.raises(OSError, match=r"Could not send lesions_sr\.dcm, lesions_seg\.dcm"):
+            Sender(address)(results)
+        assert received == []
+
+
+def test_a_web_server_that_takes_none_is_named_without_the_password(results: Path) -> None:
+    with web_server(503) as (address, _):
+        with pytest.raises(OSError, match=r"Could not send .* the same command sends them again") as caught:
+            Sender(address)(results)
+        assert "secret" not in str(caught.value)
+
+
+def test_a_folder_without_dicom_sends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("pynetdicom", reason="pynetdicom is not installed; it is no dependency of the bundle")
+    assert Sender("A@127.0.0.1:1")(tmp_path) == 0
+    assert "nothing to send" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["", "host:104", "A@host", "A@host:0", "A@host:99999", "ftp://host", "A@b@c:1"])
+def test_other_addresses_are_rejected(address: str) -> None:
+    with pytest.raises(ValueError, match="Expected TITLE@HOST:PORT or the http"):
+        Sender(address)
+
+
+def test_a_missing_package_is_named_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"package pynetdicom for --send, .*pip install pynetdicom\."):
+        Sender("A@host:104")
+    with pytest.raises(ImportError, match=r"pip install dicomweb-client\."):
+        Sender("https://host/dicomweb")

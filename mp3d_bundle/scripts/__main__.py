@@ -57,7 +57,7 @@ TOOLS = {
     "score": ("tools.score_predictions", "score"),
     "synthetic": ("tools.make_synthetic", "main"),
     "operating-points": ("tools.set_operating_points", "operating_points"),
-    "compare-scans": ("tools.compare_results", "compare"),
+    "compare-scans": ("tools.comparing.compare_results", "compare"),
     "export": ("tools.export_detector", "export"),
     "convert": ("tools.convert_weights", "convert"),
     "complexity": ("tools.count_operations", "main"),

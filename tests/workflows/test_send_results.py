@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from monai.bundle import ConfigParser
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from scripts.data.scans.scan import read_scan
@@ -24,6 +25,7 @@ from support.fake_dicom import write_ct
 from support.fake_results import results_of
 from support.fake_scans import ball_scan
 
+CONFIG = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs" / "inference.json"
 FILES = ("lesions_sr.dcm", "lesions_seg.dcm")
 
 
@@ -90,7 +92,8 @@ def web_server(status: int = 200) -> Iterator[tuple[str, list[pydicom.Dataset]]]
             head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
             for part in BytesParser().parsebytes(head + body).walk():
                 if part.get_content_type() == "application/dicom":
-                    received.append(pydicom.dcmread(io.BytesIO(part.get_payload(decode=True))))
+                    content: Any = part.get_payload(decode=True)
+                    received.append(pydicom.dcmread(io.BytesIO(content)))
             self.send_response(status)
             self.send_header("Content-Type", "application/dicom+json")
             self.end_headers()
@@ -161,3 +164,13 @@ def test_a_missing_package_is_named_before_the_work(monkeypatch: pytest.MonkeyPa
         Sender("A@host:104")
     with pytest.raises(ImportError, match=r"pip install dicomweb-client\."):
         Sender("https://host/dicomweb")
+
+
+def test_config_sends_to_the_server_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    parser = ConfigParser(ConfigParser.load_config_files([str(CONFIG)]))
+    assert parser.get("evaluator")["send"] == "@sender"
+    assert parser.get_parsed_content("sender") is None
+    parser["send"] = "A@host:104"
+    parser.parse(reset=True)
+    assert parser.get_parsed_content("sender") == Sender("A@host:104")

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Sender:
         logger.info("%s: sent %s to %s.", folder, ", ".join(path.name for path in files), self.server)
         return len(files)
 
-    def _store(self, datasets: list[pydicom.Dataset]) -> None:
+    def _store(self, datasets: Sequence[pydicom.Dataset]) -> None:
         network: Any = importlib.import_module("pynetdicom")
         parts = _ARCHIVE.fullmatch(self.address)
         if parts is None:
@@ -112,10 +113,10 @@ class Sender:
         finally:
             link.release()
 
-    def _post(self, datasets: list[pydicom.Dataset]) -> None:
+    def _post(self, datasets: Sequence[pydicom.Dataset]) -> None:
         client: Any = importlib.import_module("dicomweb_client.web").DICOMwebClient(self.address)
         client.set_http_retry_params(retry=False)
-        answer = client.store_instances(datasets)
+        answer = client.store_instances(list(datasets))
         failed = answer.get("FailedSOPSequence") or ()
         if failed:
             raise OSError(f"reason {failed[0].get('FailureReason', 'unknown')} for {len(failed)} of {len(datasets)}")

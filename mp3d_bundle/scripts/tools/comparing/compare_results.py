@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.outputs.html.report_reading import ReportVolume, read_report
-from ..inference.outputs.lesions_document import NOTICE, result_sha256
-from ..inference.outputs.source_names import series_text
-from ..storage.atomic_files import replacing, write_csv, write_json
-from ..storage.output_folder import check_output_folder
-from ..storage.safe_json import read_json
-from ..workflows.comparing.change_page import change_page
-from ..workflows.comparing.lesion_changes import STATES, ChangeRule, Timepoint, list_changes, sum_up
-from ..workflows.comparing.rigid_alignment import LATTICE_MM, Alignment, align
+from ...inference.outputs.html.report_reading import ReportVolume, read_report
+from ...inference.outputs.lesions_document import NOTICE, result_sha256
+from ...inference.outputs.source_names import series_text
+from ...storage.atomic_files import replacing, write_csv, write_json
+from ...storage.output_folder import check_output_folder
+from ...storage.safe_json import read_json
+from ...workflows.comparing.change_page import change_page
+from ...workflows.comparing.lesion_changes import STATES, ChangeRule, Timepoint, list_changes, sum_up
+from ...workflows.comparing.rigid_alignment import LATTICE_MM, Alignment, align
 
 _COLUMNS = ("state", "before", "after", "long_axis_before_mm", "long_axis_after_mm", "change_mm", "change_percent")
 # Below this the alignment is called doubtful.
@@ -129,6 +129,13 @@ def _write(
 
 
 def _read(folder: Path) -> _Result:
+    if not (folder / "lesions.json").is_file():
+        below = sorted(folder.glob("*/lesions.json"))
+        if len(below) > 1:
+            raise ValueError(
+                f"Expected the results of one scan in {folder}, got those of {len(below)}: name one folder."
+            )
+        folder = below[0].parent if below else folder
     document = read_json(folder / "lesions.json", "results (lesions.json)")
     try:
         lesions = [(one["lesion"], *one["center_lps_mm"], one["axes"]["long_axis_mm"]) for one in document["lesions"]]

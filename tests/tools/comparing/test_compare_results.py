@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from scripts.data.scans.scan import Scan
 from scripts.inference.outputs.result_writer import ResultWriter
-from scripts.tools.compare_results import compare
+from scripts.tools.comparing.compare_results import compare
 from support.browser import Browser, chromium
 from support.fake_bodies import SHAPE, motion_about, phantom
 from support.fake_results import parts, results_of
@@ -105,6 +106,18 @@ def test_summary_is_printed(folders: tuple[str, str], tmp_path: Path, capsys: py
 def test_scans_that_are_aligned_already_are_not_moved(folders: tuple[str, str], tmp_path: Path) -> None:
     compare(*folders, str(tmp_path), aligned=True)
     assert np.array_equal(read(tmp_path)["alignment"]["before_to_after_lps_mm"], np.eye(4))
+
+
+def test_a_folder_with_the_results_of_one_scan_is_enough(folders: tuple[str, str], tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / "both" / name).mkdir(parents=True)
+        for file in ("lesions.json", "report.html"):
+            (tmp_path / "both" / name / file).write_bytes((Path(folders[number]) / file).read_bytes())
+    with pytest.raises(ValueError, match=r"Expected the results of one scan in .*, got those of 2"):
+        compare(str(tmp_path / "both"), folders[1], str(tmp_path / "out"))
+    shutil.rmtree(tmp_path / "both" / "b")
+    compare(str(tmp_path / "both"), folders[0], str(tmp_path / "out"))
+    assert read(tmp_path / "out")["cautions"] == ["Both results are of the same scan."]
 
 
 def test_folders_that_are_no_results_are_named(folders: tuple[str, str], tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ from ..networks import mp3d_fpn
 from ..recipe import PAPER, Deviation, Recipe, fit_for, stored_recipe, tell_deviations, window_values
 from ..storage.output_folder import check_output_folder
 from ..weights import load_network
-from .reviewed_results import Reviews
+from .delivery.reviewed_results import Reviews
+from .delivery.send_results import Sender
 from .scan_patient import PatientOptions, patient_text
 from .scans_ahead import ScansAhead
-from .send_results import Sender
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ..storage.result_files import OUTPUTS
+from ...storage.result_files import OUTPUTS
 
 logger = logging.getLogger(__name__)
 

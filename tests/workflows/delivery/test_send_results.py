@@ -20,12 +20,12 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from scripts.data.scans.scan import read_scan
 from scripts.inference.outputs.dicom.structured_report import DicomWriter
-from scripts.workflows.send_results import Sender
+from scripts.workflows.delivery.send_results import Sender
 from support.fake_dicom import write_ct
 from support.fake_results import results_of
 from support.fake_scans import ball_scan
 
-CONFIG = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs" / "inference.json"
+CONFIG = Path(__file__).resolve().parents[3] / "mp3d_bundle" / "configs" / "inference.json"
 FILES = ("lesions_sr.dcm", "lesions_seg.dcm")
 
 

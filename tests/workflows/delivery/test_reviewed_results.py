@@ -17,12 +17,12 @@ from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
+from scripts.workflows.delivery.reviewed_results import Reviews
 from scripts.workflows.infer_scans import ScanRunner, Weights
-from scripts.workflows.reviewed_results import Reviews
 from support.fake_dicom import write_ct
 from support.fake_scans import BlobDetector, ball_scan
 
-CONFIG = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs" / "inference.json"
+CONFIG = Path(__file__).resolve().parents[3] / "mp3d_bundle" / "configs" / "inference.json"
 
 
 def two_balls() -> np.ndarray:

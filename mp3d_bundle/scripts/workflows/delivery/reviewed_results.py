@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.importing.truth.reviews import DECISIONS, Review, read_review
-from ..inference.detections import Lesion
-from ..inference.scan_protocol import ScanLike
-from ..storage.atomic_files import sha256
+from ...data.importing.truth.reviews import DECISIONS, Review, read_review
+from ...inference.detections import Lesion
+from ...inference.scan_protocol import ScanLike
+from ...storage.atomic_files import sha256
 
 logger = logging.getLogger(__name__)
 

@@ -159,3 +159,22 @@ def pairwise_iou(boxes: np.ndarray, others: np.ndarray, extra: float = 0.0) -> n
     other_sizes = np.prod(others[:, 2:] - others[:, :2] + extra, axis=1)
     union = sizes[:, None] + other_sizes[None, :] - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def pairwise_share(boxes: np.ndarray, others: np.ndarray, extra: float = 0.0) -> np.ndarray:
+    """Intersection of every pair of boxes over the area of the first one, in float64.
+
+    Args:
+        boxes: ``(M, 4)`` slab-frame boxes.
+        others: ``(K, 4)`` slab-frame boxes.
+        extra: As in `pairwise_iou`.
+
+    Returns:
+        ``(M, K)`` float64 in [0, 1]; a box without area gives 0.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    others = np.asarray(others, dtype=np.float64).reshape(-1, 4)
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    overlap = np.maximum(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - low + extra, 0.0).prod(axis=-1)
+    sizes = np.broadcast_to(np.prod(boxes[:, 2:] - boxes[:, :2] + extra, axis=1)[:, None], overlap.shape)
+    return np.divide(overlap, sizes, out=np.zeros_like(overlap), where=sizes > 0)

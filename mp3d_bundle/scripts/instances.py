@@ -30,6 +30,9 @@ Instances = dict[str, ArrayT]
 # The fields of every detector; all other fields of its detections are additional.
 STANDARD = ("boxes", "scores", "labels")
 
+# Field of truth, bool: the box is a region in which nothing is known, neither a lesion nor background.
+IGNORED = "ignored"
+
 
 def _stay(values: Any, *_: Any) -> Any:
     return values
@@ -239,3 +242,9 @@ def to_arrays(instances: Mapping[str, Any]) -> Instances[np.ndarray]:
     """NumPy arrays, floating-point ones as float64, because NumPy lacks some of the types that networks run in."""
     tensors = {name: torch.as_tensor(values).detach() for name, values in instances.items()}
     return {name: (v.double() if v.is_floating_point() else v).cpu().numpy() for name, v in tensors.items()}
+
+
+def true_rows(instances: Instances[np.ndarray]) -> np.ndarray:
+    """Which rows are lesions, ``(N,)`` bool: all but those that the field `IGNORED` marks as a region to ignore."""
+    ignored = instances.get(IGNORED)
+    return np.ones(len(instances["boxes"]), dtype=bool) if ignored is None else ~np.asarray(ignored, dtype=bool)

@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from scripts.networks.batching import check_finite, check_targets, detect_by_size, pad_slabs
+from scripts.networks.batching import check_finite, check_targets, detect_by_size, pad_slabs, split_regions
 
 
 def target(boxes: list[list[float]], labels: list[int]) -> dict[str, Tensor]:
@@ -132,3 +132,14 @@ def test_fields_that_heads_read_are_checked_and_others_left_alone() -> None:
         check_targets([full], 1, 1, ["age", "weight"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"image_id as an array with one row for each of 1 boxes.*slab 0"):
         check_targets([full], 1, 1, ["image_id"])  # type: ignore[list-item]
+
+
+def test_regions_to_ignore_are_no_lesions() -> None:
+    boxes = torch.tensor([[0.0, 0, 4, 4], [2.0, 2, 9, 9]])
+    marked = {"boxes": boxes, "labels": torch.tensor([1, 1]), "ignored": torch.tensor([False, True])}
+    plain = {"boxes": boxes[:1], "labels": torch.tensor([1])}
+    assert split_regions([plain]) == ([plain], None)
+    lesions, regions = split_regions([marked, plain])
+    assert [target["boxes"].tolist() for target in lesions] == [[[0, 0, 4, 4]]] * 2
+    assert regions is not None
+    assert [region.tolist() for region in regions] == [[[2, 2, 9, 9]], []]

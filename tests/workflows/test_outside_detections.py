@@ -14,6 +14,7 @@ from scripts.data.importing.patient_splits import SplitRule
 from scripts.data.importing.set_records import read_records
 from scripts.data.importing.set_tables import write_set
 from scripts.data.scans.scan import read_scan
+from scripts.metrics.matching import match_detections
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
 from scripts.workflows.outside_detections import OutsideDetections
 from scripts.workflows.outside_detections import flat_cases as cases_on_slices
@@ -173,7 +174,8 @@ def test_folders_of_our_own_results(tmp_path: Path, cases: Path) -> None:
 @pytest.mark.parametrize("ending", ["pkl", "json"])
 def test_folders_of_nndetection(tmp_path: Path, cases: Path, ending: str) -> None:
     for name, ((i1, j1, k1, i2, j2, k2),) in stored(cases).items():
-        box, path = [k1, j1, k2, j2, i1, i2], tmp_path / f"{name}_boxes.{ending}"
+        # Its boxes end at the centres of the voxels around the lesion: voxels i1 to i2 - 1 are i1 - 1 to i2.
+        box, path = [k1 - 1, j1 - 1, k2, j2, i1 - 1, i2], tmp_path / f"{name}_boxes.{ending}"
         if ending == "json":
             path.write_text(json.dumps({"0": {"score": 0.75, "label": 0, "box": box}}))
         else:
@@ -205,3 +207,27 @@ def test_results_that_do_not_belong_to_the_set(tmp_path: Path, cases: Path) -> N
     )
     with pytest.raises(ValueError, match="a score for each of 2 boxes, got 1"):
         solid_cases(cases / "set", tmp_path, "all")
+
+
+def test_nndetections_boxes_are_those_of_its_own_code(tmp_path: Path, cases: Path) -> None:
+    """The box that ``instances_to_boxes`` of nnDetection gives for a mask in SimpleITK's order of axes."""
+    for name, ((i1, j1, k1, i2, j2, k2),) in stored(cases).items():
+        low, high = np.floor([k1, j1, i1]).astype(int), np.ceil([k2, j2, i2]).astype(int)
+        mask = np.zeros(high + 2, dtype=bool)
+        mask[tuple(slice(first, last) for first, last in zip(low, high, strict=True))] = True
+        inside = np.stack(np.nonzero(mask), axis=1)
+        first, last = inside.min(axis=0) - 1, inside.max(axis=0) + 1
+        box = [first[0], first[1], last[0], last[1], first[2], last[2]]
+        content = {"pred_boxes": np.array([box], dtype=float), "pred_scores": np.array([0.75])}
+        (tmp_path / f"{name}_boxes.pkl").write_bytes(pickle.dumps(content))
+    check_perfect(solid_cases(cases / "set", tmp_path, "all"))
+
+
+def test_crowds_are_regions_to_ignore(tmp_path: Path) -> None:
+    results = [{"image_id": 1, "category_id": 5, "bbox": [10, 1, 20, 3], "score": 0.5}]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    first, second = flat_cases(coco_truth(tmp_path / "truth.json"), tmp_path / "results.json", "test", "node")
+    assert (len(first["ignored_boxes"]), second["ignored_boxes"].tolist()) == (0, [[0, 0, 50, 5]])
+    assert match_detections([first, second]).outcomes.tolist() == ["ignored"]
+    others = flat_cases(tmp_path / "truth.json", tmp_path / "results.json", "test", "cyst")
+    assert not any("ignored_boxes" in case for case in others)

@@ -75,3 +75,15 @@ def test_what_the_record_does_not_know_stays_out() -> None:
 def test_the_metric_gets_the_cases_alone() -> None:
     output = [to_case(data(torch.zeros(0, 4)))]
     assert cases_of(output)[0]["id"] == "000001_01_01_109.png"
+
+
+def test_regions_to_ignore_are_no_lesions() -> None:
+    one = data(torch.zeros(0, 4))
+    instances = one["record"]["instances"]
+    two = {name: np.concatenate([values, values]) for name, values in instances.items()}
+    one["record"]["instances"] = {**two, "ignored": np.array([True, False])}
+    case = to_case(one)["case"]
+    assert case["ignored_boxes"].tolist() == case["true_boxes"].tolist() == [[-1.0, 2.0, 30.5, 40.0]]
+    assert case["noisy"].tolist() == [False]
+    assert "ignored" not in case["true_fields"]
+    assert "ignored_boxes" not in to_case(data(torch.zeros(0, 4)))["case"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..boxes import check_boxes
-from ..instances import Instances
+from ..instances import IGNORED, Instances
 from ..storage.contained_paths import check_contained
 from ..storage.printable import shown
 from .slabs.slice_store import slice_names
@@ -135,8 +135,10 @@ class KeySlice:
         noisy: Of each box, whether its label is marked as noisy.
         lesion_types: Of each box, 1 to 8 or -1.
         labels: Of each box, its class from 1.
+        ignored: Of each box, whether it is a region to ignore instead of a lesion.
         details: Of each box, further fields by name, without the axis of the boxes.
         empty: Those fields of no box, which every record of a data set has.
+        has_regions: Whether the data set knows of regions to ignore, so that its records have the field for them.
     """
 
     file_name: str
@@ -150,8 +152,10 @@ class KeySlice:
     noisy: list[bool] = field(default_factory=list)
     lesion_types: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    ignored: list[bool] = field(default_factory=list)
     details: list[Mapping[str, np.ndarray]] = field(default_factory=list)
     empty: Mapping[str, np.ndarray] = field(default_factory=dict)
+    has_regions: bool = False
 
     def __post_init__(self) -> None:
         self.file_name = self.file_name.replace("/", "_").replace("\\", "_")
@@ -194,13 +198,17 @@ class KeySlice:
         noisy: bool,
         lesion_type: int,
         label: int = 1,
+        ignored: bool = False,
         details: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Add a box that `checked` returned, with a value for each field of ``empty``."""
+        """Add a box that `checked` returned, with a value for each field of ``empty``; a region has zeros there."""
+        if ignored:
+            details = {name: np.zeros(none.shape[1:], none.dtype) for name, none in self.empty.items()}
         self.boxes.append(box)
         self.noisy.append(noisy)
         self.lesion_types.append(lesion_type)
         self.labels.append(label)
+        self.ignored.append(ignored)
         self.details.append(details or {})
 
     def record(self, images_dir: Path, kept: Sequence[int]) -> Record:
@@ -222,6 +230,7 @@ class KeySlice:
                 "labels": np.array([self.labels[i] for i in kept], dtype=np.int64),
                 "noisy": np.array([self.noisy[i] for i in kept], dtype=bool),
                 "lesion_type": np.array([self.lesion_types[i] for i in kept], dtype=np.int64),
+                **({IGNORED: np.array([self.ignored[i] for i in kept], dtype=bool)} if self.has_regions else {}),
                 **{
                     name: np.stack([self.details[i][name] for i in kept]).astype(none.dtype) if len(kept) else none
                     for name, none in self.empty.items()
@@ -243,14 +252,19 @@ def make_records(slices: Iterable[KeySlice], images_dir: str | Path, *, keep_noi
     records, emptied = [], 0
     for key_slice in slices:
         kept = [i for i, noisy in enumerate(key_slice.noisy) if keep_noisy or not noisy]
-        if kept or not key_slice.boxes:
+        lesions = [i for i, ignored in enumerate(key_slice.ignored) if not ignored]
+        if not lesions or set(lesions) & set(kept):
             records.append(key_slice.record(folder, kept))
         else:
             emptied += 1
     patients = {key_slice.patient for key_slice in slices}
-    labelled = sum(len(key_slice.boxes) for key_slice in slices)
-    logger.info("%s: %d boxes on %d key slices of %d patients.", name, labelled, len(slices), len(patients))
+    regions = sum(sum(key_slice.ignored) for key_slice in slices)
+    labelled = sum(len(key_slice.boxes) for key_slice in slices) - regions
+    boxes, keys = "box" if labelled == 1 else "boxes", "key slice" if len(slices) == 1 else "key slices"
+    people = "patient" if len(patients) == 1 else "patients"
+    logger.info("%s: %d %s on %d %s of %d %s.", name, labelled, boxes, len(slices), keys, len(patients), people)
     findings = _describe(slices)
+    findings["regions to ignore: neither a lesion nor background there"] = regions
     noisy = sum(sum(key_slice.noisy) for key_slice in slices)
     if keep_noisy:
         findings["boxes marked as noisy, kept as in the released code (keep_noisy=False drops them)"] = noisy

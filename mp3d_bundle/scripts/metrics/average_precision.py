@@ -1,7 +1,8 @@
 """Average precision as COCO defines it, by pycocotools (the paper's MAP@0.5 is its AP50).
 
 101-point interpolation; each lesion is matched once, the highest score first; every further detection of
-the same lesion is a false positive. All lesions count, those that the released FROC leaves out too. Areas
+the same lesion is a false positive. Regions to ignore are COCO's crowds.
+All lesions count, those that the released FROC leaves out too. Areas
 are computed from the boxes: the ``area`` in DeepLesion's COCO-style files is wrong.
 """
 
@@ -57,8 +58,13 @@ def _dataset(cases: Sequence[Mapping[str, Any]], key: str) -> COCO:
     """Boxes of one key of all cases as a pycocotools data set; images and annotations count from 1."""
     annotations: list[dict[str, Any]] = []
     for image_id, case in enumerate(cases, start=1):
-        scores = case["scores"] if key == "boxes" else np.ones(len(case[key]))
-        for box, size, score in zip(to_coco(case[key]), area(case[key]), scores, strict=True):
+        boxes = case[key]
+        regions = case.get("ignored_boxes") if key == "true_boxes" else None
+        crowd = np.zeros(len(boxes), dtype=int)
+        if regions is not None:
+            boxes, crowd = np.concatenate([boxes, regions]), np.append(crowd, np.ones(len(regions), dtype=int))
+        scores = case["scores"] if key == "boxes" else np.ones(len(boxes))
+        for box, size, score, several in zip(to_coco(boxes), area(boxes), scores, crowd.tolist(), strict=True):
             annotations.append(
                 {
                     # pycocotools takes 0 for "not matched"
@@ -67,7 +73,7 @@ def _dataset(cases: Sequence[Mapping[str, Any]], key: str) -> COCO:
                     "category_id": _CATEGORY,
                     "bbox": box.tolist(),
                     "area": float(size),
-                    "iscrowd": 0,
+                    "iscrowd": several,
                     "score": float(score),
                 }
             )

@@ -13,6 +13,7 @@ A case is a mapping with these keys; boxes are slab-frame boxes in pixels of the
 ``spacing``               optional, ``(x, y)`` mm per pixel
 ``lesion_type``           optional, ``(N,)``, 1..8, -1 unknown
 ``noisy``                 optional, ``(N,)`` bool: DeepLesion's "possibly noisy" annotations
+``ignored_boxes``         optional, ``(K, 4)``: regions in which nothing is known; what lies in one is not false
 ``image``                 optional, path of the key slice (passed on, not read)
 ``window``                optional, ``(low, high)`` HU, for pictures (passed on)
 ``fields``                optional, what else a detector says of each box: arrays of ``M`` rows by name
@@ -53,6 +54,7 @@ class Case(_Required, total=False):
     spacing: tuple[float, float]
     lesion_type: np.ndarray
     noisy: np.ndarray
+    ignored_boxes: np.ndarray
     image: str
     window: tuple[float, float]
     fields: Instances[np.ndarray]
@@ -123,6 +125,8 @@ def _check_case(case: Mapping[str, Any], row: int) -> Case:
     where = shown_id(checked["id"])
     checked["boxes"] = _boxes(case["boxes"], "boxes", where)
     checked["true_boxes"] = _boxes(case["true_boxes"], "true_boxes", where)
+    if case.get("ignored_boxes") is not None:
+        checked["ignored_boxes"] = _boxes(case["ignored_boxes"], "ignored_boxes", where)
     checked["scores"] = _array(case["scores"], np.float64, "scores", where).reshape(-1)
     if len(checked["scores"]) != len(checked["boxes"]):
         raise ValueError(

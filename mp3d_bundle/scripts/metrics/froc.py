@@ -53,12 +53,14 @@ class FrocCurve:
 def curve_from_matches(matches: Matches) -> FrocCurve:
     """Build the FROC curve of matched detections."""
     num_lesions = len(matches.lesion)
+    # What lies in a region to ignore is no point of the curve.
+    counts = slice(None) if matches.neutral is None else ~matches.neutral
     with np.errstate(invalid="ignore"):
-        sensitivity = np.cumsum(matches.hits) / np.float64(num_lesions)
+        sensitivity = np.cumsum(matches.hits[counts]) / np.float64(num_lesions)
     return FrocCurve(
-        fps_per_image=np.cumsum(matches.false_positives) / matches.num_images,
+        fps_per_image=np.cumsum(matches.false_positives[counts]) / matches.num_images,
         sensitivity=sensitivity,
-        scores=matches.scores,
+        scores=matches.scores[counts],
         num_images=matches.num_images,
         num_lesions=num_lesions,
         rule=matches.rule,

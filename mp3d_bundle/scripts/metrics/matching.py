@@ -6,6 +6,9 @@ image is below the threshold is a false positive. Otherwise it finds every lesio
 and that no earlier detection has found, possibly several; if all of them were found before, it is a
 duplicate, and neither helps nor harms. The codes differ in details; `FrocRule` names the details.
 
+A detection that hits nothing and lies in a region to ignore, with at least half of its area (COCO's rule for crowds at
+its first threshold; Lesion Harvester), is neither a hit nor a false positive.
+
 Duplicates make the rule kinder than COCO's: a detector without non-maximum suppression loses nothing.
 `STRICT` therefore counts them as false positives.
 """
@@ -18,9 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..boxes import pairwise_iou
+from ..boxes import pairwise_iou, pairwise_share
 from .cases import check_cases
 
+# A detection lies in a region from this share of its own area, or volume, on.
+IN_REGION = 0.5
 # The released code drops lesions thinner than this many pixels from its FROC.
 SMALLEST_SIDE = 1.0
 
@@ -88,6 +93,7 @@ class Matches:
         lesion: ``(L,)`` int64, index of the lesion in its case.
         found_by: ``(L,)`` int64, row of the detection that found it, -1 if none did.
         num_dropped: Lesions that the rule leaves out.
+        neutral: ``(M,)`` bool, whether it hits nothing and lies in a region to ignore; None where there is no region.
     """
 
     rule: FrocRule
@@ -101,16 +107,19 @@ class Matches:
     lesion: np.ndarray
     found_by: np.ndarray
     num_dropped: int
+    neutral: np.ndarray | None = None
 
     @property
     def false_positives(self) -> np.ndarray:
         """``(M,)`` bool: the detections that count as false positives under the rule."""
-        return self.hits == 0 if self.rule.duplicates_are_false_positives else ~self.overlaps
+        wrong = self.hits == 0 if self.rule.duplicates_are_false_positives else ~self.overlaps
+        return wrong if self.neutral is None else wrong & ~self.neutral
 
     @property
     def outcomes(self) -> np.ndarray:
-        """``(M,)`` str: ``"hit"``, ``"false positive"`` or ``"duplicate"`` (all its lesions found before)."""
-        return np.where(self.hits > 0, "hit", np.where(self.overlaps, "duplicate", "false positive"))
+        """``(M,)`` str: ``"hit"``, ``"false positive"``, ``"duplicate"`` (of found lesions) or ``"ignored"``."""
+        found = np.where(self.hits > 0, "hit", np.where(self.overlaps, "duplicate", "false positive"))
+        return found if self.neutral is None else np.where(self.neutral, "ignored", found)
 
     @property
     def found_scores(self) -> np.ndarray:
@@ -173,18 +182,30 @@ def match_detections(cases: Sequence[Mapping[str, Any]], rule: FrocRule = RELEAS
         pairwise_iou(case["boxes"], case["true_boxes"][kept], rule.extra_pixels)
         for case, kept in zip(checked, lesions, strict=True)
     ]
-    matches = match_overlaps(overlaps, [case["scores"] for case in checked], rule)
+    regions = [case.get("ignored_boxes") for case in checked]
+    inside = [
+        None if region is None else pairwise_share(case["boxes"], region, rule.extra_pixels)
+        for case, region in zip(checked, regions, strict=True)
+    ]
+    matches = match_overlaps(overlaps, [case["scores"] for case in checked], rule, inside)
     dropped = sum(len(case["true_boxes"]) for case in checked) - len(matches.lesion)
     return replace(matches, lesion=np.concatenate(lesions), num_dropped=dropped)
 
 
-def match_overlaps(overlaps: Sequence[np.ndarray], scores: Sequence[np.ndarray], rule: FrocRule) -> Matches:
+def match_overlaps(
+    overlaps: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
+    rule: FrocRule,
+    inside: Sequence[np.ndarray | None] = (),
+) -> Matches:
     """Match detections to lesions by overlaps that were measured before, by any measure.
 
     Args:
         overlaps: One ``(M, N)`` array per image, of each detection with each lesion.
         scores: One ``(M,)`` array per image.
         rule: Threshold, ties and counting; what it says about boxes and lesions is up to the caller.
+        inside: One ``(M, K)`` array per image, the share of each detection that is in each region to ignore, or None;
+            nothing at all where no image has regions.
 
     Returns:
         The outcome of every detection and lesion.
@@ -202,6 +223,11 @@ def match_overlaps(overlaps: Sequence[np.ndarray], scores: Sequence[np.ndarray],
     row = np.empty(len(order) + 1, dtype=np.int64)
     row[order] = np.arange(len(order))
     row[-1] = -1  # a lesion that nothing found (finder -1) keeps its -1
+    known = any(part is not None for part in inside)
+    free = [
+        np.zeros(len(values), dtype=bool) if part is None else (part >= IN_REGION).any(axis=1)
+        for part, values in zip(inside, scores, strict=known)
+    ]
     return Matches(
         rule=rule,
         num_images=len(overlaps),
@@ -214,6 +240,7 @@ def match_overlaps(overlaps: Sequence[np.ndarray], scores: Sequence[np.ndarray],
         lesion=lesion,
         found_by=row[finder],
         num_dropped=0,
+        neutral=np.concatenate(free)[order] & ~any_overlap[order] if known else None,
     )
 
 
@@ -243,4 +270,5 @@ def select_images(matches: Matches, keep: np.ndarray) -> Matches:
         lesion=matches.lesion[lesions],
         found_by=row[matches.found_by[lesions]],
         num_dropped=0,
+        neutral=None if matches.neutral is None else matches.neutral[rows],
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from ..instances import Instances, check
+from ..instances import IGNORED, Instances, check, select
 from .backbones.slab_backbone import SIZE_DIVISIBLE
 
 Targets = Sequence[Instances[Tensor]]
@@ -116,6 +116,27 @@ def check_targets(targets: Targets | None, count: int, num_classes: int, reads: 
     return [
         {name: plain(values) for name, values in target.items() if isinstance(values, Tensor)} for target in targets
     ]
+
+
+def split_regions(targets: Targets) -> tuple[Targets, list[Tensor] | None]:
+    """Divide checked targets into lesions and regions to ignore.
+
+    Args:
+        targets: Those of every slab; rows whose field ``ignored`` is true are regions.
+
+    Returns:
+        The lesions with all other fields, and the boxes ``(K, 4)`` of the regions of every slab; None where no target
+        has the field.
+    """
+    if not any(IGNORED in target for target in targets):
+        return targets, None
+    masks = [target[IGNORED].bool() if IGNORED in target else None for target in targets]
+    regions = [
+        target["boxes"][:0] if mask is None else target["boxes"][mask]
+        for target, mask in zip(targets, masks, strict=True)
+    ]
+    lesions = [target if mask is None else select(target, ~mask) for target, mask in zip(targets, masks, strict=True)]
+    return lesions, regions
 
 
 def _check_target(target: Instances[Tensor], index: int, num_classes: int, reads: Sequence[str]) -> None:

@@ -26,12 +26,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, sigmoid_focal_loss
 
 from ..boxes import swap_axes
+from ..instances import IGNORED
 from .backbones.resnet2d import ResNet2d
 from .backbones.resnet3d import ResNet3d
 from .backbones.slab_backbone import SIZE_DIVISIBLE, GroupTransform, SlabBackbone
-from .batching import Detections, Targets, check_finite, check_targets, detect_by_size, pad_slabs
+from .batching import Detections, Targets, check_finite, check_targets, detect_by_size, pad_slabs, split_regions
 from .detectors import TwoStageHead
-from .heads.box_rules import at_least_float32
+from .heads.box_rules import HALF_OPEN, at_least_float32
 from .heads.rpn import PyramidAnchors, per_anchor
 from .late_fusion import TripletBackbone
 
@@ -249,10 +250,15 @@ class OneStageDetector(RetinaNetDetector):
 
     @staticmethod
     def _row_first(images: ImageList, targets: Targets) -> list[dict[str, Tensor]]:
-        return [
+        """Lesions in MONAI's axis order, and where there are some the regions to ignore."""
+        lesions, regions = split_regions(targets)
+        found = [
             {"boxes": swap_axes(target["boxes"].to(images.tensors)), "labels": target["labels"].long() - 1}
-            for target in targets
+            for target in lesions
         ]
+        for target, region in zip(found, regions or (), strict=regions is not None):
+            target[IGNORED] = swap_axes(region.to(images.tensors))
+        return found
 
     def _detect(self, images: ImageList) -> Detections:
         outputs, anchors, counts = self._outputs(images)
@@ -292,7 +298,11 @@ class OneStageDetector(RetinaNetDetector):
         touched = {"loss_classifier": logits.sum() * 0, "loss_box_reg": offsets.sum() * 0}
         if not (logits.isfinite().all() and offsets.isfinite().all()):
             return touched  # NaN, for the training loop to name; MONAI would raise without the images' names
-        matches = self.compute_anchor_matched_idxs(anchors, targets, num_anchor_locs_per_level)
+        matched = self.compute_anchor_matched_idxs(anchors, targets, num_anchor_locs_per_level)
+        matches = [
+            HALF_OPEN.without(match, grid, target.get(IGNORED))
+            for match, grid, target in zip(matched, anchors, targets, strict=True)
+        ]
         positives = max(sum(int((match >= 0).sum()) for match in matches), 1)
         losses = {
             "loss_classifier": self.compute_cls_loss(logits, targets, matches),

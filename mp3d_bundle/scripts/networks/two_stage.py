@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from .batching import Detections, Targets, check_targets, detect_by_size, pad_slabs
+from .batching import Detections, Targets, check_targets, detect_by_size, pad_slabs, split_regions
 from .heads.roi_heads import RoIHeads
 from .heads.rpn import RegionProposalNetwork
 
@@ -49,7 +49,8 @@ class FasterRCNN(nn.Module):
             slabs: Normalised slabs ``(B, D, H, W)``, or a list of ``(D, H_i, W_i)`` of any sizes.
             targets: In training, for each slab ``boxes`` float ``(N, 4)`` (x1, y1, x2, y2 in slab pixels; (0, 4)
                 without lesions), ``labels`` int64 ``(N,)`` (1 is the lesion class; 0 would be the background) and any
-                fields; further heads read theirs.
+                fields; further heads read theirs. Boxes whose field ``ignored`` is true are no lesions: what lies in
+                them has no loss.
 
         Returns:
             In training a dict of scalars: ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier``,
@@ -67,9 +68,10 @@ class FasterRCNN(nn.Module):
         heads = self.roi_heads
         reads = (*heads.reads, *heads.used(targets))
         targets = check_targets(targets, len(images.image_sizes), heads.predictor.num_classes, reads)
+        targets, regions = split_regions(targets)
         first, second = self.features(images.tensors)
-        proposals, rpn_losses = self.rpn(first, images.image_sizes, [target["boxes"] for target in targets])
-        _, roi_losses = heads(second, proposals, images.image_sizes, targets)
+        proposals, rpn_losses = self.rpn(first, images.image_sizes, [target["boxes"] for target in targets], regions)
+        _, roi_losses = heads(second, proposals, images.image_sizes, targets, regions)
         return {**rpn_losses, **roi_losses, **self.further_losses(second, targets)}
 
     def further_losses(self, levels: list[Tensor], targets: Targets) -> dict[str, Tensor]:

@@ -39,6 +39,7 @@ def main(
     pixels_from: int = 1,
     readers: int = 3,
     classes: Sequence[str] | None = None,
+    ignore: Sequence[str] = ("ignore", "ignored"),
     key_slices: str = "middle",
     negatives: int = 4,
     complete: bool = False,
@@ -76,6 +77,7 @@ def main(
         pixels_from: Number of the first pixel in Pascal VOC, 0 or 1.
         readers: Of LIDC's four, how many have to agree.
         classes: NAME or NAME=PATTERN for each class, such as [tumour=GTV*,node=LN*]; by default all are one class.
+        ignore: Names or patterns of labels that are regions in which nothing is known.
         key_slices: Of each lesion: middle, widest or all.
         negatives: Slices without a lesion from each scan at most, where the truth allows them.
         complete: Every lesion of a scan is in its truth: slices elsewhere show none.
@@ -108,7 +110,7 @@ def main(
     slices = SliceRule(slice_frame, slices_from, pixels_from)
     rules = ImportRules(
         TruthRules(lesions, mask_frame, box_frame, box_layout, slices, readers),
-        ClassRule.read([classes] if isinstance(classes, str) else classes),
+        ClassRule.read(_words(classes), _words(ignore) or ()),
         KeyRule(key_slices, negatives, complete),
         SplitRule(_shares(split), seed, None if split_file is None else Path(split_file), folds),
         patients,
@@ -119,6 +121,10 @@ def main(
     page, advice = write_set_report(Path(output))
     print(f"Wrote {output}. Look at {page} before you train.")
     print("\n".join(advice))
+
+
+def _words(value: Sequence[str] | str | None) -> Sequence[str] | None:
+    return [value] if isinstance(value, str) else value
 
 
 def _shares(split: Sequence[float]) -> tuple[float, float, float]:

@@ -73,7 +73,8 @@ def read_boxes(folder: str | Path) -> Boxes:
     try:
         metrics = read_json(folder / "metrics.json")
         with (folder / "detections.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+            # What lies in a region to ignore says nothing about scores.
+            rows = [row for row in csv.DictReader(file) if row["outcome"] != "ignored"]
         scores = np.array([float(row["score"]) for row in rows])
         outcomes = np.array([row["outcome"] for row in rows])
         patients = [row["patient"] for row in rows]

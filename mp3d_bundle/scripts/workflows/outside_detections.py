@@ -22,6 +22,8 @@ from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
 from ..data.importing.set_records import read_records, stored_boxes
 from ..data.importing.set_tables import VOLUMES, read_table
+from ..data.records import Record
+from ..instances import IGNORED, true_rows
 from ..metrics.cases import Case
 from ..storage.printable import shown, shown_name
 from ..storage.safe_json import read_json
@@ -42,6 +44,8 @@ _IMAGE = ("image", "file_name", "id")
 _BOX = ("x1", "y1", "x2", "y2")
 _NOTHING = _Found(boxes=np.zeros((0, 4)), scores=np.zeros(0))
 _NNDET = ("_boxes.pkl", "_boxes.json")
+# Sides in voxels; boxes of nnDetection that are narrower than the voxel around them would have none.
+_NARROWEST = 0.5
 
 
 @dataclass(frozen=True)
@@ -129,21 +133,27 @@ def _table_truth(truth: Path, split: str) -> dict[str, Case]:
         records = load_records(truth, split, missing_images="ignore")
     else:
         records = read_csv(truth, truth.parent, split=None if split == "all" else split)
-    return {
-        record["file_name"]: {
-            "id": record["file_name"],
-            "patient": record["patient"],
-            **_NOTHING,
-            "true_boxes": record["instances"]["boxes"].astype(np.float64),
-            "height": record["image_size"][0],
-            "width": record["image_size"][1],
-            "slice_interval": record["slice_interval"],
-            "spacing": record["spacing"],
-            "noisy": record["instances"]["noisy"],
-            "lesion_type": record["instances"]["lesion_type"],
-        }
-        for record in records
+    return {record["file_name"]: _table_case(record) for record in records}
+
+
+def _table_case(record: Record) -> Case:
+    known = record["instances"]
+    rows = true_rows(known)
+    case: Case = {
+        "id": record["file_name"],
+        "patient": record["patient"],
+        **_NOTHING,
+        "true_boxes": known["boxes"][rows].astype(np.float64),
+        "height": record["image_size"][0],
+        "width": record["image_size"][1],
+        "slice_interval": record["slice_interval"],
+        "spacing": record["spacing"],
+        "noisy": known["noisy"][rows],
+        "lesion_type": known["lesion_type"][rows],
     }
+    if IGNORED in known:
+        case["ignored_boxes"] = known["boxes"][~rows]
+    return case
 
 
 def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
@@ -171,18 +181,18 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
     content = _coco_tables(path)
     number = None if category is None else _category_id(content["categories"], category)
     boxes: dict[str, list[Any]] = defaultdict(list)
-    crowds = 0
+    crowds: dict[str, list[Any]] = defaultdict(list)
     try:
         for entry in content["annotations"]:
-            crowds += bool(entry.get("iscrowd"))
-            if not entry.get("iscrowd") and number in (None, entry["category_id"]):
-                boxes[str(entry["image_id"])].append([float(value) for value in entry["bbox"]])
+            if number in (None, entry["category_id"]):
+                part = crowds if entry.get("iscrowd") else boxes
+                part[str(entry["image_id"])].append([float(value) for value in entry["bbox"]])
         cases: dict[str, Case] = {
             str(image["id"]): {
                 "id": str(image.get("file_name", image["id"])),
                 "patient": str(image.get("patient", image.get("file_name", image["id"]))),
                 **_NOTHING,
-                "true_boxes": from_coco(np.array(boxes[str(image["id"])], dtype=np.float64).reshape(-1, 4)),
+                "true_boxes": _from_rows(boxes[str(image["id"])]),
                 "width": image["width"],
                 "height": image["height"],
             }
@@ -192,16 +202,23 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
         raise ValueError(
             f"Expected labels in COCO style, cannot use {path}: {type(error).__name__} {error}."
         ) from error
-    strange = sorted(set(boxes) - set(cases))
+    strange = sorted({*boxes, *crowds} - set(cases))
     if strange or len(cases) < len(content["images"]):
         raise ValueError(
             f"Expected every image once and annotations of these alone in {path}, got others: {strange[:3]}."
         )
     if crowds:
-        logger.warning("%s: %d crowds are left out.", path, crowds)
+        for key, case in cases.items():
+            case["ignored_boxes"] = _from_rows(crowds[key])
+        count = sum(len(rows) for rows in crowds.values())
+        logger.info("%s: %d crowds are regions to ignore: a detection in one is no false positive.", path, count)
     if not any("patient" in image for image in content["images"]):
         logger.warning("%s names no patients: intervals draw images.", path)
     return cases, number
+
+
+def _from_rows(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    return from_coco(np.array(rows, dtype=np.float64).reshape(-1, 4))
 
 
 def _coco_results(predictions: OutsideDetections) -> list[tuple[str, Any, list[float], float]]:
@@ -320,7 +337,12 @@ def _own_result(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str
 
 
 def _nndetection(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Boxes of nnDetection, ``z1 y1 z2 y2 x1 x2`` edges of the voxels of the file, as ``i1 j1 k1 i2 j2 k2``."""
+    """Boxes of nnDetection as edges ``i1 j1 k1 i2 j2 k2`` of the voxels of the file.
+
+    It has them as ``z1 y1 z2 y2 x1 x2``, the axes of the array being those of SimpleITK. On both sides they end at the
+    centre of the first voxel that is no longer of the lesion: one of voxels 3 to 5 has 2 and 6
+    (``instances_to_boxes`` and ``boxes2nii`` of its code), so its edges are 3 and 6.
+    """
     try:
         if path.suffix == ".json":
             entries = list(read_json(path, "boxes").values())
@@ -334,4 +356,6 @@ def _nndetection(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[st
         raise ValueError(f"Expected pred_boxes and pred_scores of nnDetection, cannot use {path}: {error}.") from error
     if len(table) != len(numbers):
         raise ValueError(f"Expected a score for each of {len(table)} boxes, got {len(numbers)} in {path}.")
-    return table[:, [4, 1, 0, 5, 3, 2]], numbers, [name]
+    low, high = table[:, [4, 1, 0]] + 1, table[:, [5, 3, 2]]
+    middle, half = (low + high) / 2, np.maximum(high - low, _NARROWEST) / 2
+    return np.column_stack([middle - half, middle + half]), numbers, [name]

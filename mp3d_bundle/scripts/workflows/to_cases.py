@@ -9,7 +9,7 @@ import numpy as np
 
 from ..boxes import Affine
 from ..inference.lesion_outlines import LENGTHS, MEASURED, measure
-from ..instances import Instances, further, move, select, to_arrays
+from ..instances import IGNORED, Instances, further, move, select, to_arrays, true_rows
 from ..metrics.cases import PER_LESION, Case
 
 _PASSED_ON = ("patient", "image", "slice_interval", "spacing", "window")
@@ -38,7 +38,9 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
         height, width = data["image_size"]
     shift_x, shift_y = map(float, data.get("origin", (0.0, 0.0)))
     found = move(to_arrays(data["pred"]), Affine(factor_x, factor_y, shift_x, shift_y))
-    truth = dict(to_arrays(data["truth"]) if "truth" in data else record["instances"])
+    known = to_arrays(data["truth"] if "truth" in data else record["instances"])
+    lesions = true_rows(known)
+    truth = select({name: values for name, values in known.items() if name != IGNORED}, lesions)
     fields = {name: values for name, values in further(truth).items() if name not in PER_LESION}
     spacing = record.get("spacing", (1.0, 1.0))
     case: dict[str, Any] = {
@@ -50,6 +52,7 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
         "height": int(height),
         "fields": _measured(further(found), found["boxes"].reshape(-1, 4), spacing),
         "true_fields": to_arrays(fields),
+        **({"ignored_boxes": known["boxes"][~lesions]} if IGNORED in known else {}),
         **{name: truth[name] for name in PER_LESION if name in truth},
         **{name: record[name] for name in _PASSED_ON if name in record},
     }

@@ -190,6 +190,7 @@ class TestIrregularities:
                 "Slice_range": "",
             },
             {"File_name": "000001_01_01/120.png", "Patient_age": "nan", "DICOM_windows": "", "Train_Val_Test": "3"},
+            {"File_name": "000002_01_01_009.png", "Train_Val_Test": "1"},
         )
         noisy, other = read_csv(path, "", split="test")
         assert noisy["instances"]["noisy"].tolist() == [True]
@@ -199,6 +200,12 @@ class TestIrregularities:
         assert other["window"] == (-175.0, 275.0)
         assert lines(caplog, "Patient_age")[0].endswith(": 2.")
         assert lines(caplog, "DICOM_windows")[0].endswith(": 1.")
+
+    def test_a_file_without_any_age_says_nothing_of_it(
+        self, write_csv: WriteCsv, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        read_csv(write_csv({"Patient_age": ""}, {"File_name": "000001_01_01_120.png", "Patient_age": ""}), "")
+        assert not lines(caplog, "Patient_age")
 
     def test_further_columns_byte_order_mark_and_blank_lines(self, write_csv: WriteCsv) -> None:
         path = write_csv({"Radius": "11.97", "bbox": "[[226.1   90.0]]"}, columns=[*COLUMNS, "Radius", "bbox"])
@@ -351,3 +358,27 @@ class TestRealFiles:
             records[0]["instances"]["boxes"][0], [*(ends.min(0) - 5), *(ends.max(0) + 5)], atol=1e-3
         )
         assert [record["slice_range"] for record in records] == [(103, 115), (8, 23), (8, 23)]
+
+
+class TestRegions:
+    def rows(self, path: Path) -> Path:
+        """The same file with a column ``Ignored``, whose second row is a region."""
+        header, first, second = path.read_text().splitlines()
+        path.write_text(f"{header},Ignored\n{first},\n{second},1\n")
+        return path
+
+    def test_a_region_is_a_row_of_its_own(self, write_csv: WriteCsv, caplog: pytest.LogCaptureFixture) -> None:
+        other = {"Bounding_boxes": "1, 1, 11, 21", "Measurement_coordinates": "", "Lesion_diameters_Pixel_": ""}
+        (record,) = read_csv(self.rows(write_csv({}, other)), "")
+        assert record["instances"]["ignored"].tolist() == [False, True]
+        assert len(lines(caplog, "regions to ignore")) == 1
+        assert lines(caplog, "1 box on 1 key slice of 1 patient.")
+
+    def test_without_a_box_it_is_an_error(self, write_csv: WriteCsv) -> None:
+        none = dict.fromkeys(("Bounding_boxes", "Measurement_coordinates", "Lesion_diameters_Pixel_"), "")
+        with pytest.raises(ValueError, match="4 numbers as Bounding_boxes"):
+            read_csv(self.rows(write_csv({}, none)), "")
+
+    def test_noisy_lesions_that_go_take_their_slice_with_them(self, write_csv: WriteCsv) -> None:
+        path = self.rows(write_csv({"Possibly_noisy": "1"}, {}))
+        assert read_csv(path, "", keep_noisy=False) == []

@@ -35,3 +35,23 @@ def test_patterns_choose_the_class_and_the_rest_is_named() -> None:
 def test_words_that_make_no_class(words: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^Expected"):
         ClassRule.read(words)
+
+
+def test_labels_called_ignore_are_regions_before_any_class() -> None:
+    truth = ScanTruth((lesion("Ignore", 1), lesion("mass", 2), lesion("unclear 3", 4)))
+    found = ClassRule.read(None).apply(truth)
+    assert [one.name for one in found.regions] == ["Ignore"]
+    assert [one.name for one in found.lesions] == ["lesion", "lesion"]
+    found = ClassRule.read(["mass"], ["unclear*"]).apply(truth)
+    assert [one.name for one in found.regions] == ["unclear 3"]
+    # Left out by its class, not ignored: something is there.
+    assert found.unsure == (1,)
+    with pytest.raises(ValueError, match="names or patterns as ignore"):
+        ClassRule.read(None, [" "])
+
+
+def test_a_slice_with_nothing_but_a_region_shows_no_lesion_elsewhere() -> None:
+    alone = TrueLesion("ignore", np.array([3]), np.array([[0.0, 0, 5, 5]]), "slices", "test")
+    assert ClassRule.read(None).apply(ScanTruth((alone,))).empty == (3,)
+    found = ClassRule.read(None).apply(ScanTruth((alone, lesion("mass", 3))))
+    assert (found.empty, len(found.regions)) == ((), 1)

@@ -110,3 +110,11 @@ def test_a_record_without_its_slices_is_not_done(tmp_path: Path) -> None:
 def test_rules_that_cannot_be(values: dict) -> None:
     with pytest.raises(ValueError, match=r"^Expected"):
         KeyRule(**values)
+
+
+def test_regions_are_on_the_slices_they_cut() -> None:
+    truth = ScanTruth((lesion(range(4, 9), [24, 10, 36, 22]),), regions=(lesion(range(6, 8), [2, 3, 9, 9]),))
+    found = describe_scan(SCAN, truth, KeyRule(which="all"))
+    assert [len(key.get("ignored", ())) for key in found["keys"]] == [0, 1, 1, 0, 0]
+    assert found["regions"][0]["slices"] == [23, 24]
+    assert "regions" not in describe_scan(SCAN, ScanTruth(truth.lesions), KeyRule())

@@ -10,6 +10,7 @@ import pytest
 from scripts.data.deeplesion.splits import load_records
 from scripts.data.deeplesion.subvolume_labels import read_volume_labels
 from scripts.data.importing.set_tables import read_set, read_table, volume_labels, write_set
+from scripts.instances import true_rows
 
 LESION = {"class": "node", "form": "outline", "box": [3.0, 4.0, 9.0, 12.0], "slices": [5, 8]}
 RECORD = {
@@ -93,3 +94,23 @@ def test_a_table_is_read_with_its_lines_whatever_the_case_of_its_columns(tmp_pat
     path.write_bytes(b"image\n\xff\n")
     with pytest.raises(ValueError, match=r"a table as UTF-8 text, cannot read .*t\.csv"):
         read_table(path)
+
+
+def test_regions_to_ignore_reach_every_reader(tmp_path: Path) -> None:
+    first, second = RECORD["keys"]
+    keys = [{**first, "ignored": [[1.0, 2.0, 5.0, 9.0]]}, {**second, "ignored": [[0.0, 0.0, 60.0, 40.0]]}]
+    marked = {**RECORD, "keys": keys, "regions": [{**LESION, "slices": [1, 9]}]}
+    write_set(tmp_path, {"000001_01_01": marked}, [{"p": 1}], {"classes": ["mass", "node"]})
+    one, other = load_records(tmp_path, "train", missing_images="ignore", by_class=True)
+    assert one["instances"]["ignored"].tolist() == [False, False, True]
+    assert one["instances"]["boxes"][2].tolist() == [1, 2, 5, 9]
+    assert one["instances"]["labels"].tolist() == [2, 1, 1]
+    assert true_rows(other["instances"]).tolist() == [False]
+    (volume,) = read_volume_labels(tmp_path / "lesions_3d.json").volumes
+    assert volume.ignored_boxes is not None
+    assert volume.ignored_boxes.tolist() == [[3, 4, 1, 8, 11, 9]]
+    # Sets without a region look as they always did.
+    write_set(tmp_path / "plain", {"000001_01_01": RECORD}, [{"p": 1}], {"classes": ["mass", "node"]})
+    assert "Ignored" not in (tmp_path / "plain" / "DL_info.csv").read_text()
+    assert "ignored" not in load_records(tmp_path / "plain", "train", missing_images="ignore")[0]["instances"]
+    assert "ignored" not in (tmp_path / "plain" / "lesions_3d.json").read_text()

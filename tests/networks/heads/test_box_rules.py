@@ -203,3 +203,14 @@ class TestSampling:
             torch.manual_seed(seed)
             draws.append(sorted(Sampling(10, 0.5)(matches)[1].tolist()))
         assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize(("rules", "share"), [(HALF_OPEN, 6.0), (MMDETECTION, 5.0)])
+def test_a_box_is_in_a_region_from_half_of_its_area_on(rules: BoxRules, share: float) -> None:
+    """Boxes are 12 pixels wide, inclusive ones of the same numbers 13: their half is 6 and 6.5 pixels."""
+    boxes = torch.tensor([[0.0, 0.0, 12.0, 12.0]])
+    for width, inside in ((share, rules is HALF_OPEN), (share + 1.5, True), (share - 0.5, False)):
+        region = torch.tensor([[0.0, 0.0, width, 40.0]])
+        assert rules.in_regions(boxes, region).tolist() == [inside]
+    assert rules.in_regions(boxes, torch.tensor([[20.0, 0, 40, 40], [0.0, 0, 40, 40]])).tolist() == [True]
+    assert rules.in_regions(boxes, torch.zeros(0, 4)).tolist() == [False]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
 from scripts.data.deeplesion.splits import load_records
+from scripts.data.deeplesion.subvolume_labels import read_volume_labels
 from scripts.data.importing.lesion_classes import ClassRule
 from scripts.data.importing.patient_splits import SplitRule
 from scripts.data.importing.set_records import KeyRule
@@ -17,6 +20,7 @@ from scripts.data.importing.truth.truth_files import TruthRules
 from scripts.data.slabs.slab_reader import SlabReader, read_slice
 from scripts.workflows.importing import import_scans as module
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
+from scripts.workflows.importing.set_report import write_set_report
 from support.fake_truth import BALL, SHAPE, Ball, write_dicom_case, write_lidc, write_nifti_case, write_voc
 
 SPLIT = SplitRule((0.5, 0.25, 0.25))
@@ -166,3 +170,25 @@ def test_slices_are_the_scan_from_the_head(tmp_path: Path) -> None:
 def test_a_word_that_is_not_known(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="as without_truth, got 'skip'"):
         run(Sources(tmp_path, without_truth="skip"), tmp_path / "set")
+
+
+def test_a_label_that_is_to_be_ignored_is_one_everywhere(tmp_path: Path) -> None:
+    sources = make_cases(tmp_path, 2)
+    path = tmp_path / "masks" / "case_0.nii.gz"
+    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    values = np.asarray(image.dataobj).astype(np.uint8)
+    values[:2, :3, :] = 7
+    nibabel.save(nibabel.Nifti1Image(values, image.affine), path)
+    splits = SplitRule((1.0, 0.0, 0.0))
+    run(sources, tmp_path / "set", classes=ClassRule.read(None, ["7"]), splits=splits)
+    records = load_records(tmp_path / "set", "train")
+    regions = [record["instances"]["boxes"][record["instances"]["ignored"]] for record in records]
+    marked = [record for record, boxes in zip(records, regions, strict=True) if len(boxes)]
+    assert marked
+    assert all(len(record["instances"]["boxes"]) == 2 for record in marked)
+    assert {tuple((boxes[0, 2:] - boxes[0, :2]).tolist()) for boxes in regions if len(boxes)} == {(2.0, 3.0)}
+    volumes = read_volume_labels(tmp_path / "set" / "lesions_3d.json").volumes
+    (found,) = [volume.ignored_boxes for volume in volumes if volume.ignored_boxes is not None]
+    assert (found[0, 3:5] - found[0, :2] + 1).tolist() == [2, 3]
+    page, _ = write_set_report(tmp_path / "set")
+    assert "1 region(s) to ignore" in page.read_text()

@@ -5,7 +5,8 @@ not follow each other. Boxes are 1-based and become 0-based (slab frame) here. Y
 Journal of Medical Imaging 5(3), 2018, describes the columns.
 
 Other data sets may go further: a row without a box, measurement and diameters is a key slice without a lesion,
-and the column ``Lesion_class`` holds the class of each, from 1.
+the column ``Lesion_class`` holds the class of each, from 1, and a row with 1 in the column ``Ignored`` is a region in
+which nothing is known: neither a lesion nor background.
 """
 
 from __future__ import annotations
@@ -53,9 +54,13 @@ COLUMNS = (
 
 # The class of a lesion, in other data sets; DeepLesion does not have this column.
 CLASS_COLUMN = "Lesion_class"
+# Whether a box is a region to ignore; likewise.
+IGNORED_COLUMN = "Ignored"
 # Columns about the lesion; all of them are empty in the row of a key slice without one.
 _OF_LESION = ("Bounding_boxes", "Measurement_coordinates", "Lesion_diameters_Pixel_")
 _LARGEST_CLASS = 1000
+
+_NO_AGE = "rows without Patient_age, which is not used"
 
 # Largest whole number in these labels.
 _LARGEST = 1e9
@@ -78,6 +83,7 @@ class _Row:
     lesion_type: int
     split: int
     label: int = 1
+    ignored: bool = False
     details: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -129,6 +135,9 @@ def read_csv(
     findings: Counter[str] = Counter()
     found = _cells(path)
     rows = [_parse(cells, source, findings, by_class=by_class) for source, cells in found]
+    # Other data sets than DeepLesion know of no age at all.
+    if findings[_NO_AGE] == len(rows):
+        del findings[_NO_AGE]
     _check_splits(rows, path)
     if details:
         rows = [_with_details(row, details, number, found[number]) for number, row in enumerate(rows)]
@@ -145,7 +154,7 @@ def _with_details(row: _Row, details: Sequence[Details], number: int, found: tup
     """A row with the further fields of its lesion."""
     source, cells = found
     key_slice = replace(row.key_slice, empty={name: none for one in details for name, none in one.empty.items()})
-    if row.box is None:
+    if row.box is None or row.ignored:
         return replace(row, key_slice=key_slice)
     fields = {name: value for one in details for name, value in one(cells, number, row.box, source).items()}
     return replace(row, key_slice=key_slice, details=fields)
@@ -210,14 +219,17 @@ def _parse(cells: Mapping[str, str], source: str, findings: Counter[str], *, by_
     if noisy not in (0, 1):
         raise ValueError(f"Expected 0 or 1 as Possibly_noisy, got {noisy} in {source}.")
     if not cells["Patient_age"]:
-        findings["rows without Patient_age, which is not used"] += 1
+        findings[_NO_AGE] += 1
+    ignored = _whole(cells.get(IGNORED_COLUMN) or "0", IGNORED_COLUMN, source)
+    if ignored not in (0, 1):
+        raise ValueError(f"Expected 0 or 1 as {IGNORED_COLUMN}, got {ignored} in {source}.")
     # A row with a lost box must not become a slice without a lesion.
-    if not any(cells[column] for column in _OF_LESION):
+    if not ignored and not any(cells[column] for column in _OF_LESION):
         return _Row(key_slice, None, False, -1, split)
     corners = np.array(_numbers(cells["Bounding_boxes"], 4, "Bounding_boxes", source))
     box = key_slice.checked(from_deeplesion(corners), source)
-    label = _parse_class(cells, source) if by_class else 1
-    return _Row(key_slice, box, bool(noisy), lesion_type, split, label)
+    label = _parse_class(cells, source) if by_class and not ignored else 1
+    return _Row(key_slice, box, bool(noisy), lesion_type, split, label, bool(ignored))
 
 
 def _parse_class(cells: Mapping[str, str], source: str) -> int:
@@ -246,6 +258,7 @@ def _parse_key_slice(cells: Mapping[str, str], source: str, findings: Counter[st
         slice_interval=interval,
         slice_range=None,
         window=DISPLAY_WINDOW,
+        has_regions=IGNORED_COLUMN in cells,
     )
     number = int(key_slice.slice_name)
     if cells["Key_slice_index"] and _whole(cells["Key_slice_index"], "Key_slice_index", source) != number:
@@ -322,10 +335,17 @@ def _group(rows: list[_Row], name: str) -> list[KeySlice]:
         lesion = (key_slice.file_name, *row.box.tolist())
         notes["rows that repeat the box of another row, kept"] += lesion in seen
         seen.add(lesion)
-        key_slice.add(row.box, noisy=row.noisy, lesion_type=row.lesion_type, label=row.label, details=row.details)
+        key_slice.add(
+            row.box,
+            noisy=row.noisy,
+            lesion_type=row.lesion_type,
+            label=row.label,
+            ignored=row.ignored,
+            details=row.details,
+        )
     log_findings(name, notes, logging.WARNING)
     for file_name, source in without.items():
-        if slices[file_name].boxes:
+        if not all(slices[file_name].ignored):
             raise ValueError(f"Expected a key slice with lesions or a row without a box, got both: {source}.")
     log_findings(name, Counter({"key slices without a lesion (rows without a box)": len(without)}))
     return list(slices.values())

@@ -56,6 +56,7 @@ class VolumeLabel:
         true_boxes: ``(N, 6)`` float64 in the volume frame, or None if lesions are labelled on slices.
         key_boxes: ``(N, 6)`` likewise with ``z1 == z2``, or None if lesions are labelled in 3D.
         spacing: mm along x, y, z if the file has it, or None.
+        ignored_boxes: Regions in which nothing is known, ``(K, 6)`` in the volume frame, or None without any.
     """
 
     name: str
@@ -67,6 +68,7 @@ class VolumeLabel:
     true_boxes: np.ndarray | None = None
     key_boxes: np.ndarray | None = None
     spacing: tuple[float, float, float] | None = None
+    ignored_boxes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,7 @@ def _synthetic(entry: Any, path: Path) -> VolumeLabel:
     try:
         first, last = (_whole(number) for number in entry["slice_range"])
         name = f"{entry['series']}_{first:03d}-{last:03d}"
-        slices = [(_whole(low), _whole(high)) for low, high in (lesion["slices"] for lesion in entry["lesions"])]
-        plane = [[float(x1), float(y1), float(x2), float(y2)] for x1, y1, x2, y2 in _boxes(entry["lesions"])]
+        boxes, regions = _solid(entry["lesions"]), _solid(entry.get("ignored", ()))
         x, y, z = (float(value) for value in entry["spacing"])
         if not all(0 < side < math.inf for side in (x, y, z)):
             raise ValueError("a spacing of no length")
@@ -227,17 +228,21 @@ def _synthetic(entry: Any, path: Path) -> VolumeLabel:
             f"Expected series, slice_range, spacing and lesions with box and slices, got {shown(entry)} in {path}."
         ) from error
     label = parse_name(name, path)
-    low, high = np.array(slices, dtype=np.float64).reshape(-1, 2).T
-    boxes = from_slab(np.array(plane), low, high)
-    return _with(label, true_boxes=_checked(boxes, label, lambda rows: rows), spacing=(x, y, z))
+    solid = _checked(boxes, label, lambda rows: rows)
+    ignored = _checked(regions, label, lambda rows: rows) if "ignored" in entry else None
+    return _with(label, true_boxes=solid, spacing=(x, y, z), ignored_boxes=ignored)
 
 
 def _shown(value: Any) -> str:
     return f"{type(value).__name__} {shown_name(value)}"
 
 
-def _boxes(lesions: Any) -> list[Any]:
-    return [lesion["box"] for lesion in lesions]
+def _solid(lesions: Any) -> np.ndarray:
+    """Entries with ``box`` and ``slices`` in the volume frame, ``(N, 6)``."""
+    slices = [(_whole(low), _whole(high)) for low, high in (lesion["slices"] for lesion in lesions)]
+    plane = [[float(value) for value in (x1, y1, x2, y2)] for x1, y1, x2, y2 in (lesion["box"] for lesion in lesions)]
+    low, high = np.array(slices, dtype=np.float64).reshape(-1, 2).T
+    return from_slab(np.array(plane, dtype=np.float64).reshape(-1, 4), low, high)
 
 
 def _whole(value: Any) -> int:

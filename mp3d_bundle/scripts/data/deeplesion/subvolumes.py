@@ -15,6 +15,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
+from ...instances import true_rows
 from ..records import MISSING_IMAGES, Record
 from ..scans.scan import Scan
 from ..slabs.slab_reader import read_slice
@@ -54,6 +55,7 @@ class VolumeRecord(SliceRun):
         true_boxes: ``(N, 6)`` float64 in the volume frame (see `subvolume_frames`), or None if lesions are not
             labelled in 3D.
         key_boxes: Likewise, on key slices.
+        ignored_boxes: Regions in which nothing is known, ``(K, 6)``; None without any.
     """
 
     id: str
@@ -64,6 +66,7 @@ class VolumeRecord(SliceRun):
     slice_interval: float | None
     true_boxes: np.ndarray | None
     key_boxes: np.ndarray | None
+    ignored_boxes: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,8 @@ def _record(
     key_boxes = label.key_boxes
     if key_boxes is None and inside:
         # Noisy boxes are left out, as in the Lesion Harvester's files.
-        boxes = [key["instances"]["boxes"][~key["instances"]["noisy"]] for key in inside]
+        kept = [true_rows(key["instances"]) & ~key["instances"]["noisy"] for key in inside]
+        boxes = [key["instances"]["boxes"][rows] for key, rows in zip(inside, kept, strict=True)]
         slices = np.repeat([key["key_slice"] for key in inside], [len(of_slice) for of_slice in boxes])
         key_boxes = from_slab(np.concatenate(boxes), slices, slices)
     return {
@@ -226,6 +230,7 @@ def _record(
         "slice_interval": None if spacing is None else spacing[2],
         "true_boxes": label.true_boxes,
         "key_boxes": key_boxes,
+        "ignored_boxes": label.ignored_boxes,
     }
 
 

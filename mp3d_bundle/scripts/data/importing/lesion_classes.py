@@ -1,4 +1,4 @@
-"""Classes of a set: which names of the truth belong to which, and which are left out."""
+"""Classes of a set: which names of the truth belong to which, which are regions to ignore, and which are left out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from fnmatch import fnmatchcase
 
 from .true_lesions import ONE_CLASS, ScanTruth, TrueLesion
 
+# What regions are called in which nothing is known, whatever the case.
+IGNORE = ("ignore", "ignored")
+
 
 @dataclass(frozen=True)
 class ClassRule:
@@ -17,20 +20,27 @@ class ClassRule:
     Attributes:
         classes: Names in the order of their labels from 1.
         patterns: Of each, what names in the truth are like (``GTV*``), whatever their case.
+        ignore: What names of regions to ignore are like; they come before the classes.
     """
 
     classes: tuple[str, ...] = (ONE_CLASS,)
     patterns: tuple[tuple[str, ...], ...] = (("*",),)
+    ignore: tuple[str, ...] = IGNORE
 
     @classmethod
-    def read(cls, words: Sequence[str] | None) -> ClassRule:
+    def read(cls, words: Sequence[str] | None, ignore: Sequence[str] = IGNORE) -> ClassRule:
         """Read ``NAME`` or ``NAME=PATTERN``, possibly several for one name; None: all are one class, lesion.
+
+        ``ignore`` are patterns of regions to ignore.
 
         Raises:
             ValueError: If a word has no name or no pattern.
         """
+        regions = tuple(str(word).strip() for word in ignore)
+        if not all(regions):
+            raise ValueError(f"Expected names or patterns as ignore, got {list(ignore)!r}.")
         if words is None:
-            return cls()
+            return cls(ignore=regions)
         found: dict[str, list[str]] = {}
         for word in words:
             name, equals, pattern = (part.strip() for part in str(word).partition("="))
@@ -39,24 +49,29 @@ class ClassRule:
             found.setdefault(name, []).append(pattern or name)
         if not found:
             raise ValueError("Expected at least one class, got none.")
-        return cls(tuple(found), tuple(tuple(patterns) for patterns in found.values()))
+        return cls(tuple(found), tuple(tuple(patterns) for patterns in found.values()), regions)
 
     def of(self, name: str) -> str | None:
         """The class of a name in the truth, None where it belongs to none."""
         for own, patterns in zip(self.classes, self.patterns, strict=True):
-            if any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns):
+            if _like(name, patterns):
                 return own
         return None
 
     def apply(self, truth: ScanTruth) -> ScanTruth:
         """The truth with every lesion called by its class.
 
-        Lesions of no class are left out, with a note; their slices do not count as slices without a lesion.
+        What is called like a region to ignore becomes one. Lesions of no class are left out, with a note; their
+        slices do not count as slices without a lesion.
         """
         kept: list[TrueLesion] = []
+        regions = list(truth.regions)
         left: Counter[str] = Counter()
         unsure = set(truth.unsure)
         for lesion in truth.lesions:
+            if _like(lesion.name, self.ignore):
+                regions.append(lesion)
+                continue
             own = self.of(lesion.name)
             if own is None:
                 left[lesion.name] += 1
@@ -64,4 +79,18 @@ class ClassRule:
             else:
                 kept.append(lesion.called(own))
         notes = [f"Left out {count} called {name!r}, which belongs to no class." for name, count in left.items()]
-        return replace(truth, lesions=tuple(kept), notes=(*truth.notes, *notes), unsure=tuple(sorted(unsure)))
+        # A slice of which the truth says nothing more than where nothing is known shows no lesion elsewhere.
+        labelled = {int(number) for lesion in kept for number in lesion.slices} | unsure
+        alone = {int(region.slices[0]) for region in regions if region.form == "slices"} - labelled
+        return replace(
+            truth,
+            lesions=tuple(kept),
+            notes=(*truth.notes, *notes),
+            unsure=tuple(sorted(unsure)),
+            empty=tuple(sorted(set(truth.empty) | alone)),
+            regions=tuple(regions),
+        )
+
+
+def _like(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)

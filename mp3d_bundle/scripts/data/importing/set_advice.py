@@ -223,10 +223,11 @@ def _anchor_reason(sides: np.ndarray, best: AnchorFit, paper: AnchorFit) -> str:
     low, middle, high = np.percentile(np.sqrt(sides.prod(axis=1)), [5, 50, 95])
     flat, tall = np.percentile(sides[:, 1] / sides[:, 0], [5, 95])
     return (
-        f"Lesions of {low:.0f} to {high:.0f} pixels (median {middle:.0f}; 90 %), height over width {flat:.2f} to "
-        f"{tall:.2f}. Anchors of {best.scale:g} strides and ratios {', '.join(f'{r:g}' for r in best.ratios)} overlap "
-        f"them by {best.mean_iou:.2f} on average, {100 * best.reached:.0f} % by at least 0.5; the paper's (4 strides) "
-        f"by {paper.mean_iou:.2f} and {100 * paper.reached:.0f} %."
+        f"Nine of ten lesions measure {low:.0f} to {high:.0f} pixels (median {middle:.0f}), their height over width is "
+        f"{flat:.2f} to {tall:.2f}. Anchors of {best.scale:g} strides and ratios "
+        f"{', '.join(f'{r:g}' for r in best.ratios)} overlap them by {best.mean_iou:.2f} on average, "
+        f"{100 * best.reached:.0f} % of them by at least 0.5; the paper's (4 strides) by {paper.mean_iou:.2f}, "
+        f"{100 * paper.reached:.0f} % of them by at least 0.5."
     )
 
 

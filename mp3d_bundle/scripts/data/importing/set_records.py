@@ -143,7 +143,8 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
 
     Returns:
         Slices by their numbers in the set. ``keys``: key slices with rows of ``boxes`` (slab frame), ``classes`` and
-        ``doubtful``; ``lesions``: each in 3D; and facts of the scan for the report.
+        ``doubtful``; ``lesions``: each in 3D; and facts of the scan for the report. Where there are regions to ignore,
+        key slices have their boxes as ``ignored``, and ``regions`` is like ``lesions``.
     """
     slices = len(scan.hu)
     keys = {number for lesion in truth.lesions for number in key_slices(lesion, scan.spacing[2], rule.which)}
@@ -166,6 +167,7 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
         "odd": [*truth.notes, *_odd(scan, truth)],
         "keys": [_key(scan, truth, place) for place in sorted(keys | clear, reverse=True)],
         "lesions": [_describe(scan, lesion) for lesion in truth.lesions],
+        **({"regions": [_describe(scan, region) for region in truth.regions]} if truth.regions else {}),
     }
 
 
@@ -225,11 +227,13 @@ def _front(scan: Scan) -> str:
 def _key(scan: Scan, truth: ScanTruth, place: int) -> KeyRecord:
     """A key slice and every lesion that is on it."""
     boxes = [(lesion, box) for lesion in truth.lesions if (box := lesion.box_on(place)) is not None]
+    regions = [box for region in truth.regions if (box := region.box_on(place)) is not None]
     return {
         "slice": number_of(place, len(scan.hu)),
         "boxes": [_numbers(box) for _, box in boxes],
         "classes": [lesion.name for lesion, _ in boxes],
         "doubtful": [lesion.doubtful for lesion, _ in boxes],
+        **({"ignored": [_numbers(box) for box in regions]} if regions else {}),
         "window": list(_window(scan.hu[place], [box for _, box in boxes])),
     }
 

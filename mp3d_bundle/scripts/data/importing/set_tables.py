@@ -13,7 +13,7 @@ import numpy as np
 from ...boxes import to_deeplesion
 from ...storage.atomic_files import replacing, write_json
 from ...storage.safe_json import read_json
-from ..deeplesion.dl_info import CLASS_COLUMN, COLUMNS, SPLITS
+from ..deeplesion.dl_info import CLASS_COLUMN, COLUMNS, IGNORED_COLUMN, SPLITS
 
 SET_VERSION = 1
 SET_FILE, LABELS, VOLUMES, FOLDS = "set.json", "DL_info.csv", "lesions_3d.json", "folds"
@@ -25,6 +25,8 @@ def label_rows(
     records: Mapping[str, Mapping[str, Any]], splits: Mapping[str, int], classes: Sequence[str]
 ) -> list[dict[str, str]]:
     """Rows of ``DL_info.csv``: one for each lesion on a key slice, and one without a box for a key slice without any.
+
+    Each region to ignore has a row too.
 
     Args:
         records: Of each series.
@@ -58,6 +60,10 @@ def label_rows(
                 }
                 for box, name, doubtful in lesions
             ]
+            found += [
+                {**common, "Bounding_boxes": _join(to_deeplesion(np.array(box))), IGNORED_COLUMN: "1"}
+                for box in key.get("ignored", ())
+            ]
             rows += found or [common]
     return rows
 
@@ -76,8 +82,10 @@ def volume_labels(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | 
             "slice_range": [1, record["shape"][0]],
             "spacing": record["spacing"],
             "lesions": [{name: lesion[name] for name in ("box", "slices", "class")} for lesion in record["lesions"]],
+            **({"ignored": [{name: one[name] for name in ("box", "slices")} for one in regions]} if regions else {}),
         }
         for series, record in records.items()
+        for regions in [record.get("regions", ())]
     ]
     return {"about": "Lesions of the scans of this set in 3D.", "volumes": volumes}
 
@@ -126,13 +134,14 @@ def _write_one(
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write rows as ``DL_info.csv`` with a column for the class, whole or not at all.
+    """Write rows as ``DL_info.csv`` with a column for the class, and one for regions if there are any; or nothing.
 
     Raises:
         OSError: If it cannot be written.
     """
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, CLASS_COLUMN], lineterminator="\n")
+        more = [IGNORED_COLUMN] if any(IGNORED_COLUMN in row for row in rows) else []
+        writer = csv.DictWriter(file, [*COLUMNS, CLASS_COLUMN, *more], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

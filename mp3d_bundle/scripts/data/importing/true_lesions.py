@@ -77,12 +77,14 @@ class ScanTruth:
         notes: What was odd, one sentence each.
         unsure: Slices on which something is that is neither a lesion nor certainly none.
         empty: Slices without a lesion according to the truth.
+        regions: Where nothing is known: neither lesions nor background.
     """
 
     lesions: tuple[TrueLesion, ...] = ()
     notes: tuple[str, ...] = ()
     unsure: tuple[int, ...] = ()
     empty: tuple[int, ...] = ()
+    regions: tuple[TrueLesion, ...] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[ScanTruth]) -> ScanTruth:
@@ -95,6 +97,7 @@ class ScanTruth:
             tuple(dict.fromkeys(note for part in parts for note in part.notes)),
             tuple(sorted({number for part in parts for number in part.unsure})),
             tuple(sorted({number for part in parts for number in part.empty} - taken)),
+            tuple(region for part in parts for region in part.regions),
         )
 
 

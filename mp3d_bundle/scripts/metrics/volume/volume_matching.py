@@ -14,12 +14,14 @@ A *volume case* is a mapping with these keys:
 ``key_boxes``             lesions labelled on one slice, ``(N, 6)`` with ``z1 == z2``; likewise
 ``tracks``                optional, ``(K, 6)``: ``row, z, x1, y1, x2, y2``, the box of detection ``row`` on
                           slice ``z``
+``ignored_boxes``         optional, ``(K, 6)``: regions in which nothing is known
 ``slice_interval``        optional, mm; ``spacing`` optional, ``(x, y, z)`` mm
 ========================  ==========================================================================
 
 Every protocol pools the detections of all volumes, best score first. A detection that overlaps no lesion of its
 volume enough is a false positive; otherwise it finds every lesion that it overlaps enough and that nothing found
-before, possibly several; if all of them were found before, it is neither. False positives are divided by the number of
+before, possibly several; if all of them were found before, it is neither; nor is one of which half lies in a region to
+ignore, where it overlaps no lesion enough. False positives are divided by the number of
 volumes, those without a lesion included (Yan et al., IEEE TMI 2020, evaluation code of the hand-labelled set).
 """
 
@@ -197,7 +199,13 @@ def match_volumes(cases: Sequence[Mapping[str, Any]], protocol: Protocol = OFFIC
     """
     checked = check_volumes(cases, columns=4 if protocol.dimension == "2D" else 6)
     overlaps = [_overlaps(case, protocol) for case in checked]
-    return match_overlaps(overlaps, [case["scores"] for case in checked], protocol.rule)
+    dimension: Dimension = "2D" if protocol.dimension == "2D" else "3D"
+    regions = [case.get("ignored_boxes") for case in checked]
+    inside = [
+        None if region is None else pairwise_overlap(case["boxes"], region, dimension=dimension, overlap="IOBB")
+        for case, region in zip(checked, regions, strict=True)
+    ]
+    return match_overlaps(overlaps, [case["scores"] for case in checked], protocol.rule, inside)
 
 
 class _Found(TypedDict):
@@ -212,6 +220,7 @@ class VolumeCase(_Found, total=False):
     patient: str
     true_boxes: np.ndarray | None
     key_boxes: np.ndarray | None
+    ignored_boxes: np.ndarray | None
     tracks: np.ndarray | None
     slice_interval: float | None
     spacing: tuple[float, float, float] | None
@@ -250,7 +259,7 @@ def _check_volume(case: Mapping[str, Any], columns: int) -> VolumeCase:
             )
     where = shown_id(str(case["id"]))
     checked: Any = {**case, "id": str(case["id"]), "scores": _numbers(case["scores"], "scores", where).reshape(-1)}
-    for key in ("boxes", "true_boxes", "key_boxes"):
+    for key in ("boxes", "true_boxes", "key_boxes", "ignored_boxes"):
         # Labels may be None where lesions are not labelled in this way; detections may not.
         if key == "boxes" or case.get(key) is not None:
             checked[key] = check_volume_boxes(case[key], f"{key} of {where}", columns=columns)

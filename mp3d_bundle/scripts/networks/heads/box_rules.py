@@ -22,6 +22,9 @@ _LEAST_SIDE = 1 / 256
 # Results of `Matching.__call__` for boxes that belong to no ground truth.
 BACKGROUND = -1
 IGNORED = -2
+# A box lies in a region to ignore from this share of its own area on (Lesion Harvester; COCO's rule for crowds at its
+# first threshold).
+IN_REGION = 0.5
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -138,6 +141,20 @@ class BoxRules:
     def iou(self, first: Tensor, second: Tensor) -> Tensor:
         """Intersection over union ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)``."""
         return box_iou(half_open(first), half_open(second)) if self.inclusive else box_iou(first, second)
+
+    def in_regions(self, boxes: Tensor, regions: Tensor) -> Tensor:
+        """Which boxes ``(N, 4)`` lie with half of their area in one of some regions ``(K, 4)``: ``(N,)`` bool."""
+        low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
+        shared = self.sides(torch.cat([low, torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])], dim=-1))
+        own = self.sides(boxes).prod(dim=-1)
+        return (shared.clamp(min=0).prod(dim=-1) >= IN_REGION * own[:, None]).any(dim=1)
+
+    def without(self, matches: Tensor, boxes: Tensor, regions: Tensor | None) -> Tensor:
+        """Matches ``(N,)`` of boxes ``(N, 4)``, in which no background lies in a region ``(K, 4)``: it is ignored."""
+        if regions is None or regions.shape[0] == 0:
+            return matches
+        inside = self.in_regions(boxes, regions.to(boxes))
+        return torch.where((matches == BACKGROUND) & inside, IGNORED, matches)
 
     def nms(self, boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
         """Non-maximum suppression within groups.

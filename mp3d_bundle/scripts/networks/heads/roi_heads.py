@@ -233,6 +233,7 @@ class RoIHeads(nn.Module):
         proposals: list[Tensor],
         image_sizes: Sequence[tuple[int, int]],
         targets: Targets | None = None,
+        regions: Sequence[Tensor] | None = None,
     ) -> tuple[Detections, dict[str, Tensor]]:
         """Detections in evaluation, losses in training.
 
@@ -241,6 +242,7 @@ class RoIHeads(nn.Module):
             proposals: ``(P, 4)`` slab-frame boxes of each slab.
             image_sizes: Height and width in pixels of every slab before padding.
             targets: ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` and any fields of every slab; needed in training.
+            regions: Boxes ``(K, 4)`` of every slab in which no proposal is background; none by default.
 
         Returns:
             A list of instances ``boxes``, ``scores``, ``labels`` and the fields of further heads, and an empty dict;
@@ -260,7 +262,8 @@ class RoIHeads(nn.Module):
             return self._with_fields(found, vectors.split(counts), logits.split(counts), features), {}
         with torch.no_grad():
             names = ("labels", *self.reads, *self.used(targets))
-            samples = [self._sample(boxes, target, names) for boxes, target in zip(proposals, targets, strict=True)]
+            rows = zip(proposals, targets, regions or [None] * len(targets), strict=True)
+            samples = [self._sample(*row, names) for row in rows]
         boxes, labels = [sample[0] for sample in samples], torch.cat([sample[1] for sample in samples])
         lesions = cat([sample[2] for sample in samples])
         vectors, logits, offsets = self._predict(features, boxes)
@@ -293,7 +296,7 @@ class RoIHeads(nn.Module):
         return vectors, at_least_float32(logits), at_least_float32(offsets)
 
     def _sample(
-        self, proposals: Tensor, target: Instances[Tensor], names: Sequence[str]
+        self, proposals: Tensor, target: Instances[Tensor], region: Tensor | None, names: Sequence[str]
     ) -> tuple[Tensor, Tensor, Instances[Tensor]]:
         """Boxes of one slab that enter the loss, positives first, their labels (0: background), the positives' lesions.
 
@@ -302,7 +305,7 @@ class RoIHeads(nn.Module):
         truth = target["boxes"].to(proposals)
         read = {name: target[name] for name in names}
         lesions = {**to(read, proposals.device), "boxes": truth}
-        matches = self.matching(self.rules.iou(truth, proposals))
+        matches = self.rules.without(self.matching(self.rules.iou(truth, proposals)), proposals, region)
         # The lesions themselves are proposals too, each matched to itself.
         candidates = torch.cat([truth, proposals])
         matches = torch.cat([torch.arange(truth.shape[0], device=matches.device), matches])

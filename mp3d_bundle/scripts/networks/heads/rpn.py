@@ -135,6 +135,7 @@ class RegionProposalNetwork(nn.Module):
         features: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
         truths: Sequence[Tensor] | None = None,
+        regions: Sequence[Tensor] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Proposals and, in training, the losses.
 
@@ -142,6 +143,7 @@ class RegionProposalNetwork(nn.Module):
             features: One ``(B, C, h, w)`` map per level.
             image_sizes: Height and width in pixels of every slab before padding.
             truths: Lesion boxes ``(N, 4)`` of every slab; needed in training.
+            regions: Boxes ``(K, 4)`` of every slab in which no anchor is background; none by default.
 
         Returns:
             For every slab proposals ``(P, 4)`` in slab pixels, best first and without gradient; and a dict with
@@ -164,9 +166,12 @@ class RegionProposalNetwork(nn.Module):
         ]
         if not self.training or truths is None:
             return proposals, {}
-        return proposals, self._losses(
-            torch.cat(logits, 1), torch.cat(offsets, 1), torch.cat(anchors), image_sizes, truths
-        )
+        flat = torch.cat(anchors)
+        assigned = [
+            self._assign(flat, size, truth, region)
+            for size, truth, region in zip(image_sizes, truths, regions or [None] * len(truths), strict=True)
+        ]
+        return proposals, self._losses(torch.cat(logits, 1), torch.cat(offsets, 1), assigned)
 
     @torch.no_grad()
     def _propose(
@@ -194,29 +199,26 @@ class RegionProposalNetwork(nn.Module):
         return candidates[self.rules.nms(candidates, score, level, limits.nms_iou)[: limits.per_image]]
 
     @torch.no_grad()
-    def _assign(self, anchors: Tensor, size: tuple[int, int], truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _assign(
+        self, anchors: Tensor, size: tuple[int, int], truth: Tensor, region: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sampled positive anchors, sampled negative anchors (indices) and the offsets of the positives."""
         height, width = size
         inside = torch.nonzero(
             (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
         ).flatten()
         matches = self.matching(self.rules.iou(truth.to(anchors), anchors[inside]))
+        matches = self.rules.without(matches, anchors[inside], region)
         positives, negatives = self.sampling(matches)
         chosen = inside[positives]
         offsets = self.coder.encode(truth.to(anchors)[matches[positives]], anchors[chosen])
         return chosen, inside[negatives], offsets
 
     def _losses(
-        self,
-        logits: Tensor,
-        offsets: Tensor,
-        anchors: Tensor,
-        image_sizes: Sequence[tuple[int, int]],
-        truths: Sequence[Tensor],
+        self, logits: Tensor, offsets: Tensor, assigned: Sequence[tuple[Tensor, Tensor, Tensor]]
     ) -> dict[str, Tensor]:
         objectness, box, normaliser = logits.sum() * 0, offsets.sum() * 0, 0
-        for row, (size, truth) in enumerate(zip(image_sizes, truths, strict=True)):
-            positives, negatives, wanted = self._assign(anchors, size, truth)
+        for row, (positives, negatives, wanted) in enumerate(assigned):
             sampled = torch.cat([positives, negatives])
             labels = torch.zeros_like(logits[row, sampled])
             labels[: positives.numel()] = 1.0

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from ..backbones.resnet2d import ResNet2d
-from ..batching import Detections, Targets, check_targets, pad_slabs
+from ..batching import Detections, Targets, check_targets, pad_slabs, split_regions
 from ..detectors import TwoStageHead
 from ..heads.box_rules import at_least_float32
 from ..heads.mask_head import dice_loss
@@ -165,7 +165,7 @@ class DenseMaskDetector(OneStageDetector):
         outputs, anchors, counts = self._outputs(images, self.network.read(levels))  # type: ignore[operator]
         losses = self.compute_loss(outputs, self._row_first(images, checked), anchors, counts)
         height, width = images.tensors.shape[-2:]
-        dense = dense_masks(checked, (height, width)).to(images.tensors.device)
+        dense = dense_masks(split_regions(checked)[0], (height, width)).to(images.tensors.device)
         return {**losses, "loss_masks": self.mask_branch.loss(levels[0], dense)}
 
 

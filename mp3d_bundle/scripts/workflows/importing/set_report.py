@@ -133,6 +133,9 @@ def _counts(records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) 
         + (f", {about['folds']} folds in <code>{FOLDS}/1</code> and so on" if about["folds"] else "")
         + ".</p>"
     )
+    regions = sum(len(record.get("regions", ())) for record in records.values())
+    if regions:
+        text.append(f"<p>{regions} region(s) to ignore: nothing is known there.</p>")
     if not any(about["sources"][series]["split"] == 2 for series in records):
         text.append('<p class="odd">No patient is for validation: the weights of the last epoch are taken.</p>')
     return "".join(text)
@@ -245,7 +248,8 @@ def _gallery(folder: Path, records: Mapping[str, Mapping[str, Any]], about: Mapp
     )
     figures_clear = [_clear_figure(folder, series, records[series], key) for series, key in spread]
     text = "<h2>Lesions</h2><p>The whole slice, the lesion, and the scan from the front; "
-    text += f"{len(figures)} of {len(ranked)} shown. Dashed: the box; blue: the outline it was made of.</p>"
+    text += f"{len(figures)} of {len(ranked)} shown. Dashed: the box; blue: the outline it was made of, or a region to "
+    text += "ignore.</p>"
     text += "".join(figures)
     if figures_clear:
         text += f"<h2>Slices without a lesion</h2><p>{len(figures_clear)} of {len(clear)} shown.</p>" + "".join(
@@ -263,6 +267,7 @@ def _lesion_figure(folder: Path, series: str, record: Mapping[str, Any], at: int
     ).reshape(-1, 4)
     window = next((tuple(key["window"]) for key in record["keys"] if key["slice"] == number), (-175.0, 275.0))
     lines = [np.array(line) for line in lesion["outline"]]
+    lines += [line for key in record["keys"] if key["slice"] == number for line in _regions(key)]
     pictures = [
         mark_sides(_with_lines(hu, boxes, lines, window)),
         _close_up(hu, np.array(lesion["widest_box"]), boxes, lines, window),
@@ -279,6 +284,11 @@ def _lesion_figure(folder: Path, series: str, record: Mapping[str, Any], at: int
     images = "".join(_image(picture) for picture in pictures) + _front(record, lesion)
     odd = f'<br><span class="odd">{html.escape(" ".join(record["odd"]))}</span>' if record["odd"] else ""
     return f"<figure>{images}<figcaption>{html.escape('; '.join(words))}{odd}</figcaption></figure>"
+
+
+def _regions(key: Mapping[str, Any]) -> list[np.ndarray]:
+    """Outlines of the regions to ignore of a key slice."""
+    return [np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) for x1, y1, x2, y2 in key.get("ignored", ())]
 
 
 def _with_lines(
@@ -308,7 +318,7 @@ def _close_up(
 
 def _clear_figure(folder: Path, series: str, record: Mapping[str, Any], key: Mapping[str, Any]) -> str:
     hu = read_slice(folder / IMAGES / series / f"{key['slice']:03d}.png")
-    picture = mark_sides(_with_lines(hu, np.zeros((0, 4)), [], tuple(key["window"])))
+    picture = mark_sides(_with_lines(hu, np.zeros((0, 4)), _regions(key), tuple(key["window"])))
     words = f"{record['scan']} ({series}), slice {key['slice']} of {record['shape'][0]} from the head"
     return f"<figure>{_image(picture)}<figcaption>{html.escape(words)}</figcaption></figure>"
 

@@ -44,7 +44,9 @@ def test_an_image_of_another_size_or_a_box_outside() -> None:
 
 def test_a_slice_without_a_box_says_so() -> None:
     assert labels([]).lesions_in(PLACES, "3", FEET).empty == (3,)
-    assert labels([], unsure=True).lesions_in(PLACES, "3", FEET).unsure == (3,)
+    crowd = labels([], regions=np.array([[1.0, 2, 31, 70]])).lesions_in(PLACES, "3", FEET)
+    assert (crowd.empty, crowd.lesions, len(crowd.regions)) == ((3,), (), 1)
+    assert crowd.regions[0].boxes.tolist() == [[1, 2, 31, 40]]
 
 
 def write_coco(path: Path, **change: object) -> Path:
@@ -62,8 +64,9 @@ def write_coco(path: Path, **change: object) -> Path:
 
 def test_coco_images_crowds_and_empty_ones(tmp_path: Path) -> None:
     first, second = read_coco_slices(write_coco(tmp_path / "c.json"))
-    assert (first.image, first.boxes.tolist(), first.names, first.unsure) == ("s/a", [[1, 2, 11, 7]], ("cyst",), True)
-    assert (second.size, second.unsure, len(second.boxes)) == (None, False, 0)
+    assert (first.image, first.boxes.tolist(), first.names) == ("s/a", [[1, 2, 11, 7]], ("cyst",))
+    assert first.regions.tolist() == [[1, 2, 31, 7]]
+    assert (second.size, len(second.regions), len(second.boxes)) == (None, 0, 0)
 
 
 @pytest.mark.parametrize(

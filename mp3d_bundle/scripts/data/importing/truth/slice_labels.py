@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import yaml
 from ....boxes import check_boxes, from_coco
 from ....storage.printable import shown
 from ....storage.safe_json import read_json
+from ..lesion_classes import IGNORE
 from ..true_lesions import ScanTruth, TrueLesion
 from .contours import plain_tag, read_xml
 from .slice_places import SlicePlaces, SliceRule
@@ -37,7 +38,7 @@ class SliceLabels:
         source: Where they were read.
         size: Width and height of the image as the labels know it, or None.
         relative: Whether boxes are shares of the image.
-        unsure: Whether something is labelled that counts as neither (a crowd).
+        regions: ``(K, 4)`` likewise, where nothing is known (crowds).
     """
 
     image: str
@@ -46,7 +47,7 @@ class SliceLabels:
     source: str
     size: tuple[int, int] | None = None
     relative: bool = False
-    unsure: bool = False
+    regions: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
 
     def lesions_in(self, places: SlicePlaces, slice_name: str, rule: SliceRule) -> ScanTruth:
         """The lesions on a slice of a scan.
@@ -66,23 +67,27 @@ class SliceLabels:
                 f"{self.size[0]} x {self.size[1]} in {self.source}: a picture that was turned, cut or resized?"
             )
         number = places.number_of(slice_name, rule)
-        boxes = self.boxes * np.array([*size, *size]) if self.relative else self.boxes
+        limits = np.array([*size, *size], dtype=np.float64)
+        boxes = self.boxes * limits if self.relative else self.boxes
         at, _ = places.place(number, np.array([0, 0, *size], dtype=np.float64), rule.frame)
-        if not len(boxes):
-            return ScanTruth(unsure=(at,)) if self.unsure else ScanTruth(empty=(at,))
+        lesions, regions = (
+            tuple(
+                TrueLesion(name, np.array([at]), places.place(number, box, rule.frame)[1][None], "slices", self.source)
+                for name, box in zip(names, self._inside(part, limits), strict=True)
+            )
+            for names, part in ((self.names, boxes), ([IGNORE[0]] * len(self.regions), self.regions))
+        )
+        return ScanTruth(lesions, empty=() if lesions else (at,), regions=regions)
+
+    def _inside(self, boxes: np.ndarray, limits: np.ndarray) -> np.ndarray:
+        """Boxes ``(N, 4)`` cut to the image of which ``limits`` are the sides."""
         check_boxes(boxes, self.source)
-        limits = np.array([*size, *size])
         clipped = boxes.clip(0, limits)
         if ((clipped[:, 2:] - clipped[:, :2]) <= 0).any():
             raise ValueError(
-                f"Expected boxes inside of their image of {size[0]} x {size[1]}, got others in {self.source}."
+                f"Expected boxes inside of their image of {limits[0]:g} x {limits[1]:g}, got others in {self.source}."
             )
-        placed = [places.place(number, box, rule.frame)[1] for box in clipped]
-        lesions = [
-            TrueLesion(name, np.array([at]), box[None], "slices", self.source)
-            for name, box in zip(self.names, placed, strict=True)
-        ]
-        return ScanTruth(tuple(lesions), unsure=(at,) if self.unsure else ())
+        return clipped
 
 
 def read_voc(path: Path, rule: SliceRule, root: Path) -> SliceLabels:
@@ -150,7 +155,10 @@ def _coco_image(
     image: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], categories: Mapping[Any, str], path: Path
 ) -> SliceLabels:
     plain = [entry for entry in entries if not entry.get("iscrowd")]
-    boxes = from_coco(_table([[float(value) for value in entry["bbox"]] for entry in plain]))
+    boxes, regions = (
+        from_coco(_table([[float(value) for value in entry["bbox"]] for entry in part]))
+        for part in (plain, [entry for entry in entries if entry.get("iscrowd")])
+    )
     size = (int(image["width"]), int(image["height"])) if {"width", "height"} <= set(image) else None
     return SliceLabels(
         _without_ending(str(image["file_name"])),
@@ -158,7 +166,7 @@ def _coco_image(
         tuple(categories[entry["category_id"]] for entry in plain),
         f"{path.name}, {image['file_name']}",
         size,
-        unsure=len(plain) < len(entries),
+        regions=regions,
     )
 
 

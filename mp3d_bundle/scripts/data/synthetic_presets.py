@@ -29,6 +29,8 @@ class Settings:
         num_validation: Key slices of the validation split.
         num_test: Key slices of the test split.
         num_scans: Whole scans written as NIfTI next to the data set, of patients outside the splits.
+        whole_series: Series of the training split that are labelled in full on every slice, so that it has slices near
+            the ends of lesions, between lesions and without one; the validation split gets as many for its size.
         irregularities: Also write the odd cases that the real data set contains.
         image_size: Rows and columns of a slice, pixels.
         pixel_spacing: In-plane spacing in mm: its 5 %, 50 % and 95 % points (three equal values: fixed).
@@ -63,6 +65,7 @@ class Settings:
     num_validation: int = 250
     num_test: int = 250
     num_scans: int = 0
+    whole_series: int = 0
     irregularities: bool = False
     image_size: int = 96
     pixel_spacing: tuple[float, float, float] = (1.6, 1.6, 1.6)
@@ -227,7 +230,8 @@ def _check(settings: Settings) -> None:
 
     for name in ("num_train", "num_validation", "num_test"):
         need(getattr(settings, name) >= 1, name, "of at least 1")
-    need(settings.num_scans >= 0, "num_scans", "of at least 0")
+    for name in ("num_scans", "whole_series"):
+        need(getattr(settings, name) >= 0, name, "of at least 0")
     need(32 <= settings.image_size <= 4096, "image_size", "of 32 to 4096 px")
     rising("pixel_spacing", 0.05, 20.0)
     intervals = settings.slice_intervals

@@ -34,6 +34,8 @@ OVERLAYS = ("size_narrow", "optimizer_adamw", "demo")
 # 83 of 144 lesions with 1.7 false marks per scan, a rate of 0.05 marked 105 with 8.9 (benchmarks/linking.py).
 SCAN_FPS_PER_IMAGE = 0.004
 BOX_THRESHOLD = 0.1
+# Share of images without a lesion where there are series that are labelled on every slice.
+BACKGROUND = 0.25
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Plan:
         num_train: Key slices for training.
         num_validation: Key slices for choosing weights and the score threshold.
         num_test: Key slices for the reported figures, not used for any choice.
+        whole_series: Series for training that are labelled on every slice, in addition to the key slices; a quarter of
+            the training images then have no lesion.
         max_epochs: Epochs of training.
         seed: Seed of data and training.
     """
@@ -55,6 +59,7 @@ class Plan:
     num_train: int = 2000
     num_validation: int = 250
     num_test: int = 400
+    whole_series: int = 0
     max_epochs: int = 8
     seed: int = 0
 
@@ -88,7 +93,7 @@ def make_data(plan: Plan) -> None:
     """
     sizes = {"num_train": plan.num_train, "num_validation": plan.num_validation, "num_test": plan.num_test}
     # Nine slices at 2.5 mm reach 10 mm from the key slice: more is never read.
-    settings = {**sizes, "margin_mm": 10.0, "num_scans": 1}
+    settings = {**sizes, "margin_mm": 10.0, "num_scans": 1, "whole_series": plan.whole_series}
     marker = plan.data / "synthetic.json"
     wanted = json.loads(json.dumps(description(resolve("small", settings), plan.seed)))
     if marker.is_file() and json.loads(marker.read_text()) == wanted:
@@ -143,6 +148,8 @@ def train(plan: Plan) -> dict[str, float]:
     """
     options = {"dataset_dir": plan.data, "seed": plan.seed, "num_slices": plan.num_slices}
     training = {**options, "output_dir": plan.training, "max_epochs": plan.max_epochs, "notice": NOTICE}
+    if plan.whole_series:
+        training["background_fraction"] = BACKGROUND
     seconds = {"training": run("Training", bundle_command("training", overlay_paths(), training))}
     seconds["validation"] = run("Scoring on the validation split", _evaluation(plan, "validation"))
     seconds["thresholds"] = run("Storing thresholds and a calibration with the weights", settings_command(plan))
@@ -206,7 +213,7 @@ def main(
         num_slices: Slices that the network reads, odd.
         seed: Seed of data and training.
         keep_weights: File to copy the weights to, e.g. models/demo.pt; none if empty.
-        sizes: num_train, num_validation, num_test, max_epochs, for a shorter run.
+        sizes: num_train, num_validation, num_test, whole_series, max_epochs, for a shorter run.
 
     Raises:
         ValueError: If a number is impossible, or an option is unknown.
@@ -217,7 +224,8 @@ def main(
     unknown = sorted(set(sizes) - {field.name for field in dataclasses.fields(Plan)})
     if unknown:
         raise ValueError(
-            f"Expected options among num_train, num_validation, num_test and max_epochs, got {unknown[0]!r}."
+            "Expected options among num_train, num_validation, num_test, whole_series and max_epochs, "
+            f"got {unknown[0]!r}."
         )
     plan = dataclasses.replace(plan, **sizes)
     start = time.monotonic()

@@ -12,9 +12,9 @@ import pytest
 from scripts.boxes import from_deeplesion
 from scripts.data.deeplesion.dl_info import COLUMNS
 from scripts.data.synthetic import resolve
-from scripts.data.synthetic.annotations import TEST, TRAIN, Identity, key_rows, lesion_labels, recist
+from scripts.data.synthetic.annotations import TEST, TRAIN, Identity, key_rows, lesion_labels, recist, slice_rows
 from scripts.data.synthetic.rendering import render
-from scripts.data.synthetic.series import Series, draw_series
+from scripts.data.synthetic.series import Series, draw_series, draw_whole_series
 from scripts.data.synthetic.writing import write_table
 
 IDENTITY = Identity(7, 2, 3, TEST, "M", 61)
@@ -114,3 +114,31 @@ def test_three_dimensional_labels_hold_the_lesion_s_extent(drawn: list[Series]) 
         assert lesion["box_mm"][5] - lesion["box_mm"][2] == pytest.approx(2 * shape.half_height, abs=0.01)
         assert lesion["box_mm"][0] == pytest.approx(lesion["box"][0] * grid.spacing, abs=0.01)
         assert (last - first) * grid.interval <= 2 * shape.half_height
+
+
+def test_rows_of_every_slice_hold_every_lesion_that_is_wide_enough() -> None:
+    rng = np.random.default_rng(4)
+    settings = resolve("small", {"noise_hu": 0, "texture_hu": 0, "tubes": 0, "slice_intervals": 1.0})
+    series = draw_whole_series(rng, settings, body_seed=3)
+    rows = slice_rows(series, IDENTITY, 2.0)
+    volume = render(rng, settings, series=series, z=series.grid.heights(*series.blocks[0]))
+    by_slice = {number: [row for row in rows if row["Key_slice_index"] == str(number)] for number in series.labelled}
+    lesions = [focus for focus in series.foci if focus.lesion]
+    assert lesions
+    seen = {0: 0, 1: 0}
+    for number, own in by_slice.items():
+        height = np.array([series.grid.height(number)])
+        scales = [float(focus.shape.scale_at(height)[0]) for focus in lesions]
+        if any(0.05 < scale < 0.5 for scale in scales):
+            assert not own
+            continue
+        boxes = [row["Bounding_boxes"] for row in own]
+        assert len([box for box in boxes if box]) == sum(scale >= 0.5 for scale in scales)
+        assert own
+        seen[int(bool(boxes[0]))] += 1
+        for focus, cell in zip([f for f, s in zip(lesions, scales, strict=True) if s >= 0.5], boxes, strict=False):
+            x1, y1, x2, y2 = from_deeplesion(numbers(cell)) + np.array([2, 2, -2, -2])
+            inside = volume[number - 1, int((y1 + y2) / 2), int((x1 + x2) / 2)]
+            assert abs(inside - focus.shape.value) < 2
+    # Slices with and without a lesion.
+    assert min(seen.values()) > 3

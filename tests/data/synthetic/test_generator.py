@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from scripts.data.deeplesion.splits import load_records
 from scripts.data.synthetic import generate, generator, writing
 
 SMALL = {"num_train": 5, "num_validation": 2, "num_test": 3, "image_size": 64, "margin_mm": 5.0}
@@ -123,3 +124,17 @@ def test_content_is_replaced_only_when_asked_and_only_if_synthetic(folder: Path,
     with pytest.raises(FileExistsError, match=r"synthetic\.json"):
         generate(tmp_path, workers=1, overwrite=True, **SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "keep me"
+
+
+def test_whole_series_add_slices_with_and_without_lesions_but_not_to_the_test(tmp_path: Path) -> None:
+    settings = {**SMALL, "slice_intervals": 5.0, "tubes": 1, "margin_mm": 0.0}
+    generate(tmp_path / "set", seed=3, workers=1, whole_series=3, **settings)
+    rows = rows_of(tmp_path / "set")
+    keys = {split: {r["File_name"] for r in rows if r["Train_Val_Test"] == split} for split in "123"}
+    # Two series for validation: 3 x 2 / 5, rounded up; 21 slices each at most, without those near a lesion's end.
+    assert 5 + 3 * 10 < len(keys["1"]) <= 5 + 3 * 21
+    assert 2 + 2 * 10 < len(keys["2"]) <= 2 + 2 * 21
+    assert len(keys["3"]) == 3
+    records = load_records(tmp_path / "set", "train")
+    has = [len(record["instances"]["boxes"]) > 0 for record in records]
+    assert min(has.count(True), has.count(False)) > 8

@@ -16,6 +16,9 @@ TRAIN, VALIDATION, TEST = SPLITS.values()
 # Lengths of the body that the third number of the normalised location refers to, mm.
 _BODY_TOP, _BODY_LENGTH = -360.0, 800.0
 _LUNG = 5
+# Of a series that is labelled on every slice: a lesion has a label where its radius is at least this share of that in
+# its middle, and is not seen where it is at most the other; slices with anything between have no row.
+_LABELLED_SCALE, _UNSEEN_SCALE = 0.5, 0.05
 
 
 @dataclass(frozen=True)
@@ -76,40 +79,81 @@ def key_rows(series: Series, identity: Identity, padding: float) -> list[dict[st
     for key in series.keys:
         for focus in series.foci:
             if focus.labelled and abs(focus.shape.z - series.grid.height(key)) < 1e-6:
-                rows.append(_row(series, identity, key, focus, padding))
+                rows.append(_row(series, identity, key) | _of_lesion(series, identity, focus, padding))
     return rows
 
 
-def _row(series: Series, identity: Identity, key: int, focus: Focus, padding: float) -> dict[str, str]:
-    shape, grid = focus.shape, series.grid
+def slice_rows(series: Series, identity: Identity, padding: float) -> list[dict[str, str]]:
+    """``DL_info.csv`` rows of the slices on which every lesion is labelled; a slice without a lesion has one too.
+
+    Slices near an end of a lesion, where it is neither unseen nor wide enough for a label, have none.
+
+    Args:
+        series: The series.
+        identity: Its identity.
+        padding: Pixels between end points and box.
+    """
+    rows = []
+    lesions = [focus for focus in series.foci if focus.lesion]
+    for number in series.labelled:
+        height = series.grid.height(number)
+        scales = [float(focus.shape.scale_at(np.array([height]))[0]) for focus in lesions]
+        if any(_UNSEEN_SCALE < scale < _LABELLED_SCALE for scale in scales):
+            continue
+        slice_row = _row(series, identity, number)
+        cut = [focus for focus, scale in zip(lesions, scales, strict=True) if scale >= _LABELLED_SCALE]
+        rows += [slice_row | _of_lesion(series, identity, focus, padding, height) for focus in cut] or [slice_row]
+    return rows
+
+
+def _of_lesion(
+    series: Series, identity: Identity, focus: Focus, padding: float, height: float | None = None
+) -> dict[str, str]:
+    """Cells of a lesion in the slice at a height, or in that of its middle."""
+    shape, body = focus.shape, series.body
+    x, y, z, scale = shape.x, shape.y, shape.z, 1.0
+    if height is not None:
+        z = height
+        (x,), (y,), (scale,) = *shape.centre_at(np.array([z])), shape.scale_at(np.array([z]))
     # Index i is the centre of a pixel, at i + 0.5 of the slab frame's edges; DL_info.csv counts from 1.
-    centre = np.array([shape.x, shape.y]) + 0.5
-    ends = np.round(to_deeplesion(recist(shape.contour()) + centre), 3)
+    ends = np.round(to_deeplesion(recist(shape.contour() * scale) + (np.array([x, y]) + 0.5)), 3)
     box = np.concatenate([ends.min(axis=0) - padding, ends.max(axis=0) + padding])
     diameters = np.hypot(*(ends[::2] - ends[1::2]).T)
-    body = series.body
     location = (
-        0.5 + (shape.x - body.x) / body.half_width / 2,
-        0.5 + (shape.y - body.y) / body.half_depth / 2,
-        (shape.z - _BODY_TOP) / _BODY_LENGTH,
+        0.5 + (x - body.x) / body.half_width / 2,
+        0.5 + (y - body.y) / body.half_depth / 2,
+        (z - _BODY_TOP) / _BODY_LENGTH,
     )
     window = (-1500, 500) if focus.kind == _LUNG else (-175, 275)
+    return {
+        "Measurement_coordinates": _join(ends.ravel(), 6),
+        "Bounding_boxes": _join(box, 6),
+        "Lesion_diameters_Pixel_": _join(diameters, 6),
+        "Normalized_lesion_location": _join(np.clip(location, 0.0, 1.0), 6),
+        "Coarse_lesion_type": str(-1 if identity.split == TRAIN else focus.kind),
+        "DICOM_windows": _join(window, 6),
+    }
+
+
+def _row(series: Series, identity: Identity, key: int) -> dict[str, str]:
+    """Cells of a slice, those of a lesion empty."""
+    grid = series.grid
     return {
         "File_name": f"{identity.folder}_{key:03d}.png",
         "Patient_index": str(identity.patient),
         "Study_index": str(identity.study),
         "Series_ID": str(identity.series),
         "Key_slice_index": str(key),
-        "Measurement_coordinates": _join(ends.ravel(), 6),
-        "Bounding_boxes": _join(box, 6),
-        "Lesion_diameters_Pixel_": _join(diameters, 6),
-        "Normalized_lesion_location": _join(np.clip(location, 0.0, 1.0), 6),
-        "Coarse_lesion_type": str(-1 if identity.split == TRAIN else focus.kind),
+        "Measurement_coordinates": "",
+        "Bounding_boxes": "",
+        "Lesion_diameters_Pixel_": "",
+        "Normalized_lesion_location": "",
+        "Coarse_lesion_type": "-1",
         "Possibly_noisy": "0",
         "Slice_range": _join(series.block_of(key), 6),
         "Spacing_mm_px_": _join((grid.spacing, grid.spacing, grid.interval), 6),
         "Image_size": _join((grid.size, grid.size), 6),
-        "DICOM_windows": _join(window, 6),
+        "DICOM_windows": _join((-175, 275), 6),
         "Patient_gender": identity.gender,
         "Patient_age": "" if identity.age is None else f"{identity.age:.1f}",
         "Train_Val_Test": str(identity.split),

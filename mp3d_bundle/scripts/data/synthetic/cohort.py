@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from ..synthetic_presets import Settings
 from .annotations import TEST, TRAIN, VALIDATION, Identity
 from .irregularities import CASES
+
+# The case of a patient whose series is labelled on every slice.
+WHOLE = "whole series"
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Patient:
         seed: Source of everything about the patient's pixels.
         series: Identities of the series, one entry each.
         keys: Number of key slices of each series.
-        case: The irregular case of the patient, or None.
+        case: The irregular case of the patient, `WHOLE`, or None.
     """
 
     seed: np.random.SeedSequence
@@ -31,8 +35,9 @@ class Patient:
 def draw_cohort(seed: np.random.SeedSequence, settings: Settings) -> list[Patient]:
     """Patients of the three splits, in the order of their numbers.
 
-    The numbers of key slices are met exactly; the irregular cases are added, each once per split. No
-    patient is in two splits, and the splits are mixed over the patient numbers as in DeepLesion.
+    The numbers of key slices are met exactly; the irregular cases are added, each once per split, and the series that
+    are labelled on every slice. No patient is in two splits, and the splits are mixed over the patient numbers as in
+    DeepLesion.
     """
     rng = np.random.default_rng(seed)
     wanted = {TRAIN: settings.num_train, VALIDATION: settings.num_validation, TEST: settings.num_test}
@@ -40,6 +45,7 @@ def draw_cohort(seed: np.random.SeedSequence, settings: Settings) -> list[Patien
     for split, count in wanted.items():
         drafts += [(split, keys, None) for keys in _draw_keys(rng, settings, count)]
         drafts += [(split, [1], case) for case in CASES if settings.irregularities]
+        drafts += [(split, [1], WHOLE)] * _whole_series(settings, split)
     order = rng.permutation(len(drafts))
     patients = []
     for number, (index, child) in enumerate(zip(order, seed.spawn(len(drafts)), strict=True), start=1):
@@ -53,6 +59,13 @@ def draw_cohort(seed: np.random.SeedSequence, settings: Settings) -> list[Patien
             identities.append(Identity(number, study, series, split, gender, age))
         patients.append(Patient(child, tuple(identities), tuple(keys), case))
     return patients
+
+
+def _whole_series(settings: Settings, split: int) -> int:
+    """Series of a split that are labelled on every slice; none in the test split, which stays that of key slices."""
+    if split == VALIDATION:
+        return math.ceil(settings.whole_series * settings.num_validation / settings.num_train)
+    return settings.whole_series if split == TRAIN else 0
 
 
 def _draw_keys(rng: np.random.Generator, settings: Settings, count: int) -> list[list[int]]:

@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..synthetic_presets import Settings, check_run, resolve
-from .annotations import key_rows, lesion_labels
-from .cohort import Patient, draw_cohort
+from .annotations import key_rows, lesion_labels, slice_rows
+from .cohort import WHOLE, Patient, draw_cohort
 from .irregularities import Piece, irregular_pieces
 from .rendering import render
-from .series import draw_series
+from .series import draw_series, draw_whole_series
 from .whole_scans import make_scan
 from .writing import MARKER, new_folder, write_json, write_slices, write_table
 
@@ -130,7 +130,8 @@ def _make_patient(job: _Job) -> tuple[list[dict[str, str]], list[dict[str, objec
         for first, last in series.blocks:
             volume = render(rng, job.settings, series=series, z=series.grid.heights(first, last))
             write_slices(job.folder / piece.identity.folder, range(first, last + 1), volume)
-        rows += [row | piece.edits for row in key_rows(series, piece.identity, job.settings.padding)]
+        found = (slice_rows if series.labelled else key_rows)(series, piece.identity, job.settings.padding)
+        rows += [row | piece.edits for row in found]
         labels += lesion_labels(series, piece.identity)
     return rows, labels
 
@@ -142,6 +143,8 @@ def _pieces(job: _Job, rng: np.random.Generator) -> Iterator[Piece]:
     for identity, keys in zip(patient.series, patient.keys, strict=True):
         if patient.case is None:
             yield Piece(identity, draw_series(rng, job.settings, keys=keys, body_seed=body_seed))
+        elif patient.case == WHOLE:
+            yield Piece(identity, draw_whole_series(rng, job.settings, body_seed=body_seed))
         else:
             yield from irregular_pieces(
                 patient.case, rng, settings=job.settings, identity=identity, body_seed=body_seed

@@ -18,6 +18,12 @@ _KEY_SPREAD = 30.0
 _FAR_SHARE = 0.08
 # Voxels of a torso that are kept from the placement of lesions to the rendering, 16 MB.
 _KEPT_VOXELS = 2**22
+# A series that is labelled on every slice: its length, the distance of the levels at which lesions and tubes are
+# placed, the chances of 0, 1 and 2 lesions at a level, and the least distance of labelled slices, mm.
+_WHOLE_LENGTH = 100.0
+_LEVEL_DISTANCE = 26.0
+_LESIONS_AT_LEVEL = (0.25, 0.65, 0.1)
+_LABELLED_DISTANCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Series:
         blocks: First and last slice number of each stored sub-volume, rising and separate.
         noise: Standard deviation of the noise, HU.
         round_field: Whether the scanner's round field of view is padded with -3024 HU.
+        labelled: Slice numbers on which every lesion is labelled, rising; none in a series with key slices.
     """
 
     grid: Grid
@@ -66,6 +73,7 @@ class Series:
     blocks: tuple[tuple[int, int], ...]
     noise: float
     round_field: bool = False
+    labelled: tuple[int, ...] = ()
 
     def block_of(self, number: int) -> tuple[int, int]:
         """First and last slice of the sub-volume that contains a slice."""
@@ -181,3 +189,31 @@ def fill_series(
     noise = settings.noise_hu * rng.uniform(0.8, 1.2)
     round_field = bool(rng.random() < settings.round_field_fraction)
     return Series(grid, body, tuple(foci), tuple(keys), blocks, noise, round_field)
+
+
+def draw_whole_series(rng: np.random.Generator, settings: Settings, *, body_seed: int) -> Series:
+    """Draw a series of 100 mm that is stored whole and labelled in full on slices 2 mm apart or more.
+
+    Args:
+        rng: Random generator.
+        settings: The laws.
+        body_seed: Seed of the torso.
+
+    Returns:
+        The series, without pixels and key slices.
+    """
+    interval = draw_interval(rng, settings)
+    first_height = rng.uniform(FIRST_HEIGHT, LAST_HEIGHT - _WHOLE_LENGTH)
+    grid = Grid(interval, draw_spacing(rng, settings), first_height, settings.image_size)
+    last = int(_WHOLE_LENGTH / interval) + 1
+    heights = (grid.height(1), grid.height(last))
+    body = draw_body(np.random.default_rng(body_seed), grid.size, fraction=settings.body_fraction, heights=heights)
+    foci: list[Focus] = []
+    for height in np.arange(heights[0] + rng.uniform(0, _LEVEL_DISTANCE), heights[1], _LEVEL_DISTANCE):
+        lesions = int(rng.choice(len(_LESIONS_AT_LEVEL), p=_LESIONS_AT_LEVEL))
+        tubes = int(rng.integers(settings.tubes[0], settings.tubes[1] + 1))
+        level = Level(float(height), unlabelled=lesions, tubes=tubes)
+        foci += add_level(rng, settings, body=body, foci=foci, level=level, spacing=grid.spacing)
+    noise = settings.noise_hu * rng.uniform(0.8, 1.2)
+    step = max(round(_LABELLED_DISTANCE / interval), 1)
+    return Series(grid, body, tuple(foci), (), ((1, last),), noise, labelled=tuple(range(1, last + 1, step)))

@@ -50,6 +50,15 @@ def test_a_checkpoint_of_before_runs_resumed_within_an_epoch_still_fits() -> Non
     assert difference(checkpoint_interval=7) == ""
 
 
+def test_a_checkpoint_of_before_an_option_fits_a_run_without_it() -> None:
+    later = ("background_fraction", "mined", "early_stopping", "stop_early", "frozen_stages", "body_rate")
+    older = {name: value for name, value in settings().items() if not any(word in name for word in later)}
+    assert len(older) < len(settings())
+    assert differences(older, settings(), 1) == ""
+    assert "background_fraction" in differences(older, settings(background_fraction=0.25), 1)
+    assert "mined" in differences(older, settings(mined="a.pkl"), 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -16,7 +16,7 @@ from ..data.slabs.z_lattice import LATTICES
 TEXTS = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "pretrained", "imagenet", "input"),
     *("annotations", "labels", "predictions", "images", "train_annotations", "train_images", "val_annotations"),
-    *("val_images", "series", "model_name", "notice", "tags", "review", "shard"),
+    *("val_images", "series", "model_name", "notice", "tags", "review", "shard", "mined"),
 )
 
 
@@ -108,6 +108,9 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "labels"), PATH),
     **dict.fromkeys(("images", "train_annotations", "train_images", "val_annotations", "val_images"), PATH),
     **dict.fromkeys(("pretrained", "imagenet", "predictions", "annotations", "tags", "review"), optional(PATH)),
+    "mined": optional(PATH),
+    "mined_as": optional(one_of("ignored", "lesions")),
+    "mined_score": optional(SHARE),
     "mask_targets": optional(one_of("ellipses", "grabcut")),
     "input": PATHS,
     "series": optional(TEXT),
@@ -118,6 +121,9 @@ RULES: Mapping[str, Rule] = {
     "pretrained_parts": one_of("body", "all"),
     "pretrained_transfer": one_of("fresh", "centre", "interpolated"),
     **dict.fromkeys(("seed", "subset_seed"), SEED),
+    "frozen_stages": whole(0, 4),
+    "body_rate": number(0),
+    "early_stopping": optional(whole(1)),
     "num_slices": ODD,
     "num_classes": whole(1),
     "z_mode": one_of(*LATTICES),
@@ -134,6 +140,7 @@ RULES: Mapping[str, Rule] = {
     # Label files of sub-volumes name their parts as they like; the readers name those that there are.
     "split": Rule("the name of a part of the data set", _is_text),
     "train_fraction": number(0, 1, above=True),
+    "background_fraction": optional(number(0, 0.99)),
     "train_scales": several(PIXELS, least=1),
     **dict.fromkeys(("test_scale", "image_size"), PIXELS),
     **dict.fromkeys(("longest_side", "random_window"), optional(PIXELS)),

@@ -116,8 +116,11 @@ def differences(stored: Mapping[str, Any], own: Mapping[str, Any], epochs_done: 
 
 
 def _written_out(settings: Mapping[str, Any], name: str) -> Any:
-    """A setting with values for references, so that the same one counts as such whichever key it is taken from."""
-    value = settings.get(name, "absent")
+    """A setting with values for references, so that the same one counts as such whichever key it is taken from.
+
+    One that is None is like one that is absent, as older checkpoints lack the options that came later.
+    """
+    value = settings.get(name)
     for _ in range(_DEPTH):
         if not isinstance(value, str) or "@" not in value:
             break

@@ -18,6 +18,7 @@ from ..training_fraction import Subset
 from .coco_labels import read_coco
 from .dl_info import COLUMNS, SPLITS, Details, read_csv
 from .lesion_tags import LesionTags
+from .mined_lesions import MINED_AS, MINED_SCORE, Mined
 from .patient_facts import PatientFacts
 from .recist import MASK_TARGETS, Measurements
 
@@ -42,6 +43,9 @@ def load_records(
     mask_targets: str | None = None,
     tags: str | Path | None = None,
     patients: bool = False,
+    mined: str | Path | None = None,
+    mined_as: str | None = None,
+    mined_score: float | None = None,
 ) -> list[Record]:
     """Load one split of DeepLesion, or of a data set in its format.
 
@@ -64,6 +68,9 @@ def load_records(
         tags: File with tags of lesions, for their field ``tags``, see `scripts.data.deeplesion.lesion_tags`.
         patients: Whether lesions get their fields ``male``, ``age`` and ``position``, see
             `scripts.data.deeplesion.patient_facts`; a label file in JSON has none.
+        mined: File with boxes that nobody labelled, see `scripts.data.deeplesion.mined_lesions`.
+        mined_as: What they are, ``"ignored"`` (the default) or ``"lesions"``.
+        mined_score: Lowest score of those that have one; 0.9 by default.
 
     Returns:
         One record per key slice, see `scripts.data.records`; those of a set with classes have ``categories``. Of an
@@ -88,7 +95,10 @@ def load_records(
     by_class = len(classes) > 1 if by_class is None else by_class
     if about is not None and split not in about["splits"] and annotations is None:
         logger.warning(
-            "%s has no patients for %s; docs/own_data.md says how to train without validation.", folder, split
+            "%s has no patients for %s. With configs/variants/own_data.yaml nothing is scored in training, and "
+            "model.pt holds the weights of the last epoch.",
+            folder,
+            split,
         )
         return []
     if labels.suffix.lower() == ".json":
@@ -103,7 +113,10 @@ def load_records(
     records = check_images(records, missing_images)
     if by_class:
         records = _named(records, classes, folder)
-    return records if subset is None else subset(records)
+    records = records if subset is None else subset(records)
+    if mined is None:
+        return records
+    return Mined(mined, mined_as or MINED_AS[0], MINED_SCORE if mined_score is None else mined_score)(records)
 
 
 def _named(records: list[Record], classes: tuple[str, ...], folder: Path) -> list[Record]:

@@ -1,0 +1,107 @@
+"""Cross-validation: train and score on every fold of an imported set, with the commands that a user could type."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.importing.set_tables import FOLDS, SET_FILE, read_set
+from ..storage.atomic_files import write_json
+from ..storage.output_folder import check_output_folder
+from ..storage.safe_json import read_json
+
+_POINTS = ("0.5", "1", "2", "4")
+_OVERLAYS = (
+    "['configs/train.json','configs/variants/size_narrow.yaml','configs/variants/optimizer_adamw.yaml',"
+    "'configs/variants/own_data.yaml']"
+)
+# Options of the command itself, for every fold.
+_OWN = ("dataset_dir", "output_dir", "checkpoint", "split")
+
+
+def find_folds(folder: Path) -> list[Path]:
+    """The folds of a set, in their order.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    numbers = sorted(int(path.name) for path in (folder / FOLDS).glob("*") if path.name.isdecimal())
+    found = [folder / FOLDS / str(number) for number in numbers]
+    if not found:
+        raise ValueError(f"Expected a set with folds in {folder / FOLDS}, found none: import it with --folds 5.")
+    for path in found:
+        about = read_set(path)
+        if about is None or not {"train", "validation"} <= set(about["splits"]):
+            raise ValueError(f"Expected patients for training and validation in the fold {path} ({SET_FILE}).")
+    return found
+
+
+def fold_commands(fold: Path, output: Path, config_file: str, options: Mapping[str, Any]) -> list[list[str]]:
+    """The two commands of a fold: its training, and the score of its weights on its own validation patients."""
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    start = [sys.executable, "-m", "monai.bundle", "run"]
+    train = ["training", "--config_file", config_file, "--dataset_dir", str(fold), "--output_dir", str(output), *words]
+    score = ["evaluating", "--config_file", "configs/evaluate.json", "--dataset_dir", str(fold)]
+    score += ["--checkpoint", str(output / "model.pt"), "--split", "validation"]
+    return [[*start, *train], [*start, *score, "--output_dir", str(output / "validation")]]
+
+
+def summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means and standard deviations over folds of the sensitivities at 0.5, 1, 2 and 4 false positives per image."""
+    found: dict[str, Any] = {"folds": len(metrics)}
+    for name in _POINTS:
+        values = [entry["sensitivity"][name] for entry in metrics if entry["sensitivity"][name] is not None]
+        if values:
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            found[name] = {"mean": statistics.mean(values), "standard_deviation": spread, "values": values}
+    return found
+
+
+def main(dataset_dir: str, output_dir: str, *, config_file: str = "", **options: object) -> None:
+    """Train and score on every fold of a set that was imported with --folds.
+
+    Every further option is one of the training, such as --max_epochs 20 or --pretrained FILE. The same command resumes.
+    OUTPUT_DIR/1 and so on hold the trainings, each with its score on its own validation patients in validation;
+    OUTPUT_DIR/folds.json has the means.
+
+    Args:
+        dataset_dir: Folder of the set.
+        output_dir: Folder of the trainings.
+        config_file: Config files of the training; by default those for few images, as the import advises.
+        options: Options of every training.
+
+    Raises:
+        ValueError: If the set has no folds, or an option is one that this command sets.
+        OSError: If a file cannot be read or written.
+        SystemExit: If a training or a score fails.
+    """
+    taken = [name for name in _OWN if name in options]
+    if taken:
+        raise ValueError(f"Expected options of a training but {', '.join(_OWN)}, got {taken[0]}.")
+    folder, output = Path(dataset_dir), Path(output_dir)
+    folds = find_folds(folder)
+    check_output_folder(output)
+    found = []
+    for fold in folds:
+        for command in fold_commands(fold, output / fold.name, config_file or _OVERLAYS, options):
+            print(f"\n== Fold {fold.name} of {len(folds)}\n{shlex.join(['python', *command[1:]])}\n", flush=True)
+            status = subprocess.run(command, check=False).returncode
+            if status:
+                sys.exit(
+                    f"Error: Fold {fold.name} ended with exit status {status}; its message is above. The same command "
+                    "resumes."
+                )
+        found.append(read_json(output / fold.name / "validation" / "metrics.json", "metrics of a fold"))
+    content = summary(found)
+    write_json(content, output / "folds.json")
+    print(f"\nLesions found on validation patients, mean over {len(folds)} folds, by false positives per image:")
+    for name in _POINTS:
+        if name in content:
+            values = ", ".join(f"{100 * value:.1f}" for value in content[name]["values"])
+            print(f"{name:>4}: {100 * content[name]['mean']:.1f} % ({values})")
+    print(f"Wrote {output / 'folds.json'}.")

@@ -1,0 +1,87 @@
+"""Mined boxes: regions or lesions where nothing has a label, on every slice that they reach."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.data.deeplesion.dl_info import read_csv
+from scripts.data.deeplesion.mined_lesions import Mined
+from scripts.data.deeplesion.splits import load_records
+from scripts.data.records import Record
+from scripts.instances import true_rows
+
+WriteCsv = Callable[..., Path]
+# In the volume frame: the labelled lesion of slice 109 (225.169, 89.0204, 240.252, 110.977), and another one beside it.
+LABELLED, OTHER = [226, 90, 107, 239, 110, 111], [30, 40, 108, 49, 59, 112]
+
+
+@pytest.fixture
+def records(write_csv: WriteCsv) -> list[Record]:
+    return read_csv(write_csv({}, {"File_name": "000001_01_01_114.png", "Bounding_boxes": "1, 1, 11, 21"}), "")
+
+
+def labels(path: Path, *boxes: list[int]) -> Path:
+    path.write_text(json.dumps({"000001_01_01_103-115": list(boxes)}))
+    return path
+
+
+def detections(path: Path, *rows: tuple[str, list[float], float]) -> Path:
+    lines = [",".join(map(str, (name, "000001", *box, score, "false positive"))) for name, box, score in rows]
+    path.write_text("\n".join(["id,patient,x1,y1,x2,y2,score,outcome", *lines]))
+    return path
+
+
+def test_boxes_in_3d_become_regions_on_the_slices_that_they_reach(records: list[Record], tmp_path: Path) -> None:
+    first, second = Mined(labels(tmp_path / "mined.json", LABELLED, OTHER))(records)
+    assert first["instances"]["boxes"].tolist()[1:] == [[30, 40, 50, 60]]
+    assert true_rows(first["instances"]).tolist() == [True, False]
+    assert true_rows(second["instances"]).tolist() == [True]
+    assert {name: len(values) for name, values in first["instances"].items()} == dict.fromkeys(first["instances"], 2)
+    # The records that were given are as they were.
+    assert "ignored" not in records[0]["instances"]
+
+
+def test_detections_become_lesions_from_a_score_on(records: list[Record], tmp_path: Path) -> None:
+    first, second = (record["file_name"] for record in records)
+    rows = [(first, [30.0, 40, 50, 60], 0.95), (first, [225.0, 89, 240, 111], 0.99), (second, [70.0, 70, 90, 90], 0.5)]
+    mined = Mined(detections(tmp_path / "detections.csv", *rows), "lesions", 0.9)
+    one, other = mined(records)
+    assert one["instances"]["boxes"].dtype == np.float32
+    assert (one["instances"]["boxes"][1].tolist(), len(other["instances"]["boxes"])) == ([30, 40, 50, 60], 1)
+    assert (one["instances"]["lesion_type"].tolist(), one["instances"]["labels"].tolist()) == ([3, -1], [1, 1])
+    assert "ignored" not in one["instances"]
+
+
+def test_training_reads_them(write_csv: WriteCsv, tmp_path: Path) -> None:
+    folder = write_csv({"Train_Val_Test": "1"}).parent
+    path = labels(tmp_path / "mined.json", OTHER)
+    (record,) = load_records(folder, "train", missing_images="ignore", mined=path)
+    assert record["instances"]["ignored"].tolist() == [False, True]
+    (record,) = load_records(folder, "train", missing_images="ignore", mined=path, mined_as="lesions")
+    assert len(record["instances"]["boxes"]) == 2
+
+
+def test_files_of_another_set(records: list[Record], tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text(json.dumps({"000009_01_01_103-115": [OTHER]}))
+    with pytest.raises(ValueError, match="sub-volumes of the series of this data set, got none"):
+        Mined(tmp_path / "other.json")(records)
+    with pytest.raises(ValueError, match="detections on the key slices of this data set"):
+        Mined(detections(tmp_path / "d.csv", ("strange.png", [1.0, 1, 5, 5], 0.9)))(records)
+    (tmp_path / "d.csv").write_text("id,score\n000001_01_01_109.png,0.95\n")
+    with pytest.raises(ValueError, match=r"the detections\.csv of an evaluation, cannot use"):
+        Mined(tmp_path / "d.csv")(records)
+    with pytest.raises(ValueError, match="ignored or lesions as mined_as, got 'truth'"):
+        Mined(tmp_path / "d.csv", "truth")
+
+
+def test_lesions_with_masks_cannot_be_mined(records: list[Record], tmp_path: Path) -> None:
+    masks = [{**record, "instances": {**record["instances"], "masks": np.ones((1, 4, 4))}} for record in records]
+    path = labels(tmp_path / "mined.json", OTHER)
+    with pytest.raises(ValueError, match="mined_as ignored where lesions have the fields masks"):
+        Mined(path, "lesions")(masks)  # type: ignore[arg-type]
+    assert Mined(path)(masks)[0]["instances"]["masks"].shape == (2, 4, 4)  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""All folds by one command: what it runs, what it says of it, and what it does not take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scripts.data.importing.set_tables import write_set
+from scripts.tools import train_folds
+
+KEY = {"slice": 3, "boxes": [[3.0, 4.0, 9.0, 12.0]], "classes": ["a"], "doubtful": [False], "window": [-175, 275]}
+RECORD = {"shape": [5, 40, 60], "spacing": [0.7, 0.7, 2.5], "keys": [KEY], "lesions": []}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    records = {f"00000{n}_01_01": {**RECORD, "patient": f"p{n}"} for n in (1, 2, 3)}
+    splits = [{"p1": 1, "p2": 1, "p3": 3}, {"p1": 1, "p2": 2, "p3": 3}, {"p1": 2, "p2": 1, "p3": 3}]
+    write_set(tmp_path / "set", records, splits, {"classes": ["a"]})
+    return tmp_path / "set"
+
+
+def sensitivities(*values: float) -> dict[str, Any]:
+    return {"sensitivity": dict(zip(("0.5", "1", "2", "4"), values, strict=True))}
+
+
+def test_every_fold_is_trained_and_scored(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], *, check: bool) -> SimpleNamespace:
+        commands.append(command)
+        if "evaluating" in command:
+            output = Path(command[command.index("--output_dir") + 1])
+            output.mkdir(parents=True)
+            part = 0.5 if output.parent.name == "1" else 0.7
+            (output / "metrics.json").write_text(json.dumps(sensitivities(0.1, part, 0.8, 0.9)))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    train_folds.main(str(folder), str(tmp_path / "runs"), max_epochs=3)
+    assert [(command[4], command[command.index("--dataset_dir") + 1]) for command in commands] == [
+        (workflow, str(folder / "folds" / fold)) for fold in "12" for workflow in ("training", "evaluating")
+    ]
+    assert commands[0][-2:] == ["--max_epochs", "3"]
+    assert commands[1][commands[1].index("--checkpoint") + 1] == str(tmp_path / "runs" / "1" / "model.pt")
+    assert "  1: 60.0 % (50.0, 70.0)" in capsys.readouterr().out
+    found = json.loads((tmp_path / "runs" / "folds.json").read_text())
+    assert (found["folds"], found["1"]["mean"]) == (2, 0.6)
+    assert found["1"]["standard_deviation"] == pytest.approx(0.1414, abs=1e-4)
+
+
+def test_a_fold_that_fails_ends_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=3))
+    with pytest.raises(SystemExit, match="Fold 1 ended with exit status 3"):
+        train_folds.main(str(folder), str(tmp_path / "runs"))
+
+
+def test_what_cannot_be(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"options of a training but dataset_dir, .* got checkpoint"):
+        train_folds.main(str(folder), str(tmp_path / "runs"), checkpoint="x")
+    with pytest.raises(ValueError, match=r"a set with folds in .* import it with --folds 5"):
+        train_folds.main(str(folder / "folds" / "1"), str(tmp_path / "runs"))
+    about = json.loads((folder / "folds" / "2" / "set.json").read_text())
+    (folder / "folds" / "2" / "set.json").write_text(json.dumps({**about, "splits": ["train", "test"]}))
+    with pytest.raises(ValueError, match=r"training and validation in the fold .*2 "):
+        train_folds.main(str(folder), str(tmp_path / "runs"))
+
+
+def test_figures_that_are_not_defined_are_left_out() -> None:
+    none = {"sensitivity": dict.fromkeys(("0.5", "1", "2", "4"))}
+    found = train_folds.summary([sensitivities(0.1, 0.2, 0.3, 0.4), none])
+    assert (found["folds"], found["1"]["values"], found["1"]["standard_deviation"]) == (2, [0.2], None)
+    assert train_folds.summary([none]) == {"folds": 1}

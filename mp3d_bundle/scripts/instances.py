@@ -244,7 +244,8 @@ def to_arrays(instances: Mapping[str, Any]) -> Instances[np.ndarray]:
     return {name: (v.double() if v.is_floating_point() else v).cpu().numpy() for name, v in tensors.items()}
 
 
-def true_rows(instances: Instances[np.ndarray]) -> np.ndarray:
+def true_rows(instances: Mapping[str, ArrayT]) -> ArrayT:
     """Which rows are lesions, ``(N,)`` bool: all but those that the field `IGNORED` marks as a region to ignore."""
-    ignored = instances.get(IGNORED)
-    return np.ones(len(instances["boxes"]), dtype=bool) if ignored is None else ~np.asarray(ignored, dtype=bool)
+    # Without the field, a comparison that holds for every row, in the library of the boxes.
+    first: Any = instances["boxes"][:, 0]
+    return first == first if IGNORED not in instances else instances[IGNORED] == 0  # type: ignore[return-value]

@@ -129,6 +129,23 @@ def test_detections_find_back_to_the_pixels_of_the_file_and_truth_is_what_is_vis
     np.testing.assert_allclose(case["true_boxes"], [cut], atol=1e-4)
 
 
+def test_a_region_to_ignore_is_cut_and_never_drawn() -> None:
+    sample: Any = sample_of(LESION)
+    whole = torch.tensor([[0.0, 0.0, CROP[1], CROP[0]]])
+    far = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+    own = sample["instances"]
+    boxes = torch.cat([far, own["boxes"], whole])
+    sample["instances"] = {
+        "boxes": boxes,
+        "labels": torch.ones(3, dtype=torch.int64),
+        "ignored": torch.tensor([True, False, True]),
+    }
+    for window in windows(sample, 50, 20):
+        found = window["instances"]
+        assert (~found["ignored"]).sum() == 1
+        assert [0.0, 0.0, 50.0, 50.0] in found["boxes"][found["ignored"]].tolist()
+
+
 def test_places_depend_on_seed_epoch_and_index_alone() -> None:
     def corners(epoch: int, seed: int = 0) -> list[tuple[int, int]]:
         data = SampleDataset([sample_of(LESION) for _ in range(20)], Compose([RandWindowd(64)]), seed=seed)

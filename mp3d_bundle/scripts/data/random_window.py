@@ -14,7 +14,7 @@ import torch
 from monai.transforms import RandomizableTransform
 
 from ..boxes import Affine
-from ..instances import clip, move, select
+from ..instances import clip, move, select, true_rows
 from .border import crop_sample
 from .records import Sample
 
@@ -62,9 +62,9 @@ class RandWindowd(RandomizableTransform):
 
     In an image with lesions one of them is drawn, and all places of the window that show at least half of its width and
     half of its height (or fill half of the window) have equal chances; without lesions, all places inside the image.
-    Lesions are cut at the edge of the window, and those of which less is visible are left out. In validation and tests
-    `scripts.data.transforms.SampleDataset` draws the same windows each time, and lesions count as far as they are
-    visible.
+    Lesions are cut at the edge of the window, and those of which less is visible are left out; regions to ignore are
+    cut alone. In validation and tests `scripts.data.transforms.SampleDataset` draws the same windows each time, and
+    lesions count as far as they are visible.
 
     Args:
         pixels: Side of the window in pixels of the stored image. An image that is shorter than this along an axis
@@ -90,7 +90,7 @@ class RandWindowd(RandomizableTransform):
     def box(self, sample: Sample) -> tuple[int, int, int, int]:
         """The drawn window ``x1, y1, x2, y2`` of a sample, in pixels."""
         height, width = sample["image"].shape[1:]
-        boxes = sample["instances"]["boxes"]
+        boxes = sample["instances"]["boxes"][true_rows(sample["instances"])]
         sides = [min(self.pixels, width), min(self.pixels, height)]
         which = min(int(self.drawn[0] * len(boxes)), len(boxes) - 1)
         start = []
@@ -118,7 +118,8 @@ class RandWindowd(RandomizableTransform):
         window = crop_sample(sample, self.box(sample))
         whole, seen = window["instances"]["boxes"], clip(window["instances"], *window["image"].shape[1:])
         visible = seen["boxes"][:, 2:] - seen["boxes"][:, :2]
-        kept = select(seen, ((visible >= least_lengths(whole, self.pixels) - 1e-3) & (visible > 0)).all(dim=1))
+        enough = (visible >= least_lengths(whole, self.pixels) - 1e-3) | ~true_rows(seen)[:, None]
+        kept = select(seen, (enough & (visible > 0)).all(dim=1))
         back = [1 / float(factor) for factor in sample["scale_factor"]]
         truth = move(kept, Affine(back[0], back[1], *map(float, window["origin"])))  # type: ignore[typeddict-item]
         return {**window, "instances": kept, "truth": truth}

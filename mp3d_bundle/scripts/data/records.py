@@ -201,9 +201,9 @@ class KeySlice:
         ignored: bool = False,
         details: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Add a box that `checked` returned, with a value for each field of ``empty``; a region has zeros there."""
+        """Add a box that `checked` returned, with a value for each field of ``empty``; of a region none is known."""
         if ignored:
-            details = {name: np.zeros(none.shape[1:], none.dtype) for name, none in self.empty.items()}
+            details = {name: values[0] for name, values in unknown(self.empty, 1).items()}
         self.boxes.append(box)
         self.noisy.append(noisy)
         self.lesion_types.append(lesion_type)
@@ -237,6 +237,16 @@ class KeySlice:
                 },
             },
         }
+
+
+def unknown(fields: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Rows of which nothing is known, for some fields ``(N, ...)``: NaN where there can be one, else 0."""
+    return {
+        name: np.full(
+            (count, *values.shape[1:]), np.nan if np.issubdtype(values.dtype, np.floating) else 0, values.dtype
+        )
+        for name, values in fields.items()
+    }
 
 
 def make_records(slices: Iterable[KeySlice], images_dir: str | Path, *, keep_noisy: bool, name: str) -> list[Record]:

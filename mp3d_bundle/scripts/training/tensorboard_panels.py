@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..data.records import Sample
 from ..inference.outputs.pictures.box_drawing import display_window, draw_boxes
+from ..instances import true_rows
 
 
 class DetectionPanels:
@@ -77,4 +78,5 @@ class DetectionPanels:
         best = found["scores"].argsort(descending=True)[: self.detections]
         predicted = {"boxes": found["boxes"][best].numpy(), "scores": found["scores"][best].numpy()}
         window = display_window(sample["record"])
-        return draw_boxes(hu, predicted, sample["instances"]["boxes"].numpy(), window=window)
+        lesions = sample["instances"]["boxes"][true_rows(sample["instances"])]
+        return draw_boxes(hu, predicted, lesions.numpy(), window=window)

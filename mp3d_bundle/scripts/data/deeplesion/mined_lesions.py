@@ -17,7 +17,7 @@ import numpy as np
 
 from ...boxes import check_boxes, pairwise_iou
 from ...instances import IGNORED
-from ..records import Record
+from ..records import Record, unknown
 from .subvolume_frames import to_slab
 from .subvolume_labels import read_volume_labels
 
@@ -84,8 +84,7 @@ class Mined:
     def _with(self, record: Record, boxes: np.ndarray) -> Record:
         own = dict(record["instances"])
         count = len(own["boxes"])
-        more = {name: np.zeros((len(boxes), *values.shape[1:]), values.dtype) for name, values in own.items()}
-        more |= {"boxes": boxes, "labels": np.ones(len(boxes), dtype=np.int64)}
+        more = unknown(own, len(boxes)) | {"boxes": boxes, "labels": np.ones(len(boxes), dtype=np.int64)}
         more["lesion_type"] = np.full(len(boxes), -1, dtype=np.int64)
         if self.kind == "ignored" or IGNORED in own:
             own[IGNORED] = own.get(IGNORED, np.zeros(count, dtype=bool))

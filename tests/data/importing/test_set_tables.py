@@ -73,7 +73,7 @@ def test_what_is_no_set(tmp_path: Path) -> None:
 def test_a_set_may_have_no_validation_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_set(tmp_path, {"000001_01_01": RECORD}, [{"p": 1}], {"classes": ["mass", "node"]})
     assert load_records(tmp_path, "validation", missing_images="ignore") == []
-    assert "no patients for validation; docs/own_data.md" in caplog.text
+    assert "no patients for validation. With configs/variants/own_data.yaml nothing is scored" in caplog.text
     # Several classes count by default, one where it is asked for.
     assert load_records(tmp_path, "train", missing_images="ignore")[0]["instances"]["labels"].tolist() == [2, 1]
     plain = load_records(tmp_path, "train", missing_images="ignore", by_class=False)

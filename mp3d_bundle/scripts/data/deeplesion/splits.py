@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
 
+_NO_PATIENTS = (
+    "%s has no patients for %s. With configs/variants/own_data.yaml nothing is scored in training, and model.pt holds "
+    "the weights of the last epoch."
+)
 _COCO_NAMES = {"train": "deeplesion_train.json", "validation": "deeplesion_val.json", "test": "deeplesion_test.json"}
 
 
@@ -94,12 +98,7 @@ def load_records(
     classes = tuple(str(name) for name in about["classes"]) if about else ()
     by_class = len(classes) > 1 if by_class is None else by_class
     if about is not None and split not in about["splits"] and annotations is None:
-        logger.warning(
-            "%s has no patients for %s. With configs/variants/own_data.yaml nothing is scored in training, and "
-            "model.pt holds the weights of the last epoch.",
-            folder,
-            split,
-        )
+        logger.warning(_NO_PATIENTS, folder, split)
         return []
     if labels.suffix.lower() == ".json":
         wanted = {"classes": by_class, "measurements": mask_targets is not None, "rows that tags belong to": bool(tags)}
@@ -113,10 +112,16 @@ def load_records(
     records = check_images(records, missing_images)
     if by_class:
         records = _named(records, classes, folder)
-    records = records if subset is None else subset(records)
+    return _with_mined(records if subset is None else subset(records), mined, mined_as, mined_score)
+
+
+def _with_mined(
+    records: list[Record], mined: str | Path | None, mined_as: str | None, score: float | None
+) -> list[Record]:
+    """The records with the boxes of a file, if there is one."""
     if mined is None:
         return records
-    return Mined(mined, mined_as or MINED_AS[0], MINED_SCORE if mined_score is None else mined_score)(records)
+    return Mined(mined, mined_as or MINED_AS[0], MINED_SCORE if score is None else score)(records)
 
 
 def _named(records: list[Record], classes: tuple[str, ...], folder: Path) -> list[Record]:

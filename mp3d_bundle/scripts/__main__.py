@@ -54,7 +54,7 @@ TOOLS = {
     "demo": ("tools.run_demo", "main"),
     "import": ("tools.import_set", "main"),
     "prepare": ("tools.prepare_store", "main"),
-    "folds": ("tools.train_folds", "main"),
+    "folds": ("tools.sets.train_folds", "main"),
     "score": ("tools.score_predictions", "score"),
     "synthetic": ("tools.make_synthetic", "main"),
     "operating-points": ("tools.set_operating_points", "operating_points"),

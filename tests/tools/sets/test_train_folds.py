@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scripts.data.importing.set_tables import write_set
-from scripts.tools import train_folds
+from scripts.tools.sets import train_folds
 
 KEY = {"slice": 3, "boxes": [[3.0, 4.0, 9.0, 12.0]], "classes": ["a"], "doubtful": [False], "window": [-175, 275]}
 RECORD = {"shape": [5, 40, 60], "spacing": [0.7, 0.7, 2.5], "keys": [KEY], "lesions": []}

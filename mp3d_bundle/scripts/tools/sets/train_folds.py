@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.importing.set_tables import FOLDS, SET_FILE, read_set
-from ..storage.atomic_files import write_json
-from ..storage.output_folder import check_output_folder
-from ..storage.safe_json import read_json
+from ...data.importing.set_tables import FOLDS, SET_FILE, read_set
+from ...storage.atomic_files import write_json
+from ...storage.output_folder import check_output_folder
+from ...storage.safe_json import read_json
 
 _POINTS = ("0.5", "1", "2", "4")
 _OVERLAYS = (

@@ -54,6 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     release.mkdir()
     for name in ("model.pt", "demo.pt"):
         shutil.copy(DEMO, release / name)
+    shutil.copy(DEMO.with_name("sarcoma.pt"), release)
     yield address, folder
     server.shutdown()
 

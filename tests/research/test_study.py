@@ -41,7 +41,7 @@ def test_every_row_of_the_paper_has_its_commands(
     study(str(data), str(tmp_path / "out"), seeds=(0, 1, 2), dry_run=True, num_workers=8)
     lines = capsys.readouterr().out.splitlines()
     assert lines.pop(0) == f"cd {BUNDLE}"
-    assert len(lines) == 2 * 3 * 37
+    assert len(lines) == 2 * 3 * 41
     assert len(set(lines)) == len(lines)
     assert all("--num_workers 8" in line for line in lines if " training " in line)
 
@@ -49,7 +49,7 @@ def test_every_row_of_the_paper_has_its_commands(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tables": 6}, "tables out of 1, 2, 3, 4, 5, got '6'"),
+        ({"tables": 6}, "tables out of 1, later, 2, 3, 4, 5, got '6'"),
         ({"rows": "mp3d_13"}, "got 'mp3d_13'"),
         ({"profile": "tiny"}, "profile out of full, reduced"),
         ({"seeds": "a"}, "numbers for --seeds"),
@@ -195,7 +195,7 @@ def test_the_command_ends_in_one_line(data: Path, tmp_path: Path, monkeypatch: p
     words = ["--dataset_dir", str(data), "--output", str(tmp_path / "out"), "--tables", "7"]
     monkeypatch.setattr(sys, "argv", ["study", *words])
     monkeypatch.setattr(signal, "signal", lambda *arguments: None)
-    with pytest.raises(SystemExit, match=r"^Error: Expected tables out of 1, 2, 3, 4, 5, got '7'"):
+    with pytest.raises(SystemExit, match=r"^Error: Expected tables out of 1, later, 2, 3, 4, 5, got '7'"):
         module.main()
 
 

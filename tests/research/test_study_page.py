@@ -26,7 +26,7 @@ def page(planner: Planner, tables: str, failures: dict[str, str] | None = None) 
 def rows(text: str, label: str) -> list[list[str]]:
     """Cells of the three lines that begin with ``label``."""
     lines = text.splitlines()
-    first = next(index for index, line in enumerate(lines) if line.startswith(f"| {label} | paper"))
+    first = next(index for index, line in enumerate(lines) if line.startswith(f"| {label} | "))
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first : first + 3]]
 
 
@@ -41,7 +41,8 @@ def test_paper_and_ours_stand_side_by_side(tmp_path: Path) -> None:
     assert interval[6] == "54.0 to 72.0"
     assert rows(text, "MP3D FPN, 1 slice (control, not in the paper)")[2][6] == "27.0 to 33.0†"
     assert rows(text, "MR3D FPN, 9 slices")[1][1] == "not run"
-    assert "not run in the study" in rows(text, "MULAN, 9 slices [5]")[1][1]
+    assert rows(text, "3DCE, 27 slices [1], as printed")[1][1] == "another method's figures"
+    assert rows(text, "3DCE, 27 slices [1]")[0][1] == "its authors' log"
     assert "3.0" in text
     assert "nine slices beat one | 1 | +30.0 (-) | **undecided**" in text
     assert "MP3D equals MR3D, at 60 % of its operations | 0 | - | **not run**" in text

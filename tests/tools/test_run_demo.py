@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ def plan(tmp_path: Path) -> run_demo.Plan:
     return run_demo.Plan(tmp_path, max_epochs=1, **TINY)
 
 
-def test_data_are_made_once_and_again_when_they_differ(plan: run_demo.Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_are_made_once_and_again_when_they_differ(
+    plan: run_demo.Plan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Worker processes would import everything anew, twice.
+    monkeypatch.setattr(run_demo, "generate", partial(run_demo.generate, workers=1))
     run_demo.make_data(plan)
     first = (plan.data / "DL_info.csv").stat().st_mtime_ns
     run_demo.make_data(plan)

@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle test test-slow soak lint format bench lock clean distclean label-setup label test-label label-lock
+.PHONY: help setup demo bundle test test-slow soak ray test-ray lint format bench lock clean distclean label-setup label test-label label-lock
 
 # Settings of the caller's own Python that would leak into .venv.
 unexport PYTHONHOME
@@ -50,6 +50,12 @@ test-slow: setup ## Run the tests marked slow
 soak: setup ## Damage thousands of files of every kind at random and read them (MP3D_FUZZ=number)
 	MP3D_FUZZ=$${MP3D_FUZZ:-10000} $(PY) -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py $(PYTEST_ARGS)
 
+ray: setup ## Add Ray to .venv, for `python -m scripts.batch`
+	$(PY) -m uv pip install --require-hashes --quiet --python $(PY) -r requirements-ray.lock
+
+test-ray: ray ## Test `python -m scripts.batch` with a Ray cluster of two nodes on this machine
+	$(PY) -m pytest -q tests/tools/batch/test_run_batch.py $(PYTEST_ARGS)
+
 lint: setup ## Check style, formatting and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -65,6 +71,9 @@ bench: setup ## Measure: each figure as a ratio to its peer in the same run
 lock: setup ## Write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
 	$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --quiet $(LOCK_ARGS) -o requirements.lock
+	$(PY) -m uv pip compile pyproject.toml --extra ray --constraint requirements.lock --universal \
+	    --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet $(LOCK_ARGS) \
+	    -o requirements-ray.lock
 
 label-setup: ## Build .venv-label, the environment of MONAI Label (Python 3.10 or 3.11; LABEL_PYTHON=... names one)
 	@PYTHON='$(LABEL_PYTHON)' tools/label_setup.sh

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fire.parser import DefaultParseValue
 
-from scripts.command_words import as_typed, command_text, is_flag, literal, split_words, typed_options
+from scripts.command_words import as_typed, command_text, is_flag, literal, split_words, typed_options, use_words
 
 WORDS = ["run", "--a", "1", "-b=x=y", "--flag", "--c-d", "-3", "--e#f::g", "h", "--last", "--", "--trace", "5"]
 
@@ -66,3 +66,10 @@ def test_a_folder_in_brackets_is_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_command_of_a_record_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["somewhere/run.py", "--input", "a b"])
     assert command_text() == "run.py --input 'a b'"
+
+
+def test_words_of_another_process_are_those_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["worker", "--node=1"])
+    use_words(["--checkpoint=2024_01_05", "--overwrite", "--input="])
+    assert typed_options() == {"checkpoint": "2024_01_05", "input": ""}
+    assert command_text() == "worker --checkpoint=2024_01_05 --overwrite --input="

@@ -81,7 +81,7 @@ TESTED_ELSEWHERE = {
     **dict.fromkeys(
         [
             *("compare_scans", "complexity", "convert_checkpoint", "demo", "doctor", "export", "import_ct"),
-            *("operating_points", "prepare", "score", "synthetic"),
+            *("batch", "operating_points", "prepare", "score", "synthetic"),
         ],
         "a door of three lines to a file of tools: test_cli tries them all",
     ),
@@ -386,7 +386,9 @@ def test_nothing_names_a_machine_or_a_registry() -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-bootstrap", "integrations/monai_label/requirements"])
+@pytest.mark.parametrize(
+    "name", ["requirements", "requirements-bootstrap", "requirements-ray", "integrations/monai_label/requirements"]
+)
 def test_lock_files_hold_versions_and_hashes_and_no_addresses(name: str) -> None:
     text = (REPOSITORY / f"{name}.lock").read_text(encoding="utf-8")
     assert not re.search("https?:", text)

@@ -20,6 +20,7 @@ echo "{name} $*" >> "$RECORD"
 for word in "$@"; do [ "$word" = "$FAIL" ] && exit 3; done
 exit 0
 """
+RAY = "python -m uv pip install --require-hashes --quiet --python .venv/bin/python -r requirements-ray.lock"
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
@@ -76,6 +77,8 @@ def test_make_alone_lists_every_rule_and_runs_nothing(checkout: Path) -> None:
         (["bundle", "BUNDLE_ARGS=--weights a.pt"], ["python tools/make_bundle.py --weights a.pt"]),
         (["test-slow", "PYTEST_ARGS=-x"], ["python -m pytest -q -m slow -x"]),
         (["bench"], ["python -m benchmarks"]),
+        (["ray"], [RAY]),
+        (["test-ray", "PYTEST_ARGS=-x"], [RAY, "python -m pytest -q tests/tools/batch/test_run_batch.py -x"]),
         (["soak"], ["python -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py"]),
         (["format"], ["python -m ruff check --fix .", "python -m ruff format ."]),
         (["lint"], ["python -m ruff check .", "python -m ruff format --check .", "python -m pyright"]),
@@ -115,12 +118,14 @@ def test_a_failed_set_up_stops_every_target_that_needs_it(checkout: Path) -> Non
 def test_locks_hold_hashes_and_no_addresses(checkout: Path) -> None:
     (checkout / "integrations" / ".venv").symlink_to(checkout / ".venv")
     shutil.copytree(checkout / ".venv", checkout / "integrations" / "monai_label" / ".venv")
-    for target in ("lock", "label-lock"):
+    own = ["requirements.lock"]
+    for target, written in (("lock", [*own, "requirements-ray.lock"]), ("label-lock", own)):
         status, run = make(checkout, target, "LOCK_ARGS=--upgrade")
         assert status == 0
-        words = run[-1].split()
-        assert {"--generate-hashes", "--no-emit-index-url", "--universal", "--upgrade"} <= set(words)
-        assert words[words.index("-o") + 1] == "requirements.lock"
+        compiled = [line.split() for line in run if "compile" in line]
+        for words in compiled:
+            assert {"--generate-hashes", "--no-emit-index-url", "--universal", "--upgrade"} <= set(words)
+        assert [words[words.index("-o") + 1] for words in compiled] == written
 
 
 def test_clean_removes_caches_and_keeps_everything_else(checkout: Path) -> None:
@@ -140,7 +145,7 @@ def test_clean_removes_caches_and_keeps_everything_else(checkout: Path) -> None:
 def ci(tmp_path: Path) -> Path:
     """A checkout with the CI script and the lock files, and a make that records its arguments."""
     folder = tmp_path / "checkout"
-    for name in (".ci/run", "requirements.lock", "requirements-bootstrap.lock"):
+    for name in (".ci/run", "requirements.lock", "requirements-bootstrap.lock", "requirements-ray.lock"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "integrations" / "monai_label").mkdir(parents=True)
@@ -172,7 +177,13 @@ def test_ci_stops_at_the_first_failure(ci: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.lock", "requirements-bootstrap.lock", "integrations/monai_label/requirements.lock"]
+    "name",
+    [
+        "requirements.lock",
+        "requirements-bootstrap.lock",
+        "requirements-ray.lock",
+        "integrations/monai_label/requirements.lock",
+    ],
 )
 def test_ci_rejects_a_lock_file_with_an_address(ci: Path, name: str) -> None:
     with (ci / name).open("a") as lock:

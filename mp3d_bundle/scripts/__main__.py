@@ -52,6 +52,7 @@ CONFIGS = {
 TOOLS = {
     "doctor": ("tools.check_machine", "doctor"),
     "demo": ("tools.run_demo", "main"),
+    "batch": ("tools.batch.run_batch", "batch"),
     "import": ("tools.import_set", "main"),
     "prepare": ("tools.prepare_store", "main"),
     "folds": ("tools.sets.train_folds", "main"),

@@ -30,6 +30,11 @@ def command_text() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
+def use_words(words: Iterable[str]) -> None:
+    """Take these words for the command line of this process: one that does a part of another one's work."""
+    sys.argv[1:] = words
+
+
 def typed_options(words: Iterable[str] | None = None) -> dict[str, str]:
     """Options of the command line with the text of each value; flags without a value are left out.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -14,7 +16,7 @@ from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
-from scripts.workflows.infer_scans import ScanRunner, Weights
+from scripts.workflows.infer_scans import ScanOutcome, ScanRunner, Weights
 from support.fake_scans import BlobDetector, ball_scan
 
 NAMES = ("a", "b", "deep/c", "d", "e")
@@ -24,7 +26,7 @@ def runner(folder: Path, output: Path, shard: str | None = None) -> ScanRunner:
     weights = Weights("nowhere.pt")
     vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
-    writer = ResultWriter(output, outputs=("json", "csv"))
+    writer = ResultWriter(output, outputs=("json", "csv", "report", "overlays"))
     return ScanRunner(find_scans(folder), detector, weights, writer, shard=shard)
 
 
@@ -76,6 +78,25 @@ def test_shares_give_together_what_one_run_gives(
     for number in range(2):
         runner(scans, tmp_path / "shares", f"{number}/2").run()
     assert caplog.text.count("skipped, its results are in") == len(NAMES)
+
+
+def test_scans_that_another_process_read_give_the_same(tmp_path: Path, scans: Path) -> None:
+    """Their arrays come through shared memory, where nothing may be written."""
+    with pytest.raises(SystemExit, match=r"1 of 6 scans failed:"):
+        runner(scans, tmp_path / "whole").main()
+    handed = runner(scans, tmp_path / "handed")
+    handed.start()
+    for source in handed.scans():
+        if source.path.name != "cut.nii":
+            with source.open() as scan:
+                copy = pickle.loads(pickle.dumps(scan, protocol=5))
+            for array in (copy.hu, copy.affine, copy.stored_from_canonical):
+                array.flags.writeable = False
+            before = zlib.crc32(copy.hu.tobytes())
+            assert handed.one(source, copy) == ScanOutcome(skipped=False, lesions=1)
+            assert zlib.crc32(copy.hu.tobytes()) == before
+            assert handed.one(source, copy) == ScanOutcome(skipped=True)
+    assert results_of(tmp_path / "handed") == results_of(tmp_path / "whole")
 
 
 def test_a_share_of_nothing_is_still_nothing(tmp_path: Path) -> None:

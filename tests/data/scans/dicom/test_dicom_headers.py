@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scripts.data.scans.dicom.dicom_headers import folder_files, read_contents
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.scans.scan import read_scan
 from scripts.data.scans.volume_files.stored_image import log_text
@@ -74,3 +76,9 @@ def test_pipe_is_no_scan(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(ValueError, match=r"got something else \(a pipe or a device\) at .*pipe"):
         read_scan(tmp_path / name)
+
+
+def test_a_series_stays_in_its_process(tmp_path: Path) -> None:
+    """Its headers hold open files; who reads a scan in another process finds None and reads them again."""
+    (series,) = read_contents(folder_files(write_ct(tmp_path / "ct", HU[:2]))).series
+    assert pickle.loads(pickle.dumps([series, series.uid])) == [None, "1.2.3.4"]

@@ -94,6 +94,10 @@ class Series:
     notes: tuple[str, ...] = ()
     problem: Exception | None = None
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Headers hold open files: another process gets None in the place of a series, and reads it again."""
+        return type(None), ()
+
     @property
     def description(self) -> str:
         """SeriesDescription."""

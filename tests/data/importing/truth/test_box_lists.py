@@ -98,11 +98,10 @@ def test_a_review_makes_truth_of_accepted_lesions_alone() -> None:
     truth = found.lesions_in(scan_of(ball_scan()))
     (lesion,) = truth.lesions
     assert lesion.slices.tolist() == [0, 1]
-    # What is unsure is neither a lesion nor a slice without one; what was rejected is one without.
-    assert truth.unsure == (6, 7, 9, 10)
-    assert truth.notes == (
-        "lesions_reviewed.json: 2 lesion(s) undecided or uncertain: they are no truth, and no background.",
-    )
+    # What is unsure is neither a lesion nor background; what was rejected is background.
+    assert [region.slices.tolist() for region in truth.regions] == [[6, 7], [9, 10]]
+    assert truth.unsure == ()
+    assert truth.notes == ("lesions_reviewed.json: 2 lesion(s) undecided or uncertain: regions to ignore.",)
     lesions[1]["review"] = {"decision": "Accepted"}
     with pytest.raises(ValueError, match=r"lesion 1 of lesions_reviewed\.json"):
         read_own_json({"input": {"name": "ct"}, "lesions": lesions}, Path("lesions_reviewed.json"))

@@ -56,7 +56,7 @@ class ListedBoxes:
     unsure: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
 
     def lesions_in(self, scan: Scan) -> ScanTruth:
-        """The lesions, and the slices of what is unsure.
+        """The lesions, and regions to ignore where it is unsure.
 
         Raises:
             ValueError: If a box is outside the scan.
@@ -64,13 +64,10 @@ class ListedBoxes:
         solid = _in_scan(self.boxes, scan, self.frame, self.source)
         slices = len(scan.hu)
         lesions = (solid_lesion(name, box, slices, self.source) for name, box in zip(self.names, solid, strict=True))
-        others = [solid_lesion("", box, slices, "") for box in _in_scan(self.unsure, scan, self.frame, self.source)]
-        told = f"{self.source}: {len(others)} lesion(s) undecided or uncertain: they are no truth, and no background."
-        return ScanTruth(
-            tuple(lesions),
-            (told,) if others else (),
-            tuple(sorted({int(number) for one in others for number in one.slices})),
-        )
+        others = _in_scan(self.unsure, scan, self.frame, self.source)
+        regions = (solid_lesion("uncertain", box, slices, self.source) for box in others)
+        told = f"{self.source}: {len(others)} lesion(s) undecided or uncertain: regions to ignore."
+        return ScanTruth(tuple(lesions), (told,) if len(others) else (), regions=tuple(regions))
 
 
 def _in_scan(boxes: np.ndarray, scan: Scan, frame: str, source: str) -> np.ndarray:
@@ -222,7 +219,7 @@ def _as_corners(rows: np.ndarray, layout: str) -> np.ndarray:
 def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
     """The lesions of a ``lesions.json`` of this bundle, after a person has removed, added, moved or reviewed some.
 
-    Of reviewed lesions the accepted ones are true; what is uncertain or undecided is unsure.
+    Of reviewed lesions the accepted ones are true; what is uncertain or undecided is a region to ignore.
 
     Raises:
         ValueError: If it is not such a file.

@@ -55,9 +55,9 @@ class _Job:
 
 
 def main(dataset_dir: str, store: str, *, reach_mm: float = 0.0, workers: int = 2) -> None:
-    """Copy a data set once into a store of int16 slices, which training and evaluating read without decoding.
+    """Copy a data set once into a store of int16 slices, which training reads without decoding.
 
-    Then train and evaluate with --dataset_dir STORE: every number stays the same. The same command resumes one that
+    Train and evaluate with --dataset_dir STORE: every number stays the same. The same command resumes one that
     was stopped, and checks what is there. docs/training.md describes it.
 
     Args:

@@ -88,7 +88,7 @@ def write_scan_slices(folder: Path, series: str, scan: Scan) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-class KeyRecord(TypedDict):
+class _PlainKeyRecord(TypedDict):
     """A key slice of a set: its number, a row for each lesion on it, and the window to show it in."""
 
     slice: int
@@ -96,6 +96,12 @@ class KeyRecord(TypedDict):
     classes: list[str]
     doubtful: list[bool]
     window: list[float]
+
+
+class KeyRecord(_PlainKeyRecord, total=False):
+    """The same with boxes of regions to ignore, where the slice has any."""
+
+    ignored: list[list[float]]
 
 
 # "class" is no name of an attribute.
@@ -114,7 +120,7 @@ LesionRecord = TypedDict(
 )
 
 
-class ScanRecord(TypedDict):
+class _PlainScanRecord(TypedDict):
     """What a record holds of a scan and its truth, see `describe_scan`."""
 
     version: int
@@ -131,6 +137,12 @@ class ScanRecord(TypedDict):
     odd: list[str]
     keys: list[KeyRecord]
     lesions: list[LesionRecord]
+
+
+class ScanRecord(_PlainScanRecord, total=False):
+    """The same with regions to ignore in 3D, where the scan has any."""
+
+    regions: list[LesionRecord]
 
 
 def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
@@ -152,7 +164,7 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
     if rule.complete or not truth.lesions:
         apart = int(np.ceil(APART_MM / scan.spacing[2]))
         clear |= set(background_slices(truth, slices, count=rule.negatives, apart=apart)) - keys
-    return {
+    record: ScanRecord = {
         "version": RECORD_VERSION,
         "shape": [slices, *scan.hu.shape[1:]],
         "spacing": [round(edge, 6) for edge in scan.spacing],
@@ -167,8 +179,10 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
         "odd": [*truth.notes, *_odd(scan, truth)],
         "keys": [_key(scan, truth, place) for place in sorted(keys | clear, reverse=True)],
         "lesions": [_describe(scan, lesion) for lesion in truth.lesions],
-        **({"regions": [_describe(scan, region) for region in truth.regions]} if truth.regions else {}),
     }
+    if truth.regions:
+        record["regions"] = [_describe(scan, region) for region in truth.regions]
+    return record
 
 
 def stored_boxes(record: Mapping[str, Any], boxes: np.ndarray) -> np.ndarray:
@@ -228,14 +242,16 @@ def _key(scan: Scan, truth: ScanTruth, place: int) -> KeyRecord:
     """A key slice and every lesion that is on it."""
     boxes = [(lesion, box) for lesion in truth.lesions if (box := lesion.box_on(place)) is not None]
     regions = [box for region in truth.regions if (box := region.box_on(place)) is not None]
-    return {
+    key: KeyRecord = {
         "slice": number_of(place, len(scan.hu)),
         "boxes": [_numbers(box) for _, box in boxes],
         "classes": [lesion.name for lesion, _ in boxes],
         "doubtful": [lesion.doubtful for lesion, _ in boxes],
-        **({"ignored": [_numbers(box) for box in regions]} if regions else {}),
         "window": list(_window(scan.hu[place], [box for _, box in boxes])),
     }
+    if regions:
+        key["ignored"] = [_numbers(box) for box in regions]
+    return key
 
 
 def _window(plane: np.ndarray, boxes: list[np.ndarray]) -> tuple[float, float]:

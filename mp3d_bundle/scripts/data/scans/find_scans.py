@@ -101,8 +101,9 @@ def find_scans(
     """
     if result_names not in RESULT_NAMES:
         raise ValueError(f"Expected result_names {' or '.join(RESULT_NAMES)}, got {result_names!r}.")
-    single = not isinstance(inputs, (list, tuple))
-    paths = [_path(entry) for entry in ([inputs] if single else inputs)]
+    entries = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    single = entries is not inputs
+    paths = [_path(entry) for entry in entries]
     if not paths or not str(inputs):
         return []
     if single and is_list(paths[0]):

@@ -57,7 +57,7 @@ def test_pixels_boxes_and_truth_follow_the_window() -> None:
         assert window["origin"].tolist() == [column, row]
         x1, y1, x2, y2 = LESION
         cut = [max(x1, column), max(y1, row), min(x2, column + 64), min(y2, row + 64)]
-        assert window["truth"]["boxes"].tolist() == [cut]
+        assert window["visible_truth"]["boxes"].tolist() == [cut]
         assert window["instances"]["boxes"].tolist() == [[cut[0] - column, cut[1] - row, cut[2] - column, cut[3] - row]]
 
 
@@ -92,7 +92,7 @@ def test_of_several_lesions_each_is_drawn_and_hardly_visible_ones_do_not_count()
     labels = [window["instances"]["labels"].tolist() for window in found]
     assert {tuple(each) for each in labels} >= {(1,), (2,)}
     for window in found:
-        assert len(window["truth"]["labels"]) == len(window["instances"]["labels"]) >= 1
+        assert len(window["visible_truth"]["labels"]) == len(window["instances"]["labels"]) >= 1
 
 
 def test_slices_without_lesions_have_windows_everywhere() -> None:

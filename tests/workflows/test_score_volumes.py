@@ -345,7 +345,9 @@ def test_config_agrees_with_the_other_entry_configs() -> None:
     # Scored is what a user gets: the rule of inference, which is the one that linking has by itself.
     defaults = {name: one.default for name, one in inspect.signature(link_boxes).parameters.items()}
     for name in set(inference["linking"]) - {"_target_", "_mode_", "score_threshold"}:
-        assert inference["linking"][name] == own["linking"].get(name, defaults[name])
+        value = inference["linking"][name]
+        default = inference[value[1:]] if str(value).startswith("@") else value
+        assert default == own["linking"].get(name, defaults[name])
     assert own["run"] == own["evaluating_volumes"]
     check_config(ConfigParser(own))
 

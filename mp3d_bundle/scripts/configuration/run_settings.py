@@ -20,7 +20,18 @@ _FREE = {
     *("device", "amp", "amp_dtype", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"),
     *("checkpoint_interval", "worker_init_fn", _SAMPLER),
     *("network_def", "network", "handlers", "train_handlers", "val_handlers", "validate#dataloader#sampler"),
-    *("rank_zero_handlers", "_meta_", "_desc_", "_shared_", "imports", "initialize", "finalize", "training", "run"),
+    *(
+        "rank_zero_handlers",
+        "_meta_",
+        "_desc_",
+        "_shared_",
+        "imports",
+        "initialize",
+        "fine_tuning",
+        "finalize",
+        "training",
+        "run",
+    ),
 }
 # Files to learn from; they may lie elsewhere when a run resumes.
 _FILES = ("pretrained", "train_annotations", "train_images", "val_annotations", "val_images")

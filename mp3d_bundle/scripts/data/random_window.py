@@ -104,7 +104,7 @@ class RandWindowd(RandomizableTransform):
         return start[0], start[1], start[0] + sides[0], start[1] + sides[1]
 
     def __call__(self, sample: Sample, randomize: bool = True) -> Sample:
-        """Return the window; without ``randomize`` at the last drawn place. ``truth`` has its lesions, as cut."""
+        """Return the window, without ``randomize`` at the last drawn place; ``visible_truth``: its lesions, as cut."""
         if randomize:
             self.randomize()
         height, width = sample["image"].shape[1:]
@@ -122,4 +122,4 @@ class RandWindowd(RandomizableTransform):
         kept = select(seen, (enough & (visible > 0)).all(dim=1))
         back = [1 / float(factor) for factor in sample["scale_factor"]]
         truth = move(kept, Affine(back[0], back[1], *map(float, window["origin"])))  # type: ignore[typeddict-item]
-        return {**window, "instances": kept, "truth": truth}
+        return {**window, "instances": kept, "visible_truth": truth}

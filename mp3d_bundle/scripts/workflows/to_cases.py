@@ -22,8 +22,8 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
         data: A sample after the transforms, ``image`` (D, H, W), with the detections in it added as
             ``pred``: ``boxes`` (M, 4) in slab pixels, ``scores`` (M,) and any further fields. Its ``scale_factor``
             (2,) says how many slab pixels make an original pixel, along x and y; ``origin`` (2,), if there, which
-            original pixel is the slab's first; its ``record`` holds what was annotated, ``truth``, if there, what of
-            that counts.
+            original pixel is the slab's first; its ``record`` holds what was annotated, ``visible_truth``, if there,
+            what of that counts.
 
     Returns:
         ``case``, see `scripts.metrics.cases`; ``image`` is the path of the key slice. Of masks and axes the lengths
@@ -38,7 +38,7 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
         height, width = data["image_size"]
     shift_x, shift_y = map(float, data.get("origin", (0.0, 0.0)))
     found = move(to_arrays(data["pred"]), Affine(factor_x, factor_y, shift_x, shift_y))
-    known = to_arrays(data["truth"] if "truth" in data else record["instances"])
+    known = to_arrays(data["visible_truth"] if "visible_truth" in data else record["instances"])
     lesions = true_rows(known)
     truth = select({name: values for name, values in known.items() if name != IGNORED}, lesions)
     fields = {name: values for name, values in further(truth).items() if name not in PER_LESION}

@@ -236,11 +236,11 @@ class TestIrregularities:
         self, write_csv: WriteCsv, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = write_csv({}, {"File_name": "000002_01_01_020.png", "Train_Val_Test": "2"})
-        monkeypatch.setattr(dl_info, "_COMPLETE_ROWS", 2)
-        monkeypatch.setattr(dl_info, "_COMPLETE", {"train": (1, 1), "validation": (1, 1), "test": (0, 0)})
+        monkeypatch.setattr(dl_info, "COMPLETE_ROWS", 2)
+        monkeypatch.setattr(dl_info, "COMPLETE", {"train": (1, 1), "validation": (1, 1), "test": (0, 0)})
         read_csv(path, "")
         assert not lines(caplog, "complete file")
-        monkeypatch.setattr(dl_info, "_COMPLETE", {"train": (1, 1), "validation": (0, 0), "test": (1, 1)})
+        monkeypatch.setattr(dl_info, "COMPLETE", {"train": (1, 1), "validation": (0, 0), "test": (1, 1)})
         read_csv(path, "")
         assert [record.levelname for record in caplog.records if "complete file" in record.message] == ["WARNING"] * 2
 

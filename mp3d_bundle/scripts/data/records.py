@@ -69,12 +69,12 @@ class SamplePlace(TypedDict, total=False):
 
     Attributes:
         origin: float32 ``(2,)``, original pixels (x, y) at the upper left corner of ``image``, if its border was cut.
-        truth: What counts of the lesions of the record, in pixels of the file, if ``image`` is a part of its image.
+        visible_truth: What counts of the record's lesions, in pixels of the file, if ``image`` is a part of its image.
         thickness: mm between the slices of ``image``; photographs have none.
     """
 
     origin: torch.Tensor
-    truth: Instances[torch.Tensor]
+    visible_truth: Instances[torch.Tensor]
     thickness: float
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from support.browser import Browser, chromium
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -29,3 +32,12 @@ def shared() -> Path:
     if not (folder / "reference").is_dir():
         pytest.skip(f"real samples and reference values are not here: no folder {folder}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium with a window of 1300 x 800 pixels; skips if none is installed."""
+    chromium()
+    browser = Browser(tmp_path_factory.mktemp("profile"), (1300, 800))
+    yield browser
+    browser.close()

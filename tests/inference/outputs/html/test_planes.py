@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from scripts.inference.detections import ScanResult
 from scripts.inference.outputs.html.report_page import ReportWriter
-from support.browser import Browser, chromium
+from support.browser import Browser
 from support.fake_results import results_of
 from support.fake_scans import BALL_HU, BODY_HU, ball_scan, scan_of
 
@@ -28,14 +27,6 @@ def results() -> ScanResult:
     hu = ball_scan(spacing=SPACING)
     noise = np.random.default_rng(0).normal(0, 5, hu.shape)
     return results_of(scan_of((hu + noise).round().astype(np.int16), SPACING), BOXES, (0.93, 0.6))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium()
-    browser = Browser(tmp_path_factory.mktemp("profile"), (1300, 800))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from scripts.inference.detections import ScanResult
 from scripts.inference.outputs.html.report_page import BLEND, COARSE, FINE, ReportWriter, encode_slices
-from support.browser import Browser, chromium
+from support.browser import Browser
 from support.fake_results import MODEL, results_of
 from support.fake_scans import ball_scan, scan_of
 
@@ -164,14 +163,6 @@ def test_no_lesion_is_a_page_too() -> None:
 
 
 # ---- in a browser ----
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium()
-    browser = Browser(tmp_path_factory.mktemp("profile"), (1300, 800))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from scripts.data.importing.truth.reviews import read_review
 from scripts.inference.detections import ScanResult
 from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.lesions_document import result_sha256
-from support.browser import Browser, chromium
+from support.browser import Browser
 from support.fake_results import results_of
 from support.fake_scans import ball_scan, scan_of
 
@@ -27,14 +26,6 @@ SCORES = (0.93, 0.6, 0.35)
 @pytest.fixture(scope="module")
 def results() -> ScanResult:
     return results_of(scan_of(ball_scan(), (1.0, 1.0, 2.5)), BOXES, SCORES)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium()
-    browser = Browser(tmp_path_factory.mktemp("profile"), (1300, 800))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

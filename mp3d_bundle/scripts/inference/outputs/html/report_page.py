@@ -138,7 +138,7 @@ def fill_page(
     """Make a page of a template.
 
     Args:
-        template: Name of the file.
+        template: Name of the file with what is inside of ``frame.html``.
         parts: Safe HTML by the name of its place.
         data: What the scripts read, plain values.
         scripts: Names of files.
@@ -154,8 +154,9 @@ def fill_page(
         "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         "SCRIPT": "".join(map(_part, scripts)),
     }
+    page = _part("frame.html").replace("%BODY%", _part(template))
     # One pass: inserted text is not searched for further placeholders.
-    page = re.sub("%([A-Z]+)%", lambda match: parts.get(match[1], match[0]), _part(template))
+    page = re.sub("%([A-Z]+)%", lambda match: parts.get(match[1], match[0]), page)
     before, after = page.split("<!-- slices -->")
     chunks = [before.encode("utf-8", "replace")]
     chunks.extend(

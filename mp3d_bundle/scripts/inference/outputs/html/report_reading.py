@@ -16,7 +16,7 @@ import numpy as np
 from ....storage.safe_json import parse_json
 from .report_page import BLEND, COARSE, FINE
 
-# 600 slices have 42 MB, and ten times as much is no page of ours.
+# A page of 600 slices has 42 MB; we never write one ten times as large.
 _MAX_BYTES = 1 << 29
 _DATA = re.compile(rb'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 _SLICE = re.compile(rb'<script type="text/plain" id="s(\d+)">([A-Za-z0-9+/=]*)</script>')

@@ -53,7 +53,7 @@ class FrocCurve:
 def curve_from_matches(matches: Matches) -> FrocCurve:
     """Build the FROC curve of matched detections."""
     num_lesions = len(matches.lesion)
-    # What lies in a region to ignore is no point of the curve.
+    # A detection in a region to ignore adds no point to the curve.
     counts = slice(None) if matches.neutral is None else ~matches.neutral
     with np.errstate(invalid="ignore"):
         sensitivity = np.cumsum(matches.hits[counts]) / np.float64(num_lesions)

@@ -93,7 +93,7 @@ class Matches:
         lesion: ``(L,)`` int64, index of the lesion in its case.
         found_by: ``(L,)`` int64, row of the detection that found it, -1 if none did.
         num_dropped: Lesions that the rule leaves out.
-        neutral: ``(M,)`` bool, whether it hits nothing and lies in a region to ignore; None where there is no region.
+        neutral: ``(M,)`` bool, whether it hits nothing and lies in a region to ignore; None without regions.
     """
 
     rule: FrocRule

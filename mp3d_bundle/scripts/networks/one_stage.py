@@ -335,10 +335,15 @@ def mp3d_retinanet(
         ValueError: If ``num_slices`` is not an odd number >= 1, or there are no classes.
     """
     backbone = SlabBackbone(body or ResNet3d(), num_slices, conversion=conversion, out_channels=fpn_channels)
-    return OneStageDetector(backbone, num_classes, head=_one_stage(head))
+    return OneStageDetector(backbone, num_classes, head=one_stage_head(head))
 
 
-def _one_stage(head: OneStageHead | TwoStageHead | None) -> OneStageHead | None:
+def one_stage_head(head: OneStageHead | TwoStageHead | None) -> OneStageHead | None:
+    """The numbers of a one-stage head, from those of either kind; None stays None.
+
+    Raises:
+        ValueError: If a two-stage head has further heads.
+    """
     return OneStageHead.like(head) if isinstance(head, TwoStageHead) else head
 
 
@@ -362,11 +367,11 @@ def retinanet_2d(
         anchors: Anchors of a cell; the pyramid begins at P2 or P3, as their first stride says (4 or 8).
 
     Raises:
-        ValueError: If ``num_slices`` is not 3, there is no class, or the strides do not fit a pyramid.
+        ValueError: If ``num_slices`` is not 3, no class is given, or the strides do not fit a pyramid.
     """
     first = pyramid_start(num_slices, anchors)
     backbone = TripletBackbone(body or ResNet2d(), num_slices, out_channels=fpn_channels, first_level=first)
-    return OneStageDetector(backbone, num_classes, head=_one_stage(head), anchors=anchors)
+    return OneStageDetector(backbone, num_classes, head=one_stage_head(head), anchors=anchors)
 
 
 def pyramid_start(num_slices: int, anchors: AnchorShapes | None) -> int:

@@ -49,7 +49,7 @@ class FasterRCNN(nn.Module):
             slabs: Normalised slabs ``(B, D, H, W)``, or a list of ``(D, H_i, W_i)`` of any sizes.
             targets: In training, for each slab ``boxes`` float ``(N, 4)`` (x1, y1, x2, y2 in slab pixels; (0, 4)
                 without lesions), ``labels`` int64 ``(N,)`` (1 is the lesion class; 0 would be the background) and any
-                fields; further heads read theirs. Boxes whose field ``ignored`` is true are no lesions: what lies in
+                fields; further heads read theirs. Boxes whose field ``ignored`` is true are not lesions: what lies in
                 them has no loss.
 
         Returns:

@@ -104,7 +104,7 @@ class KeyRecord(_PlainKeyRecord, total=False):
     ignored: list[list[float]]
 
 
-# "class" is no name of an attribute.
+# "class" cannot be the name of an attribute.
 LesionRecord = TypedDict(
     "LesionRecord",
     {

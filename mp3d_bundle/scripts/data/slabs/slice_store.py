@@ -2,7 +2,7 @@
 
 A *store* is a copy of a data set whose ``Images_int16`` takes the place of ``Images_png``. Its folder of a series has
 ``slices.npy``, ``(n, H, W)`` int16 HU, and ``slices.json``: the names of the PNGs that the series has, which of them
-are kept, and checksums. Paths of slices keep their names (``SERIES/NNN.png``), though there are no such files, so that
+are kept, and checksums. Paths of slices keep their names (``SERIES/NNN.png``), but no such files exist, so that
 the same records and the same code read both.
 """
 

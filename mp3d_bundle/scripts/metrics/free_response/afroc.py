@@ -25,14 +25,14 @@ FIGURES = ("jafroc", "wafroc", "jafroc1", "wafroc1")
 
 
 class FigureOfMerit(TypedDict):
-    """A figure of `FIGURES` and its interval; None where there is no lesion or no case for false marks."""
+    """A figure of `FIGURES` and its interval; None without a lesion or without a case for false marks."""
 
     value: float | None
     interval: list[float] | None
 
 
 def case_scores(matches: Matches) -> np.ndarray:
-    """The highest false mark of each case, ``(num_images,)`` float64; -inf where there is none."""
+    """The highest false mark of each case, ``(num_images,)`` float64; -inf for a case without one."""
     scores = np.full(matches.num_images, -np.inf)
     wrong = matches.false_positives
     np.maximum.at(scores, matches.image[wrong], matches.scores[wrong])

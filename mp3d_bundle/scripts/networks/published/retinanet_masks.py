@@ -20,7 +20,7 @@ from ..detectors import TwoStageHead
 from ..heads.box_rules import at_least_float32
 from ..heads.mask_head import dice_loss
 from ..late_fusion import TripletBackbone
-from ..one_stage import AnchorShapes, OneStageDetector, OneStageHead, pyramid_start
+from ..one_stage import AnchorShapes, OneStageDetector, OneStageHead, one_stage_head, pyramid_start
 
 
 class AttentionGate(nn.Module):
@@ -189,9 +189,8 @@ def retinanet_masks(
         anchors: Anchors of a cell; the pyramid begins at P2 or P3, as their first stride says (4 or 8).
 
     Raises:
-        ValueError: If ``num_slices`` is not 3, there is no class, or the strides do not fit a pyramid.
+        ValueError: If ``num_slices`` is not 3, no class is given, or the strides do not fit a pyramid.
     """
     first = pyramid_start(num_slices, anchors)
     backbone = GatedTriplets(body or ResNet2d(), num_slices, out_channels=fpn_channels, first_level=first)
-    numbers = OneStageHead.like(head) if isinstance(head, TwoStageHead) else head
-    return DenseMaskDetector(backbone, num_classes, head=numbers, anchors=anchors)
+    return DenseMaskDetector(backbone, num_classes, head=one_stage_head(head), anchors=anchors)

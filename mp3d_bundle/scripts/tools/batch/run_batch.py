@@ -167,7 +167,7 @@ def batch(
     Raises:
         ImportError: If Ray is not installed.
         OSError: If the results cannot be written or the weights are not there.
-        ValueError: If an option is wrong or there are no scans.
+        ValueError: If an option is invalid or no scan is found.
     """
     if not HAS_RAY:
         raise ImportError(
@@ -203,7 +203,7 @@ def connect(address: str | None) -> None:
         address: Of the cluster, see `batch`.
 
     Raises:
-        ConnectionError: If there is no cluster at the address.
+        ConnectionError: If no cluster answers at the address.
     """
     # Ray reports use to its makers unless it is told not to.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

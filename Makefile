@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle test test-slow soak ray test-ray lint format bench lock clean distclean label-setup label test-label label-lock
+.PHONY: help setup demo bundle test test-slow soak ray test-ray lint format bench lock audit sbom clean distclean label-setup label test-label label-lock
 
 # Settings of the caller's own Python that would leak into .venv.
 unexport PYTHONHOME
@@ -20,6 +20,7 @@ LABEL_ARGS ?=
 LABEL_PYTHON ?=
 BUNDLE_ARGS ?=
 LOCK_ARGS ?=
+AUDIT_ARGS ?=
 
 help: ## List the targets
 	@echo 'make <target>; each sets up .venv first where it needs it:'
@@ -74,6 +75,24 @@ lock: setup ## Write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upg
 	$(PY) -m uv pip compile pyproject.toml --extra ray --constraint requirements.lock --universal \
 	    --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet $(LOCK_ARGS) \
 	    -o requirements-ray.lock
+	$(PY) -m uv pip compile --group audit --universal --python-version 3.10 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --quiet $(LOCK_ARGS) -o requirements-audit.lock
+
+audit: .venv-audit/complete ## Look for known vulnerabilities and foreign hashes in the lock files (AUDIT_ARGS='--advisories FILE': offline)
+	.venv-audit/bin/python tools/audit_locks.py $(AUDIT_ARGS)
+
+sbom: .venv-audit/complete ## List all packages as CycloneDX in dist: what is installed (licences), what is locked (hashes)
+	mkdir -p dist
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	    -o dist/installed.cdx.json $(PY)
+	.venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	    -o dist/locked.cdx.json requirements.lock
+
+# Not in .venv: what audits is no part of what is audited.
+.venv-audit/complete: requirements-audit.lock | setup
+	$(PY) -m uv venv --quiet --clear .venv-audit
+	$(PY) -m uv pip sync --require-hashes --quiet --python .venv-audit/bin/python requirements-audit.lock
+	@touch .venv-audit/complete
 
 label-setup: ## Build .venv-label, the environment of MONAI Label (Python 3.10 or 3.11; LABEL_PYTHON=... names one)
 	@PYTHON='$(LABEL_PYTHON)' tools/label_setup.sh
@@ -93,5 +112,5 @@ clean: ## Remove caches and the demo's results
 	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis
 	find . -name '.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-distclean: clean ## Remove .venv and .venv-label as well
-	rm -rf .venv .venv-label
+distclean: clean ## Remove .venv, .venv-audit and .venv-label as well
+	rm -rf .venv .venv-audit .venv-label

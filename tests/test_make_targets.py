@@ -21,6 +21,11 @@ for word in "$@"; do [ "$word" = "$FAIL" ] && exit 3; done
 exit 0
 """
 RAY = "python -m uv pip install --require-hashes --quiet --python .venv/bin/python -r requirements-ray.lock"
+AUDITOR = (
+    "python -m uv venv --quiet --clear .venv-audit",
+    "python -m uv pip sync --require-hashes --quiet --python .venv-audit/bin/python requirements-audit.lock",
+)
+LOCKS = ("requirements.lock", "requirements-audit.lock", "requirements-bootstrap.lock", "requirements-ray.lock")
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
@@ -39,11 +44,14 @@ def checkout(tmp_path: Path) -> Path:
         "label-setup": "tools/label_setup.sh",
         "python": ".venv/bin/python",
         "label-python": ".venv-label/bin/python",
+        "audit": ".venv-audit/bin/python",
+        "cyclonedx": ".venv-audit/bin/cyclonedx-py",
     }.items():
         recorder(folder / path, name)
     for name in ("mp3d_bundle", "integrations/monai_label"):
         (folder / name).mkdir(parents=True)
     shutil.copy(REPOSITORY / "Makefile", folder)
+    (folder / "requirements-audit.lock").write_text("")
     return folder
 
 
@@ -78,6 +86,7 @@ def test_make_alone_lists_every_rule_and_runs_nothing(checkout: Path) -> None:
         (["test-slow", "PYTEST_ARGS=-x"], ["python -m pytest -q -m slow -x"]),
         (["bench"], ["python -m benchmarks"]),
         (["ray"], [RAY]),
+        (["audit", "AUDIT_ARGS=--advisories a.zip"], [*AUDITOR, "audit tools/audit_locks.py --advisories a.zip"]),
         (["test-ray", "PYTEST_ARGS=-x"], [RAY, "python -m pytest -q tests/tools/batch/test_run_batch.py -x"]),
         (["soak"], ["python -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py"]),
         (["format"], ["python -m ruff check --fix .", "python -m ruff format ."]),
@@ -91,6 +100,14 @@ def test_targets_set_up_first_and_hand_their_options_on(checkout: Path, words: l
     assert status == 0
     assert run[0].startswith("setup")
     assert run[1:] == expected
+
+
+def test_sbom_writes_both_lists_and_the_auditor_is_built_once(checkout: Path) -> None:
+    first, second = (make(checkout, "sbom")[1] for _ in range(2))
+    assert first[1:3] == list(AUDITOR)
+    assert [words for words in second if not words.startswith("setup")] == first[3:]
+    assert [line.split()[1] for line in first[3:]] == ["environment", "requirements"]
+    assert ["dist/installed.cdx.json" in first[3], "dist/locked.cdx.json" in first[4]] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +136,7 @@ def test_locks_hold_hashes_and_no_addresses(checkout: Path) -> None:
     (checkout / "integrations" / ".venv").symlink_to(checkout / ".venv")
     shutil.copytree(checkout / ".venv", checkout / "integrations" / "monai_label" / ".venv")
     own = ["requirements.lock"]
-    for target, written in (("lock", [*own, "requirements-ray.lock"]), ("label-lock", own)):
+    for target, written in (("lock", [*own, "requirements-ray.lock", "requirements-audit.lock"]), ("label-lock", own)):
         status, run = make(checkout, target, "LOCK_ARGS=--upgrade")
         assert status == 0
         compiled = [line.split() for line in run if "compile" in line]
@@ -139,13 +156,14 @@ def test_clean_removes_caches_and_keeps_everything_else(checkout: Path) -> None:
     assert make(checkout, "distclean") == (0, [])
     assert not (checkout / ".venv").exists()
     assert not (checkout / ".venv-label").exists()
+    assert not (checkout / ".venv-audit").exists()
 
 
 @pytest.fixture
 def ci(tmp_path: Path) -> Path:
     """A checkout with the CI script and the lock files, and a make that records its arguments."""
     folder = tmp_path / "checkout"
-    for name in (".ci/run", "requirements.lock", "requirements-bootstrap.lock", "requirements-ray.lock"):
+    for name in (".ci/run", *LOCKS):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "integrations" / "monai_label").mkdir(parents=True)
@@ -179,9 +197,7 @@ def test_ci_stops_at_the_first_failure(ci: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "requirements.lock",
-        "requirements-bootstrap.lock",
-        "requirements-ray.lock",
+        *LOCKS,
         "integrations/monai_label/requirements.lock",
     ],
 )

@@ -130,9 +130,10 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("keep_noisy", "patients", "progress", "slice_overlays", "any_geometry", "overwrite", "read_ahead"), SWITCH
     ),
-    "amp": Rule(
-        "amp to be True or False", lambda value: type(value) is bool or str(value).lower() in ("true", "false")
-    ),
+    **{
+        name: Rule(f"{name} to be True or False", lambda value: str(value).lower() in ("true", "false"))
+        for name in ("amp", "device_transforms")
+    },
     "amp_dtype": one_of("float16", "bfloat16"),
     "precision": one_of("auto", "float32", "bfloat16"),
     "engine": one_of("auto", "torch", "openvino", "onnx", "tensorrt"),

@@ -10,6 +10,7 @@ new dict and leaves its argument alone.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -18,12 +19,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from monai.data import Dataset
-from monai.transforms import Randomizable, RandomizableTransform, Transform
+from monai.transforms import RandomizableTransform, Transform
 
 from ..boxes import Affine
 from ..instances import clip, move, select, to
 from .intensity import IntensityWindow
 from .records import ImageRecord, Sample
+from .slabs.slab_reader import SlabReader, blend_on
 
 __all__ = [
     "AXES",
@@ -72,14 +74,17 @@ class LoadSlabd(Transform):
             ValueError: If a slice cannot be used, or its size is not the one in the labels.
         """
         slab = self.reader(record)
-        height, width = slab.shape[1:]
+        return self.sample(record, torch.from_numpy(np.rint(slab).astype(np.int16) if self.dtype == "int16" else slab))
+
+    def sample(self, record: ImageRecord, image: torch.Tensor) -> Sample:
+        """The sample of ``record`` with ``image`` ``(D, H, W)``; see a call."""
+        height, width = image.shape[1:]
         # Square in all of DeepLesion, so nothing shows which side its sizes name first.
         if sorted(record["image_size"]) != sorted((height, width)):
             raise ValueError(
                 f"Expected an image of {tuple(record['image_size'])} pixels as in its labels, got {(height, width)} "
                 f"in {record['image']}."
             )
-        image = torch.from_numpy(np.rint(slab).astype(np.int16) if self.dtype == "int16" else slab)
         changes = {
             "image": image,
             "image_size": (height, width),
@@ -304,6 +309,12 @@ class ClipBoxesd(Transform):
         return {**sample, "instances": select(clipped, keep)}
 
 
+# They compute with torch alone, on whichever device the slab is.
+_ON_ANY_DEVICE = (IntensityWindowd, ResizeSlabd, RandResizeSlabd, FlipSlabd, RandFlipSlabd, ClipBoxesd)
+# What a sample carries that is to be finished on the device: the seed of its random numbers, and its blends.
+_SEED, _BLENDS = "transform_seed", "blends"
+
+
 class SampleDataset(Dataset):
     """Records and their transforms, with random numbers that depend on (seed, epoch, index) alone.
 
@@ -311,33 +322,65 @@ class SampleDataset(Dataset):
     interrupted resumes with exactly the samples it would have had. Each sample carries its untouched
     record under ``record``.
 
+    With ``deferred`` the loader only reads, and `finish` does the rest on the device of the network: the transforms at
+    the end that compute with torch alone, and the blending of slices where a `LoadSlabd` with a `SlabReader` is all
+    that comes before. The loader then hands over the stored slices as int16; the samples are the same.
+
     Args:
         data: Records.
         transform: Transform, or sequence of transforms, of one record.
         seed: Seed of the run.
+        deferred: Whether `finish` has to be called.
     """
 
     def __init__(
-        self, data: Sequence[Any], transform: Sequence[Callable] | Callable | None = None, *, seed: int = 0
+        self,
+        data: Sequence[Any],
+        transform: Sequence[Callable] | Callable | None = None,
+        *,
+        seed: int = 0,
+        deferred: bool = False,
     ) -> None:
         super().__init__(data, transform)
         self.seed = seed
+        self.deferred = deferred
         # Shared memory: workers that outlive an epoch see the new number too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        steps = self.transform.transforms
+        waiting = itertools.takewhile(lambda step: deferred and isinstance(step, _ON_ANY_DEVICE), reversed(steps))
+        self._start = len(steps) - len(list(waiting))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the random numbers of ``epoch`` (1-based) for the samples read from now on."""
         self._epoch[0] = epoch
 
+    def finish(self, sample: Sample, device: torch.device | str | None, *, non_blocking: bool = False) -> Sample:
+        """Do on ``device``, where the slab then is, what is left to do; a finished sample stays as it is."""
+        rest: dict[str, Any] = dict(sample)
+        if _SEED not in rest:
+            return sample
+        rest["image"] = rest["image"].to(device, non_blocking=non_blocking)
+        if _BLENDS in rest:
+            rest["image"] = blend_on(rest["image"], rest.pop(_BLENDS))
+        return self._apply(rest, rest.pop(_SEED), start=self._start)
+
     def _transform(self, index: int) -> Any:
-        if isinstance(self.transform, Randomizable):
-            sequence = np.random.SeedSequence((self.seed, int(self._epoch[0]), index))
-            self.transform.set_random_state(seed=int(sequence.generate_state(1)[0]))
+        record = self.data[index]
+        seed = int(np.random.SeedSequence((self.seed, int(self._epoch[0]), index)).generate_state(1)[0])
+        load = self.transform.transforms[0] if self.deferred and self._start == 1 else None
+        if isinstance(load, LoadSlabd) and isinstance(load.reader, SlabReader) and load.dtype == "float32":
+            slices, blends = load.reader.read_slices(record)
+            sample: Any = {**load.sample(record, torch.from_numpy(np.stack(slices))), _BLENDS: blends}
+        else:
+            sample = self._apply(record, seed, end=self._start)
+        return {**sample, **({_SEED: seed} if self.deferred else {}), "record": record}
+
+    def _apply(self, data: Any, seed: int, **part: int) -> Any:
+        self.transform.set_random_state(seed=seed)
         try:
-            sample: Any = super()._transform(index)
+            return self.transform(data, **part)
         except RuntimeError as error:
             # MONAI hides the reader's own message, which names the file, behind the transform's name.
             if error.__cause__ is None:
                 raise
             raise error.__cause__ from None
-        return {**sample, "record": self.data[index]}

@@ -10,6 +10,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 
 from ..data.records import Sample
+from ..data.transforms import SampleDataset
 from ..instances import Instances, to
 from ..networks import Patient
 from .mixed_precision import MixedPrecision
@@ -61,6 +62,21 @@ def prepare_targets(
         boxes, labels = instances["boxes"].float().reshape(-1, 4), instances["labels"].long()
         targets.append({**instances, "boxes": boxes, "labels": labels})
     return slabs, targets, (targets,), {}
+
+
+def finished(loader: Any, samples: Batch, device: torch.device | str | None, non_blocking: bool) -> Batch:
+    """The samples, on the device what a deferring data set left to do there; see `SampleDataset`.
+
+    Args:
+        loader: Where the samples come from.
+        samples: Of its data set.
+        device: Device of the network.
+        non_blocking: Whether copies may overlap with computation.
+    """
+    dataset = getattr(loader, "dataset", None)
+    if not isinstance(dataset, SampleDataset):
+        return samples
+    return [dataset.finish(sample, device, non_blocking=non_blocking) for sample in samples]
 
 
 def slab_facts(network: Any, samples: Batch) -> dict[str, list[Any]]:
@@ -120,6 +136,7 @@ class TrainingStep:
 
     def __call__(self, engine: SupervisedTrainer, samples: Batch) -> dict[str, Any]:
         """Run one iteration; see the class."""
+        samples = finished(engine.data_loader, samples, engine.state.device, engine.non_blocking)
         slabs, targets, args, kwargs = engine.prepare_batch(samples, engine.state.device, engine.non_blocking)
         first, last = self._window(engine)
         engine.network.train()

@@ -24,7 +24,7 @@ from ..intensity import IntensityWindow
 from .slice_store import slice_exists, slice_names, stored_series
 from .z_lattice import LATTICES, ON_A_SLICE, Blend
 
-__all__ = ["IntensityWindow", "SlabReader", "blend_slices", "read_slice", "resample_z"]
+__all__ = ["IntensityWindow", "SlabReader", "blend_on", "blend_slices", "read_slice", "resample_z"]
 
 logger = logging.getLogger(__name__)
 
@@ -127,15 +127,32 @@ class SlabReader:
             FileNotFoundError: If the key slice or the folder of its series does not exist.
             ValueError: If a slice is not a 16-bit grey PNG, or the slices differ in size.
         """
-        key_path = Path(record["image"])
-        blends = self.plan(record)
-        offsets = sorted({offset for blend in blends for offset in (blend.near, blend.far)}, key=abs)
-        paths = [_neighbour(key_path, int(record["key_slice"]) + offset) for offset in offsets]
-        slices = dict(zip(offsets, _read_alike(paths), strict=True))
+        slices, blends = self.read_slices(record)
         slab = np.empty((self.num_slices, *slices[0].shape), dtype=np.float32)
         for index, blend in enumerate(blends):
             blend_slices(slices[blend.near], slices[blend.far], blend.weight, out=slab[index])
         return slab
+
+    def read_slices(self, record: Mapping[str, Any]) -> tuple[list[np.ndarray], list[Blend]]:
+        """Read what a slab is made of: the stored slices and how they are blended, see `blend_on`.
+
+        Args:
+            record: As for a call.
+
+        Returns:
+            Slices ``(H, W)`` int16 HU, each once, and for each of the slab's ``D`` slices the blend, its ``near``
+            and ``far`` numbers of these slices.
+
+        Raises:
+            FileNotFoundError: As for a call.
+            ValueError: Likewise.
+        """
+        key_path = Path(record["image"])
+        blends = self.plan(record)
+        offsets = sorted({offset for blend in blends for offset in (blend.near, blend.far)}, key=abs)
+        paths = [_neighbour(key_path, int(record["key_slice"]) + offset) for offset in offsets]
+        place = {offset: number for number, offset in enumerate(offsets)}
+        return _read_alike(paths), [Blend(place[each.near], place[each.far], each.weight) for each in blends]
 
     def _tell_gaps(
         self, record: Mapping[str, Any], stored: set[int], limits: tuple[int, int] | None, reach: int
@@ -201,6 +218,24 @@ def blend_slices(near: np.ndarray, far: np.ndarray, weight: float, *, out: np.nd
     np.subtract(far, near, out=out, dtype=np.float32)
     out *= np.float32(weight)
     out += near
+
+
+def blend_on(slices: torch.Tensor, blends: Sequence[Blend]) -> torch.Tensor:
+    """Blend slices on the device they are on, to the values of `SlabReader`.
+
+    Args:
+        slices: ``(N, H, W)`` int16 HU.
+        blends: For each of D slices; ``near`` and ``far`` are numbers of ``slices``.
+
+    Returns:
+        ``(D, H, W)`` float32 HU.
+    """
+    device = slices.device
+    near, far = (slices[torch.tensor([getattr(b, end) for b in blends], device=device)] for end in ("near", "far"))
+    weights = torch.tensor([blend.weight for blend in blends], dtype=torch.float32, device=device)
+    near = near.to(torch.float32)
+    # In the order of `blend_slices`, so that the same rounding comes out.
+    return far.to(torch.float32).sub_(near).mul_(weights[:, None, None]).add_(near)
 
 
 def resample_z(

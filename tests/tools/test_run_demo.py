@@ -76,6 +76,26 @@ def test_commands_are_those_of_a_user() -> None:
     assert run_demo.bundle_command("inferring", ["c.json"], {})[-1] == "c.json"
 
 
+def test_two_processes_share_the_batch_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = []
+    monkeypatch.setattr(run_demo, "run", lambda title, command: commands.append(command) or 1.0)
+    for processes in (1, 2):
+        run_demo.train(run_demo.Plan(tmp_path, processes=processes))
+    one, two = commands[0], commands[3]
+    assert "torch.distributed.run" not in one
+    assert "--batch_size" not in one
+    assert two[1:6] == [
+        *("-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1", "--nproc_per_node=2"),
+    ]
+    assert "configs/multi_gpu_train.json" in two[two.index("--config_file") + 1]
+    assert two[two.index("--batch_size") + 1] == "4"
+
+
+def test_processes_must_divide_the_batch(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Expected a number of processes that divides 8, got 3"):
+        run_demo.Plan(tmp_path, processes=3)
+
+
 def test_a_failing_step_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_demo.run("Nothing", [sys.executable, "-c", "pass"]) >= 0
     assert "python -c pass" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..data.synthetic import generate
 from ..data.synthetic.generator import description
@@ -29,6 +30,7 @@ from ..metrics.volume.volume_matching import OFFICIAL, pairwise_overlap
 
 NOTICE = "Demo weights: trained for minutes on synthetic images. Not a lesion detector; finds no real lesions."
 OVERLAYS = ("size_narrow", "optimizer_adamw", "demo")
+BATCH = 8
 # False positives per slice at which the demo marks lesions in a scan: at the rates of the FROC each of its dozens
 # of slices would add half a box or more. On 24 synthetic scans outside the splits and the demo this rate marked
 # 83 of 144 lesions with 1.7 false marks per scan, a rate of 0.05 marked 105 with 8.9 (benchmarks/linking.py).
@@ -51,7 +53,12 @@ class Plan:
         whole_series: Series for training that are labelled on every slice, in addition to the key slices; a quarter of
             the training images then have no lesion.
         max_epochs: Epochs of training.
+        processes: Processes that train together, which divide a batch among them; 0 for two on a CPU with two cores
+            or more, where a network this narrow trains 1.6 times as fast as in one, and one otherwise.
         seed: Seed of data and training.
+
+    Raises:
+        ValueError: If a batch of 8 cannot be divided by the processes.
     """
 
     output: Path
@@ -61,7 +68,16 @@ class Plan:
     num_test: int = 400
     whole_series: int = 0
     max_epochs: int = 8
+    processes: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Choose the number of processes, or check it."""
+        if self.processes == 0:
+            cores = 1 if torch.cuda.is_available() else torch.get_num_threads()
+            object.__setattr__(self, "processes", min(cores, 2))
+        if self.processes < 1 or BATCH % self.processes:
+            raise ValueError(f"Expected a number of processes that divides {BATCH}, got {self.processes!r}.")
 
     @property
     def data(self) -> Path:
@@ -102,10 +118,14 @@ def make_data(plan: Plan) -> None:
     generate(plan.data, "small", seed=plan.seed, overwrite=marker.is_file(), **settings)
 
 
-def bundle_command(workflow: str, configs: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-    """Command line of ``python -m monai.bundle run``."""
+def bundle_command(workflow: str, configs: Sequence[str], options: Mapping[str, Any], processes: int = 1) -> list[str]:
+    """Command line of ``python -m monai.bundle run``, in more than one process by torchrun."""
     files = configs[0] if len(configs) == 1 else str(list(configs))
     words = [sys.executable, "-m", "monai.bundle", "run", workflow, "--config_file", files]
+    if processes > 1:
+        # By number, because a machine's own name need not have an address.
+        together = ["torch.distributed.run", "--standalone", "--local_addr=127.0.0.1", f"--nproc_per_node={processes}"]
+        words[1:1] = ["-m", *together]
     for name, value in options.items():
         words += [f"--{name}", str(value)]
     return words
@@ -135,9 +155,10 @@ def settings_command(plan: Plan) -> list[str]:
     return [*words, "--box_threshold", str(BOX_THRESHOLD)]
 
 
-def overlay_paths() -> list[str]:
+def overlay_paths(processes: int = 1) -> list[str]:
     """Config files of the training run, in order."""
-    return ["configs/train.json", *(f"configs/variants/{name}.yaml" for name in OVERLAYS)]
+    several = ["configs/multi_gpu_train.json"] if processes > 1 else []
+    return ["configs/train.json", *several, *(f"configs/variants/{name}.yaml" for name in OVERLAYS)]
 
 
 def train(plan: Plan) -> dict[str, float]:
@@ -150,7 +171,10 @@ def train(plan: Plan) -> dict[str, float]:
     training = {**options, "output_dir": plan.training, "max_epochs": plan.max_epochs, "notice": NOTICE}
     if plan.whole_series:
         training["background_fraction"] = BACKGROUND
-    seconds = {"training": run("Training", bundle_command("training", overlay_paths(), training))}
+    if plan.processes > 1:
+        training |= {"batch_size": BATCH // plan.processes, "num_workers": 1}
+    command = bundle_command("training", overlay_paths(plan.processes), training, plan.processes)
+    seconds = {"training": run("Training", command)}
     seconds["validation"] = run("Scoring on the validation split", _evaluation(plan, "validation"))
     seconds["thresholds"] = run("Storing thresholds and a calibration with the weights", settings_command(plan))
     return seconds
@@ -159,7 +183,7 @@ def train(plan: Plan) -> dict[str, float]:
 def _evaluation(plan: Plan, split: str) -> list[str]:
     folder = plan.output if split == "test" else plan.training / split
     options = {"dataset_dir": plan.data, "checkpoint": plan.weights, "split": split, "output_dir": folder}
-    more: dict[str, Any] = {"batch_size": 8}
+    more: dict[str, Any] = {"batch_size": BATCH}
     if split != "test":
         more |= {"gallery_images": 0, "bootstrap_resamples": 0}
     return bundle_command("evaluating", ["configs/evaluate.json"], {**options, **more})
@@ -213,7 +237,7 @@ def main(
         num_slices: Slices that the network reads, odd.
         seed: Seed of data and training.
         keep_weights: File to copy the weights to, e.g. models/demo.pt; none if empty.
-        sizes: num_train, num_validation, num_test, whole_series, max_epochs, for a shorter run.
+        sizes: num_train, num_validation, num_test, whole_series, max_epochs, for a shorter run; processes.
 
     Raises:
         ValueError: If a number is impossible, or an option is unknown.
@@ -224,7 +248,7 @@ def main(
     unknown = sorted(set(sizes) - {field.name for field in dataclasses.fields(Plan)})
     if unknown:
         raise ValueError(
-            "Expected options among num_train, num_validation, num_test, whole_series and max_epochs, "
+            "Expected options among num_train, num_validation, num_test, whole_series, max_epochs and processes, "
             f"got {unknown[0]!r}."
         )
     plan = dataclasses.replace(plan, **sizes)

@@ -113,6 +113,8 @@ def test_table_is_as_it_was(folder: Path) -> None:
         assert row.pop("notice") == golden.pop("notice")
         for name in ("axes_source", "volume_source"):
             assert row.pop(name) == golden.pop(name) == "box"
+        for name in ("region", "region_source"):
+            assert row.pop(name) == golden.pop(name)
         assert list(row) == list(golden)
         np.testing.assert_allclose(
             [float(value) for value in row.values()], [float(value) for value in golden.values()], atol=TOLERANCE

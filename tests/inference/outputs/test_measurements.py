@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,19 @@ def test_table_says_which_size_is_measured(results: ScanResult) -> None:
         "box",
     )
     assert masked["tags"] == "nodule 0.90; cyst 0.70; liver 0.50"
+
+
+def test_known_regions_are_in_the_table_and_in_slicer_and_unknown_ones_are_not_guessed(results: ScanResult) -> None:
+    regions = [
+        {"name": "chest", "source": "scan", "basis": "a test"},
+        {"name": "unknown", "source": "none", "basis": "-"},
+    ]
+    entries = [{**entry, "region": region} for entry, region in zip(results.entries, regions, strict=False)]
+    told = replace(results, document={**results.document, "lesions": entries})
+    rows = list(csv.DictReader(io.StringIO(lesion_table(told)["lesions.csv"].decode())))
+    assert [(row["region"], row["region_source"]) for row in rows] == [("chest", "scan"), ("unknown", "none")]
+    nodes = json.loads(slicer_markups(told)["lesions.mrk.json"])["markups"]
+    assert ["chest" in node["description"] for node in nodes if node["type"] == "ROI"] == [True, False]
 
 
 def test_slicer_gets_the_outline_as_a_curve_and_the_axes_as_lines(results: ScanResult) -> None:

@@ -18,13 +18,14 @@ import numpy as np
 
 from ...instances import select
 from ...storage.atomic_files import hash_files
+from ..body_regions import BodyRegions
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
 from .measurements import Tagging, axes_of_box, describe_box, said_otherwise, tagging_for, tagging_in, volume
 from .measurements import plain_numbers as _numbers
 from .source_names import name_image, name_series
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 NOTICE = "Not a medical device. For research use only."
 _FRAMES = {
     "box_voxel": "i1, j1, k1, i2, j2, k2 in the stored array, i the fastest axis; voxel i covers [i, i + 1)",
@@ -36,6 +37,8 @@ _FRAMES = {
     "estimate from the box, not a measurement of the lesion; left out where the network measures",
     "volume": "estimate in millilitres; source mask: areas of the outlines, each as thick as a slice that the network "
     "saw, box: the ellipsoid that fits the 3D box",
+    "region": "coarse region of the body by a rule; source scan: from what the slices show, tags: from named tags of "
+    "the network, none: unknown; basis says why",
     "image": "DICOM input: the image of the key slice as the archive counts it",
     "voxel": "of outlines and axes: i, j, k in the stored array, in the frame of box_voxel",
     "lps_mm": "of outlines and axes: x, y, z in the frame of box_lps_mm",
@@ -161,6 +164,7 @@ def describe_lesions(
         tagging: Which tags are named; needed where ``found`` has scores of tags.
     """
     entries = []
+    regions = BodyRegions(scan)
     for number, lesion in enumerate(lesions, start=1):
         box = lesion.box[None]
         x1, y1, x2, y2 = lesion.key_box
@@ -180,6 +184,7 @@ def describe_lesions(
                 **sides,
                 **said,
                 "volume": volume(scan, found, lesion),
+                "region": regions.of(lesion.key_box, found.positions[lesion.key], said.get("tags", ())).plain(),
                 "key_slice": stored_slice(scan, found, lesion.key),
                 **image_of(scan, found, lesion.key, lesion.key_box),
                 "key_point_lps_mm": _numbers(key[0]),

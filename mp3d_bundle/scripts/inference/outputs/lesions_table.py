@@ -34,7 +34,8 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     names = [] if series is None else [*IMAGE_KEYS, *SERIES_KEYS]
     last = ["key_slice", *names, "num_slices", "notice", *tags, *fields]
     sizes = [*estimates, *axes, "axes_source", "volume_estimate_ml", "volume_source"]
-    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *sizes, *last])
+    region = ["region", "region_source"]
+    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *sizes, *region, *last])
     for entry in result.entries:
         writer.writerow(
             [
@@ -47,6 +48,7 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
                 *(entry.get(name) for name in estimates),
                 *(entry["axes"][name] for name in (*axes, "source")),
                 *(entry["volume"][name] for name in ("estimate_ml", "source")),
+                *(entry["region"][name] for name in ("name", "source")),
                 entry["key_slice"],
                 *({**entry.get("image", {}), **(series or {})}.get(name) for name in names),
                 entry["num_slices"],

@@ -129,6 +129,12 @@ def size_text(entry: Mapping[str, Any]) -> str:
     return f"{axes['long_axis_mm']:.1f} x {axes['short_axis_mm']:.1f} mm{about} (source: {axes['source']}), "
 
 
+def region_text(entry: Mapping[str, Any]) -> str:
+    """ ", chest" of a lesion's entry whose region is known, else ""."""
+    name = entry.get("region", {}).get("name", "unknown")
+    return "" if name == "unknown" else f", {name}"
+
+
 def tags_text(entry: Mapping[str, Any]) -> str:
     """ ", nodule (0.90), lung (0.62)" of a lesion's entry with tags, else ""."""
     return "".join(f", {tag['tag']} ({tag['score']:.2f})" for tag in entry.get("tags", ()))

@@ -17,7 +17,7 @@ from ..detections import Lesion, ScanResult
 from ..lesion_outlines import outline_of
 from ..scan_protocol import ScanLike
 from .lesions_document import strict_json
-from .measurements import in_slice, size_text, tags_text
+from .measurements import in_slice, region_text, size_text, tags_text
 from .measurements import plain_numbers as _numbers
 from .source_names import image_text
 
@@ -116,7 +116,7 @@ def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, A
     centre = scan.points_to_lps((lesion.box[None, :3] + lesion.box[None, 3:]) / 2)[0]
     size = (lesion.box[3:] - lesion.box[:3]) * scan.spacing
     name = f"Lesion {entry['lesion']} ({entry['score']:.2f})"
-    found = f"{entry['num_slices']} slices{image_text(entry)}{tags_text(entry)}"
+    found = f"{entry['num_slices']} slices{image_text(entry)}{region_text(entry)}{tags_text(entry)}"
     text = f"score {entry['score']:.4f}, {size_text(entry)}{found}. {notice}"
     position, orientation = _numbers(centre), _numbers(turn.ravel(), digits=9)
     return {

@@ -10,6 +10,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pytest
+from highdicom.sr import CodedConcept
 from pydicom import dcmread
 
 from scripts.data.scans.scan import read_scan
@@ -18,6 +19,14 @@ from support.fake_dicom import write_ct
 from support.fake_results import TAGGED, elliptic, results_of
 
 SHAPE = (9, 30, 34)
+SITES = {
+    "head and neck": ("774007", "SCT", "Head and Neck"),
+    "chest": ("816094009", "SCT", "Chest"),
+    "abdomen": ("818981001", "SCT", "Abdomen"),
+    "pelvis": ("816092008", "SCT", "Pelvis"),
+    "limbs": ("66019005", "SCT", "Extremity"),
+    "unknown": None,
+}
 BOXES = [(6.0, 5.0, 2.0, 26.0, 21.0, 7.0)]
 
 
@@ -55,6 +64,19 @@ def test_report_holds_the_outline_the_axes_and_the_tags(tmp_path: Path) -> None:
         np.testing.assert_allclose(outline[:-1, :2], wanted[:, :2], atol=1e-3)
         np.testing.assert_allclose(outline[0], outline[-1])
     assert dcmread(io.BytesIO(files["lesions_sr.dcm"])).SeriesDescription.startswith("Lesion outlines.")
+
+
+def test_region_is_the_finding_site_and_an_unknown_one_is_left_out(tmp_path: Path) -> None:
+    scan = read_scan(write_ct(tmp_path, np.full(SHAPE, 40, np.int16)))
+    boxes = [(3.0 + 3 * at, 5.0, 2.0, 8.0 + 3 * at, 9.0, 4.0 - at % 2) for at in range(len(SITES))]
+    results = results_of(scan, boxes, [0.9 - 0.1 * at for at in range(len(SITES))])
+    for entry, name in zip(results.entries, SITES, strict=True):
+        entry["region"] = {"name": name, "source": "scan", "basis": "told by a test"}
+    content = hd.sr.srread(io.BytesIO(DicomWriter(version="1")(results)["lesions_sr.dcm"])).content
+    groups = [*content.get_volumetric_roi_measurement_groups(), *content.get_planar_roi_measurement_groups()]
+    found = {group.tracking_identifier: [site.value for site in group.finding_sites] for group in groups}
+    for at, code in enumerate(SITES.values(), start=1):
+        assert found[f"Lesion {at}"] == ([] if code is None else [CodedConcept(*code)])
 
 
 def test_report_of_a_box_says_that_its_axes_are_estimates(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,32 @@ def test_list_is_sorted_and_filtered(opened: Browser) -> None:
     put(opened, "state", "accepted")
     assert order(opened) == []
     assert opened.evaluate("document.getElementById('none').textContent") == "No lesion is like this."
+
+
+def test_list_is_filtered_by_region(browser: Browser, results: ScanResult, tmp_path: Path) -> None:
+    names = ("chest", "unknown", "abdomen")
+    regions = [{"name": name, "source": "scan", "basis": f"why {name}"} for name in names]
+    entries = [{**entry, "region": region} for entry, region in zip(results.entries, regions, strict=True)]
+    told = replace(results, document={**results.document, "lesions": entries})
+    (tmp_path / "report.html").write_bytes(ReportWriter()(told)["report.html"])
+    load(browser, tmp_path)
+    assert browser.evaluate("[...document.getElementById('region').options].map((one) => one.textContent)") == [
+        "all",
+        *names,
+    ]
+    put(browser, "region", "abdomen")
+    assert order(browser) == [3]
+    put(browser, "region", "unknown")
+    assert order(browser) == [2]
+    put(browser, "region", "")
+    assert order(browser) == [1, 2, 3]
+    facts = browser.evaluate(
+        "[...document.querySelectorAll('.facts')].map((one) => [one.textContent.split(';')[0], one.title])"
+    )
+    assert facts[0] == ["chest", "region: chest (why chest)"]
+    assert facts[1][0].startswith("axes ")
+    rows = saved(browser, tmp_path, "savecsv", "lesions_reviewed.csv").read_text("utf-8-sig")
+    assert [row["region"] for row in csv.DictReader(io.StringIO(rows))] == list(names)
 
 
 def test_next_undecided_goes_on_from_a_lesion_that_a_filter_has_hidden(opened: Browser) -> None:

@@ -18,6 +18,13 @@ SCORE = CodedConcept("246262008", "SCT", "Score")
 SCHEME = "99MP3D"
 TAG = CodedConcept("tag", SCHEME, "Tag of the network")
 _AXES = {"long_axis": codes.SCT.LongAxis, "short_axis": codes.SCT.ShortAxis}
+_REGIONS = {
+    "head and neck": codes.SCT.HeadAndNeck,
+    "chest": codes.SCT.Chest,
+    "abdomen": codes.SCT.Abdomen,
+    "pelvis": codes.SCT.Pelvis,
+    "limbs": codes.SCT.Extremity,
+}
 # Meanings of codes end after 64 characters.
 _MEANING = 64
 
@@ -95,6 +102,12 @@ def _source(algorithm: sr.AlgorithmIdentification, source: str) -> sr.AlgorithmI
 
 def _place(tag: Mapping[str, Any], tags: Sequence[str]) -> int:
     return list(tags).index(tag["tag"]) + 1
+
+
+def sites(entry: Mapping[str, Any]) -> list[sr.FindingSite] | None:
+    """The region of a lesion as its finding site; None where it is unknown."""
+    code = _REGIONS.get(entry["region"]["name"])
+    return None if code is None else [sr.FindingSite(code)]
 
 
 def evaluations(entry: Mapping[str, Any], tags: Sequence[str]) -> list[sr.QualitativeEvaluation]:

@@ -26,7 +26,7 @@ from ....storage.result_files import OUTPUTS
 from ...detections import Lesion, ScanResult
 from ..lesions_document import bundle_version
 from .box_segmentation import masked, segment_boxes
-from .lesion_measurements import evaluations, lines, measurements
+from .lesion_measurements import evaluations, lines, measurements, sites
 from .mask_regions import outlines_on
 from .source_images import Outlined, Rectangle, SourceSlice, cut, nearest, read_sources
 
@@ -214,6 +214,7 @@ def _group(
         "tracking_identifier": sr.TrackingIdentifier(one.tracking, one.name),
         "finding_type": codes.SCT.Lesion,
         "algorithm_id": algorithm,
+        "finding_sites": sites(one.entry),
         "measurements": measurements(one.entry, image, algorithm, tags),
         "qualitative_evaluations": evaluations(one.entry, tags),
     }

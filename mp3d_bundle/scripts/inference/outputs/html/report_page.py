@@ -289,6 +289,7 @@ def _lesion_data(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mappi
         "size": entry["size_mm"],
         "axes": [entry["axes"][name] for name in ("long_axis_mm", "short_axis_mm", "source")],
         "volume": entry["volume"]["estimate_ml"],
+        "region": entry["region"],
         "tags": [[tag["tag"], tag["score"]] for tag in entry.get("tags", ())],
         "box": np.round(lesion.box, 2).tolist(),
         "key": key,

@@ -3,7 +3,7 @@
 const threshold = get("threshold");
 const longAxis = (lesion) => lesion.axes[0];
 const shown = (lesion) => lesion.score >= Number(threshold.value) && longAxis(lesion) >= Number(get("least").value) &&
-  ["", decisionOf(lesion)].includes(get("state").value);
+  ["", decisionOf(lesion)].includes(get("state").value) && ["", lesion.region.name].includes(get("region").value);
 const ORDERS = {
   score: (one, other) => other.score - one.score,
   size: (one, other) => longAxis(other) - longAxis(one),
@@ -42,10 +42,12 @@ for (const lesion of data.lesions) {
   }
   const [long, short, source] = lesion.axes;
   const facts = [`axes ${long.toFixed(1)} × ${short.toFixed(1)} mm (${source})`, `about ${lesion.volume.toFixed(1)} ml`, atHeight(lesion.key)];
+  if (lesion.region.name !== "unknown") facts.unshift(lesion.region.name);
   if (lesion.tags.length) facts.push(lesion.tags.map(([tag, score]) => `${tag} ${score.toFixed(2)}`).join(", "));
   const more = document.createElement("small");
   more.className = "facts";
   more.textContent = facts.join("; ");
+  more.title = `region: ${lesion.region.name} (${lesion.region.basis})`;
   button.append(more);
   // What the eye gets from the place of a number, and the whole in words for print.
   lesion.said = said;
@@ -58,6 +60,7 @@ for (const lesion of data.lesions) {
   get("lesions").append(item);
   lesion.button = button;
 }
+for (const name of new Set(data.lesions.map((lesion) => lesion.region.name))) get("region").append(new Option(name));
 // Thresholds that the weights were given in their validation; lower ones than this run's would show nothing more.
 for (const [name, value] of data.points) {
   const button = document.createElement("button");
@@ -142,13 +145,13 @@ const asCsv = () => {
   const rows = reviewedLesions().map((entry, at) => ({
     lesion: entry.lesion, decision: entry.review.decision, comment: entry.review.comment, score: entry.score,
     long_axis_mm: entry.axes.long_axis_mm, short_axis_mm: entry.axes.short_axis_mm, axes_source: entry.axes.source,
-    volume_estimate_ml: entry.volume.estimate_ml,
+    volume_estimate_ml: entry.volume.estimate_ml, region: entry.region.name, region_source: entry.region.source,
     measured: review.measurements.filter((one) => one.lesion === entry.lesion).map((one) => `${one.tool} ${inWords(one)}`).join("; "),
     z_mm: data.heights[data.lesions[at].key], key_slice: entry.key_slice,
     instance_number: entry.image?.instance_number, sop_instance_uid: entry.image?.sop_instance_uid,
     series_instance_uid: series.series_instance_uid, notice: data.head.notices.join(" "),
   }));
-  const names = ["lesion", "decision", "comment", "score", "long_axis_mm", "short_axis_mm", "axes_source", "volume_estimate_ml", "measured", "z_mm",
+  const names = ["lesion", "decision", "comment", "score", "long_axis_mm", "short_axis_mm", "axes_source", "volume_estimate_ml", "region", "region_source", "measured", "z_mm",
     "key_slice", "instance_number", "sop_instance_uid", "series_instance_uid", "notice"];
   const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
@@ -192,4 +195,4 @@ get("reviewfile").addEventListener("change", async (event) => {
   await openReview(event.target.files[0]);
   event.target.value = ""; // the same file may be opened again
 });
-for (const id of ["sort", "state", "least"]) get(id).addEventListener("input", applyFilters);
+for (const id of ["sort", "state", "region", "least"]) get(id).addEventListener("input", applyFilters);

@@ -12,10 +12,20 @@ import torch
 from monai.bundle import ConfigExpression, ConfigParser
 
 from .option_rules import RULES, TEXTS, misfits
+from .overlay_order import overlay_complaints
 from .read_keys import SEPARATOR, changes, item, normal, unread
 from .recipe_checks import recipe_complaints
 from .tracking import adopt_tracking
-from .typed_options import MARKS, current_parser, current_workflow, given_options, ids_asked, take_as_typed, take_none
+from .typed_options import (
+    MARKS,
+    config_files,
+    current_parser,
+    current_workflow,
+    given_options,
+    ids_asked,
+    take_as_typed,
+    take_none,
+)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Options of `evaluate_volumes.json` that say how lesions are detected; a file of predictions needs none of them.
@@ -94,6 +104,7 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
         bases = [base for entry in entries.values() if (base := item(entry, name)) is not None]
         value = _expression_value(parser, item(config, name))
         yield from misfits(name.replace(SEPARATOR, "#"), value, bases)
+    yield from overlay_complaints([(file, ConfigParser.load_config_file(file)) for file in config_files()])
     yield from recipe_complaints(config)
     yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import create_workflow, load
+from monai.utils import ensure_tuple
 
 from ..command_words import MARKS, RUN_ARGUMENTS, as_typed, typed_options
 
@@ -67,6 +68,14 @@ def given_options() -> dict[str, Any]:
             named = {str(key).removeprefix("+").replace("::", "#"): value for key, value in found.items()}
             return {key: value for key, value in named.items() if key not in RUN_ARGUMENTS}
     return {}
+
+
+def config_files() -> tuple[str, ...]:
+    """Paths of the config files of ``monai.bundle run`` in their order; none where the workflow was made otherwise."""
+    for frame in _callers():
+        if frame.f_code is create_workflow.__code__:
+            return tuple(map(str, ensure_tuple(frame.f_locals.get("config_file") or ())))
+    return ()
 
 
 def take_as_typed(parser: ConfigParser, names: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scripts.networks import ResNet2d, retinanet_2d, retinanet_masks
-from scripts.networks.published.retinanet_masks import AttentionGate, DenseMaskBranch, dense_masks
+from scripts.networks.published.retinanet_masks import AttentionGate, DenseMaskBranch, dense_masks, known_pixels
 
 THIN = {"fpn_channels": 16}
 
@@ -107,3 +107,50 @@ def test_its_parts_are_those_of_the_plain_one_and_more() -> None:
 def test_slices_and_strides_are_checked() -> None:
     with pytest.raises(ValueError, match="3 slices"):
         retinanet_masks(9)
+
+
+def test_regions_to_ignore_are_unknown_but_for_their_lesions() -> None:
+    dense = torch.zeros(2, 8, 10)
+    dense[0, 2, 3] = 1
+    regions = [torch.tensor([[2.0, 1.0, 5.0, 4.0], [8.6, 0.0, 10.0, 1.4]]), torch.zeros(0, 4)]
+    known = known_pixels(regions, dense)
+    wanted = torch.ones(2, 8, 10)
+    wanted[0, 1:4, 2:5] = 0
+    wanted[0, 2, 3] = 1
+    wanted[0, 0, 9] = 0
+    assert torch.equal(known, wanted)
+
+
+def test_unknown_pixels_have_no_loss() -> None:
+    torch.manual_seed(0)
+    branch, level = DenseMaskBranch(4), torch.randn(2, 4, 8, 8)
+    dense, known = torch.zeros(2, 32, 32), torch.ones(2, 32, 32)
+    dense[:, 4:12, 4:12] = 1
+    torch.testing.assert_close(branch.loss(level, dense, known), branch.loss(level, dense))
+    known[0, 16:, :] = 0
+    other = dense.clone()
+    other[0, 16:, :] = 1
+    torch.testing.assert_close(branch.loss(level, other, known), branch.loss(level, dense, known))
+    assert not torch.isclose(branch.loss(level, other), branch.loss(level, dense))
+    logits = branch(level).detach().requires_grad_()
+    branch.forward = lambda _: logits  # type: ignore[method-assign]
+    branch.loss(level, dense, known).backward()
+    assert logits.grad is not None
+    assert not logits.grad[0, 8:].any()
+    assert logits.grad[0, :8].all()
+    assert branch.loss(level, dense, torch.zeros_like(known)).item() == 0
+
+
+def test_a_detector_learns_nothing_of_a_region() -> None:
+    torch.manual_seed(0)
+    slabs, detector = torch.randn(1, 3, 64, 64), network().train()
+    lesion, whole = target(), torch.tensor([[0.0, 0.0, 64.0, 64.0]])
+    ignored = {name: torch.cat([values, values[:1]]) for name, values in lesion.items()}
+    ignored |= {"boxes": torch.cat([lesion["boxes"], whole])}
+    ignored |= {"ignored": torch.tensor([False] * len(lesion["boxes"]) + [True])}
+    levels: list[torch.Tensor] = []
+    detector.mask_branch.register_forward_pre_hook(lambda _, inputs: levels.append(inputs[0]))
+    loss = detector(slabs, [ignored])["loss_masks"]
+    dense = dense_masks([lesion], (64, 64))
+    torch.testing.assert_close(loss, detector.mask_branch.loss(levels[0], dense, (dense > 0).float()))
+    assert not torch.isclose(loss, detector.mask_branch.loss(levels[0], dense))

@@ -28,14 +28,17 @@ class Grids(NamedTuple):
     boxes: Tensor
 
 
-def dice_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, wanted: Tensor, share: Tensor | None = None) -> Tensor:
     """One minus the Dice coefficient of probabilities, mean over grids, smoothed; 0 without grids.
 
     Args:
         logits: ``(R, h, w)``.
         wanted: ``(R, h, w)``, 0 or 1.
+        share: ``(R, h, w)``, how much of each cell counts; all of it by default.
     """
     found, wanted = at_least_float32(logits).sigmoid().flatten(1), wanted.to(at_least_float32(logits)).flatten(1)
+    if share is not None:
+        found, wanted = found * share.flatten(1), wanted * share.flatten(1)
     shared = (found * wanted).sum(1)
     ratio = (2 * shared + SMOOTHING) / (found.sum(1) + wanted.sum(1) + SMOOTHING)
     return (1 - ratio).sum() / max(len(ratio), 1)
@@ -44,7 +47,9 @@ def dice_loss(logits: Tensor, wanted: Tensor) -> Tensor:
 class MaskHead(nn.Module):
     """Crop of 14 x 14 cells, four convolutions, twice the resolution: the field ``masks`` of each box.
 
-    Its targets are the lesions' ``masks`` ``(N, h, w)``, grids over their boxes, resampled over the proposals.
+    Its targets are the lesions' ``masks`` ``(N, h, w)``, grids over their boxes, resampled over the proposals. A
+    proposal learns the mask of its own lesion: what else is in it is background, another lesion as well as a region to
+    ignore, as in Mask R-CNN.
 
     Args:
         channels: Channels of the feature maps.

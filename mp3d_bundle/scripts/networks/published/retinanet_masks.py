@@ -22,6 +22,9 @@ from ..heads.mask_head import dice_loss
 from ..late_fusion import TripletBackbone
 from ..one_stage import AnchorShapes, OneStageDetector, OneStageHead, one_stage_head, pyramid_start
 
+# Cells of which less is known have no loss, whatever they should be.
+_LEAST = 1e-6
+
 
 class AttentionGate(nn.Module):
     """Weights of positions by a level and the coarser one above it: additive attention (Oktay et al. 2018).
@@ -89,17 +92,23 @@ class DenseMaskBranch(nn.Module):
             level = conv(level).relu()
         return self.logits(self.upsample(level).relu())[:, 0]
 
-    def loss(self, level: Tensor, dense: Tensor) -> Tensor:
+    def loss(self, level: Tensor, dense: Tensor, known: Tensor | None = None) -> Tensor:
         """Binary cross-entropy and Dice loss, mean over slabs.
 
         Args:
             level: ``(B, C, h, w)``, the finest level.
             dense: ``(B, H, W)`` masks of the slabs, 0 to 1.
+            known: ``(B, H, W)``, 0 at pixels of which nothing is known, which have no loss; all count by default.
         """
         logits = at_least_float32(self(level))
-        height, width = logits.shape[-2:]
-        wanted = F.adaptive_avg_pool2d(dense.to(logits), (height, width))
-        return F.binary_cross_entropy_with_logits(logits, wanted) + dice_loss(logits, wanted)
+        size = (logits.shape[-2], logits.shape[-1])
+        if known is None:
+            wanted = F.adaptive_avg_pool2d(dense.to(logits), size)
+            return F.binary_cross_entropy_with_logits(logits, wanted) + dice_loss(logits, wanted)
+        share = F.adaptive_avg_pool2d(known.to(logits), size)
+        wanted = F.adaptive_avg_pool2d((dense * known).to(logits), size) / share.clamp(min=_LEAST)
+        cells = F.binary_cross_entropy_with_logits(logits, wanted, weight=share, reduction="sum")
+        return cells / share.sum().clamp(min=1) + dice_loss(logits, wanted, share)
 
 
 def dense_masks(targets: Targets, size: tuple[int, int]) -> Tensor:
@@ -120,6 +129,26 @@ def dense_masks(targets: Targets, size: tuple[int, int]) -> Tensor:
         else:
             slabs.append(boxes.new_zeros(size))
     return torch.stack(slabs)
+
+
+def known_pixels(regions: Sequence[Tensor], dense: Tensor) -> Tensor:
+    """Where the masks of slabs say something: everywhere but in regions to ignore, unless a lesion is there.
+
+    Args:
+        regions: ``(K, 4)`` of each slab; a pixel is in one if its centre is.
+        dense: ``(B, H, W)``, see `dense_masks`.
+
+    Returns:
+        ``(B, H, W)`` float, 0 or 1.
+    """
+    height, width = dense.shape[-2:]
+    x, y = (torch.arange(side, device=dense.device) + 0.5 for side in (width, height))
+    inside = []
+    for boxes in regions:
+        x1, y1, x2, y2 = (edge[:, None] for edge in boxes.to(dense).unbind(1))
+        across, along = (x >= x1) & (x < x2), (y >= y1) & (y < y2)
+        inside.append((along[:, :, None] & across[:, None, :]).any(0))
+    return ((dense > 0) | ~torch.stack(inside)).to(dense)
 
 
 class DenseMaskDetector(OneStageDetector):
@@ -165,8 +194,10 @@ class DenseMaskDetector(OneStageDetector):
         outputs, anchors, counts = self._outputs(images, self.network.read(levels))  # type: ignore[operator]
         losses = self.compute_loss(outputs, self._row_first(images, checked), anchors, counts)
         height, width = images.tensors.shape[-2:]
-        dense = dense_masks(split_regions(checked)[0], (height, width)).to(images.tensors.device)
-        return {**losses, "loss_masks": self.mask_branch.loss(levels[0], dense)}
+        lesions, regions = split_regions(checked)
+        dense = dense_masks(lesions, (height, width)).to(images.tensors.device)
+        known = None if regions is None else known_pixels(regions, dense)
+        return {**losses, "loss_masks": self.mask_branch.loss(levels[0], dense, known)}
 
 
 def retinanet_masks(

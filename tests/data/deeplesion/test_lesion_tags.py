@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scripts.data.deeplesion.lesion_tags import LesionTags
+from support.fake_ontology import write_ontology
 
 CONTENT = {
     "term_list": ["lung", "nodule", "liver"],
@@ -81,3 +82,16 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match=r"tags of lesions as JSON, got something else in .*bad\.json"):
         tags_of(LesionTags(tmp_path / "bad.json"), 0)
+
+
+def test_an_ontology_next_to_the_file_says_what_is_excluded(tmp_path: Path) -> None:
+    assert "tag_exclusions" not in write(tmp_path)({}, 0, np.zeros(4), "")
+    write_ontology(tmp_path / "lesion_ontology_181022.xlsx", [("lung", "liver", ""), ("nodule", "", "lung")])
+    tags = write(tmp_path)
+    assert tags.empty["tag_exclusions"].shape == (0, 3)
+    excluded = {row: tags({}, row, np.zeros(4), "")["tag_exclusions"].tolist() for row in (0, 2, 4, 9)}
+    nothing = [False, False, False]
+    assert excluded == {0: [False, False, True], 2: nothing, 4: nothing, 9: nothing}
+    write_ontology(tmp_path / "lesion_ontology_2.xlsx", [("lung", "", "")])
+    with pytest.raises(ValueError, match="one ontology of the tags"):
+        _ = write(tmp_path).empty

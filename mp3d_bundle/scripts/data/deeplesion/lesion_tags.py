@@ -6,6 +6,7 @@ It belongs to its authors and is read where the user keeps it. Yan et al., CVPR 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,9 @@ import numpy as np
 from ...instances import Instances
 from ...storage.printable import shown
 from ...storage.safe_json import parse_json
+from ..tag_ontology import PATTERN, exclusions
+
+logger = logging.getLogger(__name__)
 
 RELEVANT, UNCERTAIN = "relevant", "uncertain"
 _PARTS = ("train", "val", "test")
@@ -37,6 +41,9 @@ class LesionTags:
     for all others; -1 throughout for a lesion that the file does not have; and ``tag_weights`` ``(T,)`` float32, by
     which MULAN makes rare tags count: N / 2 P where a lesion has the tag, at most 300, N / 2 (N - P) where it has not,
     of N lesions to train on, P of which have it.
+
+    If the authors' ontology of the tags (`scripts.data.tag_ontology.PATTERN`) is next to the file, lesions have the
+    field ``tag_exclusions`` ``(T,)`` bool as well: tags that one of the relevant ones excludes.
 
     Attributes:
         path: The file.
@@ -59,6 +66,18 @@ class LesionTags:
         positive, negative = (total / (2 * np.maximum(each, 1)) for each in (counts, total - counts))
         return np.minimum(positive, _LARGEST_WEIGHT), negative
 
+    @cached_property
+    def _exclusions(self) -> np.ndarray | None:
+        """``(T, T)``, see `exclusions`; None without an ontology."""
+        found = sorted(self.path.parent.glob(PATTERN))
+        if len(found) > 1:
+            raise ValueError(f"Expected one ontology of the tags, got {found[0].name} and {found[1]}.")
+        if not found:
+            return None
+        pairs = exclusions(found[0], self.names)
+        logger.info("%s: %d pairs of tags exclude each other.", found[0], int(pairs.sum()) // 2)
+        return pairs
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the tags."""
@@ -68,7 +87,8 @@ class LesionTags:
     def empty(self) -> Instances[np.ndarray]:
         """The field of no lesion."""
         shape = (0, len(self.names))
-        return {"tags": np.zeros(shape, np.int64), "tag_weights": np.zeros(shape, np.float32)}
+        more = {} if self._exclusions is None else {"tag_exclusions": np.zeros(shape, np.bool_)}
+        return {"tags": np.zeros(shape, np.int64), "tag_weights": np.zeros(shape, np.float32), **more}
 
     def __call__(self, cells: Mapping[str, str], row: int, box: np.ndarray, source: str) -> Instances[np.ndarray]:
         """The field of one lesion.
@@ -85,7 +105,11 @@ class LesionTags:
         tags[list(uncertain)] = UNKNOWN
         tags[list(relevant)] = YES
         positive, negative = self._weights
-        return {"tags": tags, "tag_weights": np.where(tags == YES, positive, negative).astype(np.float32)}
+        weights = np.where(tags == YES, positive, negative).astype(np.float32)
+        if self._exclusions is None:
+            return {"tags": tags, "tag_weights": weights}
+        excluded = self._exclusions[list(relevant)].any(axis=0) & (tags != YES)
+        return {"tags": tags, "tag_weights": weights, "tag_exclusions": excluded}
 
 
 def _read(path: Path) -> tuple[tuple[str, ...], Lesions, list[int]]:

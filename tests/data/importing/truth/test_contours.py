@@ -8,8 +8,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from scripts.data.importing.truth.contours import lidc_series, read_lidc, read_structures, read_xml
+from scripts.data.importing.truth.contours import lidc_series, read_lidc, read_structures
 from scripts.data.scans.scan import Scan, read_scan
+from scripts.storage.safe_xml import read_xml
 from support.fake_truth import pixel_boxes, write_dicom_case, write_lidc, write_nifti_case, write_rtstruct
 
 

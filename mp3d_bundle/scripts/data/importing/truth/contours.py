@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pydicom
 
+from ....storage.safe_xml import plain_tag, read_xml
 from ...scans.dicom.dicom_files import read_dataset, read_text
 from ...scans.scan import Scan
 from ..true_lesions import ScanTruth, TrueLesion
@@ -25,7 +25,6 @@ _FLAT = 0.25
 _OUTLINE_POINTS = 3
 # Of four readers; LUNA16 takes nodules that three of them outlined.
 READERS = 3
-MAX_XML = 1 << 26
 
 
 def read_structures(path: Path, scan: Scan, *, each_structure: bool) -> ScanTruth:
@@ -210,29 +209,6 @@ def _overlap(first: _Reading, second: _Reading) -> bool:
         if (np.minimum(a[2:], b[2:]) > np.maximum(a[:2], b[:2])).all():
             return True
     return False
-
-
-def read_xml(path: Path) -> ElementTree.Element:
-    """The root of an XML file that defines no entities of its own.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is not XML, or larger than 64 MiB.
-    """
-    if path.stat().st_size > MAX_XML:
-        raise ValueError(f"Expected XML of at most {MAX_XML >> 20} MiB, {path} is larger.")
-    content = path.read_bytes()
-    if b"<!ENTITY" in content or b"<!DOCTYPE" in content.upper():
-        raise ValueError(f"Expected XML without definitions of its own (DOCTYPE), got some in {path}.")
-    try:
-        return ElementTree.parse(io.BytesIO(content)).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise ValueError(f"Expected XML, cannot read {path}: {error}.") from error
-
-
-def plain_tag(element: ElementTree.Element) -> str:
-    """The name of an element without its namespace."""
-    return str(element.tag).rpartition("}")[2]
 
 
 def _all(element: ElementTree.Element, tag: str) -> list[ElementTree.Element]:

@@ -12,6 +12,7 @@ from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from ....storage.printable import shown_name
 from ....storage.safe_json import read_json
+from ....storage.safe_xml import plain_tag, read_xml
 from ...scans.dicom.dicom_files import ForeignFileError, may_be_dicom, read_dataset, read_text, uid_name
 from ...scans.find_scans import without_suffix
 from ..true_lesions import ScanTruth
@@ -25,7 +26,7 @@ from .box_lists import (
     read_markup_lesions,
     read_own_json,
 )
-from .contours import READERS, lidc_series, plain_tag, read_lidc, read_structures, read_xml
+from .contours import READERS, lidc_series, read_lidc, read_structures
 from .mask_files import MASK_FRAMES, MASK_SUFFIXES, read_mask, read_segmentation
 from .slice_labels import SliceLabels, read_coco_slices, read_voc, read_yolo, yolo_names
 from .slice_places import SLICE_FRAMES, SlicePlaces, SliceRule
@@ -107,6 +108,24 @@ class Truth:
         return f"{self.path}" if self.place is not None else f"{self.path} ({shown_name(self.image)})"
 
 
+def files_like(root: Path, pattern: str) -> list[Path]:
+    """Paths below a folder that are like a pattern, sorted.
+
+    One without a ``/``, such as ``*.xml``, is meant for the folder itself; where nothing there is like it, sub-folders
+    are searched. What is like it in sub-folders of a folder that has some itself is left out, with a line in the log.
+    """
+    found = sorted(root.glob(pattern))
+    if "/" in pattern or any(path.is_dir() for path in found):
+        return found
+    deep = sorted(root.rglob(pattern))
+    if found and len(deep) > len(found):
+        logger.warning(
+            '%s: %d of its files are like %s. %d more in its sub-folders are left out; "**/%s" takes them too.',
+            *(root, len(found), pattern, len(deep) - len(found), pattern),
+        )
+    return found or deep
+
+
 def find_truth(
     root: Path, rules: TruthRules, *, pattern: str | None = None, kind: str | None = None
 ) -> tuple[list[Truth], list[Path]]:
@@ -115,7 +134,7 @@ def find_truth(
     Args:
         root: Folder or file.
         rules: How files are read.
-        pattern: Only files whose path below the folder is like it, such as ``*/tumour.nii.gz``.
+        pattern: Only files whose path below the folder is like it, such as ``*/tumour.nii.gz``, see `files_like`.
         kind: Take all of them for this kind; by default the content decides.
 
     Returns:
@@ -132,7 +151,8 @@ def find_truth(
     if root.is_file():
         files, root = [root], root.parent
     else:
-        files = sorted(path for path in root.glob(pattern or "**/*") if path.is_file() and not _hidden(path, root))
+        there = files_like(root, pattern) if pattern else sorted(root.rglob("*"))
+        files = [path for path in there if path.is_file() and not _hidden(path, root)]
     names, names_file = yolo_names(root)
     found: list[Truth] = []
     left: list[Path] = []

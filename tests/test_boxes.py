@@ -34,14 +34,13 @@ def same(actual: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("there", "back"),
     [
-        (boxes.to_deeplesion, boxes.from_deeplesion),
         (boxes.to_coco, boxes.from_coco),
         (boxes.swap_axes, boxes.swap_axes),
         (lambda each: boxes.move(each, ACROSS), lambda each: boxes.move(each, ACROSS)),
         (lambda each: boxes.move(each, DOWN), lambda each: boxes.move(each, DOWN)),
         (lambda each: boxes.scale(each, 2.0, 0.5), lambda each: boxes.scale(each, 0.5, 2.0)),
     ],
-    ids=["deeplesion", "coco", "axes", "horizontal flip", "vertical flip", "scale"],
+    ids=["coco", "axes", "horizontal flip", "vertical flip", "scale"],
 )
 @both
 @filled
@@ -54,7 +53,6 @@ def test_there_and_back_is_the_identity(make: Any, rows: Any, there: Any, back: 
 @both
 def test_frames_by_hand(make: Any) -> None:
     given = make([[10.0, 20.0, 30.0, 50.0]])
-    same(boxes.from_deeplesion(given), make([[9.0, 19.0, 29.0, 49.0]]))
     same(boxes.to_coco(given), make([[10.0, 20.0, 20.0, 30.0]]))
     same(boxes.swap_axes(given), make([[20.0, 10.0, 50.0, 30.0]]))
     same(boxes.move(given, ACROSS), make([[70.0, 20.0, 90.0, 50.0]]))
@@ -88,7 +86,7 @@ def test_clipping_keeps_the_number_and_is_idempotent(make: Any, rows: Any) -> No
 def test_float64_stays_float64(make: Any) -> None:
     given = make(BOXES)
     given = given.double() if isinstance(given, torch.Tensor) else given.astype(np.float64)
-    for convert in (boxes.from_deeplesion, boxes.to_coco, boxes.from_coco, boxes.swap_axes):
+    for convert in (boxes.to_coco, boxes.from_coco, boxes.swap_axes):
         assert convert(given).dtype == given.dtype
 
 

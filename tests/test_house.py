@@ -28,17 +28,16 @@ TOOLING = [REPOSITORY / "benchmarks", REPOSITORY / "research", REPOSITORY / "too
 TESTS = REPOSITORY / "tests"
 
 # Who may import whom inside `scripts`: one arrow down. The command-line modules at the top may import all.
-CORE = {"boxes", "command_words", "error_lines", "instances", "interrupts", "storage"}
+CORE = {"box_frames", "boxes", "command_words", "error_lines", "instances", "interrupts", "storage"}
 PARTS = {"networks", "data", "metrics", "inference", "recipe", "weights"}
 MAY_IMPORT = {
-    "boxes": set(),
-    "storage": set(),
+    **{name: set() for name in ("box_frames", "boxes", "storage")},
     "instances": {"boxes"},
     "command_words": set(),
     "error_lines": {"storage"},
     "interrupts": {"error_lines", "storage"},
     "networks": {"boxes", "instances"},
-    "data": {"boxes", "instances", "storage"},
+    "data": {"box_frames", "boxes", "instances", "storage"},
     "metrics": {"boxes", "instances", "storage"},
     "inference": {"boxes", "instances", "storage"},
     "recipe": {*CORE, "data"},
@@ -74,6 +73,7 @@ MANY_PARAMETERS = {
     "import_set.main": "a command line: its arguments are the options",
     "export_detector._roi_align_in_onnx": "the exporter calls it with the operator's own arguments",
     "score_predictions.score": "a command line: its arguments are the options",
+    "mined_study.mined_study": "a command line: its arguments are the options",
     "study.study": "a command line: its arguments are the options",
 }
 # Files that may be tested with others, and why; every other file has a test file of its own.

@@ -55,16 +55,6 @@ def check_boxes(boxes: np.ndarray | torch.Tensor, where: str = "boxes") -> None:
         )
 
 
-def from_deeplesion(boxes: ArrayT) -> ArrayT:
-    """Convert 1-based ``DL_info.csv`` boxes ``(N, 4)`` to the slab frame (subtract 1)."""
-    return boxes - 1
-
-
-def to_deeplesion(boxes: ArrayT) -> ArrayT:
-    """Convert slab-frame boxes ``(N, 4)`` to 1-based ``DL_info.csv`` boxes (add 1)."""
-    return boxes + 1
-
-
 def from_coco(boxes: ArrayT) -> ArrayT:
     """Convert COCO boxes ``(N, 4)`` ``x, y, width, height`` (0-based) to the slab frame."""
     x, y, width, height = (boxes[..., column] for column in range(4))

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts import box_frames
 from scripts import boxes as bx
 from scripts.boxes import Affine
 from scripts.data.scans.scan import Scan
@@ -23,7 +24,11 @@ FACTOR = st.sampled_from([-3.0, -1.0, -0.5, 0.25, 0.8, 1.0, 2.0, 7.0])
 SHIFT = st.integers(-200, 200).map(float)
 AFFINES = st.builds(Affine, FACTOR, FACTOR, SHIFT, SHIFT)
 KINDS = st.sampled_from([np.asarray, torch.as_tensor])
-FRAMES = [(bx.from_deeplesion, bx.to_deeplesion), (bx.from_coco, bx.to_coco), (bx.swap_axes, bx.swap_axes)]
+FRAMES = [
+    (box_frames.from_deeplesion, box_frames.to_deeplesion),
+    (bx.from_coco, bx.to_coco),
+    (bx.swap_axes, bx.swap_axes),
+]
 
 
 def same(found: Any, wanted: Any) -> None:

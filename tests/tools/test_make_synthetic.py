@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from scripts.cli import command_line
 from scripts.tools import make_synthetic
 
+BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
 FEW = {"num_train": 1, "num_validation": 1, "num_test": 1, "image_size": 64, "margin_mm": 2.5}
 
 
@@ -51,3 +54,11 @@ def test_a_folder_with_content_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="has content"):
         make_synthetic.main(str(tmp_path), workers=1, **FEW)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_generator_needs_no_pytorch() -> None:
+    code = (
+        "import sys, scripts.tools.make_synthetic; print(sorted({'torch', 'monai', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=BUNDLE, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..data.deeplesion.splits import SPLITS, load_records
+from ..data.deeplesion.columns import SPLITS
+from ..data.deeplesion.splits import load_records
 from ..data.importing.set_tables import FOLDS
 from ..data.slabs.slab_reader import read_slice
 from ..data.slabs.slice_store import (

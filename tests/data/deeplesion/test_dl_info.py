@@ -167,8 +167,8 @@ class TestIrregularities:
             {"File_name": "000003_01_01_020.png", "Image_size": "768, 768"},
         )
         assert [record["image_size"][0] for record in read_csv(path, "")] == [1024, 768, 768]
-        assert lines(caplog, "1024 x 1024")[0].endswith(": 1.")
-        assert lines(caplog, "768 x 768")[0].endswith(": 2.")
+        (line,) = lines(caplog, "1024 x 1024")
+        assert line.endswith(" than 512 x 512, 768 x 768 (2), 1024 x 1024 (1): 3.")
 
     def test_padding_is_told(self, write_csv: WriteCsv, caplog: pytest.LogCaptureFixture) -> None:
         # Two slices of 5 mm are just enough on either side.

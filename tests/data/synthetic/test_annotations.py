@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.boxes import from_deeplesion
+from scripts.box_frames import from_deeplesion
 from scripts.data.deeplesion.dl_info import COLUMNS
 from scripts.data.synthetic import resolve
 from scripts.data.synthetic.annotations import TEST, TRAIN, Identity, key_rows, lesion_labels, recist, slice_rows

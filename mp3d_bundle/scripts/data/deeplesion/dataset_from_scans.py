@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from ...boxes import scale, to_deeplesion
+from ...box_frames import to_deeplesion
+from ...boxes import scale
 from ..scans.markup_boxes import boxes_in_scan, read_markups
 from ..scans.scan import Scan, read_scan
 from ..synthetic.annotations import TRAIN, VALIDATION

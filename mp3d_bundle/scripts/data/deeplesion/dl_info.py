@@ -23,39 +23,15 @@ from typing import Protocol
 
 import numpy as np
 
-from ...boxes import from_deeplesion
+from ...box_frames import from_deeplesion
 from ...instances import Instances
 from ...storage.contained_paths import plain_name
 from ...storage.printable import shown, shown_name
 from ..records import DISPLAY_WINDOW, KeySlice, Record, log_findings, make_records
+from .columns import CLASS_COLUMN, COLUMNS, IGNORED_COLUMN, SPLITS
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    "File_name",
-    "Patient_index",
-    "Study_index",
-    "Series_ID",
-    "Key_slice_index",
-    "Measurement_coordinates",
-    "Bounding_boxes",
-    "Lesion_diameters_Pixel_",
-    "Normalized_lesion_location",
-    "Coarse_lesion_type",
-    "Possibly_noisy",
-    "Slice_range",
-    "Spacing_mm_px_",
-    "Image_size",
-    "DICOM_windows",
-    "Patient_gender",
-    "Patient_age",
-    "Train_Val_Test",
-)
-
-# The class of a lesion, in other data sets; DeepLesion does not have this column.
-CLASS_COLUMN = "Lesion_class"
-# Whether a box is a region to ignore; likewise.
-IGNORED_COLUMN = "Ignored"
 # Columns about the lesion; all of them are empty in the row of a key slice without one.
 _OF_LESION = ("Bounding_boxes", "Measurement_coordinates", "Lesion_diameters_Pixel_")
 _LARGEST_CLASS = 1000
@@ -64,9 +40,6 @@ _NO_AGE = "rows without Patient_age, which is not used"
 
 # Largest whole number in these labels.
 _LARGEST = 1e9
-
-# Train_Val_Test of the official split.
-SPLITS = {"train": 1, "validation": 2, "test": 3}
 
 # Boxes and key slices of each split of the complete file.
 COMPLETE_ROWS = 32_735
@@ -133,7 +106,7 @@ def read_csv(
     if split is not None and split not in SPLITS:
         raise ValueError(f"Expected one of the splits {', '.join(SPLITS)}, got {split!r}.")
     findings: Counter[str] = Counter()
-    found = _cells(path)
+    found = read_cells(path)
     rows = [_parse(cells, source, findings, by_class=by_class) for source, cells in found]
     # Other data sets than DeepLesion know of no age at all.
     if findings[_NO_AGE] == len(rows):
@@ -160,8 +133,13 @@ def _with_details(row: _Row, details: Sequence[Details], number: int, found: tup
     return replace(row, key_slice=key_slice, details=fields)
 
 
-def _cells(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """The rows of the file as text by column, each with its position for messages."""
+def read_cells(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """The rows of the file as text by column, each with its position for messages.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is empty or not such a file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"Expected DeepLesion's labels at {path}, but the file does not exist.")
     try:

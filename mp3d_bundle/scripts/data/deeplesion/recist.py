@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ...boxes import from_deeplesion
+from ...box_frames import from_deeplesion
 from ...instances import Instances
 from ...storage.printable import shown
 

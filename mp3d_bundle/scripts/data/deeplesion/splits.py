@@ -16,7 +16,8 @@ from ..records import Record, check_images
 from ..slabs.slice_store import images_folder
 from ..training_fraction import Subset
 from .coco_labels import read_coco
-from .dl_info import COLUMNS, SPLITS, Details, read_csv
+from .columns import COLUMNS, SPLITS
+from .dl_info import Details, read_csv
 from .lesion_tags import LesionTags
 from .mined_lesions import MINED_AS, MINED_SCORE, Mined
 from .patient_facts import PatientFacts

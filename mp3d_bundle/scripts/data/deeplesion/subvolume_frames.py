@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...boxes import from_deeplesion, to_deeplesion
+from ...box_frames import from_deeplesion, to_deeplesion
 
 # Rounding errors of edges up to this size are ignored.
 _ROUNDING = 1e-6

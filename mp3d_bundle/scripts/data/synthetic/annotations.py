@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...boxes import to_deeplesion
-from ..deeplesion.dl_info import SPLITS
+from ...box_frames import to_deeplesion
+from ..deeplesion.columns import SPLITS
 from .foci import Focus
 from .series import Series
 

@@ -15,7 +15,7 @@ import cv2
 import nibabel as nib
 import numpy as np
 
-from ..deeplesion.dl_info import COLUMNS
+from ..deeplesion.columns import COLUMNS
 
 # DeepLesion stores HU + 32768 in 16-bit PNGs.
 HU_OFFSET = 32768

@@ -18,7 +18,7 @@ from scripts.data.coco.colour_slabs import ColourSlabReader
 from scripts.data.intensity import IntensityWindow
 from scripts.data.random_window import RandWindowd
 from scripts.data.slabs.slab_reader import SlabReader
-from scripts.data.transforms import IntensityWindowd, LoadSlabd, ResizeSlabd
+from scripts.data.transforms import IntensityWindowd, LoadSlabd, RandResizeSlabd, ResizeSlabd
 from scripts.recipe import PAPER, PHOTOGRAPHS, Recipe, class_names, read_recipe
 from scripts.tools.published_layouts import LAYOUTS
 from scripts.weights import build_network, save_weights, write_atomically
@@ -169,3 +169,29 @@ def test_an_evaluation_repeats_the_recipe_of_converted_weights(tmp_path: Path, b
     names = [type(transform).__name__ for transform in preprocessing.transforms]
     assert ("CropBorderd" in names) == recipe.crop_border
     assert names[-1] == ("ScalePixelsd" if recipe.longest_side else "ResizeSlabd")
+
+
+def test_one_option_sets_the_size_of_pixels_from_training_to_evaluation(bundle_root: Path, tmp_path: Path) -> None:
+    parser = ConfigParser(ConfigParser.load_config_file(bundle_root / "configs" / "train.json"))
+    parser.update({"device": "cpu", "pixel_spacing": 0.8})
+    slab = torch.zeros(9, 100, 60)
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 40.0]])
+    sample = {"image": slab, "instances": {"boxes": boxes}, "spacing": (1.6, 1.6), "scale_factor": torch.ones(2)}
+    shown: dict[str, set[int]] = {}
+    for part in ("train", "validate"):
+        (resize,) = [
+            each
+            for each in parser.get_parsed_content(f"{part}#preprocessing").transforms
+            if isinstance(each, (RandResizeSlabd, ResizeSlabd))
+        ]
+        shown[part] = {resize(sample)["image"].shape[1] for _ in range(40)}
+    assert shown == {"train": {175, 200, 225}, "validate": {200}}
+    recipe = recipe_in_use(parser.get_parsed_content("validate#preprocessing"), PAPER)
+    assert recipe.pixel_spacing == 0.8
+    path = save_weights(
+        tmp_path / "m.pt", build_network(DEFINITION), DEFINITION, {"name": "m", "recipe": recipe.plain()}
+    )
+    scored = evaluation(bundle_root, checkpoint=str(path))
+    assert scored.get_parsed_content("pixel_spacing") == 0.8
+    last = [each for each in scored.get_parsed_content("preprocessing").transforms if isinstance(each, ResizeSlabd)]
+    assert last[0](sample)["image"].shape == (9, 200, 120)

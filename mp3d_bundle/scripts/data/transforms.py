@@ -110,6 +110,12 @@ class IntensityWindowd(Transform):
         return {**sample, "image": self.window(sample["image"])}
 
 
+def _checked_pixels(size: float | None) -> float | None:
+    if size is not None and not (math.isfinite(size) and size > 0):
+        raise ValueError(f"Expected a pixel size in mm above zero, or None, got {size!r}.")
+    return size
+
+
 def _checked_scale(scale: int) -> int:
     """Return ``scale`` if it is a whole number of pixels, at least 1; raise ValueError otherwise."""
     if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
@@ -194,9 +200,7 @@ class ResizeSlabd(Transform):
 
     def __init__(self, scale: int = 512, pixel_spacing: float | None = None) -> None:
         self.scale = _checked_scale(scale)
-        if pixel_spacing is not None and not (math.isfinite(pixel_spacing) and pixel_spacing > 0):
-            raise ValueError(f"Expected a pixel size in mm above zero, or None, got {pixel_spacing!r}.")
-        self.pixel_spacing = pixel_spacing
+        self.pixel_spacing = _checked_pixels(pixel_spacing)
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the resized sample."""
@@ -208,17 +212,20 @@ class RandResizeSlabd(RandomizableTransform):
 
     Args:
         scales: Longer sides in pixels (448, 512 and 576 in the released code).
+        pixel_spacing: mm of a pixel at the middle one of the scales, whatever the size of the images; the others make
+            pixels smaller or larger by as much as they differ from it. None for longer sides.
 
     Raises:
-        ValueError: If there is no scale, or one is not at least 1.
+        ValueError: If there is no scale, or one is not at least 1, or the pixel size not above zero.
     """
 
-    def __init__(self, scales: Sequence[int] = (448, 512, 576)) -> None:
+    def __init__(self, scales: Sequence[int] = (448, 512, 576), pixel_spacing: float | None = None) -> None:
         super().__init__(prob=1.0)
         if not scales:
             raise ValueError("Expected at least one scale to draw from, got none.")
         self.scales = tuple(_checked_scale(scale) for scale in scales)
         self.scale = self.scales[0]
+        self.pixel_spacing = _checked_pixels(pixel_spacing)
 
     def randomize(self, data: Any | None = None) -> None:
         """Draw `scale`."""
@@ -228,7 +235,10 @@ class RandResizeSlabd(RandomizableTransform):
         """Return the resized sample; without ``randomize`` the last scale is used again."""
         if randomize:
             self.randomize()
-        return resize_slab(sample, self.scale)
+        if self.pixel_spacing is None:
+            return resize_slab(sample, self.scale)
+        middle = sorted(self.scales)[len(self.scales) // 2]
+        return resize_slab(sample, self.scale, self.pixel_spacing * middle / self.scale)
 
 
 class FlipSlabd(Transform):

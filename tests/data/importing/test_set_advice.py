@@ -49,7 +49,12 @@ def test_scales_slices_and_overlays() -> None:
     found = advise(crops)
     assert found is not None
     assert found.image_scale == 192
-    assert "lesions look larger in smaller images" in found.reasons[0]
+    assert "lesions would look larger in smaller images" in found.reasons[0]
+    # Of 0.8 mm stored, 140, 200 and 240 pixels become 192 of 0.58, 0.83 and 1 mm.
+    assert found.options()[:2] == ["--pixel_spacing", "0.83"]
+    alike = advise({str(n): record([(30, 30)], size=size) for n, size in enumerate((200, 210, 220))})
+    assert alike is not None
+    assert alike.options()[:4] == ["--train_scales", "[224]", "--test_scale", "224"]
     assert found.overlays == ("size_narrow", "optimizer_adamw", "own_data")
     many = advise({str(n): record([(30, 30)], patient=str(n)) for n in range(200)})
     assert many is not None
@@ -90,3 +95,16 @@ def test_lesions_anywhere_in_their_images_are_no_crops() -> None:
     few = advise({str(n): crop(*size) for n, size in enumerate(sizes[:2])})
     assert few is not None
     assert few.window is None
+
+
+def test_anchors_are_those_of_the_pixels_that_are_advised() -> None:
+    lesions = [(32.0, 32.0), (64.0, 64.0), (16.0, 16.0)] * 3
+    small = record(lesions, size=256, spacing=1.6)
+    large = record([(w * 4, h * 4) for w, h in lesions], size=512, spacing=0.4)
+    found = advise({"1": small, "2": large})
+    assert found is not None
+    # The same lesions in millimetres are the same in pixels of one size.
+    sides = np.array(lesions) * 1.6 / found.pixel_spacing
+    assert found.anchors.mean_iou == pytest.approx(
+        fit_anchors(sides, found.anchors.scale, found.anchors.ratios).mean_iou
+    )

@@ -19,6 +19,8 @@ _MULTIPLE = 32
 _SMALLEST_SCALE = 96
 _FEW_PATIENTS = 200
 _POSITIVE_IOU = 0.5
+# Pixels that differ by no more than this are of one size.
+_ALIKE = 1.25
 # Images are crops if each edge is this close (in pixels) to one distance from the lesions in so many of them.
 _CROP_PIXELS, _CROP_SHARE, _CROP_SCANS = 2.0, 0.75, 5
 # Windows are halved while the smallest lesions (5 %) keep three pixels of the network's finest map.
@@ -73,6 +75,7 @@ class Advice:
             crops around their lesions; None for whole images.
         overlays: Names of files in ``configs/variants``.
         reasons: A sentence on each.
+        pixel_spacing: mm of a pixel for all images, where their own differ; None for one size in pixels.
     """
 
     image_scale: int
@@ -82,11 +85,15 @@ class Advice:
     overlays: tuple[str, ...]
     reasons: tuple[str, ...]
     window: int | None = None
+    pixel_spacing: float | None = None
 
     def options(self) -> list[str]:
         """The advice as options of a training, two words each."""
         words = [] if self.window is None else ["--random_window", str(self.window)]
-        words += ["--train_scales", f"[{self.image_scale}]", "--test_scale", str(self.image_scale)]
+        if self.pixel_spacing is not None:
+            words += ["--pixel_spacing", f"{self.pixel_spacing:g}"]
+        else:
+            words += ["--train_scales", f"[{self.image_scale}]", "--test_scale", str(self.image_scale)]
         if self.anchors.scale != PAPER_ANCHORS or "size_narrow" in self.overlays:
             words += ["--network_def#head#anchor_scale", f"{self.anchors.scale:g}"]
         if self.anchors.ratios != PAPER_RATIOS:
@@ -104,10 +111,11 @@ def advise(records: Mapping[str, Mapping[str, Any]]) -> Advice | None:
     if not keys:
         return None
     longest = np.array([max(record["shape"][1:]) for record in records.values()], dtype=np.float64)
-    window = _window(records)
+    window, pixels = _window(records), None
     if window is None:
         image_scale = _image_scale(longest)
-        sides = np.concatenate([_sides(key["boxes"]) * image_scale / max(record["shape"][1:]) for record, key in keys])
+        pixels = _pixel_spacing(records, image_scale)
+        sides = np.concatenate([_sides(key["boxes"]) * _factor(record, image_scale, pixels) for record, key in keys])
     else:
         stored = np.concatenate([_sides(key["boxes"]) for _, key in keys]).clip(max=window)
         image_scale = _window_scale(window, stored)
@@ -126,7 +134,7 @@ def advise(records: Mapping[str, Mapping[str, Any]]) -> Advice | None:
     overlays = (*(("size_narrow", "optimizer_adamw") if patients < _FEW_PATIENTS else ()), "own_data")
     slices = 9 if float(np.median(intervals)) <= 5.0 and min(r["shape"][0] for r in records.values()) > 1 else 3
     reasons = (
-        _scale_reason(longest, image_scale, records)
+        _scale_reason(longest, image_scale, records, pixels)
         if window is None
         else _window_reason(window, image_scale, records),
         _anchor_reason(sides, best, paper),
@@ -138,7 +146,7 @@ def advise(records: Mapping[str, Mapping[str, Any]]) -> Advice | None:
             else "enough for the full network, on a GPU."
         ),
     )
-    return Advice(image_scale, best, paper, slices, overlays, reasons, window)
+    return Advice(image_scale, best, paper, slices, overlays, reasons, window, pixels)
 
 
 def _image_scale(longest: np.ndarray) -> int:
@@ -199,18 +207,36 @@ def _sides(boxes: Sequence[Sequence[float]]) -> np.ndarray:
     return table[:, 2:] - table[:, :2]
 
 
-def _scale_reason(longest: np.ndarray, scale: int, records: Mapping[str, Mapping[str, Any]]) -> str:
-    seen = [edge * max(record["shape"][1:]) / scale for record in records.values() for edge in record["spacing"][:2]]
-    low, high = min(seen), max(seen)
-    text = (
-        f"Images of {_range(longest, 'g')} pixels, brought to {scale}: a pixel is {_range(np.array(seen), '.2f')} mm."
+def _seen(records: Mapping[str, Mapping[str, Any]], scale: int) -> np.ndarray:
+    """mm of the pixels of every scan, in both directions, if its longer side becomes ``scale`` pixels."""
+    rows = [[edge * max(each["shape"][1:]) / scale for edge in each["spacing"][:2]] for each in records.values()]
+    return np.array(rows).ravel()
+
+
+def _pixel_spacing(records: Mapping[str, Mapping[str, Any]], scale: int) -> float | None:
+    """The median of the pixels that a scale makes, if they differ."""
+    seen = _seen(records, scale)
+    return None if seen.max() <= _ALIKE * seen.min() else float(f"{np.median(seen):.2g}")
+
+
+def _factor(record: Mapping[str, Any], scale: int, pixels: float | None) -> np.ndarray:
+    """Pixels of the network for each stored one, along x and y."""
+    if pixels is not None:
+        return np.array(record["spacing"][:2]) / pixels
+    return np.full(2, scale / max(record["shape"][1:]))
+
+
+def _scale_reason(
+    longest: np.ndarray, scale: int, records: Mapping[str, Mapping[str, Any]], pixels: float | None
+) -> str:
+    seen = _range(_seen(records, scale), ".2f")
+    if pixels is None:
+        return f"Images of {_range(longest, 'g')} pixels, brought to {scale}: a pixel is {seen} mm."
+    return (
+        f"Images of {_range(longest, 'g')} pixels, brought to one size, would have pixels of {seen} mm: lesions would "
+        f"look larger in smaller images. All are brought to pixels of {pixels:g} mm instead. Crops about a lesion "
+        "still show where it is by their size."
     )
-    if high > 1.25 * low:
-        text += (
-            " Pixels differ because a training brings every image to one size: lesions look larger in smaller images. "
-            "Crops about a lesion also show where it is by their size."
-        )
-    return text
 
 
 def _range(values: np.ndarray, form: str) -> str:

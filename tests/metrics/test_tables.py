@@ -86,3 +86,8 @@ def test_figures_of_merit_have_a_line_for_each_kind_that_is_defined() -> None:
     assert afroc_lines(figures, "volume")[0] == (
         "  false marks on volumes without lesions: JAFROC 0.500, weighted AFROC 1.000 (0.250-1.000)"
     )
+
+
+def test_cells_never_touch() -> None:
+    line = TextTable(name_width=4, cell_width=8, digits=1).line("a", ["100.0-100.0", "99.9-100.0", "50.0"])
+    assert line.split() == ["a", "100.0-100.0", "99.9-100.0", "50.0"]

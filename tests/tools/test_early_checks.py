@@ -40,6 +40,10 @@ def nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
         ("score", ["here.pt", "none.json"], r"there is nothing at none\.json"),
         ("import", ["none", "out"], "the scans at none, but there is nothing"),
         ("import", ["empty", "out", "none"], "the truth at none, but there is nothing"),
+        ("import", ["empty", "out", "--split", "[0.7,0.7,0.1]"], "add up to 1"),
+        ("import", ["empty", "out", "--split", "0.7"], "three shares as split, got 0.7"),
+        ("import", ["empty", "out", "--split_file", "none.csv"], "the splits at none.csv, but there is nothing"),
+        ("import", ["empty", "out", "--folds", "1"], "0 or at least 2 folds, got 1"),
     ],
 )
 def test_a_wrong_command_line_is_noticed_at_once(
@@ -61,6 +65,7 @@ def test_a_wrong_command_line_is_noticed_at_once(
         ("convert", ["here.pt", "out", "--to", "mmdet"]),
         ("score", ["here.pt", "empty", "--rule", "MULAN"]),
         ("import", ["empty", "out"]),
+        ("import", ["empty", "out", "--split", "[0.8,0.2,0]", "--folds", "5"]),
     ],
 )
 def test_a_right_one_reaches_the_work(

@@ -295,6 +295,7 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
     """Count what is unusual in the labels."""
     findings: Counter[str] = Counter()
     intervals, ranges = defaultdict(set), defaultdict(set)
+    sizes: Counter[str] = Counter()
     for key_slice in slices:
         height, width = key_slice.image_size
         if key_slice.boxes:
@@ -304,7 +305,7 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
                 "boxes that reach out of their image, kept as labelled and clipped by the training transforms"
             ] += int(out.sum())
         if key_slice.image_size != (512, 512):
-            findings[f"key slices of {height} x {width} pixels instead of 512 x 512"] += 1
+            sizes[f"{height} x {width}"] += 1
         intervals[key_slice.series].add(key_slice.slice_interval)
         if key_slice.slice_range is not None:
             first, last = key_slice.slice_range
@@ -312,6 +313,11 @@ def _describe(slices: list[KeySlice]) -> Counter[str]:
             shorter = min(int(key_slice.slice_name) - first, last - int(key_slice.slice_name))
             if shorter * key_slice.slice_interval < _SLAB_REACH_MM - 1e-6:
                 findings["key slices with less than 10 mm stored on a side, where slabs repeat the last slice"] += 1
+    if sizes:
+        few = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3)) + (
+            ", ..." if len(sizes) > 3 else ""
+        )
+        findings[f"key slices of other sizes in pixels than 512 x 512, {few}"] = sizes.total()
     # 0.59998 and 0.6 differ by noise, 5 and 1 are different scans.
     changes = sum(max(values) > 1.01 * min(values) for values in intervals.values())
     findings["series whose slice interval changes, each key slice keeping its own"] = changes

@@ -28,7 +28,8 @@ class TextTable:
 
     def line(self, name: str, cells: Iterable[str]) -> str:
         """One line, indented by two characters."""
-        cells = "".join(f"{cell:>{self.cell_width}}" for cell in cells)
+        # A cell that is as wide as its column or wider still begins with a space.
+        cells = "".join(f" {cell:>{self.cell_width - 1}}" for cell in cells)
         return f"  {name:<{self.name_width}}{cells}".rstrip()
 
     def values(self, name: str, numbers: Mapping[str, Any]) -> str:

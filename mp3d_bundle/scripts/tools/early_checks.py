@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..data.importing.split_shares import check_folds, check_shares
 from ..data.synthetic_presets import Settings, check_run, resolve
 from ..storage.needed_files import need_evaluation, need_weights
 
@@ -88,14 +89,24 @@ def check_score(truth: str, predictions: str, **others: object) -> None:
             raise FileNotFoundError(f"Expected truth and predictions, there is nothing at {path}.")
 
 
-def check_import(images: str, truth: str | None = None, **others: object) -> None:
+def check_import(
+    images: str,
+    truth: str | None = None,
+    split: object = (0.7, 0.15, 0.15),
+    split_file: str | None = None,
+    folds: object = 0,
+    **others: object,
+) -> None:
     """Check the arguments of `import_set.main`.
 
     Raises:
-        FileNotFoundError: If the images or the truth do not exist.
+        FileNotFoundError: If the images, the truth or the file of splits do not exist.
+        ValueError: If the shares of the splits or the number of folds cannot be.
     """
     del others
-    for what, path in (("scans", images), ("truth", truth)):
+    check_shares(split)
+    check_folds(folds)
+    for what, path in (("scans", images), ("truth", truth), ("splits", split_file)):
         if path is not None and not Path(path).exists():
             raise FileNotFoundError(f"Expected the {what} at {path}, but there is nothing.")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..data.importing.lesion_classes import ClassRule
 from ..data.importing.patient_splits import SplitRule
 from ..data.importing.set_records import KeyRule
+from ..data.importing.split_shares import check_shares
 from ..data.importing.truth.slice_places import SliceRule
 from ..data.importing.truth.truth_files import TruthRules
 from ..data.scans.volume_files.stored_image import ReadingRules
@@ -94,7 +95,7 @@ def main(
         OSError: If a file cannot be read or written.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    check_import(images, truth)
+    check_import(images, truth, split, split_file, folds)
     sources = Sources(
         Path(images),
         None if truth is None else Path(truth),
@@ -112,7 +113,7 @@ def main(
         TruthRules(lesions, mask_frame, box_frame, box_layout, slices, readers),
         ClassRule.read(_words(classes), _words(ignore) or ()),
         KeyRule(key_slices, negatives, complete),
-        SplitRule(_shares(split), seed, None if split_file is None else Path(split_file), folds),
+        SplitRule(check_shares(split), seed, None if split_file is None else Path(split_file), folds),
         patients,
         ReadingRules(hu_offset=hu_offset),
         None if spacing is None else tuple(spacing),
@@ -125,11 +126,3 @@ def main(
 
 def _words(value: Sequence[str] | str | None) -> Sequence[str] | None:
     return [value] if isinstance(value, str) else value
-
-
-def _shares(split: Sequence[float]) -> tuple[float, float, float]:
-    try:
-        train, validation, test = (float(share) for share in split)
-    except (TypeError, ValueError):
-        raise ValueError(f"Expected three shares as split, got {split!r}.") from None
-    return train, validation, test

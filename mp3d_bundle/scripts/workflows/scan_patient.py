@@ -64,14 +64,24 @@ class PatientOptions:
         said: dict[str, Any] = {}
         age, sex = math.nan, None
         if "patient" in facts:
-            header = read_header(scan, 0, _TAGS) or {}
-            age, age_from = _age(header) if self.age is None else (float(self.age), "option")
-            sex, sex_from = _sex(header) if self.sex is None else (self.sex, "option")
+            (sex, sex_from), (age, age_from) = facts_of_header(scan)
+            age, age_from = (age, age_from) if self.age is None else (float(self.age), "option")
+            sex, sex_from = (sex, sex_from) if self.sex is None else (self.sex, "option")
             said = {"age_years": None if math.isnan(age) else round(age, 2), "age_from": age_from}
             said |= {"sex": sex, "sex_from": sex_from}
         if "position" in facts:
             said["position"] = None
         return Patient(male={"M": 1.0, "F": 0.0}.get(sex or "", math.nan), age=age), said
+
+
+def facts_of_header(scan: ScanLike) -> tuple[tuple[str | None, str], tuple[float, str]]:
+    """Sex and age in the header of a scan, each with the attribute that it is from.
+
+    Returns:
+        ``"M"``, ``"F"`` or None; and years, NaN where unknown. The attribute is ``"unknown"`` then.
+    """
+    header = read_header(scan, 0, _TAGS) or {}
+    return _sex(header), _age(header)
 
 
 def patient_text(said: Mapping[str, Any]) -> str:

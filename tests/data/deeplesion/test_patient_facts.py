@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.data.deeplesion.patient_facts import AGE, FIELDS, LOCATION, SEX, PatientFacts
+from scripts.data.deeplesion.patient_facts import AGE, FIELDS, LOCATION, SEX, PatientFacts, facts_of_series
 from scripts.data.deeplesion.splits import load_records
 from scripts.data.synthetic import generate
 
@@ -55,3 +55,23 @@ def test_records_have_the_patient_where_they_are_asked_to(tmp_path: Path) -> Non
         assert lesions["position"].dtype == np.float32
         assert lesions["position"].shape == (count,)
     assert not set(FIELDS) & set(load_records(tmp_path, "train")[0]["instances"])
+
+
+def test_sex_and_age_of_each_series(tmp_path: Path) -> None:
+    generate(tmp_path, "small", seed=1, workers=1, num_train=2, num_validation=1, num_test=1)
+    path = tmp_path / "DL_info.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    known = facts_of_series(path)
+    assert known.keys() == {row["File_name"][:12] for row in rows}
+    for row in rows:
+        assert known[row["File_name"][:12]] == pytest.approx((float(row[SEX] == "M"), float(row[AGE])))
+    for row in rows:
+        row |= {SEX: "", AGE: "", "File_name": row["File_name"][:12] + "/" + row["File_name"][13:]}
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    unknown = facts_of_series(path)
+    assert unknown.keys() == known.keys()
+    assert np.isnan(list(unknown.values())).all()

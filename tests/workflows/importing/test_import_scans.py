@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from scripts.data.deeplesion.patient_facts import facts_of_series
 from scripts.data.deeplesion.splits import load_records
 from scripts.data.deeplesion.subvolume_labels import read_volume_labels
 from scripts.data.importing.lesion_classes import ClassRule
@@ -168,8 +169,9 @@ def test_slices_are_the_scan_from_the_head(tmp_path: Path) -> None:
 
 
 def test_a_word_that_is_not_known(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="as without_truth, got 'skip'"):
-        run(Sources(tmp_path, without_truth="skip"), tmp_path / "set")
+    for name in ("without_truth", "kind", "match"):
+        with pytest.raises(ValueError, match=f"as {name}, got 'skip'"):
+            Sources(tmp_path, **{name: "skip"})
 
 
 def test_a_label_that_is_to_be_ignored_is_one_everywhere(tmp_path: Path) -> None:
@@ -192,3 +194,50 @@ def test_a_label_that_is_to_be_ignored_is_one_everywhere(tmp_path: Path) -> None
     assert (found[0, 3:5] - found[0, :2] + 1).tolist() == [2, 3]
     page, _ = write_set_report(tmp_path / "set")
     assert "1 region(s) to ignore" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("splits", "rules", "message"),
+    [
+        ("scan,split\ncase_0,train\nother,test\n", {}, "a scan of the import, got 'other' in line 3"),
+        ("scan,split\ncase_0,train\n", {}, r"has none for 3, that of scan case_\d the first"),
+        (None, {"splits": SplitRule(folds=9)}, "at least 9 patients to train on"),
+    ],
+)
+def test_splits_that_do_not_fit_are_reported_before_a_scan_is_read(
+    tmp_path: Path, splits: str | None, rules: dict[str, Any], message: str
+) -> None:
+    sources = make_cases(tmp_path)
+    if splits is not None:
+        (tmp_path / "splits.csv").write_text(splits)
+        rules = {"splits": SplitRule(file=tmp_path / "splits.csv")}
+    with pytest.raises(ValueError, match=message):
+        run(sources, tmp_path / "set", **rules)
+    assert not (tmp_path / "set" / "scans").exists()
+
+
+def test_sex_and_age_of_the_headers_are_in_the_set(tmp_path: Path) -> None:
+    write_dicom_case(tmp_path / "ct" / "a", PatientID="A", PatientSex="F", PatientAge="061Y")
+    write_dicom_case(
+        tmp_path / "ct" / "b", PatientID="B", SeriesInstanceUID="1.2.3.9", PatientSex="", PatientBirthDate=""
+    )
+    run(Sources(tmp_path / "ct"), tmp_path / "set")
+    known = facts_of_series(tmp_path / "set" / "DL_info.csv")
+    assert known["000001_01_01"] == (0.0, 61.0)
+    assert np.isnan(known["000002_01_01"]).all()
+
+
+def test_a_pattern_without_a_folder_searches_sub_folders_where_the_folder_has_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources = make_cases(tmp_path)
+    (tmp_path / "masks").rename(tmp_path / "inner")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "inner").rename(tmp_path / "masks" / "inner")
+    patterns = Sources(sources.images, sources.truth, image_pattern="*.nii.gz", truth_pattern="*.nii.gz")
+    assert len(run(patterns, tmp_path / "set")["sources"]) == 4
+    assert "left out" not in caplog.text
+    (tmp_path / "masks" / "inner" / "case_0.nii.gz").rename(tmp_path / "masks" / "case_0.nii.gz")
+    with pytest.raises(ValueError, match=r"3 scan\(s\) without truth"):
+        run(patterns, tmp_path / "other")
+    assert '1 of its files are like *.nii.gz. 3 more in its sub-folders are left out; "**/*.nii.gz"' in caplog.text

@@ -7,13 +7,16 @@ position.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ...instances import Instances
 from ...storage.printable import shown
+from .dl_info import read_cells
 
 SEX, AGE, LOCATION = "Patient_gender", "Patient_age", "Normalized_lesion_location"
 FIELDS = ("male", "age", "position")
@@ -57,6 +60,27 @@ class PatientFacts:
         position = _number(places[2].strip(), 1.0, LOCATION, cells[LOCATION], source)
         values = (_SEXES[sex], age, position)
         return {name: np.array(value, np.float32) for name, value in zip(FIELDS, values, strict=True)}
+
+
+def facts_of_series(path: Path) -> dict[str, tuple[float, float]]:
+    """Sex and age of the patient of each series in ``DL_info.csv``, of its first row that says them.
+
+    Returns:
+        By series, such as ``000001_01_01``: 1 for male, 0 for female, and years; NaN where no row says it.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not such a file, or a cell is invalid.
+    """
+    read, found = PatientFacts(), {}
+    for number, (source, cells) in enumerate(read_cells(path)):
+        facts = read(cells, number, np.zeros(4), source)
+        # In some copies a slash comes before the slice number.
+        series = re.sub(r"[/\\]", "_", cells["File_name"]).rpartition("_")[0]
+        before = found.get(series, (math.nan, math.nan))
+        new = (float(facts["male"]), float(facts["age"]))
+        found[series] = tuple(new[at] if math.isnan(before[at]) else before[at] for at in (0, 1))
+    return found
 
 
 def _number(text: str, largest: float, column: str, cell: str, source: str) -> float:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..deeplesion.dl_info import SPLITS
+from ..deeplesion.columns import SPLITS
 from .set_tables import read_table
+from .split_shares import ALL_TEST, check_folds, check_shares
 
 # Words of other programs for the same.
 _WORDS = {
@@ -26,10 +27,6 @@ _WORDS = {
     "2": 2,
     "3": 3,
 }
-
-
-# A set to score detectors on, with nothing to train on.
-ALL_TEST = (0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,16 @@ class SplitRule:
     folds: int = 0
 
     def __post_init__(self) -> None:
-        """Check the numbers.
+        """Check the numbers, and the file as far as it can be without the scans.
 
         Raises:
             ValueError: If they cannot be.
+            OSError: If the file cannot be read.
         """
-        good = len(self.shares) == 3 and all(0 <= share <= 1 for share in self.shares)
-        if not good or abs(sum(self.shares) - 1) > 1e-6 or (self.shares[0] <= 0 and tuple(self.shares) != ALL_TEST):
-            raise ValueError(
-                f"Expected shares of train, validation and test that add up to 1, with some to train on or all to "
-                f"test, got {list(self.shares)} as split."
-            )
-        if isinstance(self.folds, bool) or not isinstance(self.folds, int) or self.folds < 0 or self.folds == 1:
-            raise ValueError(f"Expected 0 or at least 2 folds, got {self.folds!r}.")
+        check_shares(self.shares)
+        check_folds(self.folds)
+        if self.file is not None:
+            _named_splits(self.file)
 
 
 def patient_key(name: str) -> str:
@@ -147,14 +141,33 @@ def read_pairs(path: Path, first: Sequence[str], second: str) -> list[tuple[str,
     return found
 
 
-def _from_file(patients: Mapping[str, Sequence[str]], path: Path) -> dict[str, int]:
-    patient_of = {scan: patient for patient, scans in patients.items() for scan in scans}
-    splits: dict[str, int] = {}
-    first_said: dict[str, str] = {}
+def _named_splits(path: Path) -> list[tuple[str, str, int, int]]:
+    """What is named (``"patient"`` or ``"scan"``), its name, its split, and the line, of each row of a CSV."""
+    found = []
     for key, name, word, line in read_pairs(path, ("patient", "scan"), "split"):
         number = _WORDS.get(word.lower())
         if number is None:
             raise ValueError(f"Expected train, validation or test, got {word!r} in line {line} of {path}.")
+        found.append((key, name, number, line))
+    return found
+
+
+def check_scans(names: Collection[str], rule: SplitRule) -> None:
+    """Check that a file of splits names scans of the import, before they are read and show their patients.
+
+    Raises:
+        ValueError: If it names another scan.
+    """
+    for key, name, _, line in [] if rule.file is None else _named_splits(rule.file):
+        if key == "scan" and name not in names:
+            raise ValueError(f"Expected a scan of the import, got {name!r} in line {line} of {rule.file}.")
+
+
+def _from_file(patients: Mapping[str, Sequence[str]], path: Path) -> dict[str, int]:
+    patient_of = {scan: patient for patient, scans in patients.items() for scan in scans}
+    splits: dict[str, int] = {}
+    first_said: dict[str, str] = {}
+    for key, name, number, line in _named_splits(path):
         patient = patient_key(name) if key == "patient" else patient_of.get(name, "")
         if patient not in patients:
             raise ValueError(f"Expected a {key} of the import, got {name!r} in line {line} of {path}.")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ...boxes import to_deeplesion
+from ...box_frames import to_deeplesion
 from ...storage.atomic_files import replacing, write_json
 from ...storage.safe_json import read_json
-from ..deeplesion.dl_info import CLASS_COLUMN, COLUMNS, IGNORED_COLUMN, SPLITS
+from ..deeplesion.columns import CLASS_COLUMN, COLUMNS, IGNORED_COLUMN, SPLITS
 
 SET_VERSION = 1
 SET_FILE, LABELS, VOLUMES, FOLDS = "set.json", "DL_info.csv", "lesions_3d.json", "folds"
@@ -47,6 +47,8 @@ def label_rows(
                 "Spacing_mm_px_": _join(record["spacing"]),
                 "Image_size": f"{height}, {width}",
                 "DICOM_windows": _join(key["window"]),
+                "Patient_gender": record.get("sex", ""),
+                "Patient_age": f"{record['age']:g}" if "age" in record else "",
                 "Train_Val_Test": str(splits[record["patient"]]),
             }
             lesions = zip(key["boxes"], key["classes"], key["doubtful"], strict=True)

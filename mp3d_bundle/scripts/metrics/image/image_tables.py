@@ -16,7 +16,7 @@ from ..subgroups import LESION_TYPES, short_diameter_mm
 from ..tables import TextTable, afroc_lines, box_cells, cell, froc_header, froc_rows, percent, subgroups_of
 from .lesion_details import detail_lines, tag_table
 
-_TEXT = TextTable(name_width=24, cell_width=11, digits=1)
+_TEXT = TextTable(name_width=24, cell_width=12, digits=1)
 # Scores at which the table of hits, misses and false positives is read in addition to the operating points.
 _SCORES = (0.01, 0.02, 0.05, *(number / 10 for number in range(1, 10)), 0.95, 0.98, 0.99)
 _SPLITS = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,16 +20,18 @@ from typing import Any
 from tqdm import tqdm
 
 from ...data.importing.lesion_classes import ClassRule
-from ...data.importing.patient_splits import SplitRule, assign_splits, make_folds, patient_key, read_pairs
+from ...data.importing.patient_splits import SplitRule, assign_splits, check_scans, make_folds, patient_key, read_pairs
 from ...data.importing.set_records import IMAGES, KeyRule, describe_scan, read_records, write_record, write_scan_slices
 from ...data.importing.set_tables import write_set
 from ...data.importing.true_lesions import ScanTruth
 from ...data.importing.truth.slice_places import SlicePlaces
-from ...data.importing.truth.truth_files import Truth, TruthRules, find_truth
-from ...data.importing.truth_matching import WITHOUT_TRUTH, ImportScan, Matched, listed, match_truth
-from ...data.scans.find_scans import find_scans
+from ...data.importing.truth.truth_files import KINDS, Truth, TruthRules, files_like, find_truth
+from ...data.importing.truth_matching import RULES, WITHOUT_TRUTH, ImportScan, Matched, listed, match_truth
+from ...data.scans.find_scans import VOLUME_SUFFIXES, find_scans
+from ...data.scans.scan import Scan
 from ...data.scans.volume_files.stored_image import DEFAULT_RULES, ReadingRules
 from ...storage.output_folder import FolderLock, check_output_folder
+from ..scan_patient import facts_of_header
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class Sources:
     Attributes:
         images: Folder or file of the scans.
         truth: Folder or file of the truth; None where no scan has a lesion.
-        image_pattern: Only files like this below the folder of the images.
+        image_pattern: Only files like this below the folder of the images, see `files_like`.
         truth_pattern: Likewise for the truth.
         kind: What the truth is, where its content does not say.
         match: Rule of `match_truth`.
@@ -62,6 +65,21 @@ class Sources:
     truth_ending: str = ""
     without_truth: str = "reject"
     lost_truth: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the words.
+
+        Raises:
+            ValueError: If one is not among those known.
+        """
+        for name, value, known in (
+            ("kind", self.kind, (None, *KINDS)),
+            ("match", self.match, (None, *RULES)),
+            ("without_truth", self.without_truth, WITHOUT_TRUTH),
+        ):
+            if value not in known:
+                words = ", ".join(word for word in known if word is not None)
+                raise ValueError(f"Expected {words} as {name}, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -105,8 +123,6 @@ def import_scans(sources: Sources, rules: ImportRules, output: Path, *, progress
         ValueError: If scans and truth do not match, or one cannot be used; all of them are named. What was done stays,
             and the same command resumes.
     """
-    if sources.without_truth not in WITHOUT_TRUTH:
-        raise ValueError(f"Expected {', '.join(WITHOUT_TRUTH)} as without_truth, got {sources.without_truth!r}.")
     check_output_folder(output)
     if output.is_dir() and any(output.iterdir()) and not (output / "scans").is_dir():
         raise FileExistsError(
@@ -138,6 +154,7 @@ class _Import:
             )
         namer = _SeriesNames(record for _, record in done.values())
         patients = self._patients(scans)
+        self._check_splits(scans, patients)
         records: dict[str, dict[str, Any]] = {}
         failed: list[str] = []
         with tqdm(
@@ -158,7 +175,7 @@ class _Import:
         root = sources.images if sources.images.is_dir() else sources.images.parent
         inputs: Any = sources.images
         if sources.image_pattern:
-            inputs = sorted(sources.images.glob(sources.image_pattern))
+            inputs = files_like(sources.images, sources.image_pattern)
             if not inputs:
                 raise FileNotFoundError(f"Expected scans like {sources.image_pattern} in {root}, got none.")
         found = find_scans(inputs, rules=self.rules.reading, spacing=self.rules.spacing)
@@ -227,6 +244,19 @@ class _Import:
             raise ValueError(f"Expected the patient of every scan in {path}, got none for {listed(missing)}.")
         return found
 
+    def _check_splits(self, scans: Sequence[ImportScan], patients: Mapping[str, str] | None) -> None:
+        """Reject splits that do not fit before any scan is read, as far as the patients are known by then."""
+        rule = self.rules.splits
+        check_scans([scan.name for scan in scans], rule)
+        # Only DICOM says whose a scan is.
+        if patients is None and all(str(scan.source.path).lower().endswith(VOLUME_SUFFIXES) for scan in scans):
+            patients = {scan.name: _own_patient(scan) for scan in scans}
+        if patients is not None:
+            of_patient: dict[str, list[str]] = defaultdict(list)
+            for scan, patient in patients.items():
+                of_patient[patient_key(patient)].append(scan)
+            make_folds(assign_splits(of_patient, rule), rule)
+
     def _one(
         self,
         scan: ImportScan,
@@ -253,7 +283,7 @@ class _Import:
                     "no truth names a slice of it (--without_truth negative takes it for one without a lesion)"
                 )
             truth = self.rules.classes.apply(ScanTruth.joined(parts))
-            name = patients[scan.name] if patients is not None else places.patient or f"scan {scan.name}"
+            name = patients[scan.name] if patients is not None else places.patient or _own_patient(scan)
             content = {
                 "scan": scan.name,
                 "patient": patient_key(name),
@@ -261,6 +291,7 @@ class _Import:
                 "fingerprint": mark,
                 "kinds": sorted({truth.kind for truth in [*(one for one, _ in truths), *(one for _, one in own)]}),
                 "truth_by_uid": [str(truth.path) for _, truth in own],
+                **_facts(opened),
                 **describe_scan(opened, truth, self.rules.keys),
             }
             series = series or namer.next(content["patient"])
@@ -311,6 +342,17 @@ class _Import:
         }
         write_set(self.output, records, [splits, *make_folds(splits, self.rules.splits)], about)
         return about
+
+
+def _facts(scan: Scan) -> dict[str, Any]:
+    """Sex and age of the patient, as far as the headers say them."""
+    (sex, _), (age, _) = facts_of_header(scan)
+    return {**({"sex": sex} if sex else {}), **({} if math.isnan(age) else {"age": round(age, 2)})}
+
+
+def _own_patient(scan: ImportScan) -> str:
+    """The patient of a scan that names none."""
+    return f"scan {scan.name}"
 
 
 class _SeriesNames:

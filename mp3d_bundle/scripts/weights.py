@@ -210,9 +210,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
         FileNotFoundError: If the file does not exist.
         ValueError: If it is not such a file, or its tensors do not fit its definition.
     """
-    content = read_weights(path)
-    if content["info"].get("part") == "backbone":
-        raise ValueError(f"Expected the weights of a whole detector, got those of a backbone alone in {path}.")
+    content = read_detector(path)
     network = build_network(content["network"], str(path), state=content["model"])
     load_state(network, content["model"], str(path))
     return network.eval().to(device), {**content["info"], "path": str(path), "sha256": sha256(path)}
@@ -235,6 +233,19 @@ def read_weights(path: str | Path) -> WeightsFile:
     if not isinstance(info, dict):
         raise ValueError(f"Expected a dict under 'info', got {type(info).__name__} in {path}.")
     return {"model": model, "network": content["network"], "info": info}
+
+
+def read_detector(path: str | Path) -> WeightsFile:
+    """`read_weights` of a whole detector.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, not a weights file, or holds a backbone alone.
+    """
+    content = read_weights(path)
+    if content["info"].get("part") == "backbone":
+        raise ValueError(f"Expected the weights of a whole detector, got those of a backbone alone in {path}.")
+    return content
 
 
 def read_stored(path: str | Path) -> WeightsFile:

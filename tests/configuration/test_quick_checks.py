@@ -35,12 +35,18 @@ def test_options_come_with_the_text_of_their_values() -> None:
         ("--input \"['here 1', 'none 2']\"", "for --input, found nothing at none 2"),
         ("--checkpoint none.pt", "for --checkpoint, found nothing at none.pt"),
         ("--dataset_dir 'here 1'", "Expected a folder for --dataset_dir, found a file at here 1"),
+        ("--input 'empty 1'", "Expected content in --input, empty 1 is empty"),
+        ("--checkpoint 'empty 1'", "Expected content in --checkpoint, empty 1 is empty"),
+        ("--dataset_dir 'empty 2'", "Expected content in --dataset_dir, empty 2 is empty"),
+        ("--input \"['here 1', 'empty 2']\"", "Expected content in --input, empty 2 is empty"),
         ("--dataset_dir ''", "Expected a path for config key dataset_dir, got ''"),
     ],
 )
 def test_what_is_wrong_is_named(words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "here 1").write_text("")
+    (tmp_path / "here 1").write_text("content")
+    (tmp_path / "empty 1").touch()
+    (tmp_path / "empty 2").mkdir()
     found = list(complaints(shlex.split(words), "inference.json"))
     assert len(found) == 1
     with pytest.raises(ValueError, match=message):
@@ -51,7 +57,7 @@ def test_right_options_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     names = ["2026-11-28", "1e5", "a,b", "a b", "[a]", "#1", "@x"]
     for name in names[:-1]:
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "inside").mkdir(parents=True)
     (tmp_path / "own.yaml").write_text("ours: 1\n")
     for name in names:
         assert not list(complaints(["--dataset_dir", name, f"--input={name}"], "inference.json"))

@@ -23,7 +23,8 @@ from scripts.inference.detections import link_boxes
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.outputs.slicer_nodes import slicer_markups
 from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
-from scripts.workflows.infer_scans import ScanRunner, Weights
+from scripts.workflows.infer_scans import ScanRunner
+from scripts.workflows.trained_weights import Weights
 
 GOLDEN = Path(__file__).with_name("golden")
 WEIGHTS = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "models" / "demo.pt"

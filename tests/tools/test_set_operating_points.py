@@ -15,7 +15,7 @@ from scripts.cli import command_line
 from scripts.storage.atomic_files import sha256
 from scripts.tools.set_operating_points import find_thresholds, operating_points, read_boxes
 from scripts.weights import read_tensors, tensors_sha256
-from scripts.workflows.infer_scans import Weights
+from scripts.workflows.trained_weights import Weights
 from support.fake_evaluations import evaluation_in
 
 
@@ -81,7 +81,7 @@ def test_no_calibration_where_nothing_hits(weights: Path, tmp_path: Path, caplog
 def test_inference_takes_a_point_by_its_name(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = Weights(weights)
     points = {"0.5": 0.7, "1": 0.6}
-    monkeypatch.setitem(vars(taken), "_loaded", (None, {"inference": {"operating_points": points}}))
+    monkeypatch.setitem(vars(taken), "_described", (None, {"inference": {"operating_points": points}}))
     assert [taken.threshold(point, 0.4) for point in (0.5, "0.5", 1, "1", 1.0, None)] == [0.7, 0.7, 0.6, 0.6, 0.6, 0.4]
     with pytest.raises(ValueError, match=r"one out of 0\.5, 1, got 3"):
         taken.threshold(3, 0.4)

@@ -18,9 +18,10 @@ from scripts.inference.outputs.result_folder import describe_source
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.storage.atomic_files import hash_files
-from scripts.workflows.infer_scans import ScanRunner, Weights
+from scripts.workflows.infer_scans import ScanRunner
 from support.fake_dicom import write_ct
 from support.fake_scans import BlobDetector, ball_scan
+from support.fake_weights import weights_of
 
 _OPENED: list[str] | None = None
 
@@ -61,8 +62,7 @@ def test_each_file_is_opened_twice_from_the_folder_to_the_results(
     series: Path, tmp_path: Path, outputs: tuple[str, ...]
 ) -> None:
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
-    weights = Weights("nowhere.pt")
-    vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
+    weights = weights_of(BlobDetector(), {"name": "blob"})
     with opens(series) as counts:
         runner = ScanRunner(find_scans(series), detector, weights, ResultWriter(tmp_path / "out", outputs=outputs))
         assert runner.run() == []

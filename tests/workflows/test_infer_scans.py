@@ -26,10 +26,11 @@ from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.weights import build_network, load_network, save_weights
-from scripts.workflows.infer_scans import ScanRunner, Weights, network_with_weights
+from scripts.workflows.infer_scans import ScanRunner
 from support.clean_processes import python
 from support.fake_dicom import write_ct
 from support.fake_scans import BlobDetector, ball_scan
+from support.fake_weights import weights_of
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
 NARROW = {
@@ -66,8 +67,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def runner(inputs: Any, output: Path) -> ScanRunner:
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
-    weights = Weights("nowhere.pt")
-    vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
+    weights = weights_of(BlobDetector(), {"name": "blob"})
     return ScanRunner(find_scans(inputs), detector, weights, ResultWriter(output))
 
 
@@ -246,6 +246,44 @@ def test_names_that_are_not_utf8_are_done_or_rejected_in_a_line(tmp_path: Path) 
     assert (tmp_path / "out" / odd / "report.html").is_file()
 
 
+def loads(run: ScanRunner, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Filled with a word each time that a run loads its network."""
+    found: list[str] = []
+    load = run.weights.load
+    monkeypatch.setattr(run.weights, "load", lambda: (found.append("loaded"), load())[1])
+    return found
+
+
+def test_weights_are_loaded_once_and_only_for_a_scan_that_is_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path / "in" / "a.nii")
+    write_scan(tmp_path / "in" / "b.nii")
+    (tmp_path / "in" / "cut.nii").write_bytes(b"x")
+    for wanted in (["loaded"], []):
+        run = runner(tmp_path / "in", tmp_path / "out")
+        found = loads(run, monkeypatch)
+        (failure,) = run.run()
+        assert failure[0].name == "cut.nii"
+        assert found == wanted
+
+
+def test_weights_that_cannot_be_loaded_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_scan(tmp_path / "in" / "a.nii")
+    write_scan(tmp_path / "in" / "b.nii")
+
+    def broken() -> Any:
+        raise ValueError("Expected finite weights.")
+
+    for begin in (lambda run: run.main(), lambda run: run.start()):
+        run = runner(tmp_path / "in", tmp_path / "out")
+        monkeypatch.setattr(run.weights, "load", broken)
+        with pytest.raises((SystemExit, ValueError), match=r"^Expected finite weights\.$"):
+            begin(run)
+        assert run.failures == []
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
 def test_single_failure_is_a_single_line(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         runner(tmp_path / "absent.nii", tmp_path / "out").main()
@@ -259,25 +297,6 @@ def test_single_failure_is_a_single_line(tmp_path: Path) -> None:
 def test_nothing_to_do_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--input PATH"):
         runner("", tmp_path).main()
-
-
-def test_missing_weights_say_how_to_get_some(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no file .*model\.pt\. Train a model") as error:
-        Weights(tmp_path / "model.pt").load()
-    assert "demo" not in str(error.value)
-    (tmp_path / "demo.pt").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match=r"--checkpoint .*demo\.pt .*synthetic images.*no real lesions"):
-        Weights(tmp_path / "model.pt").load()
-
-
-def test_weights_bring_their_settings(checkpoint: Path) -> None:
-    weights = Weights(checkpoint)
-    assert weights.setting("pixel_spacing", None) == 1.5
-    assert weights.setting("image_size", 512) == 512
-    assert not weights.load().training
-    # Without a file a config can still be built.
-    assert Weights("nowhere.pt").setting("image_size", 512) == 512
-    assert Weights("nowhere.pt").info == {}
 
 
 def workflow(**changes: Any) -> ConfigWorkflow:
@@ -305,17 +324,6 @@ def test_the_configs_network_is_that_of_the_weights_and_holds_them(checkpoint: P
     assert network.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     assert not network.training
-
-
-def test_weights_of_the_bundle_are_found_from_any_folder(
-    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    demo = network_with_weights("./models/demo.pt").state_dict()
-    assert demo.keys() == load_network(BUNDLE / "models" / "demo.pt")[0].state_dict().keys()
-    (tmp_path / "mine.pt").write_bytes(checkpoint.read_bytes())
-    assert network_with_weights("mine.pt").backbone.num_slices == 3
-    assert network_with_weights("nowhere.pt", num_slices=5).backbone.num_slices == 5
 
 
 def test_run_is_an_alias() -> None:

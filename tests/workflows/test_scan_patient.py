@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -15,14 +16,18 @@ from torch import Tensor, nn
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.scans.scan import read_scan
+from scripts.data.scans.scan_tensors import scan_tensor
 from scripts.data.slabs.slab_reader import resample_z
+from scripts.inference.detections import link_boxes
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.networks import Patient, mulan
-from scripts.workflows.infer_scans import ScanRunner, Weights
+from scripts.workflows.infer_scans import ScanRunner
+from scripts.workflows.monai_label import Choice, LesionDetector
 from scripts.workflows.scan_patient import PatientOptions, facts_read
 from support.fake_dicom import write_ct
 from support.fake_scans import ball_scan, scan_of
+from support.fake_weights import weights_of
 
 HU = ball_scan()[:2]
 
@@ -102,8 +107,7 @@ def test_results_say_what_was_used_and_no_name(tmp_path: Path, caplog: pytest.Lo
 
     def run(**options: Any) -> str:
         detector = VolumeDetector(SlabCutter(resample_z, num_slices=3), IntensityWindow(), progress=False)
-        weights = Weights("nowhere.pt")
-        vars(weights)["_loaded"] = (network, {"name": "asked"})
+        weights = weights_of(network, {"name": "asked"})
         writer = ResultWriter(tmp_path / "out", outputs=("json",))
         runner = ScanRunner(find_scans(folder), detector, weights, writer, patient=PatientOptions(**options))
         assert runner.run() == []
@@ -124,3 +128,23 @@ def test_results_say_what_was_used_and_no_name(tmp_path: Path, caplog: pytest.Lo
     assert not network.told
     with pytest.raises(AssertionError):
         run(age=30)
+
+
+def test_monai_label_tells_the_network_what_a_run_does(tmp_path: Path) -> None:
+    folder = write_ct(tmp_path / "ct", HU, PatientAge="061Y", PatientSex="F")
+    detector = VolumeDetector(SlabCutter(resample_z, num_slices=3), IntensityWindow(), progress=False)
+    for facts, told in ((("patient",), [0.0, 61.0]), ((), None)):
+        network = Asked(*facts)
+        weights = weights_of(network, {"name": "asked"})
+        label = LesionDetector(
+            detector,
+            functools.partial(link_boxes),
+            choice=Choice(weights, 0.5),
+            weights=weights,
+            settings={"box_threshold": 0.1, "score_threshold": 0.5},
+        )
+        label.network = network
+        (answer,) = label(scan_tensor(read_scan(folder))[None])
+        assert (list(network.told[0][:2]) if network.told else None) == told
+        said = {"age_years": 61.0, "age_from": "PatientAge", "sex": "F", "sex_from": "PatientSex"}
+        assert answer["document"]["settings"].get("patient") == (said if facts else None)

@@ -17,9 +17,10 @@ from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
-from scripts.workflows.infer_scans import ScanRunner, Weights
+from scripts.workflows.infer_scans import ScanRunner
 from scripts.workflows.scans_ahead import ScansAhead
 from support.fake_scans import BlobDetector, ball_scan
+from support.fake_weights import weights_of
 
 
 class Room:
@@ -122,8 +123,7 @@ def test_a_list_gives_the_same_files_whether_the_next_scan_is_read_ahead_or_not(
         nibabel.save(image, tmp_path / "in" / f"{name}.nii")
     (tmp_path / "in" / "c.nii").write_bytes(b"no scan")
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
-    weights = Weights("nowhere.pt")
-    vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
+    weights = weights_of(BlobDetector(), {"name": "blob"})
     outcomes = []
     for ahead in (True, False):
         writer = ResultWriter(tmp_path / f"out_{ahead}", outputs=["json"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import logging
+import math
 import pickle
 import re
 import sys
@@ -32,8 +34,9 @@ from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.volume.volume_matching import OFFICIAL
 from scripts.weights import build_network, save_weights
-from scripts.workflows.infer_scans import Weights
 from scripts.workflows.score_volumes import VolumeScorer, lesion_boxes, read_predictions
+from scripts.workflows.trained_weights import Weights
+from support import fake_weights
 from support.fake_scans import AIR_HU, BALL_HU, BODY_HU, BlobDetector
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
@@ -72,9 +75,7 @@ def detector(num_slices: int = 3) -> VolumeDetector:
 
 
 def weights_of(network: nn.Module, **info: str) -> Weights:
-    weights = Weights(__file__)
-    vars(weights)["_loaded"] = (network, info)
-    return weights
+    return fake_weights.weights_of(network, info, __file__)
 
 
 def write_slices(folder: Path, hu: np.ndarray, first: int) -> None:
@@ -371,3 +372,28 @@ def test_the_command_ends_in_one_line(
     assert str(labels) in last
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+class Asked(BlobDetector):
+    """Keeps what it is told of patients."""
+
+    patient_facts = ("patient",)
+
+    def forward(self, slabs: Any, patients: Any = ()) -> Any:
+        told.extend(patients)
+        return super().forward(slabs)
+
+
+told: list[Any] = []
+
+
+def test_a_network_that_reads_sex_and_age_is_told_them(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = [{**records(dataset)[0], "patient_facts": (1.0, 62.0)}, records(dataset)[1]]
+    told.clear()
+    with caplog.at_level(logging.INFO):
+        VolumeScorer(known, detector(), weights_of(Asked()), tmp_path / "out", progress=False).run()
+    assert (1.0, 62.0) in {tuple(patient)[:2] for patient in told}
+    assert any(math.isnan(patient.age) for patient in told)
+    assert "known of 1 and 1 out of 2 sub-volumes" in caplog.text

@@ -16,15 +16,15 @@ from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
-from scripts.workflows.infer_scans import ScanOutcome, ScanRunner, Weights
+from scripts.workflows.infer_scans import ScanOutcome, ScanRunner
 from support.fake_scans import BlobDetector, ball_scan
+from support.fake_weights import weights_of
 
 NAMES = ("a", "b", "deep/c", "d", "e")
 
 
 def runner(folder: Path, output: Path, shard: str | None = None) -> ScanRunner:
-    weights = Weights("nowhere.pt")
-    vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
+    weights = weights_of(BlobDetector(), {"name": "blob"})
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
     writer = ResultWriter(output, outputs=("json", "csv", "report", "overlays"))
     return ScanRunner(find_scans(folder), detector, weights, writer, shard=shard)

@@ -66,6 +66,16 @@ def _missing(name: str, text: str) -> Iterator[str]:
             yield f"Expected a file or folder that exists for --{name}, found nothing at {path}"
         elif name == "dataset_dir" and not os.path.isdir(path):
             yield f"Expected a folder for --{name}, found a file at {path}"
+        elif name in _PATHS and _is_empty(path):
+            yield f"Expected content in --{name}, {path} is empty"
+
+
+def _is_empty(path: str) -> bool:
+    """Whether a file has no bytes, or a folder no entries; what cannot be looked at is left to the run."""
+    try:
+        return not os.listdir(path) if os.path.isdir(path) else os.path.isfile(path) and os.path.getsize(path) == 0
+    except OSError:
+        return False
 
 
 def _unknown(name: str, entries: Mapping[str, Mapping[str, Any]], config: str) -> str:

@@ -105,6 +105,15 @@ class EngineChoice:
         if self.name not in ENGINES:
             raise ValueError(f"Expected an engine out of {', '.join(ENGINES)}, got {self.name!r}.")
 
+    @property
+    def computes_as_asked(self) -> bool:
+        """Whether networks surely compute in `precision`: not every CPU has what a library needs for bfloat16.
+
+        Raises:
+            ValueError: If the engine was named and cannot run here.
+        """
+        return self._runtime() is None or self.precision in (None, torch.float32)
+
     def attach(self, network: nn.Module) -> EngineUse:
         """Have a network run on the engine in evaluation; once for each network. A log line names what runs.
 

@@ -9,14 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..data.intensity import IntensityWindow
 from ..data.scans.find_scans import ScanSource
 from ..data.scans.scan import Scan
 from ..data.scans.scan_shards import take_shard
@@ -29,151 +27,14 @@ from ..inference.outputs.result_folder import are_finished
 from ..inference.outputs.result_writer import ResultWriter
 from ..inference.volume_detector import VolumeDetector
 from ..interrupts import Stopped, stopped_by_signals
-from ..networks import mp3d_fpn
-from ..recipe import PAPER, Deviation, Recipe, fit_for, stored_recipe, tell_deviations, window_values
 from ..storage.output_folder import check_output_folder
-from ..weights import load_network
 from .delivery.reviewed_results import Reviews
 from .delivery.send_results import Sender
 from .scan_patient import PatientOptions, patient_text
 from .scans_ahead import ScansAhead
+from .trained_weights import Weights
 
 logger = logging.getLogger(__name__)
-
-BUNDLE = Path(__file__).resolve().parents[2]
-DEMO_WEIGHTS = "demo.pt"
-
-
-def network_with_weights(checkpoint: str | Path, *, num_slices: int = 9) -> nn.Module:
-    """The network that a weights file describes, with the weights already in it.
-
-    It is what MONAI's own commands and other programs get when they ask the inference config for its network. Some of
-    them build the config outside of the bundle's folder, and some silently load weights into a network that does
-    not fit them: so the path is looked for in the bundle first, and nothing is left for them to load.
-
-    Args:
-        checkpoint: File of `scripts.weights`, relative to the bundle's or to the working folder.
-        num_slices: Slices of the network where there is no such file (yet).
-
-    Returns:
-        In evaluation mode and on the CPU; the paper's network, untrained, where there is no such file.
-
-    Raises:
-        ValueError: If the file does not hold the network it names.
-    """
-    for path in (BUNDLE / checkpoint, Path(checkpoint)):
-        if path.is_file():
-            return load_network(path)[0]
-    return mp3d_fpn(num_slices).eval()
-
-
-class Weights:
-    """A weights file, loaded when it is first needed: a config can be built and looked at without weights.
-
-    Args:
-        checkpoint: File of `scripts.weights`.
-        device: Where to put the network.
-    """
-
-    def __init__(self, checkpoint: str | Path, device: str | torch.device = "cpu") -> None:
-        self.path = Path(checkpoint)
-        self.device = device
-
-    @cached_property
-    def _loaded(self) -> tuple[nn.Module, dict[str, Any]]:
-        if not self.path.is_file():
-            hint = f"Train a model (`python -m monai.bundle run training ...`) or see {self.path.parent / 'README.md'}."
-            demo = self.path.with_name(DEMO_WEIGHTS)
-            if demo.is_file():
-                hint += f" Only to try things out: --checkpoint {demo} (from synthetic images, finds no real lesions)."
-            raise FileNotFoundError(f"Expected trained weights, found no file {self.path}. {hint}")
-        return load_network(self.path, self.device)
-
-    def load(self) -> nn.Module:
-        """The network of the file, in evaluation mode.
-
-        Raises:
-            FileNotFoundError: If there is no such file; the message says how to get one, and how to try
-                inference with the demo weights where those are at hand.
-            ValueError: If the file does not hold the network it names.
-        """
-        return self._loaded[0]
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What the file says about its weights: ``name``, ``notice``, ``path``, ``sha256``; empty without a file.
-
-        Under ``inference`` it may hold the settings that these weights want, see `setting`.
-        """
-        if not self.path.is_file():
-            return {}
-        info, note = self._loaded[1], self.recipe_of_file.class_note()
-        return {**info, "notice": " ".join(filter(None, [info.get("notice"), note]))} if note else info
-
-    @cached_property
-    def _stored(self) -> Recipe:
-        network, info = self._loaded
-        return stored_recipe(info, str(self.path), network=network)
-
-    @cached_property
-    def _fitted(self) -> Recipe:
-        return fit_for(self._stored, str(self.path), photographs=False)
-
-    @property
-    def recipe_of_file(self) -> Recipe:
-        """What the network saw in training; the paper's recipe where there is no file (yet)."""
-        return self._stored if self.path.is_file() else PAPER
-
-    @property
-    def recipe(self) -> Recipe:
-        """What the network should see of a CT: `recipe_of_file`, or the paper's for a network of photographs."""
-        return self._fitted if self.path.is_file() else PAPER
-
-    def used(self, inferer: VolumeDetector) -> Recipe:
-        """What the network sees of a scan by ``inferer``.
-
-        It interpolates by the true positions, unless it reads slices as they are stored.
-        """
-        cutter, scale = inferer.cutter, inferer.cutter.scale
-        found: dict[str, Any] = {"num_slices": cutter.num_slices, "slice_spacing": cutter.slice_spacing}
-        if isinstance(inferer.intensity, IntensityWindow):
-            found |= window_values(inferer.intensity)
-        # Without a pixel size, the scale counts.
-        sizes = {} if scale.pixel_spacing is not None else {"test_scale": scale.image_size}
-        found |= {"z_mode": "native" if cutter.native else "corrected", "crop_border": cutter.border is not None}
-        found |= {"pixel_spacing": scale.pixel_spacing, "longest_side": scale.longest_side}
-        return replace(self.recipe, **sizes, **found)
-
-    def tell(self, inferer: VolumeDetector) -> dict[str, Deviation]:
-        """Log and give in what ``inferer`` deviates from the weights' recipe, and log that classes become one."""
-        if note := self.recipe_of_file.class_note():
-            logger.warning("%s: %s", self.path, note)
-        return tell_deviations(self.recipe_of_file, self.used(inferer), str(self.path))
-
-    def setting(self, name: str, default: Any) -> Any:
-        """The setting ``name`` (``pixel_spacing``, ``box_threshold``, ...) that the weights want, or ``default``."""
-        return self.info.get("inference", {}).get(name, default)
-
-    def threshold(self, operating_point: float | str | None, default: float) -> float:
-        """The score threshold of an operating point that `scripts.tools.set_operating_points` stored with the weights.
-
-        Args:
-            operating_point: False positives per image on the validation split, e.g. 0.5, 1, 2 or 4. None for the
-                threshold that the weights want, or else ``default``.
-            default: Threshold for weights that want none.
-
-        Raises:
-            ValueError: If the weights have no such operating point.
-        """
-        if operating_point is None:
-            return self.setting("score_threshold", default)
-        points = self.setting("operating_points", {})
-        for name, threshold in points.items():
-            if str(operating_point) == name or f"{operating_point}" == f"{float(name)}":
-                return threshold
-        known = f"one out of {', '.join(points)}" if points else "none (these weights have none stored)"
-        raise ValueError(f"Expected an operating point, {known}, got {operating_point!r} for {self.path}.")
-
 
 # What the code raises on purpose, or the machine when memory runs out: the text says enough.
 _TOLD = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
@@ -186,6 +47,14 @@ def reason_of(error: Exception, source: ScanSource) -> str:
         reason = f"{type(error).__name__}: {reason}"
     reason = reason or type(error).__name__
     return reason if path in reason else f"{path}: {reason}"
+
+
+class _CannotStartError(Exception):
+    """No scan can be done, for a reason."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -234,6 +103,7 @@ class ScanRunner:
     read_ahead: bool = True
     patient: PatientOptions = field(default_factory=PatientOptions)
     failures: list[tuple[Path, str]] = field(default_factory=list)
+    _network: nn.Module | None = field(default=None, init=False, repr=False)
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _done: int = field(default=0, init=False, repr=False)
 
@@ -249,7 +119,7 @@ class ScanRunner:
         """
         self.failures, self._done = [], 0
         scans = self.scans()
-        self.start()
+        self.check()
         with ScansAhead(scans, ahead=self.read_ahead) as ahead:
             self._all(scans, ahead)
         return self.failures
@@ -264,6 +134,8 @@ class ScanRunner:
                     raise FileNotFoundError(f"The output folder {output} has been removed.")
                 self._one(source, partial(ahead.scan, number))
                 self._done += 1
+            except _CannotStartError as error:
+                raise error.reason from None
             # Files of all kinds come from scanners and archives: one that is odd in a way nobody thought of stops no
             # other either.
             except Exception as error:
@@ -286,20 +158,53 @@ class ScanRunner:
         """
         return take_shard([self.dataset[number] for number in range(len(self.dataset))], self.shard)
 
-    def start(self) -> None:
-        """Check the output folder, load the weights and prepare the engine, before the first scan.
+    def check(self) -> None:
+        """Check the output folder and all of the weights but their values, before the first scan.
+
+        Whether a scan is finished, or cannot be read, is then known before the network is loaded.
 
         Raises:
             OSError: If there are no weights, or nothing can be written into the output folder.
-            ValueError: If the weights cannot be used, or not by the engine.
+            ValueError: If the weights cannot be used.
         """
         check_output_folder(self.writer.output_dir)
-        network = self.weights.load()
-        self.patient.check(network)
+        self.patient.check(self.weights.outline)
         self.weights.tell(self.inferer)
-        if self.engine is not None:
-            use = self.engine.attach(network)._asdict()
-            self.writer = replace(self.writer, settings={**self.writer.settings, **use})
+        if self.engine is not None and not self.engine.computes_as_asked:
+            self._start()  # the number format of the results is not known before
+
+    def start(self) -> None:
+        """Load the weights and prepare the engine as well, once; the first scan that is not finished does it itself.
+
+        Raises:
+            OSError: As `check`.
+            ValueError: If the weights cannot be used, or not by the engine.
+        """
+        self.check()
+        self._start()
+
+    def _start(self) -> None:
+        try:
+            self._started()
+        except _CannotStartError as error:
+            raise error.reason from None
+
+    def _started(self) -> nn.Module:
+        """The network, ready to run.
+
+        Raises:
+            _CannotStartError: Whatever went wrong is not about the scan.
+        """
+        if self._network is None:
+            try:
+                network = self.weights.load()
+                if self.engine is not None:
+                    use = self.engine.attach(network)._asdict()
+                    self.writer = replace(self.writer, settings={**self.writer.settings, **use})
+            except Exception as error:
+                raise _CannotStartError(error) from error
+            self._network = network
+        return self._network
 
     def main(self) -> None:
         """What the config calls: `run`, then end the process with status 1 and a line per failure, if any."""
@@ -356,18 +261,19 @@ class ScanRunner:
 
     def _find(self, source: ScanSource, scan: Scan, start: float) -> ScanOutcome:
         folder = self.writer.folder(source.name)
-        writer, made = self.writer, self.writer.made(scan, detector=self.inferer, linking=self.link)
+        made = self.writer.made(scan, detector=self.inferer, linking=self.link)
+        of_scan: dict[str, Any] = {}
         if self.review is not None:
-            reviewed = self.review.describe(made["source"]["sha256"])
-            writer = replace(writer, settings={**writer.settings, "review": reviewed})
-            made["settings"]["review"] = reviewed
-        network = self.weights.load()
-        if (known := self.patient.patient_of(scan, network)) is not None:
-            writer = replace(writer, settings={**writer.settings, "patient": known[1]})
-            made["settings"]["patient"] = known[1]
+            of_scan["review"] = self.review.describe(made["source"]["sha256"])
+        if (known := self.patient.patient_of(scan, self.weights.outline)) is not None:
+            of_scan["patient"] = known[1]
+        made["settings"] |= of_scan
         if not self.overwrite and are_finished(folder, made):
             logger.info("%s: skipped, its results are in %s.", shown(source.path), shown(folder))
             return ScanOutcome(skipped=True)
+        read = time.perf_counter() - start
+        network = self._started()
+        writer = replace(self.writer, settings={**self.writer.settings, **of_scan})
         ready = time.perf_counter()
         if known is not None:
             logger.info("%s: scores are refined with %s.", shown(source.path), patient_text(known[1]))
@@ -379,7 +285,7 @@ class ScanRunner:
         linked = time.perf_counter()
         for note in cautions(scan, found):
             logger.warning("%s: %s", shown(source.path), note)
-        spent = {"read": ready - start, "detect": detected - ready, "link": linked - detected}
+        spent = {"read": read, "detect": detected - ready, "link": linked - detected}
         timing = {stage: round(seconds, 2) for stage, seconds in spent.items()}
         if self._done and not Path(self.writer.output_dir).is_dir():
             raise FileNotFoundError(f"The output folder {self.writer.output_dir} has been removed.")
@@ -389,7 +295,7 @@ class ScanRunner:
             "%s: %d lesions, linked from the boxes of %d slices out of %d examined, %.1f s, %.1f s of them to write "
             "the results; they are in %s",
             *(shown(source.path), len(lesions), len(set(found.slices.tolist())), int(found.examined.sum())),
-            *(end - start, end - linked, shown(folder)),
+            *(read + end - ready, end - linked, shown(folder)),
         )
         if self.send is not None:
             self.send(folder)

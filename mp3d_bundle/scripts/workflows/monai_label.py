@@ -26,7 +26,8 @@ from ..inference.outputs.lesions_document import calibration_of, describe_lesion
 from ..inference.outputs.measurements import tagging_in
 from ..inference.outputs.slicer_nodes import slicer_markups
 from ..inference.volume_detector import VolumeDetector
-from .infer_scans import Weights
+from .scan_patient import PatientOptions
+from .trained_weights import Weights
 
 LESION = 1
 # The first choice on offer: no operating point, so that the score threshold counts.
@@ -92,7 +93,8 @@ def score_threshold(value: Any, default: float) -> float:
 class LesionDetector:
     """The detector that MONAI Label calls: a whole CT in, lesions in LPS millimetres out.
 
-    It finds what ``run inferring`` finds in the same file. MONAI Label sets `network` before each call.
+    It finds what ``run inferring`` finds in the same file; a network that reads sex and age gets those of its headers.
+    MONAI Label sets `network` before each call.
 
     Args:
         inferer: Scan and network to slice boxes.
@@ -151,7 +153,8 @@ class LesionDetector:
             progress=False,
         )
         use = self.engine.attach(network)._asdict() if self.engine is not None else {}
-        found: SliceBoxes = inferer(scan, network)
+        known = PatientOptions().patient_of(scan, network)
+        found: SliceBoxes = inferer(scan, network, **({} if known is None else {"patient": known[0]}))
         lesions = self.link(found, score_threshold=threshold)
         info = self.weights.info
         settings = {
@@ -160,6 +163,7 @@ class LesionDetector:
             "box_threshold": inferer.score_threshold,
             "score_threshold": threshold,
             **use,
+            **({} if known is None else {"patient": known[1]}),
         }
         head, calibration = describe_run(scan, found, info, settings), calibration_of(info, settings)
         entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging_in(head))

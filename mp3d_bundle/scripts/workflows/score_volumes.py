@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,11 @@ from ..metrics.bootstrap import Bootstrap
 from ..metrics.evaluation_files import Evaluated
 from ..metrics.volume.volume_report import write_volume_report
 from ..metrics.volume.volume_tables import format_volume_table, official_predictions
+from ..networks import Patient
 from ..storage.atomic_files import write_json
 from ..storage.output_folder import evaluation_lock
-from .infer_scans import Weights
+from .scan_patient import facts_read
+from .trained_weights import Weights
 from .volume_predictions import Detections, read_predictions
 
 logger = logging.getLogger(__name__)
@@ -104,13 +107,18 @@ class VolumeScorer:
         self.weights.tell(self.inferer)
         if self.engine is not None:
             self.engine.attach(network)
+        if "patient" in facts_read(network):
+            known = [sum(not math.isnan(record["patient_facts"][at]) for record in records) for at in (0, 1)]
+            logger.info(
+                "Scores are refined with sex and age: known of %d and %d out of %d sub-volumes.", *known, len(records)
+            )
         with tqdm(records, desc="sub-volumes", unit="volume", disable=not self.progress) as bar:
             return [{**record, **self._detect_one(record, network)} for record in bar]
 
     def _detect_one(self, record: VolumeRecord, network: nn.Module) -> Detections:
         scan = read_subvolume(record)
         _check_inside(record, scan.hu.shape)
-        found = self.inferer(scan, network)
+        found = self.inferer(scan, network, **_patient_of(record, network))
         return lesion_boxes(found, self.link(found), record["slice_range"][0])
 
 
@@ -138,6 +146,11 @@ def lesion_boxes(found: SliceBoxes, lesions: Sequence[Lesion], first: int) -> De
         tracks.append(np.column_stack([np.full(len(slices), row), slices, plane]))
     scores = np.array([lesion.score for lesion in lesions], dtype=np.float64)
     return {"boxes": boxes, "scores": scores, "tracks": np.concatenate(tracks)}
+
+
+def _patient_of(record: VolumeRecord, network: nn.Module) -> dict[str, Patient]:
+    """What a network that reads sex and age is told; where a slice lies in the body is never known of a whole scan."""
+    return {"patient": Patient(*record["patient_facts"])} if "patient" in facts_read(network) else {}
 
 
 def _check_inside(record: VolumeRecord, shape: tuple[int, ...]) -> None:

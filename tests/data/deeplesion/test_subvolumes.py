@@ -182,3 +182,12 @@ def test_a_real_sub_volume(shared: Path) -> None:
     scan = read_subvolume(record)
     assert scan.hu.shape == (13, 512, 512)
     assert (scan.hu.min(), scan.hu.max()) == (-3024, 1383)
+
+
+def test_sex_and_age_are_read_where_they_are_asked_for(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (bare,) = load(dataset, spacing=[1, 1, 5], patients=True)
+    assert np.isnan(bare["patient_facts"]).all()
+    assert "has no sex and age of patients" in caplog.text
+    write_table(dataset / "DL_info.csv", row(104, Patient_gender="F", Patient_age="62"))
+    assert load(dataset, patients=True)[0]["patient_facts"] == (0.0, 62.0)
+    assert np.isnan(load(dataset)[0]["patient_facts"]).all()

@@ -36,8 +36,9 @@ from scripts.inference.outputs.result_folder import (
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from scripts.storage.result_files import file_names
-from scripts.workflows.infer_scans import ScanRunner, Weights
+from scripts.workflows.infer_scans import ScanRunner
 from support.fake_scans import BlobDetector, Seen, ball_scan, scan_of
+from support.fake_weights import weights_of
 
 OLD = {
     "lesions.json": b"old",
@@ -148,8 +149,7 @@ def write_scan(path: Path, hu: np.ndarray | None = None) -> Path:
 
 def runner(source: Path, output: Path, model: dict[str, Any] | None = None, **changes: Any) -> ScanRunner:
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
-    weights = Weights("nowhere.pt")
-    vars(weights)["_loaded"] = (BlobDetector(), {})
+    weights = weights_of(BlobDetector())
     return ScanRunner(find_scans(source), detector, weights, ResultWriter(output, model or {}), **changes)
 
 

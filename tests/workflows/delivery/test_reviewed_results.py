@@ -18,9 +18,10 @@ from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.workflows.delivery.reviewed_results import Reviews
-from scripts.workflows.infer_scans import ScanRunner, Weights
+from scripts.workflows.infer_scans import ScanRunner
 from support.fake_dicom import write_ct
 from support.fake_scans import BlobDetector, ball_scan
+from support.fake_weights import weights_of
 
 CONFIG = Path(__file__).resolve().parents[3] / "mp3d_bundle" / "configs" / "inference.json"
 
@@ -31,8 +32,7 @@ def two_balls() -> np.ndarray:
 
 def runner(series: Path, output: Path, review: Reviews | None = None, **more: Any) -> ScanRunner:
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
-    weights = Weights("nowhere.pt")
-    vars(weights)["_loaded"] = (BlobDetector(), {"name": "blob"})
+    weights = weights_of(BlobDetector(), {"name": "blob"})
     writer = ResultWriter(output, outputs=("json", "dicom"))
     return ScanRunner(find_scans(series), detector, weights, writer, review=review, **more)
 

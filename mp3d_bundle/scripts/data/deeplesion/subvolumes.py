@@ -21,11 +21,16 @@ from ..scans.scan import Scan
 from ..slabs.slab_reader import read_slice
 from ..slabs.slice_store import images_folder, slice_names
 from .coco_labels import read_coco
-from .dl_info import SPLITS, read_csv
+from .columns import SPLITS
+from .dl_info import read_csv
+from .patient_facts import facts_of_series
 from .subvolume_frames import from_slab
 from .subvolume_labels import ALL, VolumeLabel, read_volume_labels
 
 logger = logging.getLogger(__name__)
+
+# Sex and age of a patient.
+_UNKNOWN = (math.nan, math.nan)
 
 
 class SliceRun(TypedDict):
@@ -55,6 +60,7 @@ class VolumeRecord(SliceRun):
         true_boxes: ``(N, 6)`` float64 in the volume frame (see `subvolume_frames`), or None if lesions are not
             labelled in 3D.
         key_boxes: Likewise, on key slices.
+        patient_facts: 1 for male, 0 for female, and years; NaN where it is not known, or was not asked for.
         ignored_boxes: Regions in which nothing is known, ``(K, 6)``; None without any.
     """
 
@@ -66,6 +72,7 @@ class VolumeRecord(SliceRun):
     slice_interval: float | None
     true_boxes: np.ndarray | None
     key_boxes: np.ndarray | None
+    patient_facts: tuple[float, float]
     ignored_boxes: np.ndarray | None
 
 
@@ -81,29 +88,29 @@ class Annotations:
     path: Path | None
     images_dir: Path
 
-    def by_series(self) -> dict[str, list[Record]]:
-        """Key slices of each series."""
-        if self.path is None:
-            return {}
-        read = read_coco if self.path.suffix.lower() == ".json" else read_csv
-        records = read(self.path, self.images_dir)
-        series = defaultdict(list)
-        for record in records:
-            series[record["series"]].append(record)
-        return series
-
-    def patients(self, split: str) -> set[str]:
-        """The patients of a split.
+    def key_slices(self, split: str = ALL) -> list[Record]:
+        """The key slices of a split, or all.
 
         Raises:
             ValueError: If the labels do not have it.
         """
+        if split == ALL:
+            if self.path is None:
+                return []
+            return (read_coco if self.path.suffix.lower() == ".json" else read_csv)(self.path, self.images_dir)
         if self.path is None or self.path.suffix.lower() == ".json" or split not in SPLITS:
             raise ValueError(
                 f"Expected a DL_info.csv and one of {', '.join(SPLITS)} to choose a split of synthetic volumes, got "
                 f"{self.path} and {split!r} ({ALL!r} takes them all)."
             )
-        return {record["patient"] for record in read_csv(self.path, self.images_dir, split=split)}
+        return read_csv(self.path, self.images_dir, split=split)
+
+    def patient_facts(self) -> dict[str, tuple[float, float]]:
+        """Sex and age by series, see `facts_of_series`; logged where the labels have none."""
+        if self.path is None or self.path.suffix.lower() == ".json":
+            logger.warning("%s has no sex and age of patients.", self.path or self.images_dir.parent)
+            return {}
+        return facts_of_series(self.path)
 
 
 def load_volumes(
@@ -115,6 +122,7 @@ def load_volumes(
     annotations: str | Path | None = None,
     spacing: Sequence[float] | None = None,
     missing_images: str = "raise",
+    patients: bool = False,
 ) -> list[VolumeRecord]:
     """Load the sub-volumes of a label file, with the data set's information about them.
 
@@ -133,6 +141,7 @@ def load_volumes(
         spacing: ``(x, y, z)`` mm of sub-volumes without any other spacing.
         missing_images: What to do about sub-volumes with missing slices: ``"raise"``, ``"drop"`` them
             with a warning, or ``"ignore"`` (nothing is checked: use of the labels alone).
+        patients: Whether to read sex and age of the patients from ``DL_info.csv``; other labels have none.
 
     Returns:
         The records, in the file's order.
@@ -151,15 +160,23 @@ def load_volumes(
     known = Annotations(own if own.is_file() else None, images_dir)
     read = read_volume_labels(labels, split, label_format=label_format)
     volumes, part = read.volumes, read.part
-    if read.format == "synthetic" and split != ALL:
+    by_table = read.format == "synthetic" and split != ALL
+    series: dict[str, list[Record]] = defaultdict(list)
+    for key in known.key_slices(split if by_table else ALL):
+        series[key["series"]].append(key)
+    if by_table:
         part = split
-        patients = known.patients(split)
-        volumes = [volume for volume in volumes if volume.patient in patients]
+        chosen = {key["patient"] for keys in series.values() for key in keys}
+        volumes = [volume for volume in volumes if volume.patient in chosen]
     if not volumes:
         raise ValueError(f"Expected at least one sub-volume of {split}, got none in {labels}.")
-    series = known.by_series()
     given = checked_spacing(spacing)
-    records = [_record(volume, images_dir, series.get(volume.series, []), part, given) for volume in volumes]
+    records: list[VolumeRecord] = [
+        _record(volume, images_dir, series.get(volume.series, []), part, given) for volume in volumes
+    ]
+    if patients:
+        facts = known.patient_facts()
+        records = [{**record, "patient_facts": facts.get(record["series"], _UNKNOWN)} for record in records]
     present = check_slices(records, missing_images)
     if missing_images != "ignore":
         _need_spacing(present)
@@ -230,6 +247,7 @@ def _record(
         "slice_interval": None if spacing is None else spacing[2],
         "true_boxes": label.true_boxes,
         "key_boxes": key_boxes,
+        "patient_facts": _UNKNOWN,
         "ignored_boxes": label.ignored_boxes,
     }
 

@@ -162,7 +162,7 @@ def test_a_damaged_recipe_is_rejected(tmp_path: Path) -> None:
 def test_an_evaluation_repeats_the_recipe_of_converted_weights(tmp_path: Path, bundle_root: Path, key: str) -> None:
     recipe = replace(LAYOUTS[key].recipe, num_slices=5)
     network = build_network(DEFINITION)
-    path = save_weights(tmp_path / "a.pt", network, DEFINITION, {"recipe": replace(recipe, num_slices=5).plain()})
+    path = save_weights(tmp_path / "a.pt", network, DEFINITION, {"recipe": recipe.plain()})
     config = evaluation(bundle_root, checkpoint=str(path))
     preprocessing = config.get_parsed_content("preprocessing")
     assert recipe_in_use(preprocessing, PAPER) == replace(recipe, stored_size=PAPER.stored_size)
@@ -188,9 +188,8 @@ def test_one_option_sets_the_size_of_pixels_from_training_to_evaluation(bundle_r
     assert shown == {"train": {175, 200, 225}, "validate": {200}}
     recipe = recipe_in_use(parser.get_parsed_content("validate#preprocessing"), PAPER)
     assert recipe.pixel_spacing == 0.8
-    path = save_weights(
-        tmp_path / "m.pt", build_network(DEFINITION), DEFINITION, {"name": "m", "recipe": replace(recipe, num_slices=5).plain()}
-    )
+    info = {"name": "m", "recipe": replace(recipe, num_slices=5).plain()}
+    path = save_weights(tmp_path / "m.pt", build_network(DEFINITION), DEFINITION, info)
     scored = evaluation(bundle_root, checkpoint=str(path))
     assert scored.get_parsed_content("pixel_spacing") == 0.8
     last = [each for each in scored.get_parsed_content("preprocessing").transforms if isinstance(each, ResizeSlabd)]

@@ -103,3 +103,10 @@ def test_slices_are_sampled_evenly(depth: int, step: float) -> None:
     assert found[-1] < depth
     assert (np.diff(found) > 0).all()
     assert len(found) == pytest.approx(min(depth, depth * step / 5), abs=1)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("step", [0.1, 1.0, 2.5, 12.0])
+def test_a_few_thin_slices_are_sampled_too(depth: int, step: float) -> None:
+    assert len(sampled(depth, step)) >= 1
+    assert set(sampled(depth, step).tolist()) <= set(range(depth))

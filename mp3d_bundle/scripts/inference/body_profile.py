@@ -115,7 +115,7 @@ class SliceFacts:
 def sampled(depth: int, step: float) -> np.ndarray:
     """``(N,)`` slices to measure of a scan of ``depth`` slices ``step`` mm apart, about `STEP_MM` apart, rising."""
     every = max(STEP_MM / step, 1.0)
-    return np.unique(np.minimum(np.floor(np.arange(0.5, depth / every) * every), depth - 1).astype(int))
+    return np.unique(np.minimum(np.floor(np.arange(0.5, max(depth / every, 1.0)) * every), depth - 1).astype(int))
 
 
 def measure_slice(hu: np.ndarray, spacing: tuple[float, float]) -> SliceFacts:

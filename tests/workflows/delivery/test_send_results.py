@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import importlib.util
 import io
+import re
 import threading
 from collections.abc import Iterator
 from email.parser import BytesParser
@@ -19,6 +20,7 @@ from monai.bundle import ConfigParser
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from scripts.data.scans.scan import read_scan
+from scripts.inference.outputs.dicom.presentation_state import PresentationWriter
 from scripts.inference.outputs.dicom.structured_report import DicomWriter
 from scripts.workflows.delivery.send_results import Sender
 from support.fake_dicom import write_ct
@@ -111,6 +113,18 @@ def web_server(status: int = 200) -> Iterator[tuple[str, list[pydicom.Dataset]]]
         server.server_close()
 
 
+def test_a_presentation_state_is_sent_with_them(results: Path, tmp_path: Path) -> None:
+    series = write_ct(tmp_path / "ct", ball_scan(), spacing=(1.0, 1.0, 2.5))
+    state = PresentationWriter()(results_of(read_scan(series), [(24, 10, 4, 37, 23, 9)], (0.9,)))
+    for path in results.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "lesions_pr.dcm").write_bytes(state["lesions_pr.dcm"])
+    with archive() as (address, received):
+        assert Sender(address)(tmp_path) == 3
+    check(received[:2], results)
+    assert received[2].SOPInstanceUID == pydicom.dcmread(tmp_path / "lesions_pr.dcm").SOPInstanceUID
+
+
 def test_an_archive_receives_both_files(results: Path) -> None:
     with archive() as (address, received):
         assert Sender(address)(results) == 2
@@ -164,6 +178,12 @@ def test_a_missing_package_is_named_before_the_work(monkeypatch: pytest.MonkeyPa
         Sender("A@host:104")
     with pytest.raises(ImportError, match=r"pip install dicomweb-client\."):
         Sender("https://host/dicomweb")
+
+
+def test_the_packages_are_an_extra() -> None:
+    found = re.search(r"(?m)^send = \[(.*)\]$", (CONFIG.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert found is not None
+    assert {re.split("[<>=]", name.strip(' "'))[0] for name in found[1].split(",")} == {"dicomweb-client", "pynetdicom"}
 
 
 def test_config_sends_to_the_server_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

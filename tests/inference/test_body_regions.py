@@ -149,6 +149,9 @@ def test_tags_fill_gaps_and_never_overrule(whole: Scan) -> None:
     assert alone.of(box, 0.0, [cyst]).name == UNKNOWN
     regions = BodyRegions(whole)
     assert regions.of(box, 54.0, [liver]).source == "scan"
+    # The dome of the liver may be both, but no brain.
+    dome, brain = (138.0, 42.0, 142.0, 46.0), {"tag": "brain", "score": 0.9}
+    assert [regions.of(dome, 61.0, [tag]).name for tag in (liver, lung, brain)] == ["abdomen", "chest", UNKNOWN]
     contradicted = regions.of(box, 54.0, [lung])
     assert (contradicted.name, contradicted.source) == (UNKNOWN, "none")
     assert "abdomen" in contradicted.basis

@@ -62,11 +62,13 @@ class Region:
         name: Of `REGIONS`, or `UNKNOWN`.
         source: ``"scan"``, ``"tags"`` or ``"none"``.
         basis: Why, in words.
+        possible: Of an unknown one the regions that the scan leaves open.
     """
 
     name: str
     source: str
     basis: str
+    possible: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, str]:
         """As an entry of a lesion has it."""
@@ -107,10 +109,10 @@ class BodyRegions:
         named = sorted({_REGION_OF[tag["tag"].lower()] for tag in tags if tag["tag"].lower() in _REGION_OF})
         if len(named) != 1:
             return found
-        if found.name == UNKNOWN:
-            return Region(named[0], "tags", "tags of the network; the scan does not tell")
         if found.name == named[0]:
             return found
+        if named[0] in found.possible:
+            return Region(named[0], "tags", "tags of the network; the scan does not tell")
         return Region(UNKNOWN, "none", f"the scan tells {found.name} ({found.basis}), the tags {named[0]}")
 
     def _from_scan(self, box: np.ndarray, height: float) -> Region:
@@ -134,12 +136,12 @@ class BodyRegions:
         if _around(facts.lung, box) >= _AT_LUNG:
             return Region(CHEST, "scan", "lung around the lesion")
         if _distance(facts.lung, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2) > _WALL_MM:
-            return _unknown("at the height of the lungs, but more than 4 cm away from them")
+            return _unknown("at the height of the lungs, but more than 4 cm away from them", CHEST, ABDOMEN, LIMBS)
         if self._shares[: at + 1].max() * _SMALLER >= self._shares[at] and self._shares[: at + 1].max() >= _LARGE_LUNG:
             return Region(CHEST, "scan", "the upper part of the lungs")
         if self._shares[at] >= _LARGE_LUNG and _between(facts.lung) <= _BETWEEN:
             return Region(CHEST, "scan", "lungs, and too little between them for heart or liver")
-        return _unknown("the height of the lower lungs, where chest and abdomen overlap")
+        return _unknown("the height of the lower lungs, where chest and abdomen overlap", CHEST, ABDOMEN)
 
     def _by_trunk(self, at: int, off_middle: float) -> Region:
         height = self._heights[at]
@@ -147,7 +149,7 @@ class BodyRegions:
         if len(lungs) and height > lungs.max():
             if height - lungs.max() >= _ABOVE_MM and off_middle <= _MIDDLE_MM:
                 return Region(HEAD, "scan", "above the lungs, in the middle")
-            return _unknown("above the lungs: neck, shoulder or chest")
+            return _unknown("above the lungs: neck, shoulder or chest", HEAD, CHEST, LIMBS)
         if len(lungs) and height > lungs.min():
             return _unknown("no lungs here, but above and below")
         if len(skull) and 0 < skull.min() - height <= _NECK_MM and off_middle <= _MIDDLE_MM:
@@ -236,8 +238,8 @@ class BodyRegions:
         return kept
 
 
-def _unknown(basis: str) -> Region:
-    return Region(UNKNOWN, "none", basis)
+def _unknown(basis: str, *possible: str) -> Region:
+    return Region(UNKNOWN, "none", basis, possible or REGIONS)
 
 
 def _runs(marked: np.ndarray) -> list[tuple[int, int]]:

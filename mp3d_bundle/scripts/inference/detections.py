@@ -84,6 +84,7 @@ class Lesion:
         key_box: ``(4,)`` float64, the best-scored slice box.
         members: Rows in the `SliceBoxes`, rising.
         fields: Further outputs of the network for the best box, by name.
+        review: What a reader said of it, as its entry in ``lesions.json`` has it; empty where nobody did.
     """
 
     box: np.ndarray
@@ -92,6 +93,7 @@ class Lesion:
     key_box: np.ndarray
     members: tuple[int, ...]
     fields: Instances[np.ndarray] = field(default_factory=dict)
+    review: Mapping[str, Any] = field(default_factory=dict)
 
     def best(self, found: SliceBoxes) -> int:
         """The row of its best box in the `SliceBoxes` that it was linked from."""

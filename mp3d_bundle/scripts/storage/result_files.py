@@ -14,7 +14,7 @@ class Output(NamedTuple):
     """One kind of result.
 
     Attributes:
-        files: Names in the folder of a scan, without pictures.
+        files: Names in the folder of a scan, without pictures and other numbered files.
         maker: Module in ``scripts.inference.outputs`` and name in it: a function of a ``ScanResult`` that gives the
             content of each file by its name, or a class whose instances are such functions.
     """
@@ -30,11 +30,17 @@ OUTPUTS = {
     "report": Output(("report.html",), "html.report_page.ReportWriter"),
     "overlays": Output((), "pictures.finding_pictures.OverlayWriter"),
     "dicom": Output(("lesions_sr.dcm", "lesions_seg.dcm"), "dicom.structured_report.DicomWriter"),
+    "gsps": Output(("lesions_pr.dcm",), "dicom.presentation_state.PresentationWriter"),
+    "scene": Output(("lesions.mrml", "lesion_colours.ctbl", "lesion_table.tsv"), "slicer_scene.slicer_scene"),
     "labelmap": Output(("lesion_boxes.nii.gz",), "label_map.label_map"),
     "prompts": Output(("prompts.json",), "label_map.prompts"),
 }
 
 
+# Those that are sent to archives, and need the package highdicom.
+DICOM_OUTPUTS = ("dicom", "gsps")
+
+
 def file_names() -> tuple[str, ...]:
-    """All result files without pictures."""
+    """All result files without pictures and markups, which are numbered."""
     return tuple(name for output in OUTPUTS.values() for name in output.files)

@@ -15,7 +15,7 @@ from scripts.data.scans.scan import read_scan
 from scripts.inference.outputs.lesions_document import bundle_version
 from scripts.inference.outputs.result_folder import RECORD
 from scripts.inference.outputs.result_writer import ResultWriter, choose_outputs
-from scripts.storage.result_files import OUTPUTS, file_names
+from scripts.storage.result_files import DICOM_OUTPUTS, OUTPUTS, file_names
 from support.fake_dicom import write_ct
 from support.fake_results import parts, results_of
 from support.fake_scans import ball_scan, scan_of
@@ -28,11 +28,15 @@ OF = {
     "report": {"report.html"},
     "overlays": {"lesion_001.png"},
     "dicom": {"lesions_sr.dcm", "lesions_seg.dcm"},
+    "gsps": {"lesions_pr.dcm"},
+    "scene": {
+        *("lesions.mrml", "lesion_colours.ctbl", "lesion_table.tsv", "lesion_boxes.nii.gz", "lesion_001_1.mrk.json"),
+    },
     "labelmap": {"lesion_boxes.nii.gz"},
     "prompts": {"prompts.json"},
 }
 # Written only if a user asks for them.
-ON_REQUEST = {"labelmap", "prompts"}
+ON_REQUEST = {"gsps", "scene", "labelmap", "prompts"}
 BOXES = [(24.0, 10.0, 4.0, 37.0, 23.0, 9.0)]
 
 
@@ -58,7 +62,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> tuple:
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_each_name_writes_its_files_and_no_other(name: str, arguments: tuple, tmp_path: Path) -> None:
-    if name == "dicom":
+    if name in DICOM_OUTPUTS:
         pytest.importorskip("highdicom")
     writer(tmp_path, outputs=[name])(*arguments)
     assert files_in(tmp_path) == OF[name]
@@ -92,7 +96,7 @@ def test_results_of_an_earlier_run_do_not_stay_beside_new_ones(arguments: tuple,
     (tmp_path / "mine.txt").write_text("not ours")
     writer(tmp_path, outputs=["csv"])(*arguments)
     assert files_in(tmp_path) == {"lesions.csv", "mine.txt"}
-    assert set(file_names()) == set.union(*OF.values()) - OF["overlays"]
+    assert set(file_names()) == set.union(*OF.values()) - OF["overlays"] - {"lesion_001_1.mrk.json"}
 
 
 def test_output_that_fails_leaves_nothing(arguments: tuple, tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_without_highdicom_the_rest_is_written(
     monkeypatch.setitem(sys.modules, "highdicom", None)
     for name in [name for name in sys.modules if name.startswith("scripts.inference.outputs.dicom.")]:
         monkeypatch.delitem(sys.modules, name)
-    writer(tmp_path, outputs=["csv", "dicom"])(*arguments)
+    writer(tmp_path, outputs=["csv", "dicom", "gsps"])(*arguments)
     assert files_in(tmp_path) == {"lesions.csv"}
     assert "highdicom, which is not installed" in caplog.text
     assert "scripts.inference.outputs.dicom.structured_report" not in sys.modules

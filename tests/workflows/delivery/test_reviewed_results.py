@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import highdicom as hd
+import jsonschema
 import numpy as np
 import pydicom
 import pytest
@@ -15,6 +17,7 @@ from monai.bundle import ConfigParser
 from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
+from scripts.inference.outputs import lesions_document
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.workflows.delivery.reviewed_results import Reviews
@@ -33,7 +36,7 @@ def two_balls() -> np.ndarray:
 def runner(series: Path, output: Path, review: Reviews | None = None, **more: Any) -> ScanRunner:
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
     weights = weights_of(BlobDetector(), {"name": "blob"})
-    writer = ResultWriter(output, outputs=("json", "dicom"))
+    writer = ResultWriter(output, outputs=("json", "csv", "dicom"))
     return ScanRunner(find_scans(series), detector, weights, writer, review=review, **more)
 
 
@@ -84,6 +87,33 @@ def test_only_accepted_lesions_are_in_the_report_and_the_segmentation(
     again = segmentation.get_volume(segment_numbers=[1], combine_segments=True)
     assert np.count_nonzero(before.array) == np.count_nonzero(again.array) > 0
     assert pydicom.dcmread(tmp_path / "out" / "lesions_sr.dcm").PatientID == "P-1"
+
+
+def test_remarks_of_the_reader_are_in_every_file_under_the_new_number(
+    series: Path, results: Path, tmp_path: Path
+) -> None:
+    path = reviewed(read(results), tmp_path / "r.json", "rejected", "accepted")
+    content = json.loads(path.read_text())
+    content["lesions"][1]["review"]["comment"] = "cyst, old"
+    ruler = {"tool": "ruler", "plane": "axial", "points_lps_mm": [[0, 0, 5], [3, 4, 5]], "length_mm": 5.0}
+    content["measurements"] = [{**ruler, "lesion": 2}, {**ruler, "lesion": 1}, {**ruler, "lesion": None}]
+    path.write_text(json.dumps(content))
+    assert runner(series, tmp_path / "out", Reviews(path)).run() == []
+    document = read(tmp_path / "out")
+    schema = json.loads((Path(lesions_document.__file__).parent / "schema" / "lesions.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(document)
+    (lesion,) = document["lesions"]
+    assert lesion["lesion"] == 1
+    assert lesion["review"] == {"decision": "accepted", "comment": "cyst, old", "measurements": [ruler]}
+    (row,) = csv.DictReader((tmp_path / "out" / "lesions.csv").open())
+    assert (row["comment"], row["measured"]) == ("cyst, old", "ruler 5.0 mm")
+    report: Any = hd.sr.srread(tmp_path / "out" / "lesions_sr.dcm").content
+    (group,) = report.get_image_measurement_groups()
+    assert [one.value for one in group.get_measurements()] == [5.0]
+    content["measurements"][0]["length_mm"] = 50.0
+    path.write_text(json.dumps(content))
+    ((_, reason),) = runner(series, tmp_path / "other", Reviews(path)).run()
+    assert "Expected length_mm 5.00 as its points give, got 50.0 in measurement 1 of" in reason
 
 
 def test_a_review_that_accepts_nothing_reports_no_lesion(series: Path, results: Path, tmp_path: Path) -> None:

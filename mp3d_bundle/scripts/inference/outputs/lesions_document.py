@@ -189,6 +189,7 @@ def describe_lesions(
                 **image_of(scan, found, lesion.key, lesion.key_box),
                 "key_point_lps_mm": _numbers(key[0]),
                 "num_slices": len({int(found.slices[row]) for row in lesion.members}),
+                **({"review": dict(lesion.review)} if lesion.review else {}),
                 **_fields(lesion.fields),
             }
         )

@@ -7,6 +7,7 @@ import io
 
 from ..detections import ScanResult
 from ..lesion_outlines import LENGTHS
+from .measurements import measured_text
 from .source_names import IMAGE_KEYS, SERIES_KEYS
 
 _CORNERS = ("1", "2")
@@ -32,7 +33,8 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     tags = ["tags"] if "tags" in result.document["model"] else []
     series = result.document["input"].get("dicom")
     names = [] if series is None else [*IMAGE_KEYS, *SERIES_KEYS]
-    last = ["key_slice", *names, "num_slices", "notice", *tags, *fields]
+    remarks = ["comment", "measured"] if "review" in result.document["settings"] else []
+    last = ["key_slice", *names, "num_slices", "notice", *remarks, *tags, *fields]
     sizes = [*estimates, *axes, "axes_source", "volume_estimate_ml", "volume_source"]
     region = ["region", "region_source"]
     writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *sizes, *region, *last])
@@ -53,6 +55,7 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
                 *({**entry.get("image", {}), **(series or {})}.get(name) for name in names),
                 entry["num_slices"],
                 " ".join(result.notices),
+                *((entry.get("review", {}).get("comment", ""), measured_text(entry)) if remarks else ()),
                 *("; ".join(f"{tag['tag']} {tag['score']:.2f}" for tag in entry[name]) for name in tags),
                 *(entry["fields"][name] for name in fields),
             ]

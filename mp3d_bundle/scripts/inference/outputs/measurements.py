@@ -129,6 +129,18 @@ def size_text(entry: Mapping[str, Any]) -> str:
     return f"{axes['long_axis_mm']:.1f} x {axes['short_axis_mm']:.1f} mm{about} (source: {axes['source']}), "
 
 
+def measured_text(entry: Mapping[str, Any]) -> str:
+    """What a reader measured, in words: "ruler 12.3 mm; roi mean 40 HU, SD 9, 1.25 cm2"; "" without a review."""
+    words = {
+        "ruler": "{length_mm:.1f} mm",
+        "diameters": "{long_axis_mm:.1f} x {short_axis_mm:.1f} mm",
+        "roi": "mean {mean_hu:.0f} HU, SD {sd_hu:.0f}, {cm2:.2f} cm2",
+    }
+    measured = entry.get("review", {}).get("measurements", ())
+    said = (words[one["tool"]].format(cm2=one.get("area_mm2", 0) / 100, **one) for one in measured)
+    return "; ".join(f"{one['tool']} {text}" for one, text in zip(measured, said, strict=True))
+
+
 def region_text(entry: Mapping[str, Any]) -> str:
     """ ", chest" of a lesion's entry whose region is known, else ""."""
     name = entry.get("region", {}).get("name", "unknown")

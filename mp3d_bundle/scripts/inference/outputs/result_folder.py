@@ -33,8 +33,9 @@ from .lesions_document import bundle_version, strict_json
 RECORD = "finished.json"
 MAIN = "lesions.json"
 _PART = ".part"
-_PICTURES = "overlays"
-_OWN_PICTURES = ("lesion_", "slice_")
+# Folders of numbered files, their names, and how ours begin.
+_NUMBERED = (("overlays", "*.png"), ("markups", "*.mrk.json"))
+_OWN = ("lesion_", "slice_")
 
 
 class ResultRecord(TypedDict):
@@ -125,9 +126,10 @@ def _settle(folder: Path) -> None:
             # Named files that are not waiting were moved before the process was killed.
             if name not in names or (name == MAIN and (part / name).exists()):
                 (folder / name).unlink(missing_ok=True)
-        for old in (folder / _PICTURES).rglob("*.png"):
-            if old.name.startswith(_OWN_PICTURES) and old.relative_to(folder).as_posix() not in names:
-                old.unlink()
+        for place, pattern in _NUMBERED:
+            for old in (folder / place).rglob(pattern):
+                if old.name.startswith(_OWN) and old.relative_to(folder).as_posix() not in names:
+                    old.unlink()
         for name in sorted([*names, RECORD], key=lambda name: (name == RECORD, name == MAIN)):
             if (part / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

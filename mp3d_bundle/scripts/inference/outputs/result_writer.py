@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...storage.result_files import OUTPUTS
+from ...storage.result_files import DICOM_OUTPUTS, OUTPUTS
 from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
 from .lesions_document import calibration_of, describe_lesions, describe_run, notices_of
@@ -56,7 +56,7 @@ def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
         names: Names of `OUTPUTS`, as a list or as one text with commas.
 
     Returns:
-        The names; without ``dicom`` if highdicom is not installed, which is logged.
+        The names; without those in DICOM if highdicom is not installed, which is logged.
 
     Raises:
         ValueError: If a name is unknown, or none was given.
@@ -64,9 +64,9 @@ def choose_outputs(names: str | Sequence[str]) -> tuple[str, ...]:
     chosen = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     for name in chosen or [""]:
         _known(name)
-    if "dicom" in chosen and importlib.util.find_spec("highdicom") is None:
+    if not set(DICOM_OUTPUTS).isdisjoint(chosen) and importlib.util.find_spec("highdicom") is None:
         logger.warning("No DICOM results are written: they need the package highdicom, which is not installed.")
-        chosen.remove("dicom")
+        chosen = [name for name in chosen if name not in DICOM_OUTPUTS]
     return tuple(chosen)
 
 

@@ -7,7 +7,7 @@ the order of the scores. The file follows Slicer's markups schema 1.0.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,14 +39,23 @@ def slicer_markups(result: ScanResult) -> dict[str, bytes]:
     Returns:
         ``lesions.mrk.json``: the ROI nodes, then the curves and lines.
     """
+    return {"lesions.mrk.json": markups_file(result, [node for _, node in markup_nodes(result)])}
+
+
+def markup_nodes(result: ScanResult) -> list[tuple[int, dict[str, Json]]]:
+    """The nodes of a scan with the numbers of their lesions: the ROI nodes, then the curves and lines."""
     axes = box_axes(result.scan)
     notice = " ".join(result.notices)
     pairs = list(zip(result.lesions, result.entries, strict=True))
-    nodes = [_roi(result.scan, axes, lesion, entry, notice) for lesion, entry in pairs]
-    nodes += [node for lesion, entry in pairs for node in _drawn(result, lesion, entry, notice)]
+    boxes = [(entry["lesion"], _roi(result.scan, axes, lesion, entry, notice)) for lesion, entry in pairs]
+    drawn = [(entry["lesion"], node) for lesion, entry in pairs for node in _drawn(result, lesion, entry, notice)]
+    return [*boxes, *drawn]
+
+
+def markups_file(result: ScanResult, nodes: Sequence[dict[str, Json]]) -> bytes:
+    """A file that holds nodes, the notices, and the name of the series."""
     series = {"series": named} if (named := result.document.get("input", {}).get("dicom")) else {}
-    content = {"@schema": SCHEMA, "notices": result.notices, **series, "markups": nodes}
-    return {"lesions.mrk.json": strict_json(content)}
+    return strict_json({"@schema": SCHEMA, "notices": result.notices, **series, "markups": list(nodes)})
 
 
 def box_axes(scan: ScanLike) -> np.ndarray:

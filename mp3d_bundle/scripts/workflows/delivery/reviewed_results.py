@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from ...data.importing.truth.reviews import DECISIONS, Review, read_review
 from ...inference.detections import Lesion
 from ...inference.scan_protocol import ScanLike
 from ...storage.atomic_files import sha256
+from .review_remarks import read_remarks
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Reviews:
         return f"{accepted} of {len(review.decisions)} lesions accepted, review SHA-256 {sha256(review.path)}"
 
     def accepted(self, scan: ScanLike, digest: str, lesions: Sequence[Lesion]) -> list[Lesion]:
-        """The lesions that were accepted, in their order.
+        """The lesions that were accepted, in their order, with what the reader said of them.
 
         Args:
             scan: The scan.
@@ -73,11 +76,12 @@ class Reviews:
             lesions: All that were found in it again.
 
         Raises:
-            ValueError: If the scan was not reviewed, or an accepted lesion was not found again.
+            ValueError: If the scan was not reviewed, a remark is invalid, or an accepted lesion was not found again.
         """
         review = self.of(digest)
         found = scan.boxes_to_stored(np.array([lesion.box for lesion in lesions]).reshape(-1, 6))
-        kept: set[int] = set()
+        kept: dict[int, dict[str, Any]] = {}
+        remarks = read_remarks(review.path, len(review.boxes))
         for number, (box, decision) in enumerate(zip(review.boxes, review.decisions, strict=True), start=1):
             if decision != "accepted":
                 continue
@@ -87,8 +91,8 @@ class Reviews:
                     f"Expected lesion {number} of {review.path} to be found again, got none at {box.tolist()}: use the "
                     "weights and settings of the result that was reviewed."
                 )
-            kept.add(int(same[0]))
+            kept[int(same[0])] = {"decision": decision, **remarks[number - 1]}
         counts = Counter(review.decisions)
         told = ", ".join(f"{counts[decision]} {decision}" for decision in DECISIONS)
         logger.info("%s: %s. Only the accepted ones are written.", review.path, told)
-        return [lesion for at, lesion in enumerate(lesions) if at in kept]
+        return [replace(lesion, review=kept[at]) for at, lesion in enumerate(lesions) if at in kept]

@@ -17,7 +17,7 @@ from typing import Any
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ...storage.result_files import OUTPUTS
+from ...storage.result_files import DICOM_OUTPUTS, OUTPUTS
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ class Sender:
         Raises:
             OSError: If the server cannot be reached, or does not take one; the results stay where they are.
         """
-        files = [folder / name for name in OUTPUTS["dicom"].files if (folder / name).is_file()]
+        names = [name for output in DICOM_OUTPUTS for name in OUTPUTS[output].files]
+        files = [folder / name for name in names if (folder / name).is_file()]
         if not files:
             logger.warning("%s: nothing to send, as there are no DICOM results.", folder)
             return 0

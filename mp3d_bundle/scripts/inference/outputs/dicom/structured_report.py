@@ -6,42 +6,30 @@ holds the numbers; the segmentation shows boxes or masks in viewers that do not 
 
 from __future__ import annotations
 
-import io
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import highdicom as hd
 from highdicom import sr
 from highdicom.sr import CodedConcept
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ....storage.result_files import OUTPUTS
-from ...detections import Lesion, ScanResult
+from ...detections import ScanResult
 from ..lesions_document import bundle_version
 from .box_segmentation import masked, segment_boxes
 from .lesion_measurements import evaluations, lines, measurements, sites
-from .mask_regions import outlines_on
-from .source_images import Outlined, Rectangle, SourceSlice, cut, nearest, read_sources
+from .own_series import MANUFACTURER, PRODUCT, OwnSeries, earlier_file, file_bytes, files_or_warning, outlined_lesions
+from .reader_remarks import APPROXIMATE, comment, reader_measurements
+from .source_images import Outlined, SourceSlice, read_sources
 
-logger = logging.getLogger(__name__)
-# It logs every module of attributes that it copies.
-logging.getLogger("highdicom").setLevel(logging.WARNING)
-
-MANUFACTURER = "MP3D bundle"
-PRODUCT = "MP3D lesion detector"
 _NUMBER = CodedConcept("246206008", "SCT", "Number of lesions")
 _LESIONS = CodedConcept("{lesions}", "UCUM", "lesions")
-# Texts of this kind have at most 64 characters.
-_SERIES = "Lesion {}. Not a medical device; research use only"
-_REPORT_SERIES, _BOXES_SERIES = 9001, 9002
 _REPORT, _SEGMENTS = OUTPUTS["dicom"].files
+_SERIES_NUMBERS = {_REPORT: 9001, _SEGMENTS: 9002}
 
 
 @dataclass(frozen=True)
@@ -67,71 +55,36 @@ class DicomWriter:
             ``lesions_sr.dcm``, and ``lesions_seg.dcm`` unless no lesion was found; nothing for a scan that was
             not read from DICOM, or (with a warning) whose headers lack required references.
         """
-        scan = result.scan
-        if scan.series is None:
-            return {}
-        try:
-            return self._write(result)
-        # Headers of all kinds come from scanners and archives: a bad header must not cost a lesion.
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            logger.warning("%s: no DICOM results are written. %s", scan.path, error)
-            logger.debug("%s", scan.path, exc_info=True)
-            return {}
+        return files_or_warning(result.scan, lambda: self._write(result))
 
     def _write(self, result: ScanResult) -> dict[str, bytes]:
         document = result.document
         slices = read_sources(result.scan.files, result.scan.headers)
-        earlier = {name: _earlier(result.folder, name, slices[0].header) for name in (_REPORT, _SEGMENTS)}
-        outlined = [
-            Outlined(
-                entry, _on_images(result, lesion, entry, slices), hd.UID(), nearest(slices, entry["key_point_lps_mm"])
-            )
-            for lesion, entry in zip(result.lesions, result.entries, strict=True)
-        ]
+        outlined = outlined_lesions(result, slices)
         shown = "outlines" if masked(outlined) else "boxes"
+        series = {
+            name: OwnSeries(number, shown, self.version, earlier_file(result.folder, name, slices[0].header))
+            for name, number in _SERIES_NUMBERS.items()
+        }
         with warnings.catch_warnings():
             # Names are written as in the images, even if highdicom would change them.
             warnings.filterwarnings("ignore", message=".*person name")
-            files = {_REPORT: _bytes(self._report(slices, outlined, document, earlier[_REPORT]))}
+            files = {_REPORT: file_bytes(self._report(slices, outlined, document, series[_REPORT]))}
             if outlined:
-                equipment = self._equipment(_BOXES_SERIES, shown, earlier[_SEGMENTS])
-                boxes = segment_boxes(slices, outlined, _algorithm(document, self.version), equipment)
+                algorithm = _algorithm(document, self.version)
+                boxes = segment_boxes(slices, outlined, algorithm, series[_SEGMENTS].equipment())
                 # Neither RLE nor JPEG-LS takes pixels of one bit.
                 if len(boxes.PixelData) > self.deflate_above_megabytes * 1e6:
                     boxes.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-                files[_SEGMENTS] = _bytes(boxes)
+                files[_SEGMENTS] = file_bytes(boxes)
         return files
-
-    def _equipment(self, number: int, shown: str, earlier: Dataset | None) -> dict[str, Any]:
-        """What both files say about themselves, and about what they show.
-
-        A file joins the series of the one before it, if all that a series has in common is the same.
-        """
-        described = _SERIES.format(shown)
-        joins = earlier is not None and (earlier.get("SeriesDescription"), earlier.get("SoftwareVersions")) == (
-            described,
-            self.version,
-        )
-        return {
-            "series_instance_uid": earlier.SeriesInstanceUID if earlier is not None and joins else hd.UID(),
-            "series_number": number,
-            "sop_instance_uid": hd.UID(),
-            "instance_number": int(earlier.InstanceNumber) + 1 if earlier is not None and joins else 1,
-            "manufacturer": MANUFACTURER,
-            "manufacturer_model_name": PRODUCT,
-            "software_versions": self.version,
-            "device_serial_number": "0",
-            "series_description": described,
-            "content_qualification": hd.ContentQualificationValues.RESEARCH,
-            "specific_character_set": "ISO_IR 192",
-        }
 
     def _report(
         self,
         slices: Sequence[SourceSlice],
         outlined: Sequence[Outlined],
         document: Mapping[str, Any],
-        earlier: Dataset | None,
+        series: OwnSeries,
     ) -> sr.Comprehensive3DSR:
         """The structured report; one that it takes the place of is its predecessor."""
         algorithm = sr.AlgorithmIdentification(
@@ -148,6 +101,7 @@ class DicomWriter:
         groups = [
             *(_group(one, slices, frame, algorithm, names) for one in outlined),
             *(_axes(one, measured, algorithm) for one in outlined if (measured := lines(one.entry, frame, algorithm))),
+            *(_by_reader(one, said) for one in outlined if (said := reader_measurements(one.entry, frame))),
             *([] if outlined else [_nothing(algorithm)]),
         ]
 
@@ -163,20 +117,12 @@ class DicomWriter:
             evidence=[one.header for one in slices],
             content=content(groups[:1]),
             is_complete=True,
-            previous_versions=None if earlier is None else [earlier],
-            **self._equipment(_REPORT_SERIES, "outlines" if masked(outlined) else "boxes", earlier),
+            previous_versions=None if series.earlier is None else [series.earlier],
+            **series.equipment(),
         )
         # highdicom copies and searches all of its input, which takes longer than making it.
         report.update(content(groups)[0])
         return report
-
-
-def _on_images(
-    result: ScanResult, lesion: Lesion, entry: Mapping[str, Any], slices: Sequence[SourceSlice]
-) -> list[Rectangle]:
-    """Position of a lesion on the images: its masks, or its box."""
-    rectangles = cut(result.scan, lesion.box, slices)
-    return outlines_on(result.scan, result.found, lesion, rectangles, slices) if "outline" in entry else rectangles
 
 
 def _algorithm_name(document: Mapping[str, Any]) -> str:
@@ -218,6 +164,16 @@ def _group(
         "measurements": measurements(one.entry, image, algorithm, tags),
         "qualitative_evaluations": evaluations(one.entry, tags),
     }
+    group = _region(one, slices, frame, common)
+    if text := one.entry.get("review", {}).get("comment"):
+        group[0].ContentSequence.append(comment(text))
+    return group
+
+
+def _region(
+    one: Outlined, slices: Sequence[SourceSlice], frame: str, common: Mapping[str, Any]
+) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """The group of a lesion with its place."""
     polygon = sr.GraphicTypeValues3D.POLYGON
     corners = [rectangle.corners for rectangle in one.rectangles]
     if len(corners) == 1:
@@ -241,6 +197,17 @@ def _axes(
     )
 
 
+def _by_reader(one: Outlined, measured: Sequence[sr.Measurement]) -> sr.MeasurementsAndQualitativeEvaluations:
+    """What a reader measured of a lesion, under the tracking of the lesion and not as the work of the algorithm."""
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(one.tracking, one.name),
+        finding_type=codes.SCT.Lesion,
+        measurements=measured,
+    )
+    group[0].ContentSequence.append(comment(APPROXIMATE))
+    return group
+
+
 def _nothing(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
     """The only group of a report on a scan without lesions: their number is zero."""
     return sr.MeasurementsAndQualitativeEvaluations(
@@ -249,22 +216,3 @@ def _nothing(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualita
         algorithm_id=algorithm,
         measurements=[sr.Measurement(_NUMBER, 0, _LESIONS)],
     )
-
-
-def _earlier(folder: Path | None, name: str, header: Dataset) -> Dataset | None:
-    """The file of an earlier run in the folder, if it is ours and of the same study."""
-    if folder is None or not (folder / name).is_file():
-        return None
-    try:
-        earlier = dcmread(folder / name, stop_before_pixels=True)
-        same = (earlier.Manufacturer, earlier.StudyInstanceUID) == (MANUFACTURER, header.StudyInstanceUID)
-        return earlier if same and int(earlier.InstanceNumber) > 0 and earlier.SeriesInstanceUID else None
-    except (AttributeError, InvalidDicomError, OSError, TypeError, ValueError):
-        logger.warning("%s: an earlier file that cannot be read is replaced.", folder / name)
-        return None
-
-
-def _bytes(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def stats(writer: SummaryWriter, *, iteration_log: bool) -> TensorBoardStatsHand
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(folder / "curves")).Reload()
     return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("seconds", [-86400, -1, 0])
+def test_a_clock_that_was_set_back_mixes_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    run(tmp_path / "straight")
+    # Names of files hold whole seconds and the process: the last of these numbers sorts before the first.
+    for start, (stop, process) in enumerate([(5, "9"), (-6, "10"), (8, "100"), (0, "11")]):
+        monkeypatch.setattr(time, "time", lambda now=1e9 + start * seconds: now)
+        monkeypatch.setattr(os, "getpid", lambda process=process: int(process))
+        run(tmp_path / "stopped", stop_at=stop, interval=2)
+    assert curves(tmp_path / "stopped") == curves(tmp_path / "straight")
+    assert len(list((tmp_path / "stopped" / "curves").glob("*tfevents*"))) == 4
 
 
 @pytest.mark.parametrize("stops", [(2, 5), (5, 5, 8), (-3, -6), (4, -6, 8)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -20,6 +21,7 @@ from ...storage.atomic_files import replacing
 from .checkpoints import CheckpointEvents
 
 PENDING = "validation_{}.pending"
+_EVENT_FILE = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
 
 
 class EventWriter(SummaryWriter):
@@ -64,6 +66,7 @@ class EventWriter(SummaryWriter):
         self.purge_step = engine.state.iteration + 1 if engine.state.iteration else 0
         self.close()
         self.file_writer = self.all_writers = None
+        self._keep_order()
         pending = self._folder / PENDING.format(engine.state.iteration)
         if pending.is_file():
             written = self._find_written()
@@ -73,6 +76,17 @@ class EventWriter(SummaryWriter):
                     self._get_file_writer().event_writer.add_event(event)
             self.flush()
         self._remove_pending()
+
+    def _keep_order(self) -> None:
+        """Let the names of earlier files sort before that of the next one, which readers rely on.
+
+        A name holds the second it was made in: not enough for two starts in one, or after a clock was set back.
+        """
+        latest = int(time.time())
+        for path in sorted(self._folder.glob("events.out.tfevents.*"), reverse=True):
+            if named := _EVENT_FILE.fullmatch(path.name):
+                latest = min(latest - 1, int(named[2]))
+                path.rename(path.with_name(f"{named[1]}{latest:010d}{named[3]}"))
 
     def keep_back(self) -> None:
         """Keep what comes from now on until :meth:`release`, and forget what has been kept before."""

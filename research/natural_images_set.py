@@ -77,8 +77,7 @@ def _write_split(folder: Path, split: str, drawn: list[tuple[np.ndarray, list[tu
     annotations: list[dict[str, Any]] = []
     for number, (image, found) in enumerate(tqdm(drawn, desc=split, unit="image"), start=1):
         name = f"{number:06d}.png"
-        if not cv2.imwrite(str(folder / split / name), image):
-            raise OSError(f"Expected to write {folder / split / name}, the image could not be saved.")
+        (folder / split / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
         images.append({"id": number, "file_name": name, "height": image.shape[0], "width": image.shape[1]})
         for label, (x, y, width, height) in found:
             entry = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "iscrowd": 0}

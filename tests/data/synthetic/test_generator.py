@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from scripts.data.deeplesion.splits import load_records
-from scripts.data.synthetic import generate, generator, writing
+from scripts.data.synthetic import generate, generator
+from support.small_disks import Disk, on_a_small_disk
 
 SMALL = {"num_train": 5, "num_validation": 2, "num_test": 3, "image_size": 64, "margin_mm": 5.0}
 
@@ -84,11 +85,18 @@ def test_the_description_names_seed_version_and_settings(folder: Path) -> None:
     assert content["settings"]["image_size"] == 64
 
 
-def test_a_failing_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing.cv2, "imwrite", lambda *_: False)
-    with pytest.raises(OSError, match="disk"):
-        generate(tmp_path / "set", workers=1, **SMALL)
-    assert list(tmp_path.iterdir()) == []
+def test_a_full_disk_is_an_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fill(disk: Disk) -> None:
+        for kibibytes in (4, 30, 60):
+            disk.resize(kibibytes)
+            with pytest.raises(OSError, match="No space left"):
+                generate(disk.folder / "set", workers=1, **SMALL)
+            assert list(disk.folder.iterdir()) == []
+
+    try:
+        assert on_a_small_disk(tmp_path, fill)
+    except NotImplementedError as reason:
+        pytest.skip(str(reason))
 
 
 def test_a_dead_worker_is_one_clear_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,15 @@ from tqdm import tqdm
 
 from ...data.importing.lesion_classes import ClassRule
 from ...data.importing.patient_splits import SplitRule, assign_splits, check_scans, make_folds, patient_key, read_pairs
-from ...data.importing.set_records import IMAGES, KeyRule, describe_scan, read_records, write_record, write_scan_slices
+from ...data.importing.set_records import (
+    IMAGES,
+    RECORDS,
+    KeyRule,
+    describe_scan,
+    read_records,
+    write_record,
+    write_scan_slices,
+)
 from ...data.importing.set_tables import write_set
 from ...data.importing.true_lesions import ScanTruth
 from ...data.importing.truth.slice_places import SlicePlaces
@@ -30,7 +38,7 @@ from ...data.importing.truth_matching import RULES, WITHOUT_TRUTH, ImportScan, M
 from ...data.scans.find_scans import VOLUME_SUFFIXES, find_scans
 from ...data.scans.scan import Scan
 from ...data.scans.volume_files.stored_image import DEFAULT_RULES, ReadingRules
-from ...storage.output_folder import FolderLock, check_output_folder
+from ...storage.output_folder import LOCK, FolderLock, check_output_folder
 from ..scan_patient import facts_of_header
 
 logger = logging.getLogger(__name__)
@@ -124,7 +132,9 @@ def import_scans(sources: Sources, rules: ImportRules, output: Path, *, progress
             and the same command resumes.
     """
     check_output_folder(output)
-    if output.is_dir() and any(output.iterdir()) and not (output / "scans").is_dir():
+    # The lock alone is what an import leaves that was killed at its very start.
+    others = output.is_dir() and any(path.name != LOCK for path in output.iterdir())
+    if others and not (output / RECORDS).is_dir():
         raise FileExistsError(
             f"Expected a new or empty folder, or a set that was begun, got {output} with other files."
         )
@@ -152,6 +162,8 @@ class _Import:
                 f"Expected a set of the scans in {self.sources.images}, {self.output} holds others: {listed(strange)}. "
                 "Use another folder."
             )
+        # A folder with this one is a set that was begun: there before the first slices are.
+        (self.output / RECORDS).mkdir(exist_ok=True)
         namer = _SeriesNames(record for _, record in done.values())
         patients = self._patients(scans)
         self._check_splits(scans, patients)

@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle test test-slow soak ray test-ray lint format bench lock audit sbom clean distclean label-setup label test-label label-lock
+.PHONY: help setup demo bundle test test-slow soak ray test-ray lint format bench lock audit sbom matrix clean distclean label-setup label test-label label-lock
 
 # Settings of the caller's own Python that would leak into .venv.
 unexport PYTHONHOME
@@ -21,6 +21,7 @@ LABEL_PYTHON ?=
 BUNDLE_ARGS ?=
 LOCK_ARGS ?=
 AUDIT_ARGS ?=
+CELLS ?=
 
 help: ## List the targets
 	@echo 'make <target>; each sets up .venv first where it needs it:'
@@ -87,6 +88,9 @@ sbom: .venv-audit/complete ## List all packages as CycloneDX in dist: what is in
 	    -o dist/installed.cdx.json $(PY)
 	.venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 	    -o dist/locked.cdx.json requirements.lock
+
+matrix: setup ## Test with the oldest and newest versions of the dependencies (CELLS='3.11-lowest'; GBs, hours)
+	$(PY) tools/run_matrix.py $(CELLS)
 
 # Not in .venv: what audits is no part of what is audited.
 .venv-audit/complete: requirements-audit.lock | setup

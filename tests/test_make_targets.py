@@ -85,6 +85,7 @@ def test_make_alone_lists_every_rule_and_runs_nothing(checkout: Path) -> None:
         (["bundle", "BUNDLE_ARGS=--weights a.pt"], ["python tools/make_bundle.py --weights a.pt"]),
         (["test-slow", "PYTEST_ARGS=-x"], ["python -m pytest -q -m slow -x"]),
         (["bench"], ["python -m benchmarks"]),
+        (["matrix", "CELLS=3.11-lowest"], ["python tools/run_matrix.py 3.11-lowest"]),
         (["ray"], [RAY]),
         (["audit", "AUDIT_ARGS=--advisories a.zip"], [*AUDITOR, "audit tools/audit_locks.py --advisories a.zip"]),
         (["test-ray", "PYTEST_ARGS=-x"], [RAY, "python -m pytest -q tests/tools/batch/test_run_batch.py -x"]),

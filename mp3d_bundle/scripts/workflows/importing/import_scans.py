@@ -132,9 +132,8 @@ def import_scans(sources: Sources, rules: ImportRules, output: Path, *, progress
             and the same command resumes.
     """
     check_output_folder(output)
-    # The lock alone is what an import leaves that was killed at its very start.
-    others = output.is_dir() and any(path.name != LOCK for path in output.iterdir())
-    if others and not (output / RECORDS).is_dir():
+    # An import that was killed at its very start leaves its lock alone.
+    if output.is_dir() and {path.name for path in output.iterdir()} - {LOCK} and not (output / RECORDS).is_dir():
         raise FileExistsError(
             f"Expected a new or empty folder, or a set that was begun, got {output} with other files."
         )
@@ -162,11 +161,11 @@ class _Import:
                 f"Expected a set of the scans in {self.sources.images}, {self.output} holds others: {listed(strange)}. "
                 "Use another folder."
             )
-        # A folder with this one is a set that was begun: there before the first slices are.
-        (self.output / RECORDS).mkdir(exist_ok=True)
         namer = _SeriesNames(record for _, record in done.values())
         patients = self._patients(scans)
         self._check_splits(scans, patients)
+        # What shows that a set was begun is there before the first slices are.
+        (self.output / RECORDS).mkdir(exist_ok=True)
         records: dict[str, dict[str, Any]] = {}
         failed: list[str] = []
         with tqdm(

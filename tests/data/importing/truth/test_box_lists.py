@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scripts.data.importing.truth.box_lists import read_box_csv, read_box_json, read_own_json
+from scripts.storage.atomic_files import hash_files
 from support.fake_scans import ball_scan, scan_of
 
 BOX = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
@@ -37,6 +38,7 @@ def test_boxes_by_the_name_of_a_scan() -> None:
         ([{"image": "a", "box": [[1, 2, 3, 4]]}], "boxes of six finite numbers"),
         ([{"image": "a", "box": [[1, 2, 3, 4, 5, "x"]]}], "boxes of six finite numbers"),
         ([{"image": "a", "box": [[1, 2, 3, 4, 5, float("inf")]]}], "boxes of six finite numbers"),
+        ([{"image": "a", "box": [[0, 0, 0, 1, 1, 1e300]]}], "none beyond 100000"),
         ([{"image": "a", "box": [[4, 2, 3, 1, 5, 6]]}], "end after they begin, laid out as corners"),
         ([{"image": "a", "box": [BOX], "label": [1, 2]}], "a label for each of 1 boxes, got 2"),
         ([{"image": "a"}], "'box' in every entry"),
@@ -103,5 +105,27 @@ def test_a_review_makes_truth_of_accepted_lesions_alone() -> None:
     assert truth.unsure == ()
     assert truth.notes == ("lesions_reviewed.json: 2 lesion(s) undecided or uncertain: regions to ignore.",)
     lesions[1]["review"] = {"decision": "Accepted"}
-    with pytest.raises(ValueError, match=r"lesion 1 of lesions_reviewed\.json"):
+    with pytest.raises(ValueError, match=r"lesion 2 of lesions_reviewed\.json"):
         read_own_json({"input": {"name": "ct"}, "lesions": lesions}, Path("lesions_reviewed.json"))
+
+
+def test_lesions_are_those_of_the_very_files_that_they_name(tmp_path: Path) -> None:
+    lesions = [{"box_voxel": [10, 10, 0, 20, 20, 2]}]
+    (tmp_path / "ct.nii").write_bytes(b"this scan")
+    scan = scan_of(ball_scan(), path=tmp_path / "ct.nii")
+    for digest, right in ((hash_files(scan.files), True), ("0" * 64, False), ("", False)):
+        found = read_own_json({"input": {"name": "ct.nii", "sha256": digest}, "lesions": lesions}, tmp_path / "a.json")
+        if right:
+            assert len(found.lesions_in(scan).lesions) == 1
+        else:
+            with pytest.raises(ValueError, match=r"Expected lesions of .*ct\.nii \(SHA-256 .*got those of other files"):
+                found.lesions_in(scan)
+    with pytest.raises(ValueError, match="Expected the SHA-256 of the scan as text, got 5"):
+        read_own_json({"input": {"name": "ct.nii", "sha256": 5}, "lesions": lesions}, tmp_path / "a.json")
+
+
+def test_an_error_names_the_whole_path_and_the_set_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "patient" / "lesions_reviewed.json"
+    with pytest.raises(ValueError, match=r"patient.lesions_reviewed\.json"):
+        read_own_json({"input": {"name": "ct"}, "lesions": [{"box_voxel": [1, 2, 3]}]}, path)
+    assert read_own_json({"input": {"name": "ct"}, "lesions": []}, path).source == "lesions_reviewed.json"

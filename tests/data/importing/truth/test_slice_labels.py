@@ -76,6 +76,7 @@ def test_coco_images_crowds_and_empty_ones(tmp_path: Path) -> None:
         {"annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3]}]},
         {"annotations": [{"image_id": 1, "category_id": 3}]},
         {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
+        {"images": [{"id": 1, "file_name": "a", "width": float("inf"), "height": 5}], "annotations": []},
         {"categories": {}},
     ],
 )
@@ -105,6 +106,7 @@ def test_names_of_yolo(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("a\nb")
     assert yolo_names(tmp_path) == ({0: "a", 1: "b"}, tmp_path / "classes.txt")
     (tmp_path / "classes.txt").unlink()
-    (tmp_path / "data.yaml").write_text("nothing: 1")
-    with pytest.raises(ValueError, match="'names' of the classes"):
-        yolo_names(tmp_path)
+    for text in ("nothing: 1", "names: {.inf: cyst}", "[" * 2000):
+        (tmp_path / "data.yaml").write_text(text)
+        with pytest.raises(ValueError, match="'names' of the classes"):
+            yolo_names(tmp_path)

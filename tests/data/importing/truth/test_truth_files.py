@@ -13,6 +13,7 @@ from scripts.data.importing.true_lesions import ScanTruth, TrueLesion
 from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from scripts.data.importing.truth.truth_files import TruthRules, find_truth
 from scripts.data.scans.scan import Scan, read_scan
+from scripts.storage.result_files import file_names
 from support.fake_truth import (
     BALL,
     SHAPE,
@@ -168,6 +169,24 @@ def test_markups_and_our_own_results(tmp_path: Path, scan: Scan) -> None:
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "lesions.json").write_text(json.dumps(own))
     check(only(read_all(tmp_path / "o", scan, TruthRules())), scan, every_slice=False)
+
+
+def test_of_a_folder_of_results_the_lesions_count(tmp_path: Path) -> None:
+    own = json.dumps({"schema_version": "1.3", "input": {"name": "ct"}, "lesions": []})
+    (tmp_path / "overlays").mkdir()
+    for name in ("finished.json", "overlays/lesion_001.png", *file_names()):
+        (tmp_path / name).write_text(own)
+
+    def found(pattern: str | None = None) -> list[str]:
+        truths, others = find_truth(tmp_path, TruthRules(), pattern=pattern)
+        assert not others
+        return [truth.path.name for truth in truths]
+
+    assert found() == ["lesions.json"]
+    # What a person made of them comes first, and what the user names in any case.
+    (tmp_path / "lesions_reviewed (1).json").write_text(own)
+    assert found() == ["lesions_reviewed (1).json"]
+    assert found("lesions.json") == ["lesions.json"]
 
 
 def test_labels_of_slices(tmp_path: Path, series: Path, scan: Scan) -> None:

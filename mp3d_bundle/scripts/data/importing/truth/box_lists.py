@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ....boxes import RECIST_PADDING
+from ....storage.atomic_files import hash_files
 from ....storage.printable import shown
 from ...scans.markup_boxes import boxes_in_scan, read_markups
 from ...scans.scan import Scan
@@ -31,6 +32,8 @@ _LUNA = ("coordx", "coordy", "coordz", "diameter_mm")
 _RECIST = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 _IMAGE = ("image", "scan", "file", "file_name", "seriesuid", "series")
 _LABEL = ("label", "class", "name", "category")
+# No voxel and no millimetre of a scan is farther away.
+_FARTHEST = 1e5
 _MIRROR = np.array([-1.0, -1.0, 1.0])
 
 
@@ -46,6 +49,7 @@ class ListedBoxes:
         frame: One of `BOX_FRAMES`: edges of the stored voxels (voxel ``i`` covers ``[i, i + 1)``), first and last
             stored voxel, or millimetres towards the left, back and head, or right, front and head.
         unsure: ``(M, 6)`` likewise, of what is neither a lesion nor certainly none.
+        sha256: Of the files of the scan, where the list names it: voxels of one scan mean nothing in another.
     """
 
     image: str
@@ -54,13 +58,19 @@ class ListedBoxes:
     source: str
     frame: str
     unsure: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+    sha256: str | None = None
 
     def lesions_in(self, scan: Scan) -> ScanTruth:
         """The lesions, and regions to ignore where it is unsure.
 
         Raises:
-            ValueError: If a box is outside the scan.
+            ValueError: If the list is of another scan, or a box is outside the scan.
         """
+        if self.sha256 is not None and (digest := scan.sha256 or hash_files(scan.files)) != self.sha256:
+            raise ValueError(
+                f"Expected lesions of {scan.path} (SHA-256 {digest[:12]}), got those of other files "
+                f"({shown(self.sha256[:12])}) in {self.source}."
+            )
         solid = _in_scan(self.boxes, scan, self.frame, self.source)
         slices = len(scan.hu)
         lesions = (solid_lesion(name, box, slices, self.source) for name, box in zip(self.names, solid, strict=True))
@@ -190,8 +200,10 @@ def _listed(image: str, boxes: Any, labels: Any, source: str, frame: str | None,
     except (TypeError, ValueError, OverflowError):
         rows = np.zeros((1, 1))
     rows = rows.reshape(0, 6) if rows.size == 0 else np.atleast_2d(rows)
-    if rows.ndim != 2 or rows.shape[1] != 6 or not np.isfinite(rows).all():
-        raise ValueError(f"Expected boxes of six finite numbers, got {shown(boxes)} in {source}.")
+    if rows.ndim != 2 or rows.shape[1] != 6 or not (np.abs(rows) <= _FARTHEST).all():
+        raise ValueError(
+            f"Expected boxes of six finite numbers (none beyond {_FARTHEST:g}), got {shown(boxes)} in {source}."
+        )
     corners = _as_corners(rows, layout)
     sides = corners[:, 3:] - corners[:, :3] + (1 if frame == "voxel_inclusive" else 0)
     if (sides <= 0).any():
@@ -227,8 +239,11 @@ def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
     lesions, about = content.get("lesions"), content.get("input")
     if not isinstance(lesions, list) or not isinstance(about, Mapping):
         raise ValueError(f"Expected 'input' and 'lesions' as in lesions.json, got {shown(sorted(content))} in {path}.")
+    digest = about.get("sha256")
+    if digest is not None and not isinstance(digest, str):
+        raise ValueError(f"Expected the SHA-256 of the scan as text, got {shown(digest)} in {path}.")
     boxes, names, unsure = [], [], []
-    for number, lesion in enumerate(lesions):
+    for number, lesion in enumerate(lesions, start=1):
         if not isinstance(lesion, Mapping) or "box_voxel" not in lesion:
             raise ValueError(f"Expected box_voxel in every lesion, got none in lesion {number} of {path}.")
         decision = decision_of(lesion, f"lesion {number} of {path}")
@@ -238,8 +253,10 @@ def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
         elif decision != "rejected":
             unsure.append(lesion["box_voxel"])
     image = str(about.get("name", ""))
-    others = _listed(image, unsure, None, path.name, "voxel", "corners").boxes
-    return replace(_listed(image, boxes, names, path.name, "voxel", "corners"), unsure=others)
+    # Many files have the same name, so errors give the whole path. It stays out of the set: folders may name patients.
+    others = _listed(image, unsure, None, f"{path}", "voxel", "corners").boxes
+    found = _listed(image, boxes, names, f"{path}", "voxel", "corners")
+    return replace(found, unsure=others, sha256=digest, source=path.name)
 
 
 def read_markup_lesions(path: Path, scan: Scan) -> ScanTruth:

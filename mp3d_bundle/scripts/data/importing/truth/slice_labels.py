@@ -145,7 +145,7 @@ def read_coco_slices(path: Path) -> list[SliceLabels]:
                 raise ValueError(f"annotation {number} names an image or a category that there is not")
             of_image[entry["image_id"]].append(entry)
         return [_coco_image(image, of_image[key], categories, path) for key, image in images.items()]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Expected labels in COCO style, cannot use {path}: {type(error).__name__} {error}."
         ) from error
@@ -232,7 +232,7 @@ def yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
         names = yaml.safe_load("\n".join(_lines(path)))["names"]
         pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
         return {int(number): str(name) for number, name in pairs}, path
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"Expected 'names' of the classes in {path}: {type(error).__name__}.") from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from ....storage.printable import shown_name
+from ....storage.result_files import file_names
 from ....storage.safe_json import read_json
 from ....storage.safe_xml import plain_tag, read_xml
 from ...scans.dicom.dicom_files import ForeignFileError, may_be_dicom, read_dataset, read_text, uid_name
@@ -38,6 +39,8 @@ KINDS = ("mask", "seg", "rtstruct", "boxes", "recist", "voc", "coco", "yolo", "m
 LESION_RULES = ("parts", "values")
 # Labels of single slices: many of them belong to one scan.
 SLICE_KINDS = ("voc", "coco", "yolo")
+# What our own results of a scan have next to their lesions, and what a person's review of them is called.
+_OWN, _RECORD, _REVIEWS, _PICTURES = "lesions.json", "finished.json", "lesions_reviewed*.json", "overlays"
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def find_truth(
         root: Folder or file.
         rules: How files are read.
         pattern: Only files whose path below the folder is like it, such as ``*/tumour.nii.gz``, see `files_like`.
+            Without it, of a folder of our own results only the reviews in it count, or else its ``lesions.json``.
         kind: Take all of them for this kind; by default the content decides.
 
     Returns:
@@ -153,6 +157,7 @@ def find_truth(
     else:
         there = files_like(root, pattern) if pattern else sorted(root.rglob("*"))
         files = [path for path in there if path.is_file() and not _hidden(path, root)]
+        files = files if pattern else [path for path in files if not _is_byproduct(path)]
     names, names_file = yolo_names(root)
     found: list[Truth] = []
     left: list[Path] = []
@@ -174,6 +179,18 @@ def find_truth(
 
 def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _is_byproduct(path: Path) -> bool:
+    """Whether a file of our own results is neither its lesions nor a review of them, or lesions that were reviewed."""
+    folder = path.parent
+    if folder.name == _PICTURES and (folder.parent / _RECORD).is_file():
+        return True
+    if not (folder / _RECORD).is_file():
+        return False
+    if path.name == _OWN:
+        return any(folder.glob(_REVIEWS))
+    return path.name in (_RECORD, *file_names())
 
 
 def _kind(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,22 @@ def test_a_set_without_a_lesion_has_a_page_as_well(tmp_path: Path) -> None:
     path, advice = write_set_report(tmp_path / "set")
     assert "No lesion, no advice." in path.read_text(encoding="utf-8")
     assert advice == [""]
+
+
+def test_a_command_to_copy_fits_the_set(tmp_path: Path) -> None:
+    folder = tmp_path / "größe 1"
+    write_nifti_case(tmp_path, "c")
+    write_nifti_case(tmp_path, "d")
+    sources = Sources(tmp_path / "images", tmp_path / "masks")
+    import_scans(sources, ImportRules(splits=SplitRule((1, 0, 0))), folder, progress=False)
+    command = shlex.split(write_set_report(folder)[1][-1])
+    assert command[command.index("--dataset_dir") + 1] == str(folder)
+    assert command[command.index("--output_dir") + 1] == "RUN"
+    # There is nothing to train on.
+    import_scans(sources, ImportRules(splits=SplitRule((0, 0, 1))), folder, progress=False)
+    *_, reason, command = write_set_report(folder)[1]
+    assert reason == "Nothing in this set is for training: it is to score weights on."
+    assert shlex.split(command)[:5] == ["python", "-m", "scripts", "evaluate", str(folder)]
 
 
 def test_what_is_no_set(tmp_path: Path) -> None:

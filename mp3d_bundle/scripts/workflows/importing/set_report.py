@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ _LESIONS, _BACKGROUND = 48, 8
 _VIEW = 380
 # A close-up shows so many times the longer side of the lesion.
 _CONTEXT = 2.5
+_TO_SCORE = "Nothing in this set is for training: it is to score weights on."
 _OUTLINE = (70, 190, 255)
 _STYLE = (
     "body{background:#181818;color:#ddd;font-family:sans-serif;margin:2em auto;max-width:1240px;padding:0 1em}"
@@ -54,8 +56,10 @@ def write_set_report(folder: Path) -> tuple[Path, list[str]]:
     if about is None:
         raise ValueError(f"Expected an imported set in {folder}, it has no set.json.")
     records = read_records(folder)
-    advice = advise(records)
-    command = _command(folder, advice)
+    to_train = "train" in about["splits"]
+    advice = advise(records) if to_train else None
+    command = _command(folder, advice) if to_train else _score_command(folder, about["splits"][-1])
+    reasons = advice.reasons if advice else ("No lesion, no advice.",) if to_train else (_TO_SCORE,)
     parts = [
         f"<h1>{html.escape(folder.resolve().name)}</h1>",
         "<p>This page holds pictures of the scans. Look at it before a training: boxes that are shifted, mirrored or "
@@ -63,7 +67,7 @@ def write_set_report(folder: Path) -> tuple[Path, list[str]]:
         _counts(records, about),
         _odd(records, about),
         "<h2>Advice</h2>",
-        *(f"<p>{html.escape(reason)}</p>" for reason in (advice.reasons if advice else ("No lesion, no advice.",))),
+        *(f"<p>{html.escape(reason)}</p>" for reason in reasons),
         f"<pre>{html.escape(command)}</pre>",
         _numbers(records),
         _scans(records, about),
@@ -79,7 +83,12 @@ def write_set_report(folder: Path) -> tuple[Path, list[str]]:
         part.write_text(page, encoding="utf-8", errors="backslashreplace")
     odd = sum(len(record["odd"]) for record in records.values())
     told = [f"{odd} thing(s) were odd; the page lists them."] if odd else []
-    return path, [*told, *(advice.reasons if advice else ()), command]
+    return path, [*told, *(() if to_train and not advice else reasons), command]
+
+
+def _score_command(folder: Path, split: str) -> str:
+    words = f"python -m scripts evaluate {shlex.quote(str(folder))} --checkpoint RUN/model.pt --output_dir EVAL"
+    return words if split == "test" else f"{words} --split {split}"
 
 
 def _command(folder: Path, advice: Advice | None) -> str:
@@ -92,8 +101,8 @@ def _command(folder: Path, advice: Advice | None) -> str:
     count = len(about.get("classes", ()))
     options += f" --network_def#num_classes {count}" if count > 1 else ""
     return (
-        f'python -m monai.bundle run training --config_file "[{listed}]" --dataset_dir {folder} --output_dir RUN '
-        f"--num_slices {advice.num_slices} {options}"
+        f'python -m monai.bundle run training --config_file "[{listed}]" --dataset_dir {shlex.quote(str(folder))} '
+        f"--output_dir RUN --num_slices {advice.num_slices} {options}"
     )
 
 

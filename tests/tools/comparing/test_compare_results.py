@@ -13,7 +13,8 @@ import pytest
 
 from scripts.data.scans.scan import Scan
 from scripts.inference.outputs.result_writer import ResultWriter
-from scripts.tools.comparing.compare_results import compare
+from scripts.tools.comparing.compare_results import _cautions, _read, compare
+from scripts.workflows.comparing.rigid_alignment import Alignment
 from support.browser import Browser, chromium
 from support.fake_bodies import SHAPE, motion_about, phantom
 from support.fake_results import parts, results_of
@@ -137,8 +138,52 @@ def test_folders_that_are_no_results_are_named(folders: tuple[str, str], tmp_pat
     (other / "lesions.json").write_text('{"lesions": [{"lesion": 1}]}')
     with pytest.raises(ValueError, match=r"Expected a lesions\.json of this bundle"):
         compare(str(other), folders[1], str(tmp_path / "out"))
-    with pytest.raises(ValueError, match="Expected max_distance above 0"):
-        compare(*folders, str(tmp_path / "out"), max_distance=0.0)
+    for distance, change, least in ((0.0, 0.2, 2.0), (np.inf, 0.2, 2.0), (15.0, np.nan, 2.0), (15.0, 0.2, -1.0)):
+        with pytest.raises(ValueError, match="Expected max_distance above 0"):
+            compare(*folders, str(tmp_path / "out"), max_distance=distance, change=change, least=least)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("lesions", 0, "box_lps_mm"), [0, 0, 0, 1, 1]),
+        (("lesions", 0, "center_lps_mm", 1), float("nan")),
+        (("lesions", 0, "axes", "long_axis_mm"), -1),
+        (("lesions", 0, "center_lps_mm", 1), 1e300),
+        (("lesions", 0, "lesion"), 2),
+        (("lesions", 0), 5),
+        (("notices", 0), {}),
+        (("model",), None),
+        (("model", "sha256"), 1),
+        (("input", "name"), None),
+        (("input", "dicom"), "CT"),
+        (("settings",), []),
+    ],
+)
+def test_results_that_were_damaged_are_rejected(
+    folders: tuple[str, str], tmp_path: Path, keys: tuple[Any, ...], value: object
+) -> None:
+    document = json.loads((Path(folders[0]) / "lesions.json").read_text())
+    inner = document
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (tmp_path / "lesions.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"Expected a lesions\.json of this bundle, got another file in .*: \w+Error "):
+        compare(str(tmp_path), folders[1], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_dates_in_the_wrong_order_are_named(folders: tuple[str, str]) -> None:
+    before, after = (_read(Path(folder)) for folder in folders)
+    before.document["input"]["dicom"] = {"study_date": "20260102"}
+    after.document["input"]["dicom"] = {"study_date": "20251230"}
+    lying = Alignment(np.eye(4), 1.0)
+    told = _cautions(before, after, lying, aligned=False, same=False)
+    assert told == ["The scan before is the later one by its study date: 20260102 and 20251230."]
+    assert _cautions(after, before, lying, aligned=False, same=False) == []
+    after.document["input"]["dicom"] = {"study_date": None}
+    assert _cautions(before, after, lying, aligned=False, same=False) == []
 
 
 def test_page_shows_both_scans_at_the_same_place(compared: Path, tmp_path: Path) -> None:

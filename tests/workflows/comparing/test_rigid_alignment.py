@@ -58,8 +58,10 @@ def test_scans_without_anything_in_common_agree_by_nothing() -> None:
     affine = np.diag([4.0, 4.0, 4.0, 1.0])
     air = np.full((10, 10, 10), -1000.0)
     assert align((air, affine), (air, affine)).similarity == 0
-    with pytest.raises(ValueError, match="at least 16 mm along each axis"):
+    with pytest.raises(ValueError, match=r"at least 12 mm along each axis .*got 36 x 36 x 4 mm in the scan before.*--"):
         align((air[:2], affine), (air, affine))
+    with pytest.raises(ValueError, match="not of many metres, got 36000 x 36000 x 36 mm in the scan after"):
+        align((air, affine), (np.full((10, 10, 10), 0.0), np.diag([4000.0, 4000.0, 4.0, 1.0])))
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from ...workflows.comparing.lesion_changes import STATES, ChangeRule, Timepoint,
 from ...workflows.comparing.rigid_alignment import LATTICE_MM, Alignment, align
 
 _COLUMNS = ("state", "before", "after", "long_axis_before_mm", "long_axis_after_mm", "change_mm", "change_percent")
+# No millimetre of a scan is farther away.
+_FARTHEST = 1e5
 # Below this the alignment is called doubtful.
 _SURE = 0.6
 _ESTIMATES = (
@@ -74,7 +78,7 @@ def compare(
         ValueError: If a folder does not hold such results.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not (max_distance > 0 and change >= 0 and least >= 0):
+    if not (0 < max_distance < math.inf and 0 <= change < math.inf and 0 <= least < math.inf):
         raise ValueError(
             f"Expected max_distance above 0, change and least from 0, got {max_distance}, {change}, {least}."
         )
@@ -138,13 +142,11 @@ def _read(folder: Path) -> _Result:
         folder = below[0].parent if below else folder
     document = read_json(folder / "lesions.json", "results (lesions.json)")
     try:
-        lesions = [(one["lesion"], *one["center_lps_mm"], one["axes"]["long_axis_mm"]) for one in document["lesions"]]
-        numbers = np.array(lesions, dtype=np.float64).reshape(-1, 5)
-        known = isinstance(document["input"]["sha256"], str) and isinstance(document["notices"], list)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"Expected a lesions.json of this bundle, got another file in {folder}: {error}.") from error
-    if not known or not np.isfinite(numbers).all():
-        raise ValueError(f"Expected a lesions.json of this bundle, got another file in {folder}.")
+        _check(document)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"Expected a lesions.json of this bundle, got another file in {folder}: {type(error).__name__} {error}."
+        ) from error
     page = folder / "report.html"
     if not page.is_file():
         raise FileNotFoundError(
@@ -155,6 +157,27 @@ def _read(folder: Path) -> _Result:
     if volume.result != result_sha256(document):
         raise ValueError(f"Expected lesions.json and report.html of one result, got those of two in {folder}.")
     return _Result(document, volume)
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    """Check what is used of ``lesions.json``.
+
+    Raises:
+        AttributeError, TypeError, KeyError, ValueError: If it is otherwise.
+    """
+    about, model, lesions = document["input"], document["model"], document["lesions"]
+    known = [model["name"], model["sha256"]]
+    texts = [about["name"], about["sha256"], *document["notices"], *(text for text in known if text is not None)]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a name, a hash or a notice is not a text")
+    series_text(about.get("dicom"))
+    document["settings"].get("score_threshold")
+    rows = [(*one["center_lps_mm"], *one["box_lps_mm"], one["axes"]["long_axis_mm"]) for one in lesions]
+    numbers = np.array(rows, dtype=np.float64).reshape(-1, 10)
+    if not (np.abs(numbers) <= _FARTHEST).all() or (numbers[:, -1] < 0).any():
+        raise ValueError("a position or size of a lesion is impossible")
+    if [one["lesion"] for one in lesions] != list(range(1, len(lesions) + 1)):
+        raise ValueError("its lesions are not counted from 1")
 
 
 def _described(result: _Result) -> dict[str, Any]:
@@ -174,6 +197,9 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
         told.append("Both results are of the same scan.")
     elif not aligned and lying.similarity < _SURE:
         told.append(f"The alignment is doubtful: the scans agree by {lying.similarity:.2f}. Look at the page.")
+    dates = [str((one.document["input"].get("dicom") or {}).get("study_date")) for one in (first, last)]
+    if all(re.fullmatch(r"[0-9]{8}", date) for date in dates) and dates[0] > dates[1]:
+        told.append(f"The scan before is the later one by its study date: {dates[0]} and {dates[1]}.")
     if first.document["model"]["sha256"] != last.document["model"]["sha256"]:
         told.append("The results are of different weights.")
     thresholds = [one.document["settings"].get("score_threshold") for one in (first, last)]

@@ -23,6 +23,8 @@ _BINS = 32
 _STEPS = 200
 # Slices of the shorter profile that have to overlap, as a share, and at least so many.
 _SHARE, _LEAST = 0.5, 4
+# Points of a lattice at most: 2 m in each direction.
+_MOST = 500**3
 # Points for the similarity, about.
 _POINTS = 200_000
 
@@ -64,9 +66,9 @@ def align(before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.nda
         The best of the start and of what ITK made of it, by the similarity.
 
     Raises:
-        ValueError: If a scan is less than 4 voxels of the lattice along an axis.
+        ValueError: If a scan is too short along an axis (less than 4 points of the lattice), or too large.
     """
-    fixed, moving = _on_lattice(*before), _on_lattice(*after)
+    fixed, moving = (_on_lattice(*one, name) for one, name in ((before, "before"), (after, "after")))
     starts = [shift for shift in (np.zeros(3), _profile_shift(fixed, moving)) if shift is not None]
     matrices = [_moved(np.eye(3), shift) for shift in starts]
     start = max(matrices, key=lambda matrix: _similarity(fixed, moving, matrix))
@@ -83,7 +85,7 @@ def _moved(turn: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _on_lattice(hu: np.ndarray, affine: np.ndarray) -> _Lattice:
+def _on_lattice(hu: np.ndarray, affine: np.ndarray, name: str) -> _Lattice:
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     # A mean over what a voxel of the lattice covers, against aliasing.
     widths = np.maximum(1, np.round(LATTICE_MM / steps)).astype(int)[::-1]
@@ -92,8 +94,12 @@ def _on_lattice(hu: np.ndarray, affine: np.ndarray) -> _Lattice:
     corners = (ends * [*(np.array(hu.shape[::-1]) - 1), 1]) @ affine.T
     low, high = corners[:, :3].min(axis=0), corners[:, :3].max(axis=0)
     counts = np.floor((high - low) / LATTICE_MM).astype(int) + 1
-    if (counts < _LEAST).any():
-        raise ValueError(f"Expected scans of at least {_LEAST * LATTICE_MM:g} mm along each axis, got {high - low} mm.")
+    if (counts < _LEAST).any() or counts.prod() > _MOST:
+        sides = " x ".join(f"{side:.0f}" for side in high - low)
+        raise ValueError(
+            f"Expected scans of at least {(_LEAST - 1) * LATTICE_MM:g} mm along each axis to align them, and not of "
+            f"many metres, got {sides} mm in the scan {name}. (--aligned takes scans as they are.)"
+        )
     inverse = np.linalg.inv(affine)
     # From (z, y, x) on the lattice to (z, y, x) of the scan.
     turn = (inverse[:3, :3] * LATTICE_MM)[::-1, ::-1]

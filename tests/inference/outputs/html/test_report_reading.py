@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,11 @@ def test_other_pages_are_rejected_in_one_line(page: bytes, tmp_path: Path) -> No
         "a slice is missing": page.replace(b'id="s3"', b'id="x3"'),
         "a slice is damaged": page.replace(b'id="s3">', b'id="s3">AAAA'),
         "geometry": page.replace(b'"affine":', b'"other":'),
+        "an endless number of slices": page.replace(b'"shape":[12', b'"shape":[1000000000000'),
+        "no end": page.replace(b'"shape":[12', b'"shape":[Infinity'),
+        "no rows": page.replace(b'"shape":[12,40', b'"shape":[12,0'),
+        "a flat matrix": re.sub(rb'"affine":\[\[[^\]]*', b'"affine":[[0,0,0,0', page),
+        "a place out of this world": re.sub(rb'"affine":\[\[[^\]]*', b'"affine":[[1e300,0,0,0', page),
         "no numbers": page.replace(b'"shape":[12', b'"shape":["a"'),
     }.items():
         assert content != page, name

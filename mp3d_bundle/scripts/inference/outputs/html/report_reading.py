@@ -18,6 +18,8 @@ from .report_page import BLEND, COARSE, FINE
 
 # A page of 600 slices has 42 MB; we never write one ten times as large.
 _MAX_BYTES = 1 << 29
+# No millimetre of a scan is farther away.
+_FARTHEST = 1e5
 _DATA = re.compile(rb'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 _SLICE = re.compile(rb'<script type="text/plain" id="s(\d+)">([A-Za-z0-9+/=]*)</script>')
 
@@ -59,13 +61,15 @@ def read_report(path: Path, longest_side: int = 256) -> ReportVolume:
         depth, height, width = (int(number) for number in data["shape"])
         affine = np.array([*data["affine"], [0, 0, 0, 1]], dtype=np.float64)
         coded = {int(match[1]): match[2] for match in _SLICE.finditer(content)}
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or set(coded) != set(range(depth)) or not depth:
+        if len(coded) != depth or set(coded) != set(range(depth)) or min(depth, height, width) < 1:
             raise ValueError("its slices are not those it names")
+        if affine.shape != (4, 4) or not (np.abs(affine) <= _FARTHEST).all() or not np.linalg.det(affine):
+            raise ValueError("its matrix is not that of a scan")
         scale = min(1.0, longest_side / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         planes = [_plane(coded[z], data["picture"], size) for z in range(depth)]
         result = str(data["result"])
-    except (TypeError, KeyError, ValueError, binascii.Error, cv2.error) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, binascii.Error, cv2.error) as error:
         raise ValueError(
             f"Expected a report.html of this version of the bundle, cannot read {path}: {error}."
         ) from error

@@ -137,6 +137,12 @@ def test_one_slice_and_no_body_are_unknown(whole: Scan) -> None:
     assert (found.name, found.basis) == (UNKNOWN, "there is no body at this place")
 
 
+def test_a_scan_larger_than_a_person_is_not_measured(whole: Scan) -> None:
+    huge = replace(whole, affine=np.diag([1e4, 1e4, 20.0, 1.0]))
+    found = BodyRegions(huge).of((110.0, 50.0, 114.0, 54.0), 54.0)
+    assert (found.name, found.basis) == (UNKNOWN, "the scan is larger than a person")
+
+
 def test_tags_fill_gaps_and_never_overrule(whole: Scan) -> None:
     alone, box = BodyRegions(replace(whole, hu=whole.hu[54:55])), (110.0, 50.0, 114.0, 54.0)
     liver, lung, cyst = ({"tag": name, "score": 0.9} for name in ("Liver", "lung", "cyst"))

@@ -56,7 +56,7 @@ class SliceFacts:
     """What one slice shows.
 
     Attributes:
-        pieces: ``(H, W)`` int32, connected pieces of the body, 0 outside.
+        pieces: ``(H, W)`` uint16, connected pieces of the body, 0 outside.
         lung: ``(H, W)`` bool.
         bones: The pieces of bone of at least 1 cm².
         skull: Whether a ring of bone encloses a brain.
@@ -150,11 +150,11 @@ def _opened(mask: np.ndarray) -> np.ndarray:
 
 
 def _large(mask: np.ndarray, least: float) -> np.ndarray:
-    """``(H, W)`` int32 numbers of the connected pieces of at least ``least`` cm², from 1 without gaps."""
+    """``(H, W)`` uint16 numbers of the connected pieces of at least ``least`` cm², from 1 without gaps."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     keep = stats[:, cv2.CC_STAT_AREA] / CM2 >= least
     keep[0] = False
-    return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[np.asarray(labels, dtype=np.intp)]
+    return np.where(keep, np.cumsum(keep), 0).astype(np.uint16)[np.asarray(labels, dtype=np.intp)]
 
 
 def _lung(small: np.ndarray, soft: np.ndarray, padding: np.ndarray) -> np.ndarray:

@@ -42,6 +42,8 @@ _AROUND_MM = 8.0
 _WALL_MM = 40.0
 # How far a region lasts beyond its sign: below a skull, above and below the lungs, and the middle of the neck in mm.
 _NECK_MM, _ABOVE_MM, _BELOW_MM, _MIDDLE_MM = 100.0, 15.0, 100.0, 70.0
+# No person is longer.
+_PERSON_MM = 2500.0
 # Lengths in mm over which signs must last: lungs and shafts, pelvic bones, trunks without any.
 _SHORT, _BONES, _TRUNK = 15.0, 25.0, 50.0
 # A trunk: area in cm² and width in mm.
@@ -116,6 +118,9 @@ class BodyRegions:
         return Region(UNKNOWN, "none", f"the scan tells {found.name} ({found.basis}), the tags {named[0]}")
 
     def _from_scan(self, box: np.ndarray, height: float) -> Region:
+        # What is far larger would also need far more memory to measure.
+        if max(np.array(self._scan.hu.shape[::-1]) * self._scan.spacing) > _PERSON_MM:
+            return _unknown("the scan is larger than a person")
         at = int(np.abs(self._slices - height).argmin())
         scale = np.tile(np.array(self._scan.spacing[:2]) / PIXEL_MM, 2)
         x1, y1, x2, y2 = box * scale

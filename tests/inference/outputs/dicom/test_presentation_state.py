@@ -20,6 +20,7 @@ from support.fake_results import elliptic, results_of
 
 pytest.importorskip("highdicom")
 from scripts.inference.outputs.dicom.presentation_state import PresentationWriter
+from scripts.inference.outputs.dicom.structured_report import DicomWriter
 
 SHAPE = (7, 21, 27)
 # Two overlap, the last one is a slice thick and reaches beyond the image.
@@ -87,6 +88,16 @@ def test_lines_are_the_boxes_in_pixels_and_stay_inside_the_image(results: ScanRe
             assert (points >= 0).all()
             assert (points <= [SHAPE[2], SHAPE[1]]).all()
     assert found == covered
+
+
+def test_a_lesion_has_the_same_tracking_as_in_report_and_segmentation(
+    results: ScanResult, state: pydicom.Dataset
+) -> None:
+    segmentation = pydicom.dcmread(io.BytesIO(DicomWriter(version="1")(results)["lesions_seg.dcm"]))
+    wanted = {(one.TrackingID, one.TrackingUID) for one in segmentation.SegmentSequence}
+    lines = [line for one in state.GraphicAnnotationSequence for line in one.GraphicObjectSequence]
+    assert {(line.TrackingID, line.TrackingUID) for line in lines} == wanted
+    assert len({uid for _, uid in wanted}) == len(BOXES)
 
 
 def test_every_image_has_names_scores_and_the_notices(state: pydicom.Dataset) -> None:

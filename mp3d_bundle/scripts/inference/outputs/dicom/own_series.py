@@ -15,9 +15,11 @@ from typing import Any
 import highdicom as hd
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import generate_uid
 
 from ...detections import Lesion, ScanResult
 from ...scan_protocol import ScanLike
+from ..lesions_document import result_sha256
 from .mask_regions import outlines_on
 from .source_images import Outlined, Rectangle, SourceSlice, cut, nearest
 
@@ -86,9 +88,15 @@ def earlier_file(folder: Path | None, name: str, header: Dataset) -> Dataset | N
 
 
 def outlined_lesions(result: ScanResult, slices: Sequence[SourceSlice]) -> list[Outlined]:
-    """The lesions of a result on its images, each with a new tracking UID."""
+    """The lesions of a result on its images; a lesion has the same tracking UID in all files of the same result."""
+    result_hash = result_sha256(result.document)
     return [
-        Outlined(entry, _on_images(result, lesion, entry, slices), hd.UID(), nearest(slices, entry["key_point_lps_mm"]))
+        Outlined(
+            entry=entry,
+            rectangles=_on_images(result, lesion, entry, slices),
+            tracking=generate_uid(entropy_srcs=[result_hash, str(entry["lesion"])]),
+            key=nearest(slices, entry["key_point_lps_mm"]),
+        )
         for lesion, entry in zip(result.lesions, result.entries, strict=True)
     ]
 

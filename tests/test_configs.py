@@ -131,7 +131,7 @@ PAIRS = [pair for pair in itertools.combinations(REPRESENTATIVES, 2) if combine(
 SHAPING = {"backbone", "conversion", "pooling", "slices", "head", "fpn", "retinanet", "size", "pairs"}
 
 
-@pytest.mark.parametrize("path", [*VARIANTS, CONFIGS / "multi_gpu_train.json"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*VARIANTS, *CONFIGS.glob("multi_gpu_*.json")], ids=lambda path: path.stem)
 def test_every_overlay_key_exists_in_an_entry_config(path: Path) -> None:
     # What init_imagenet sets is a matter of the 2D networks.
     bases = [*(entry(name) for name in ENTRIES), *(merged(variant(name)) for name in ("fpn_3dce_9", "retinanet_3"))]
@@ -169,11 +169,11 @@ def test_overlays_of_a_row_name_table_row_and_number_at_once(path: Path) -> None
     assert "No row" in head or re.search(r"\b[5-9]\d\.\d\d\b", head), head
 
 
-def test_several_gpus_start_as_one_does() -> None:
-    def steps(name: str) -> list[str]:
-        return [step["_target_"] for step in load(CONFIGS / name)["initialize"] if isinstance(step, dict)]
-
-    assert steps("multi_gpu_train.json") == steps("train.json")
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_several_gpus_start_as_one_does(name: str) -> None:
+    steps = [load(CONFIGS / file)["initialize"] for file in (f"multi_gpu_{name}.json", f"{name}.json")]
+    several, alone = ([step["_target_"] for step in each if isinstance(step, dict)] for each in steps)
+    assert several == alone
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda path: path.stem)

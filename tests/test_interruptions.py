@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.data.synthetic import generate
 from support.clean_processes import clean_process
 from support.fake_engines import fake_training
+from support.run_ends import assert_same_end, curves
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 
@@ -47,21 +46,6 @@ def disturb(train: Callable[[], None], signals: list[int], longest: float, seed:
         codes.append(child.exitcode or 0)
     assert codes.pop() == 0
     return codes
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "last.pt", weights_only=True)
-
-
-def assert_same_end(straight: Path, disturbed: Path) -> None:
-    one, other = state_of(straight), state_of(disturbed)
-    assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
-    for name in set(one) - {"model", "settings"}:
-        assert str(one[name]) == str(other[name]), name
-    best = [torch.load(folder / "model.pt", weights_only=True) for folder in (straight, disturbed)]
-    assert all(torch.equal(best[0]["model"][name], best[1]["model"][name]) for name in best[0]["model"])
-    assert best[0]["info"] == best[1]["info"]
-    assert not [path.name for path in disturbed.glob(".*")]
 
 
 @pytest.fixture
@@ -105,14 +89,6 @@ def bundle_training(dataset: Path, folder: Path, *, epochs: int = 4, **changes: 
 def resumed_training(dataset: Path, folder: Path) -> None:
     """The same, which resumes without the two processes that load data."""
     bundle_training(dataset, folder, num_workers=0 if (folder / "last.pt").is_file() else 2)
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """All curves but that of the speed."""
-    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != "train/images_per_second"]
-    pictures = {tag: [(one.step, 0.0) for one in events.Images(tag)] for tag in events.Tags()["images"]}
-    return {**pictures, **{tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in tags}}
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ TITLES = {
     "multi_gpu_train.json": "Training on several GPUs (overlay)",
     "pretrain_coco.json": "Pre-training on COCO (overlay)",
     "evaluate.json": "Evaluation",
+    "multi_gpu_evaluate.json": "Evaluation on several GPUs (overlay)",
     "evaluate_coco.json": "Evaluation on COCO (overlay)",
     "evaluate_volumes.json": "Evaluation of volumes",
     "inference.json": "Inference",

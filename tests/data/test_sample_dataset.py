@@ -58,6 +58,17 @@ def test_workers_that_stay_alive_follow_the_epoch() -> None:
     assert seen == [draws(data, 1), draws(data, 2)]
 
 
+def test_the_random_choice_of_boxes_has_a_seed_of_its_own_by_run_epoch_and_sample() -> None:
+    def seeds(data: SampleDataset, epoch: int) -> list[int]:
+        data.set_epoch(epoch)
+        samples: list[Any] = [data[index] for index in range(len(data))]
+        return [sample["seed"] for sample in samples]
+
+    first = seeds(dataset(), 1)
+    assert seeds(dataset(count=6), 1)[:4] == first
+    assert len({*first, *seeds(dataset(), 2), *seeds(dataset(seed=4), 1)}) == 12
+
+
 def test_the_untouched_record_travels_along() -> None:
     sample: Any = dataset()[0]
     assert torch.equal(sample["record"]["image"], torch.ones(1, 2, 3))

@@ -11,8 +11,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.training.train_handlers import ProgressBar, StopOnNonFinite, Throughput, scalars
+from scripts.training.train_handlers import ProgressBar, ShareBuffers, StopOnNonFinite, Throughput, scalars
 from support.fake_engines import Run
+from support.two_processes import in_two_processes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs"
 
@@ -139,11 +140,27 @@ def test_an_appended_handler_is_there_in_every_process(tmp_path: Path, monkeypat
     assert first == [*second, "ProgressBar", "StatsHandler", "TensorBoardStatsHandler"]
     assert "OwnHandler" in second
     assert {"Checkpointer", "StopOnNonFinite", "ValidationHandler"} < set(second)
-    assert second_validation == ["OwnHandler"]
+    assert second_validation == ["ShareBuffers", "OwnHandler"]
     assert first_validation == [
-        "OwnHandler",
+        *second_validation,
         "EventWriter",
         "DetectionPanels",
         "StatsHandler",
         "TensorBoardStatsHandler",
     ]
+
+
+def share_statistics(rank: int, folder: Path) -> None:
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean += rank + 1  # type: ignore[operator]
+    ShareBuffers(norm).share()
+    torch.save(norm.running_mean, folder / f"{rank}.pt")
+
+
+def test_a_validation_begins_with_the_statistics_of_the_first_process(tmp_path: Path) -> None:
+    in_two_processes(share_statistics, tmp_path)
+    assert [torch.load(tmp_path / f"{rank}.pt").tolist() for rank in (0, 1)] == [[1.0, 1.0], [1.0, 1.0]]
+    norm = torch.nn.BatchNorm1d(2)
+    ShareBuffers(norm).share()
+    assert norm.running_mean is not None
+    assert norm.running_mean.tolist() == [0.0, 0.0]

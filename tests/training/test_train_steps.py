@@ -10,10 +10,12 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.data import MetaTensor
+from monai.inferers import SimpleInferer
 
+from scripts.networks import ResNet3d, TwoStageHead, mp3d_fpn
 from scripts.training.mixed_precision import MixedPrecision
 from scripts.training.train_handlers import StopOnNonFinite
-from scripts.training.train_steps import prepare_slabs, prepare_targets, slab_facts, total_loss
+from scripts.training.train_steps import TrainingStep, prepare_slabs, prepare_targets, slab_facts, total_loss
 from support.fake_engines import Run
 
 
@@ -200,3 +202,41 @@ def test_a_network_that_reads_patients_is_given_them() -> None:
     assert all(np.isnan(value) for value in second)
     assert slab_facts(SimpleNamespace(), samples) == {}
     assert slab_facts(SimpleNamespace(reads_patients=True), [{"instances": {}}]) == {}  # type: ignore[list-item]
+
+
+def in_passes(images_per_pass: int | None) -> tuple[dict[str, float], torch.Tensor]:
+    """Losses and gradient of one step of a narrow detector on five images; a few of their boxes drawn at random."""
+    torch.manual_seed(2)
+    head = TwoStageHead(anchor_scale=2.0, fc_channels=16, rpn_samples=32, roi_samples=32, train_per_level=60)
+    body = ResNet3d(layers=(1, 1, 1, 1), width=4)
+    network = mp3d_fpn(3, body=body, fpn_channels=8, head=head).double()
+    samples: list[Any] = [
+        {
+            "image": torch.randn(3, 32, 64 - 32 * (number % 2), dtype=torch.float64),
+            "instances": {
+                "boxes": torch.tensor([[4.0, 6.0, 20.0, 22.0]])[: number % 3],
+                "labels": torch.ones(1)[: number % 3],
+            },
+            "seed": number,
+        }
+        for number in range(5)
+    ]
+    engine: Any = SimpleNamespace(
+        network=network, prepare_batch=prepare_targets, non_blocking=False, inferer=SimpleInferer(),
+        optimizer=torch.optim.SGD(network.parameters(), 0.0), loss_function=total_loss, accumulation_steps=1,
+        data_loader=None, fire_event=lambda event: None,
+        state=SimpleNamespace(device="cpu", iteration=1, epoch_length=1),
+    )  # fmt: skip
+    output = TrainingStep(MixedPrecision("cpu"), images_per_pass=images_per_pass, max_gradient_norm=None)(
+        engine, samples
+    )
+    gradient = torch.cat([each.grad.flatten() for each in network.parameters() if each.grad is not None])
+    return {name: float(value) for name, value in output.items()}, gradient
+
+
+def test_a_batch_in_passes_has_the_losses_and_the_gradient_of_one_pass() -> None:
+    whole, gradient = in_passes(None)
+    parts, added = in_passes(2)
+    assert set(parts) == set(whole)
+    assert parts == {name: pytest.approx(value, rel=1e-6) for name, value in whole.items()}
+    torch.testing.assert_close(added, gradient, rtol=1e-6, atol=1e-8 * float(gradient.norm()))

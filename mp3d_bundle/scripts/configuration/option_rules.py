@@ -152,6 +152,7 @@ RULES: Mapping[str, Rule] = {
     ),
     **dict.fromkeys(("num_workers", "bootstrap_resamples", "gallery_images", "overlays"), whole(0)),
     "checkpoint_interval": optional(whole(0)),
+    "images_per_pass": optional(whole(1)),
     "milestones": several(whole(1)),
     "recomputed_stages": several(whole(1, 4)),
     "epoch_length": Rule(

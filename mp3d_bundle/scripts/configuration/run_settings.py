@@ -18,7 +18,7 @@ _FREE = {
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "tensorboard", "missing_images"),
     *("model_name", "notice", "log_interval", "val_interval", "max_epochs", "batch_size"),
     *("device", "amp", "amp_dtype", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"),
-    *("checkpoint_interval", "worker_init_fn", "device_transforms", "deferred", _SAMPLER),
+    *("checkpoint_interval", "images_per_pass", "worker_init_fn", "device_transforms", "deferred", _SAMPLER),
     *("network_def", "network", "handlers", "train_handlers", "val_handlers", "validate#dataloader#sampler"),
     *(
         "rank_zero_handlers",

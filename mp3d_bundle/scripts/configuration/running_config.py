@@ -163,7 +163,8 @@ def _check_processes(initialize: Any) -> None:
     if processes != "1" and not joined:
         raise ValueError(
             f"Expected one process, got {processes} from torchrun, which would all do the same over one another. A "
-            "training shares its work after configs/multi_gpu_train.json in --config_file; anything else runs in one."
+            "training shares its work after configs/multi_gpu_train.json in --config_file, an evaluation of key slices "
+            "after configs/multi_gpu_evaluate.json; anything else runs in one."
         )
 
 

@@ -71,11 +71,13 @@ class SamplePlace(TypedDict, total=False):
         origin: float32 ``(2,)``, original pixels (x, y) at the upper left corner of ``image``, if its border was cut.
         visible_truth: What counts of the record's lesions, in pixels of the file, if ``image`` is a part of its image.
         thickness: mm between the slices of ``image``; photographs have none.
+        seed: Of the random choice of boxes in training, by the seed of the run, the epoch and the sample alone.
     """
 
     origin: torch.Tensor
     visible_truth: Instances[torch.Tensor]
     thickness: float
+    seed: int
 
 
 class Sample(SamplePlace):

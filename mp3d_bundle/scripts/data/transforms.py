@@ -330,7 +330,7 @@ class SampleDataset(Dataset):
 
     So the same epoch gives the same samples whatever the number of workers, and a run that was
     interrupted resumes with exactly the samples it would have had. Each sample carries its untouched
-    record under ``record``.
+    record under ``record``, and under ``seed`` the seed of the random choice of its boxes in training.
 
     With ``deferred`` the loader only reads, and `finish` does the rest on the device of the network: the transforms at
     the end that compute with torch alone, and the blending of slices where a `LoadSlabd` with a `SlabReader` is all
@@ -376,14 +376,15 @@ class SampleDataset(Dataset):
 
     def _transform(self, index: int) -> Any:
         record = self.data[index]
-        seed = int(np.random.SeedSequence((self.seed, int(self._epoch[0]), index)).generate_state(1)[0])
+        sequence = np.random.SeedSequence((self.seed, int(self._epoch[0]), index))
+        seed, of_boxes = (int(number) for number in sequence.generate_state(2))
         load = self.transform.transforms[0] if self.deferred and self._start == 1 else None
         if isinstance(load, LoadSlabd) and isinstance(load.reader, SlabReader) and load.dtype == "float32":
             slices, blends = load.reader.read_slices(record)
             sample: Any = {**load.sample(record, torch.from_numpy(np.stack(slices))), _BLENDS: blends}
         else:
             sample = self._apply(record, seed, end=self._start)
-        return {**sample, **({_SEED: seed} if self.deferred else {}), "record": record}
+        return {**sample, **({_SEED: seed} if self.deferred else {}), "record": record, "seed": of_boxes}
 
     def _apply(self, data: Any, seed: int, **part: int) -> Any:
         self.transform.set_random_state(seed=seed)

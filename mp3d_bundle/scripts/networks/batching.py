@@ -26,13 +26,16 @@ def padded_size(slab: Tensor) -> tuple[int, int]:
     return height, width
 
 
-def pad_slabs(slabs: Tensor | Sequence[Tensor]) -> ImageList:
+def pad_slabs(
+    slabs: Tensor | Sequence[Tensor], fit: Callable[[tuple[int, int], Tensor], tuple[int, int]] | None = None
+) -> ImageList:
     """Put slabs of different sizes into one batch, padded at the right and the bottom with zeros.
 
     Zero is about -18 HU after the intensity transform, as in the released code.
 
     Args:
         slabs: ``(B, D, H, W)``, or B slabs ``(D, H_i, W_i)``; floating point.
+        fit: Gives the size to pad to, from the size that the largest slab needs and a slab: `common_size` in training.
 
     Returns:
         torchvision's ImageList: ``tensors`` ``(B, D, H, W)`` and ``image_sizes``, the (H_i, W_i) before padding.
@@ -53,6 +56,8 @@ def pad_slabs(slabs: Tensor | Sequence[Tensor]) -> ImageList:
             raise ValueError(f"Expected normalised slabs in floating point, got {slab.dtype} as slab {index}.")
     sizes = [(int(slab.shape[1]), int(slab.shape[2])) for slab in each]
     height, width = (max(side) for side in zip(*(padded_size(slab) for slab in each), strict=True))
+    if fit is not None:
+        height, width = fit((height, width), each[0])
     if isinstance(slabs, Tensor) and sizes[0] == (height, width):
         return ImageList(plain(slabs), sizes)
     batch = each[0].new_zeros((len(each), each[0].shape[0], height, width))

@@ -35,6 +35,7 @@ from .detectors import TwoStageHead
 from .heads.box_rules import HALF_OPEN, at_least_float32
 from .heads.rpn import PyramidAnchors, per_anchor
 from .late_fusion import TripletBackbone
+from .whole_batch import common_size, mean_count
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ class OneStageDetector(RetinaNetDetector):
         """
         if not self.training:
             return detect_by_size(self._detect, slabs)
-        images = pad_slabs(slabs)
+        images = pad_slabs(slabs, common_size)
         checked = check_targets(targets, len(images.image_sizes), self.num_classes)
         outputs, anchors, counts = self._outputs(images)
         return self.compute_loss(outputs, self._row_first(images, checked), anchors, counts)
@@ -303,7 +304,7 @@ class OneStageDetector(RetinaNetDetector):
             HALF_OPEN.without(match, grid, target.get(IGNORED))
             for match, grid, target in zip(matched, anchors, targets, strict=True)
         ]
-        positives = max(sum(int((match >= 0).sum()) for match in matches), 1)
+        positives = mean_count(sum(int((match >= 0).sum()) for match in matches), logits)
         losses = {
             "loss_classifier": self.compute_cls_loss(logits, targets, matches),
             "loss_box_reg": self.compute_box_loss(offsets, targets, anchors, matches),

@@ -11,6 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from .batching import Detections, Targets, check_targets, detect_by_size, pad_slabs, split_regions
 from .heads.roi_heads import RoIHeads
 from .heads.rpn import RegionProposalNetwork
+from .whole_batch import common_size
 
 
 class FasterRCNN(nn.Module):
@@ -64,7 +65,7 @@ class FasterRCNN(nn.Module):
         """
         if not self.training:
             return detect_by_size(self._detect, slabs)
-        images = pad_slabs(slabs)
+        images = pad_slabs(slabs, common_size)
         heads = self.roi_heads
         reads = (*heads.reads, *heads.used(targets))
         targets = check_targets(targets, len(images.image_sizes), heads.predictor.num_classes, reads)

@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Timer
 from monai.engines.utils import IterationEvents
+from torch import nn
 from tqdm import tqdm
 
 from ..data.transforms import SampleDataset
@@ -87,6 +88,26 @@ class SeedEpoch:
     def attach(self, engine: Engine) -> None:
         """Follow ``engine``."""
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.dataset.set_epoch(engine.state.epoch))
+
+
+class ShareBuffers:
+    """Gives all processes the statistics of batch normalisation of the first one, whose weights are stored.
+
+    Args:
+        network: The bare network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Act when ``engine``, an evaluator, starts."""
+        engine.add_event_handler(Events.STARTED, self.share)
+
+    def share(self) -> None:
+        """Send them; every process must call this."""
+        for buffer in self.network.buffers() if idist.get_world_size() > 1 else ():
+            torch.distributed.broadcast(buffer, 0)
 
 
 class ProgressBar:

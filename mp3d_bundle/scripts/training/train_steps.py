@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from ..data.records import Sample
 from ..data.transforms import SampleDataset
 from ..instances import Instances, to
 from ..networks import Patient
+from ..networks.batching import padded_size
+from ..networks.whole_batch import Part, common_size, passing, processes, sum_over_processes
 from .mixed_precision import MixedPrecision
 
 Batch = Sequence[Sample]
@@ -110,15 +113,19 @@ def total_loss(losses: dict[str, torch.Tensor], targets: Any = None) -> torch.Te
 class TrainingStep:
     """Forward, backward, gradient clipping and optimiser step of one batch.
 
-    It differs from MONAI's own iteration in three ways: mixed precision on any device, clipping of the
+    It differs from MONAI's own iteration in four ways: mixed precision on any device, clipping of the
     gradient's L2 norm over all parameters (35 in the released code) after the loss scale has been taken
-    out, and an output of plain detached numbers instead of a graph kept alive until the next batch.
+    out, an output of plain detached numbers instead of a graph kept alive until the next batch, and losses that
+    depend on the batch of all processes alone (see `scripts.networks.whole_batch`).
 
     The output holds ``loss``, every named loss, ``learning_rate`` (the one used), and, where the
-    optimiser takes a step, ``gradient_norm`` (before clipping).
+    optimiser takes a step, ``gradient_norm`` (before clipping). The losses are those of all processes.
 
     Args:
         precision: Arithmetic of the forward pass.
+        images_per_pass: Images that pass through the network at once; None for the whole batch. The result is the same
+            but for rounding; it saves memory, and costs one more pass without gradients, which counts the boxes that
+            the losses are divided by. Layers of batch normalisation see a pass alone.
         max_gradient_norm: Largest L2 norm of the gradient; None for no clipping.
         max_gradient_value: Largest value of an element of the gradient (3DCE has 5); None for any.
     """
@@ -129,32 +136,65 @@ class TrainingStep:
         *,
         max_gradient_norm: float | None = 35.0,
         max_gradient_value: float | None = None,
+        images_per_pass: int | None = None,
     ) -> None:
         self.precision = precision
+        self.images_per_pass = images_per_pass
         self.max_gradient_value = max_gradient_value
         self.max_gradient_norm = float("inf") if max_gradient_norm is None else float(max_gradient_norm)
 
     def __call__(self, engine: SupervisedTrainer, samples: Batch) -> dict[str, Any]:
         """Run one iteration; see the class."""
         samples = finished(engine.data_loader, samples, engine.state.device, engine.non_blocking)
-        slabs, targets, args, kwargs = engine.prepare_batch(samples, engine.state.device, engine.non_blocking)
         first, last = self._window(engine)
         engine.network.train()
         if first:
             engine.optimizer.zero_grad(set_to_none=True)
-        with self.precision.autocast():
-            facts = slab_facts(engine.network, samples)
-            losses: Any = engine.inferer(slabs, engine.network, *args, **kwargs, **facts)
-            loss = engine.loss_function(losses, targets)
-        engine.state.output = {
-            "loss": loss.detach(),
-            **{name: value.detach() for name, value in losses.items()},
-            "learning_rate": engine.optimizer.param_groups[0]["lr"],
-        }
+        size = self.images_per_pass or len(samples)
+        passes = [samples[start : start + size] for start in range(0, len(samples), size)]
+        parts = [Part(_seeds(samples))] if len(passes) == 1 else self._count(engine, passes)
+        told: dict[str, torch.Tensor] = {}
+        for number, (batch, part) in enumerate(zip(passes, parts, strict=True), start=1):
+            # The gradients of all parts are added before the processes share them.
+            alone = getattr(engine.network, "no_sync", nullcontext) if number < len(passes) else nullcontext
+            with alone():
+                loss, losses = self._forward(engine, batch, part)
+                for name, value in {"loss": loss, **losses}.items():
+                    told[name] = told.get(name, 0) + value.detach() / len(passes)
+                if number < len(passes):
+                    self._add_gradients(engine, loss / len(passes))
+        engine.state.output = {**told, "learning_rate": engine.optimizer.param_groups[0]["lr"]}
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        self._backward(engine, loss / engine.accumulation_steps, step=last)
+        self._add_gradients(engine, loss / len(passes))
+        self._step(engine, step=last)
+        engine.state.output |= _over_processes({name: engine.state.output[name] for name in told})
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
+
+    def _forward(
+        self, engine: SupervisedTrainer, samples: Batch, part: Part
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss, and every named loss."""
+        slabs, targets, args, kwargs = engine.prepare_batch(samples, engine.state.device, engine.non_blocking)
+        with self.precision.autocast(), passing(part):
+            facts = slab_facts(engine.network, samples)
+            losses: Any = engine.inferer(slabs, engine.network, *args, **kwargs, **facts)
+            return engine.loss_function(losses, targets), losses
+
+    def _count(self, engine: SupervisedTrainer, passes: Sequence[Batch]) -> list[Part]:
+        """What each pass has to know of the whole batch, from a pass without gradients."""
+        sizes = [padded_size(torch.as_tensor(sample["image"])) for batch in passes for sample in batch]
+        like = next(engine.network.parameters())
+        size = common_size((max(height for height, _ in sizes), max(width for _, width in sizes)), like)
+        counts: list[list[float]] = []
+        with torch.no_grad():
+            for batch in passes:
+                part = Part.to_count(_seeds(batch), size)
+                self._forward(engine, batch, part)
+                counts.append(part.noted)
+        totals = sum_over_processes([sum(numbers) for numbers in zip(*counts, strict=True)], like).tolist()
+        shares = len(passes) * processes()
+        return [Part(_seeds(batch), size=size, totals=totals, shares=shares) for batch in passes]
 
     def _window(self, engine: SupervisedTrainer) -> tuple[bool, bool]:
         """Whether this iteration is the first and the last of those whose gradients are added."""
@@ -163,9 +203,12 @@ class TrainingStep:
         first = index % engine.accumulation_steps == 0
         return first, last_of_epoch or (index + 1) % engine.accumulation_steps == 0
 
-    def _backward(self, engine: SupervisedTrainer, loss: torch.Tensor, *, step: bool) -> None:
-        scaler = self.precision.scaler
+    def _add_gradients(self, engine: SupervisedTrainer, loss: torch.Tensor) -> None:
+        scaler, loss = self.precision.scaler, loss / engine.accumulation_steps
         (loss if scaler is None else scaler.scale(loss)).backward()
+
+    def _step(self, engine: SupervisedTrainer, *, step: bool) -> None:
+        scaler = self.precision.scaler
         if not step:
             engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
             return
@@ -181,6 +224,21 @@ class TrainingStep:
         else:
             scaler.step(engine.optimizer)
             scaler.update()
+
+
+def _seeds(samples: Batch) -> list[int] | None:
+    """Seeds of the random choice of boxes; None where samples have none."""
+    seeds = [sample["seed"] for sample in samples if "seed" in sample]
+    return seeds if len(seeds) == len(samples) else None
+
+
+def _over_processes(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Mean of each loss over the processes, which is that of the batch of all of them."""
+    if processes() == 1:
+        return losses
+    values = torch.stack([loss.double() for loss in losses.values()])
+    torch.distributed.all_reduce(values)
+    return dict(zip(losses, values / processes(), strict=True))
 
 
 class EvaluationStep:

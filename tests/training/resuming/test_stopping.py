@@ -15,9 +15,9 @@ from typing import Any
 import ignite.distributed as idist
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 
-from scripts.training.resuming.stopping import Stopped, StopSignals
+from scripts.training.resuming.stopping import BeforeCommonBatches, Stopped, StopSignals
 from support.fake_engines import Run
 from support.two_processes import in_two_processes
 
@@ -121,6 +121,19 @@ def test_all_processes_leave_at_the_same_iteration(tmp_path: Path) -> None:
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["143 5", "143 5"]
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     assert (content["iteration"], len(content["random"])) == (5, 2)
+
+
+def share_three_batches(rank: int, folder: Path) -> None:
+    """Two batches for the first process, one for the second; each notes before which it acts with the other."""
+    engine, acted = Engine(lambda engine, batch: None), []
+    BeforeCommonBatches(lambda: acted.append(int(idist.all_reduce(1)))).attach(engine)
+    engine.run([0, 1] if rank == 0 else [0])
+    (folder / f"{rank}.txt").write_text(str(acted))
+
+
+def test_processes_with_unequal_shares_of_a_validation_ask_at_the_same_places(tmp_path: Path) -> None:
+    in_two_processes(share_three_batches, tmp_path)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["[2]", "[2]"]
 
 
 def train_in_a_group(folder: Path, sender: Connection) -> None:

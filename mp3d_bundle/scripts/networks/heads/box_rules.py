@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
+from ..whole_batch import draw_generator
+
 # Pixels; decoded sides are above zero, but float32 may lose them.
 _LEAST_SIDE = 1 / 256
 # Results of `Matching.__call__` for boxes that belong to no ground truth.
@@ -251,22 +253,25 @@ class Sampling:
     count: int
     positive_fraction: float
 
-    def __call__(self, matches: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample with torch's global generator.
+    def __call__(self, matches: Tensor, row: int = 0) -> tuple[Tensor, Tensor]:
+        """Sample with the generator of a slab, or with torch's global one where slabs have none, see `draw_generator`.
 
         Args:
             matches: ``(N,)`` result of a :class:`Matching`.
+            row: Of the slab in its batch.
 
         Returns:
             Indices of the sampled positives and negatives, two int64 vectors.
         """
         positives = torch.nonzero(matches >= 0).flatten()
         negatives = torch.nonzero(matches == BACKGROUND).flatten()
-        positives = _draw(positives, int(self.count * self.positive_fraction))
-        return positives, _draw(negatives, self.count - positives.numel())
+        generator = draw_generator(row, matches.device)
+        positives = _draw(positives, int(self.count * self.positive_fraction), generator)
+        return positives, _draw(negatives, self.count - positives.numel(), generator)
 
 
-def _draw(indices: Tensor, count: int) -> Tensor:
+def _draw(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     if indices.numel() <= count:
         return indices
-    return indices[torch.randperm(indices.numel(), device=indices.device)[:count]]
+    order = torch.randperm(indices.numel(), device=indices.device, generator=generator)
+    return indices[order[:count]]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...instances import RULES, Instances
+from ..whole_batch import mean_count
 from .box_rules import at_least_float32
 from .roi_heads import PyramidRoIAlign, RoIs
 
@@ -41,7 +42,7 @@ def dice_loss(logits: Tensor, wanted: Tensor, share: Tensor | None = None) -> Te
         found, wanted = found * share.flatten(1), wanted * share.flatten(1)
     shared = (found * wanted).sum(1)
     ratio = (2 * shared + SMOOTHING) / (found.sum(1) + wanted.sum(1) + SMOOTHING)
-    return (1 - ratio).sum() / max(len(ratio), 1)
+    return (1 - ratio).sum() / mean_count(len(ratio), ratio)
 
 
 class MaskHead(nn.Module):

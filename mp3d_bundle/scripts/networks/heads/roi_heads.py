@@ -13,6 +13,7 @@ from torchvision.ops import roi_align
 
 from ...instances import STANDARD, Instances, cat, num_instances, select, to
 from ..batching import Detections, Targets, check_finite
+from ..whole_batch import mean_count
 from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
 
 # A box of twice this side (in pixels) leaves the first level: boxes below 112 pixels are read from P2, below 224 from
@@ -262,8 +263,10 @@ class RoIHeads(nn.Module):
             return self._with_fields(found, vectors.split(counts), logits.split(counts), features), {}
         with torch.no_grad():
             names = ("labels", *self.reads, *self.used(targets))
-            rows = zip(proposals, targets, regions or [None] * len(targets), strict=True)
-            samples = [self._sample(*row, names) for row in rows]
+            samples = [
+                self._sample(boxes, targets[row], None if regions is None else regions[row], names, row)
+                for row, boxes in enumerate(proposals)
+            ]
         boxes, labels = [sample[0] for sample in samples], torch.cat([sample[1] for sample in samples])
         lesions = cat([sample[2] for sample in samples])
         vectors, logits, offsets = self._predict(features, boxes)
@@ -296,11 +299,11 @@ class RoIHeads(nn.Module):
         return vectors, at_least_float32(logits), at_least_float32(offsets)
 
     def _sample(
-        self, proposals: Tensor, target: Instances[Tensor], region: Tensor | None, names: Sequence[str]
+        self, proposals: Tensor, target: Instances[Tensor], region: Tensor | None, names: Sequence[str], row: int
     ) -> tuple[Tensor, Tensor, Instances[Tensor]]:
         """Boxes of one slab that enter the loss, positives first, their labels (0: background), the positives' lesions.
 
-        Of the lesions come the fields of these names.
+        Of the lesions come the fields of these names. The slab is this row of the batch.
         """
         truth = target["boxes"].to(proposals)
         read = {name: target[name] for name in names}
@@ -309,13 +312,13 @@ class RoIHeads(nn.Module):
         # The lesions themselves are proposals too, each matched to itself.
         candidates = torch.cat([truth, proposals])
         matches = torch.cat([torch.arange(truth.shape[0], device=matches.device), matches])
-        positives, negatives = self.sampling(matches)
+        positives, negatives = self.sampling(matches, row)
         owners = select(lesions, matches[positives])
         labels = torch.cat([owners["labels"], torch.zeros_like(matches[negatives])])
         return candidates[torch.cat([positives, negatives])], labels, owners
 
     def _losses(self, logits: Tensor, offsets: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        count = max(labels.numel(), 1)
+        count = mean_count(labels.numel(), logits)
         positives = torch.nonzero(labels > 0).flatten()
         found = offsets[positives, labels[positives] - 1]
         box = F.smooth_l1_loss(found, wanted, beta=self.smooth_l1_beta, reduction="sum") + offsets.sum() * 0

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.rpn import RPNHead
 
 from ..batching import check_finite
+from ..whole_batch import mean_count
 from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
 
 
@@ -168,8 +169,8 @@ class RegionProposalNetwork(nn.Module):
             return proposals, {}
         flat = torch.cat(anchors)
         assigned = [
-            self._assign(flat, size, truth, region)
-            for size, truth, region in zip(image_sizes, truths, regions or [None] * len(truths), strict=True)
+            self._assign(flat, size, truths[row], None if regions is None else regions[row], row)
+            for row, size in enumerate(image_sizes)
         ]
         return proposals, self._losses(torch.cat(logits, 1), torch.cat(offsets, 1), assigned)
 
@@ -200,7 +201,7 @@ class RegionProposalNetwork(nn.Module):
 
     @torch.no_grad()
     def _assign(
-        self, anchors: Tensor, size: tuple[int, int], truth: Tensor, region: Tensor | None
+        self, anchors: Tensor, size: tuple[int, int], truth: Tensor, region: Tensor | None, row: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Sampled positive anchors, sampled negative anchors (indices) and the offsets of the positives."""
         height, width = size
@@ -209,7 +210,7 @@ class RegionProposalNetwork(nn.Module):
         ).flatten()
         matches = self.matching(self.rules.iou(truth.to(anchors), anchors[inside]))
         matches = self.rules.without(matches, anchors[inside], region)
-        positives, negatives = self.sampling(matches)
+        positives, negatives = self.sampling(matches, row)
         chosen = inside[positives]
         offsets = self.coder.encode(truth.to(anchors)[matches[positives]], anchors[chosen])
         return chosen, inside[negatives], offsets
@@ -226,4 +227,5 @@ class RegionProposalNetwork(nn.Module):
             box = box + F.smooth_l1_loss(offsets[row, positives], wanted, beta=self.smooth_l1_beta, reduction="sum")
             # The released code counts an image without positives (or negatives) as having one.
             normaliser += max(positives.numel(), 1) + max(negatives.numel(), 1)
-        return {"loss_objectness": objectness / normaliser, "loss_rpn_box_reg": box / normaliser}
+        number = mean_count(normaliser, logits)
+        return {"loss_objectness": objectness / number, "loss_rpn_box_reg": box / number}

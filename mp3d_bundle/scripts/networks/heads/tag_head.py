@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..whole_batch import mean_count
 from .box_rules import at_least_float32
 from .roi_heads import PyramidRoIAlign, RoIs
 
@@ -27,7 +28,7 @@ def tag_loss(logits: Tensor, tags: Tensor, weights: Tensor | None = None) -> Ten
     logits = at_least_float32(logits)
     weights = (tags >= 0).to(logits) * (1 if weights is None else weights.to(logits))
     losses = F.binary_cross_entropy_with_logits(logits, tags.clamp(min=0).to(logits), reduction="none")
-    return (weights * losses).sum() / (weights > 0).sum().clamp(min=1)
+    return (weights * losses).sum() / mean_count((weights > 0).sum(), logits)
 
 
 def mining_loss(logits: Tensor, tags: Tensor, sure: Tensor, pairs: int = MINED_PAIRS) -> Tensor:

@@ -29,6 +29,7 @@ from ..heads.rpn import ProposalLimits, RegionProposalNetwork
 from ..heads.score_refinement import Patient, ScoreRefinement
 from ..heads.tag_head import TagHead, mining_loss, tag_loss
 from ..two_stage import FasterRCNN
+from ..whole_batch import mean_count
 from .authors_names import DENSE_BODY, Rules
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ class MulanHeads(RoIHeads):
         patients = [Patient.of(target) for target in batch.targets]
         rows = zip(sampled.boxes, batch.image_sizes, patients, strict=True)
         classes, refined = self.refine(sampled.logits, tags, torch.cat([self.refine.read(*row) for row in rows]))
-        losses = {"loss_refined_classifier": F.cross_entropy(classes, sampled.labels)}
+        total = F.cross_entropy(classes, sampled.labels, reduction="sum")
+        losses = {"loss_refined_classifier": total / mean_count(len(sampled.labels), classes)}
         idle: list[Tensor] = []
         if "masks" in lesions:
             kept = positive.split([len(boxes) for boxes in sampled.boxes])

@@ -21,6 +21,7 @@ from ..heads.box_rules import at_least_float32
 from ..heads.mask_head import dice_loss
 from ..late_fusion import TripletBackbone
 from ..one_stage import AnchorShapes, OneStageDetector, OneStageHead, one_stage_head, pyramid_start
+from ..whole_batch import common_size
 
 # Cells of which less is known have no loss, whatever they should be.
 _LEAST = 1e-6
@@ -188,7 +189,7 @@ class DenseMaskDetector(OneStageDetector):
         """
         if not self.training:
             return super().forward(slabs)
-        images = pad_slabs(slabs)
+        images = pad_slabs(slabs, common_size)
         checked = check_targets(targets, len(images.image_sizes), self.num_classes, self.reads)
         levels = self.network.feature_extractor(images.tensors)  # type: ignore[operator]
         outputs, anchors, counts = self._outputs(images, self.network.read(levels))  # type: ignore[operator]

@@ -21,7 +21,7 @@ from ...storage.output_folder import NEEDED_BYTES, FolderLock, check_output_fold
 from ...weights import load_state, read_tensors, save_weights, write_atomically
 from .random_state import RandomState, gather_random_states, get_random_state, restore_random_states
 from .sample_order import ResumableSampler
-from .stopping import Stopped, StopSignals
+from .stopping import BeforeCommonBatches, Stopped, StopSignals
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Checkpointer:
         engine.add_event_handler(Events.COMPLETED, self.finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._leave)
         if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.GET_BATCH_STARTED, lambda: self._stop_if_asked(engine))
+            BeforeCommonBatches(lambda: self._stop_if_asked(engine)).attach(self.evaluator)
 
     def resume(self, engine: Engine) -> None:
         """Take the folder, load ``last.pt`` if there is one, and say in one log line where the run begins.

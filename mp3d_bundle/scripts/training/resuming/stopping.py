@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import ignite.distributed as idist
+from ignite.engine import Engine, Events
 from monai.data.utils import worker_init_fn
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -62,6 +64,31 @@ class StopSignals:
         if idist.get_world_size() == 1:
             return self._number
         return int(idist.all_reduce(self._number, "MAX"))
+
+
+class BeforeCommonBatches:
+    """Acts before each batch of an engine that every process has: shares of a validation may differ by one.
+
+    Args:
+        act: What all processes do at the same place.
+    """
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+        self._common = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Follow ``engine``, an evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._before)
+
+    def _begin(self, engine: Engine) -> None:
+        own: Any = engine.state.epoch_length or 0
+        self._common = idist.all_reduce(own, "MIN") if idist.get_world_size() > 1 else own
+
+    def _before(self, engine: Engine) -> None:
+        if engine.state.iteration < self._common:
+            self.act()
 
 
 def start_worker(worker_id: int) -> None:

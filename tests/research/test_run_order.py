@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -122,3 +128,75 @@ def test_nothing_to_run_is_rejected(planner: Planner) -> None:
         Campaign(planner, [], (0,))
     with pytest.raises(ValueError, match="one seed"):
         campaign(planner, "1", ["mp3d_9"], ())
+
+
+# What a run does here: it says when it begins and when it ends.
+STEP = """
+import os, time
+def say(word):
+    with open({log!r}, "a") as file:
+        file.write(f"{{word}} {{os.environ['HOST']}} {key}\\n")
+say("begin")
+time.sleep(0.2)
+say("end")
+"""
+
+
+class ScriptedPlanner(Planner):
+    """A planner whose runs are scripts; those of every host are the same ones."""
+
+    def run(self, *arguments: Any) -> Run:
+        made = super().run(*arguments)
+        code = STEP.format(log=str(self.places.output / "log.txt"), key=made.key)
+        words = (sys.executable, "-c", code)
+        return replace(made, steps={"images": words})
+
+
+def study_on_host(planner: Planner, name: str) -> None:
+    """Two studies of one machine, in a process group of their own."""
+    os.setpgrp()
+    os.environ["HOST"] = name
+    run_order._PAUSE_SECONDS = 0.05
+    other = multiprocessing.get_context("fork").Process(target=_study, args=(planner,))
+    other.start()
+    _study(planner)
+    other.join()
+    os._exit(other.exitcode or 0)
+
+
+def _study(planner: Planner) -> None:
+    assert campaign(planner, "1", []).carry_out(lambda failed: None) == {}
+
+
+def test_a_host_that_shares_the_folder_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
+    made = planner_in(tmp_path)
+    planner = ScriptedPlanner(made.study, made.profile, made.places, made.options)
+    log = planner.places.output / "log.txt"
+    planner.places.output.mkdir(parents=True)
+    log.touch()
+
+    def lines(*words: str) -> list[list[str]]:
+        said = [line.split() for line in log.read_text().splitlines()]
+        return [line for line in said if line[: len(words)] == [*words]]
+
+    context = multiprocessing.get_context("fork")
+    killed, left = (context.Process(target=study_on_host, args=(planner, name)) for name in ("one", "two"))
+    killed.start()
+    left.start()
+    while len(lines("begin", "one")) == len(lines("end", "one")) or not lines("begin", "two"):
+        assert killed.is_alive()
+        time.sleep(0.01)
+    os.killpg(killed.pid or 0, signal.SIGKILL)
+    killed.join()
+    lost = Counter(key for _, _, key in lines("begin", "one")) - Counter(key for _, _, key in lines("end", "one"))
+    left.join()
+    assert (killed.exitcode, left.exitcode) == (-signal.SIGKILL, 0)
+    keys = {run.key for run in campaign(planner, "1", []).all_runs()}
+    assert lost
+    assert len(keys) > 3
+    # Every run was done to its end once; only those that the kill cut short were begun again.
+    assert Counter(key for _, _, key in lines("end")) == Counter(keys)
+    assert Counter(key for _, _, key in lines("begin")) == Counter(keys) + lost
+    assert {key for _, _, key in lines("end", "two")} >= set(lost)
+    assert all(read_result(run, planner.places) is not None for run in campaign(planner, "1", []).all_runs())
+    assert not list(planner.places.output.rglob(".lock"))

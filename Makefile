@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle test test-slow soak ray test-ray lint format bench lock audit sbom matrix clean distclean label-setup label test-label label-lock
+.PHONY: help setup demo bundle test test-slow soak ray test-ray stores test-stores lint format bench lock audit sbom matrix clean distclean label-setup label test-label label-lock
 
 # Settings of the caller's own Python that would leak into .venv.
 unexport PYTHONHOME
@@ -58,6 +58,13 @@ ray: setup ## Add Ray to .venv, for `python -m scripts.batch`
 test-ray: ray ## Test `python -m scripts.batch` with a Ray cluster of two nodes on this machine
 	$(PY) -m pytest -q tests/tools/batch/test_run_batch.py $(PYTEST_ARGS)
 
+stores: setup ## Add s3fs to .venv, for scans and results in S3, and a server to test it with
+	$(PY) -m uv pip install --require-hashes --quiet --python $(PY) -r requirements-s3.lock
+
+test-stores: stores ## Test scans and results in S3 with a server on this machine
+	$(PY) -m pytest -q tests/storage/test_object_stores.py tests/data/scans/test_remote_scans.py \
+	    tests/workflows/delivery/test_remote_results.py tests/test_object_store_commands.py $(PYTEST_ARGS)
+
 lint: setup ## Check style, formatting and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -76,6 +83,11 @@ lock: setup ## Write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upg
 	$(PY) -m uv pip compile pyproject.toml --extra ray --constraint requirements.lock --universal \
 	    --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet $(LOCK_ARGS) \
 	    -o requirements-ray.lock
+	@# botocore holds python-dateutil back.
+	@awk '/^[^ ]/ { keep = !/^python-dateutil==/ } keep' requirements.lock > .venv/s3-constraints.txt
+	$(PY) -m uv pip compile pyproject.toml --extra s3 --group s3-server --constraint .venv/s3-constraints.txt \
+	    --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+	    $(LOCK_ARGS) -o requirements-s3.lock
 	$(PY) -m uv pip compile --group audit --universal --python-version 3.10 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --quiet $(LOCK_ARGS) -o requirements-audit.lock
 

@@ -20,12 +20,16 @@ echo "{name} $*" >> "$RECORD"
 for word in "$@"; do [ "$word" = "$FAIL" ] && exit 3; done
 exit 0
 """
+S3_TESTS = (
+    "tests/storage/test_object_stores.py tests/data/scans/test_remote_scans.py "
+    "tests/workflows/delivery/test_remote_results.py tests/test_object_store_commands.py"
+)
 RAY = "python -m uv pip install --require-hashes --quiet --python .venv/bin/python -r requirements-ray.lock"
 AUDITOR = (
     "python -m uv venv --quiet --clear .venv-audit",
     "python -m uv pip sync --require-hashes --quiet --python .venv-audit/bin/python requirements-audit.lock",
 )
-LOCKS = ("requirements.lock", "requirements-audit.lock", "requirements-bootstrap.lock", "requirements-ray.lock")
+LOCKS = tuple(f"requirements{kind}.lock" for kind in ("", "-audit", "-bootstrap", "-ray", "-s3"))
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
@@ -51,7 +55,8 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("mp3d_bundle", "integrations/monai_label"):
         (folder / name).mkdir(parents=True)
     shutil.copy(REPOSITORY / "Makefile", folder)
-    (folder / "requirements-audit.lock").write_text("")
+    for name in ("requirements.lock", "requirements-audit.lock"):
+        (folder / name).write_text("")
     return folder
 
 
@@ -89,6 +94,8 @@ def test_make_alone_lists_every_rule_and_runs_nothing(checkout: Path) -> None:
         (["ray"], [RAY]),
         (["audit", "AUDIT_ARGS=--advisories a.zip"], [*AUDITOR, "audit tools/audit_locks.py --advisories a.zip"]),
         (["test-ray", "PYTEST_ARGS=-x"], [RAY, "python -m pytest -q tests/tools/batch/test_run_batch.py -x"]),
+        (["stores"], [RAY.replace("-ray.", "-s3.")]),
+        (["test-stores", "PYTEST_ARGS=-x"], [RAY.replace("-ray.", "-s3."), f"python -m pytest -q {S3_TESTS} -x"]),
         (["soak"], ["python -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py"]),
         (["format"], ["python -m ruff check --fix .", "python -m ruff format ."]),
         (["lint"], ["python -m ruff check .", "python -m ruff format --check .", "python -m pyright"]),
@@ -137,7 +144,8 @@ def test_locks_hold_hashes_and_no_addresses(checkout: Path) -> None:
     (checkout / "integrations" / ".venv").symlink_to(checkout / ".venv")
     shutil.copytree(checkout / ".venv", checkout / "integrations" / "monai_label" / ".venv")
     own = ["requirements.lock"]
-    for target, written in (("lock", [*own, "requirements-ray.lock", "requirements-audit.lock"]), ("label-lock", own)):
+    more = ["requirements-ray.lock", "requirements-s3.lock", "requirements-audit.lock"]
+    for target, written in (("lock", [*own, *more]), ("label-lock", own)):
         status, run = make(checkout, target, "LOCK_ARGS=--upgrade")
         assert status == 0
         compiled = [line.split() for line in run if "compile" in line]

@@ -16,6 +16,7 @@ from typing import Any
 from fire.parser import DefaultParseValue
 
 from ..command_words import MARKS, RUN_ARGUMENTS, as_typed, split_words
+from ..storage.object_stores import url_of
 from .option_rules import TEXTS, misfits
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -62,6 +63,8 @@ def _missing(name: str, text: str) -> Iterator[str]:
         return
     value = as_typed(text)
     for path in value if isinstance(value, list) else [value]:
+        if name == "input" and url_of(str(path)) is not None:
+            continue
         if not os.path.exists(path):
             yield f"Expected a file or folder that exists for --{name}, found nothing at {path}"
         elif name == "dataset_dir" and not os.path.isdir(path):

@@ -27,7 +27,7 @@ from ..inference.outputs.result_folder import are_finished
 from ..inference.outputs.result_writer import ResultWriter
 from ..inference.volume_detector import VolumeDetector
 from ..interrupts import Stopped, stopped_by_signals
-from ..storage.output_folder import check_output_folder
+from .delivery.remote_results import check_place, is_gone, local_results
 from .delivery.reviewed_results import Reviews
 from .delivery.send_results import Sender
 from .scan_patient import PatientOptions, patient_text
@@ -130,7 +130,7 @@ class ScanRunner:
         for number, source in enumerate(scans):
             try:
                 # A new one would hide that the results of earlier scans are lost.
-                if self._done and not output.is_dir():
+                if self._done and is_gone(output):
                     raise FileNotFoundError(f"The output folder {output} has been removed.")
                 self._one(source, partial(ahead.scan, number))
                 self._done += 1
@@ -167,7 +167,7 @@ class ScanRunner:
             OSError: If there are no weights, or nothing can be written into the output folder.
             ValueError: If the weights cannot be used.
         """
-        check_output_folder(self.writer.output_dir)
+        check_place(self.writer.output_dir)
         self.patient.check(self.weights.outline)
         self.weights.tell(self.inferer)
         if self.engine is not None and not self.engine.computes_as_asked:
@@ -250,8 +250,9 @@ class ScanRunner:
         start = time.perf_counter()
         with opened() as scan:
             for note in scan.notes:
-                self._tell(shown(f"{source.path}: {log_text(note)}"))
-            return self._find(source, scan, start)
+                self._tell(f"{shown(source.path)}: {shown(log_text(note))}")
+            with local_results(self.writer, source.name) as writer:
+                return self._find(source, scan, start, writer)
 
     def _tell(self, line: str) -> None:
         """Log a line once: several series in one folder share what was left out of it."""
@@ -259,9 +260,9 @@ class ScanRunner:
             self._told.add(line)
             logger.warning("%s", line)
 
-    def _find(self, source: ScanSource, scan: Scan, start: float) -> ScanOutcome:
-        folder = self.writer.folder(source.name)
-        made = self.writer.made(scan, detector=self.inferer, linking=self.link)
+    def _find(self, source: ScanSource, scan: Scan, start: float, writer: ResultWriter) -> ScanOutcome:
+        folder, place = writer.folder(source.name), shown(self.writer.folder(source.name))
+        made = writer.made(scan, detector=self.inferer, linking=self.link)
         of_scan: dict[str, Any] = {}
         if self.review is not None:
             of_scan["review"] = self.review.describe(made["source"]["sha256"])
@@ -269,11 +270,12 @@ class ScanRunner:
             of_scan["patient"] = known[1]
         made["settings"] |= of_scan
         if not self.overwrite and are_finished(folder, made):
-            logger.info("%s: skipped, its results are in %s.", shown(source.path), shown(folder))
+            logger.info("%s: skipped, its results are in %s.", shown(source.path), place)
             return ScanOutcome(skipped=True)
         read = time.perf_counter() - start
         network = self._started()
-        writer = replace(self.writer, settings={**self.writer.settings, **of_scan})
+        own = {"settings": {**self.writer.settings, **of_scan}, "output_dir": writer.output_dir}
+        writer = replace(self.writer, **own)
         ready = time.perf_counter()
         if known is not None:
             logger.info("%s: scores are refined with %s.", shown(source.path), patient_text(known[1]))
@@ -287,7 +289,7 @@ class ScanRunner:
             logger.warning("%s: %s", shown(source.path), note)
         spent = {"read": read, "detect": detected - ready, "link": linked - detected}
         timing = {stage: round(seconds, 2) for stage, seconds in spent.items()}
-        if self._done and not Path(self.writer.output_dir).is_dir():
+        if self._done and is_gone(self.writer.output_dir):
             raise FileNotFoundError(f"The output folder {self.writer.output_dir} has been removed.")
         writer(scan, found, lesions, name=source.name, timing=timing, made=made)
         end = time.perf_counter()
@@ -295,7 +297,7 @@ class ScanRunner:
             "%s: %d lesions, linked from the boxes of %d slices out of %d examined, %.1f s, %.1f s of them to write "
             "the results; they are in %s",
             *(shown(source.path), len(lesions), len(set(found.slices.tolist())), int(found.examined.sum())),
-            *(read + end - ready, end - linked, shown(folder)),
+            *(read + end - ready, end - linked, place),
         )
         if self.send is not None:
             self.send(folder)

@@ -5,26 +5,27 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ...storage.result_files import file_names
+from ...storage.object_stores import url_of
 from .dicom.dicom_files import DICOM_SUFFIXES, Open, label_of, uid_name
 from .dicom.dicom_headers import Contents, Look, Series, folder_files, holds_dicom, read_contents
 from .dicom.dicom_series import read_found, read_slices
 from .dicom.dicom_zip import ZIP_SUFFIX, archive_files, open_zipped_series
+from .folder_walk import walk
 from .png_folders import find_runs, read_run
-from .scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical, read_scan
+from .remote_scans import VOLUME_SUFFIXES, hidden_name, list_scans
+from .scan import Scan, canonical, read_scan
 from .scan_lists import is_list, read_list
 from .volume_files.stored_image import DEFAULT_RULES, Note, ReadingRules, log_text, shown
 
 logger = logging.getLogger(__name__)
 
-VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 # Headers take about 23 KB each in memory: of a larger collection those of later series are read again.
 MAX_KEPT_HEADERS = 10_000
 # Names of DICOM results: the SeriesInstanceUID, or the place, where folder names often contain the patient's name.
@@ -82,7 +83,7 @@ def find_scans(
     are named by its UID alone. ``_2``, ``_3``, ... are added if names still collide.
 
     Args:
-        inputs: A path, or a list of paths; a number is the path of these digits. An empty string or list means
+        inputs: A path or URL, or a list of them; a number is the path of these digits. An empty string or list means
             no scans, and a ``.txt`` file the list of the paths in it.
         series: Only the DICOM series with this SeriesInstanceUID.
         annotations: DeepLesion's labels, for PNG slices; see `scripts.data.scans.png_folders`.
@@ -108,7 +109,7 @@ def find_scans(
         return []
     if single and is_list(paths[0]):
         single, paths = False, read_list(paths[0])
-    finder = _Finder(annotations, spacing, rules, MAX_KEPT_HEADERS)
+    finder = _Finder(annotations, spacing, rules, MAX_KEPT_HEADERS, series)
     if single:
         found = finder.find(paths[0])
     else:
@@ -161,7 +162,7 @@ def _absent(series: str, paths: Sequence[Path], found: Sequence[ScanSource]) -> 
 
 
 def _refuse_folder(path: Path) -> NoReturn:
-    files = sum(1 for _, names in _walk(path) for _ in names)
+    files = sum(1 for _, names in walk(path) for _ in names)
     raise ValueError(
         f"Expected a CT in the folder {path} (a DICOM series, NIfTI, NRRD or MetaImage files, a zip of DICOM, 16-bit "
         f"PNG slices 001.png, 002.png, ...), got none among {files} files."
@@ -177,12 +178,17 @@ class _Finder:
     rules: ReadingRules
     room: int
     """Number of headers that may still be kept for reading."""
+    wanted: str | None = None
+    """The series to take of a scan that is found before it is fetched."""
 
     def find(self, path: Path) -> list[ScanSource]:
         """The scans at a path; a path that is itself a scan gets no name."""
+        if (url := url_of(path)) is not None:
+            remote = list_scans(url, self._only)
+            return [ScanSource(Path(one.url), _place_name(one.place), self.wanted, one.opener) for one in remote]
         if not path.is_dir():
             return self._file(path, "")
-        found = [source for place, files in _walk(path) for source in self._place(path, place, files)]
+        found = [source for place, files in walk(path) for source in self._place(path, place, files)]
         if any(not source.left_out for source in found):
             # Folders of localizers and other modalities next to the CT of a study are not failures.
             for source in found:
@@ -194,6 +200,17 @@ class _Finder:
         if len(found) == 1 and found[0].path == path:
             return [replace(found[0], name="")]
         return found
+
+    @contextmanager
+    def _only(self, path: Path) -> Iterator[Scan]:
+        """Open the one scan at a path, or that of the series that was asked for."""
+        found = self.find(path)
+        chosen = [source for source in found if self.wanted in (None, source.series)]
+        if len(chosen) != 1:
+            there = ", ".join(source.series for source in found if source.series) or f"{len(found)} scans"
+            raise ValueError(f"Expected one series in {path}, got {there}: --series UID chooses one.")
+        with chosen[0].open() as scan:
+            yield scan
 
     def _place(self, root: Path, folder: Path, names: Sequence[str]) -> list[ScanSource]:
         """The scans directly in one folder."""
@@ -313,32 +330,6 @@ def _refuse_empty(contents: Iterable[Contents], path: Path) -> NoReturn:
     raise ValueError(f"Expected a DICOM series in {path}.")
 
 
-def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
-    """Folders from ``folder`` down with the names of their files, sorted; hidden ones and results are left out.
-
-    Links to folders are followed; each folder is visited once. A folder that cannot be listed is logged.
-    """
-
-    def log_error(error: OSError) -> None:
-        logger.warning("%s: not searched, it cannot be listed (%s).", shown(error.filename), error.strerror or error)
-
-    places, seen = [], set()
-    results = set(file_names())
-    for place, folders, files in os.walk(folder, onerror=log_error, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        # A folder comes before a link to it, so that its own name is used.
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith(".")),
-            key=lambda name, place=place: (os.path.islink(os.path.join(place, name)), name),
-        )
-        places.append((Path(place), sorted(name for name in set(files) - results if not name.startswith("."))))
-    return sorted(places)
-
-
 def entry_names(paths: Sequence[Path]) -> list[str]:
     """A name for each entry of a list: its own, or its place below the common folder if a name occurs twice."""
     # ``..`` and ``.`` have names too once they are resolved.
@@ -360,8 +351,18 @@ def without_suffix(path: Path) -> str:
     return text
 
 
+def _place_name(place: str) -> str:
+    return place and without_suffix(Path(place))
+
+
 def case_name(source: ScanSource) -> str:
-    """The name of a source's results: its UID, which does not reveal the patient, or its own name."""
+    """The name of a source's results: its UID, which does not reveal the patient, or its own name.
+
+    Of a series that has not been fetched the UID is not known.
+    """
+    url = url_of(source.path)
+    if url is not None and source.series is None and not url.lower().endswith(VOLUME_SUFFIXES):
+        return hidden_name(url)
     return source.name if source.series is None or source.series == "none" else uid_name(source.series)
 
 

@@ -6,12 +6,14 @@ import codecs
 import os
 from pathlib import Path
 
+from ...storage.object_stores import read_object, url_of
+
 LIST_SUFFIX = ".txt"
 
 
 def is_list(path: Path) -> bool:
-    """Whether a path is a file with a list of paths."""
-    return path.suffix.lower() == LIST_SUFFIX and path.is_file()
+    """Whether a path is a file, or an object in a store, with a list of paths."""
+    return path.suffix.lower() == LIST_SUFFIX and (path.is_file() or url_of(path) is not None)
 
 
 def read_list(path: Path) -> list[Path]:
@@ -28,7 +30,8 @@ def read_list(path: Path) -> list[Path]:
         OSError: If the file cannot be read.
         ValueError: If it is not a text, or has no path.
     """
-    content = path.read_bytes()
+    url = url_of(path)
+    content = path.read_bytes() if url is None else read_object(url)
     if b"\0" in content:
         raise ValueError(f"Expected a text with a path in each line, got a binary file {path}.")
     lines = [line.removesuffix(b"\r") for line in content.removeprefix(codecs.BOM_UTF8).split(b"\n")]

@@ -31,9 +31,12 @@ from ...configuration.quick_checks import complaints
 from ...data.scans.dicom.dicom_zip import ZIP_SUFFIX
 from ...data.scans.find_scans import ScanSource
 from ...data.scans.scan import Scan
+from ...data.scans.volume_files.stored_image import shown
 from ...error_lines import root_error
 from ...interrupts import Stopped, stopped_by_signals
-from ...storage.output_folder import FolderLock, check_output_folder
+from ...storage.object_stores import url_of
+from ...storage.output_folder import FolderLock
+from ...workflows.delivery.remote_results import table_folder
 from ...workflows.infer_scans import ScanOutcome, ScanRunner, reason_of
 from .batch_record import DOCUMENT, TABLE, BatchRecord
 
@@ -75,10 +78,10 @@ def read(source: ScanSource, setting: Setting) -> Scan | Failure | None:
     """Read a scan, in a process that has no network.
 
     Returns:
-        The scan. None for one in an archive: it is unpacked into a temporary folder, which has to stay until the
-        results are written.
+        The scan. None for one in an archive or a store: it is put into a temporary folder, which has to stay until
+        the results are written.
     """
-    if source.path.suffix.lower() == ZIP_SUFFIX:
+    if source.path.suffix.lower() == ZIP_SUFFIX or url_of(source.path) is not None:
         return None
     os.chdir(setting.folder)
     try:
@@ -181,8 +184,7 @@ def batch(
         raise ValueError(f"{complaint}.")
     if threads < 1 or (workers is not None and workers < 1):
         raise ValueError(f"Expected at least one worker and one thread, got {workers} and {threads}.")
-    folder = check_output_folder(output_dir)
-    with FolderLock(folder, "a batch", name=LOCK):
+    with table_folder(output_dir, FolderLock(output_dir, "a batch", name=LOCK)) as folder:
         runner = make_runner([*setting.words, inputs])
         if len(runner.dataset) == 0:
             raise ValueError("Expected a scan, got none: give --input PATH (a folder of scans or a list of them).")
@@ -191,7 +193,7 @@ def batch(
         runner.start()
         connect(address)
         try:
-            _do_all(scans, folder, Pool(setting, workers))
+            _do_all(scans, folder, Pool(setting, workers), shown(Path(output_dir)))
         finally:
             ray.shutdown()
 
@@ -231,7 +233,7 @@ def _words(output_dir: str, options: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"--{name}={text}" for name, text in texts.items())
 
 
-def _do_all(scans: Sequence[ScanSource], folder: Path, pool: Pool) -> None:
+def _do_all(scans: Sequence[ScanSource], folder: Path, pool: Pool, place: str) -> None:
     """Do the scans, write the table, and end the process with status 1 and a line per failure, if any."""
     record, start = BatchRecord(scans), time.perf_counter()
     try:
@@ -243,7 +245,7 @@ def _do_all(scans: Sequence[ScanSource], folder: Path, pool: Pool) -> None:
     finally:
         record.write(folder, seconds=time.perf_counter() - start)
         counts = ", ".join(f"{number} {status}" for status, number in record.counts().items() if number)
-        print(f"{len(scans)} scans: {counts}. All of them are listed in {folder / TABLE} and {DOCUMENT}.", flush=True)
+        print(f"{len(scans)} scans: {counts}. All of them are listed in {place}/{TABLE} and {DOCUMENT}.", flush=True)
     if failures := record.failures():
         sys.exit("\n".join([f"{len(failures)} of {len(scans)} scans failed:", *failures]))
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import itk
 import numpy as np
 
+from ....storage.object_stores import url_of
+
 # NIfTI's world is RAS; ours, like DICOM's and ITK's, is LPS.
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Edges of voxels, lengths of volumes and distances from the origin that CTs of people have, in mm.
@@ -119,8 +121,9 @@ class StoredImage:
 
 
 def shown(path: object) -> str:
-    """A printable form of a path, or of a text with one: names may not be UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    """A printable form of a path or URL, or of a text with one: names may not be UTF-8."""
+    url = url_of(path) if isinstance(path, Path) else None
+    return (url or str(path)).encode("utf-8", "backslashreplace").decode()
 
 
 def _check_encoding(path: Path) -> None:

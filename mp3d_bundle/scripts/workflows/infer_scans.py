@@ -274,8 +274,8 @@ class ScanRunner:
             return ScanOutcome(skipped=True)
         read = time.perf_counter() - start
         network = self._started()
-        own = {"settings": {**self.writer.settings, **of_scan}, "output_dir": writer.output_dir}
-        writer = replace(self.writer, **own)
+        settings = {**self.writer.settings, **of_scan}
+        writer = replace(self.writer, settings=settings, output_dir=writer.output_dir)
         ready = time.perf_counter()
         if known is not None:
             logger.info("%s: scores are refined with %s.", shown(source.path), patient_text(known[1]))

@@ -47,7 +47,6 @@ for (const lesion of data.lesions) {
   const more = document.createElement("small");
   more.className = "facts";
   more.textContent = facts.join("; ");
-  more.title = `region: ${lesion.region.name} (${lesion.region.basis})`;
   button.append(more);
   // What the eye gets from the place of a number, and the whole in words for print.
   lesion.said = said;
@@ -116,6 +115,7 @@ const showReview = () => {
   get("review").hidden = !lesion;
   if (!lesion) return;
   get("reviewed").textContent = lesion.number;
+  get("where").textContent = `Region: ${lesion.region.name} (${lesion.region.basis})`;
   comment.value = review.lesions[lesion.number]?.comment ?? "";
   for (const button of decisions) button.setAttribute("aria-pressed", String(button.dataset.decision === decisionOf(lesion)));
 };

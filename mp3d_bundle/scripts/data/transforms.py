@@ -386,10 +386,10 @@ class SampleDataset(Dataset):
             sample = self._apply(record, seed, end=self._start)
         return {**sample, **({_SEED: seed} if self.deferred else {}), "record": record, "seed": of_boxes}
 
-    def _apply(self, data: Any, seed: int, **part: int) -> Any:
+    def _apply(self, data: Any, seed: int, start: int = 0, end: int | None = None) -> Any:
         self.transform.set_random_state(seed=seed)
         try:
-            return self.transform(data, **part)
+            return self.transform(data, start=start, end=end)
         except RuntimeError as error:
             # MONAI hides the reader's own message, which names the file, behind the transform's name.
             if error.__cause__ is None:

@@ -60,6 +60,15 @@ def test_overlays_that_keep_each_others_keys_pass(first: dict, second: dict, cap
     assert caplog.text == ""
 
 
+def test_a_config_behind_its_overlays_loses_them(caplog: pytest.LogCaptureFixture) -> None:
+    overlay = ("own.yaml", {"network_def#width": 8, "max_epochs": 8})
+    assert list(overlay_complaints([BASE, overlay])) == []
+    assert caplog.text == ""
+    (found,) = overlay_complaints([overlay, BASE])
+    assert found.startswith("config key network_def#width of own.yaml is lost: train.json comes later")
+    assert "max_epochs: train.json sets 24 in place of 8 from own.yaml." in caplog.text
+
+
 def test_a_key_that_is_set_otherwise_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert of({"max_epochs": 8}, {"max_epochs": 6}, {"max_epochs": 6}) == []
     assert [record.getMessage() for record in caplog.records] == [

@@ -42,19 +42,17 @@ def overlay_complaints(files: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterat
     """Yield a complaint for each key of an overlay that a later one removes; log those that it sets otherwise.
 
     Args:
-        files: Name and content of the config files in their order, as they are written. Those with a ``run`` are what
-            overlays are for: what they set may be replaced.
+        files: Name and content of the config files in their order, as they are written. Those with a ``run`` or a
+            ``_desc_`` are what overlays are for: what they set may be replaced, but they come first.
     """
     known: list[_Setting] = []
     for name, content in files:
-        if "run" in content:
-            continue
         new = list(_settings(name, content))
         for setting in new:
             for old in known:
                 yield from _compared(old, setting)
             known = [old for old in known if old.place[: len(setting.place)] != setting.place]
-        known += new
+        known += [] if {"run", "_desc_"} & set(content) else new
 
 
 def _settings(name: str, content: Mapping[str, Any]) -> Iterator[_Setting]:

@@ -53,6 +53,17 @@ def test_what_is_wrong_is_named(words: str, message: str, tmp_path: Path, monkey
         raise ValueError(found[0])
 
 
+def test_a_lost_overlay_is_named_before_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    def found(*names: str) -> list[str]:
+        files = [CONFIGS / "train.json", *(CONFIGS / "variants" / f"{name}.yaml" for name in names)]
+        return list(complaints(["--config_file", str([str(file) for file in files])], "train.json"))
+
+    assert found("mulan", "narrow_dense", "recipe_mulan") == found("size_narrow", "optimizer_adamw") == []
+    lost = found("size_narrow", "mulan")
+    assert lost[0].startswith("Config key network_def#body#layers of size_narrow.yaml is lost: mulan.yaml comes later")
+    assert caplog.text == ""
+
+
 def test_right_options_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = ["2026-11-28", "1e5", "a,b", "a b", "[a]", "#1", "@x"]

@@ -1,7 +1,8 @@
 """Overlays of one run that undo each other: the last file that sets a key wins, whatever the user meant.
 
 A key that two overlays set differently is logged. A key that is lost because a later overlay replaces the whole part
-around it is an error: the rest of its overlay still counts, and the run would silently be another one.
+around it is an error: the rest of its overlay still counts, and the run would silently be another one. Imports neither
+PyTorch nor MONAI.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from .read_keys import SEPARATOR
-
 logger = logging.getLogger(__name__)
 
+SEPARATOR = "::"
 _MERGE = "+"
 _ABSENT = object()
 Place = tuple[str, ...]
@@ -38,19 +38,20 @@ class _Setting:
         return value
 
 
-def overlay_complaints(files: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+def overlay_complaints(files: Sequence[tuple[str, Mapping[str, Any]]], *, log: bool = True) -> Iterator[str]:
     """Yield a complaint for each key of an overlay that a later one removes; log those that it sets otherwise.
 
     Args:
         files: Name and content of the config files in their order, as they are written. Those with a ``run`` or a
             ``_desc_`` are what overlays are for: what they set may be replaced, but they come first.
+        log: Whether to log.
     """
     known: list[_Setting] = []
     for name, content in files:
         new = list(_settings(name, content))
         for setting in new:
             for old in known:
-                yield from _compared(old, setting)
+                yield from _compared(old, setting, log=log)
             known = [old for old in known if old.place[: len(setting.place)] != setting.place]
         known += [] if {"run", "_desc_"} & set(content) else new
 
@@ -66,7 +67,7 @@ def _settings(name: str, content: Mapping[str, Any]) -> Iterator[_Setting]:
         yield from (_Setting(PurePath(name).name, *each) for each in inner.items())
 
 
-def _compared(old: _Setting, new: _Setting) -> Iterator[str]:
+def _compared(old: _Setting, new: _Setting, *, log: bool) -> Iterator[str]:
     """A complaint if a later setting removes another file's; a line in the log if it changes it."""
     shared = min(len(old.place), len(new.place))
     if old.place[:shared] != new.place[:shared]:
@@ -82,6 +83,6 @@ def _compared(old: _Setting, new: _Setting) -> Iterator[str]:
             f"config key {key} of {old.file} is lost: {new.file} comes later and replaces {whole} as a whole. Put "
             f"{old.file} behind {new.file} if they go together (docs/rows.md), or leave it out"
         )
-    else:
+    elif log:
         shown = (reprlib.repr(value) for value in (now, was))
         logger.warning("%s: %s sets %s in place of %s from %s.", key, new.file, *shown, old.file)

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from fire.parser import DefaultParseValue
 
 from ..command_words import MARKS, RUN_ARGUMENTS, as_typed, split_words
 from ..storage.object_stores import url_of
 from .option_rules import TEXTS, misfits
+from .overlay_order import overlay_complaints
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Files that the run names itself, next to the arguments of MONAI's `run`.
@@ -45,6 +47,7 @@ def complaints(words: Sequence[str], config: str) -> Iterator[str]:
     for name, text in given.items():
         if name in (*_FILES, *_PATHS) and text is not None:
             yield from _missing(name, text)
+    yield from _lost_settings(given.get("config_file"))
     if not set(_FILES) & set(given):
         files = [file for file in sorted(CONFIGS.glob("*.json")) if file.name != "metadata.json"]
         entries = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
@@ -55,6 +58,25 @@ def complaints(words: Sequence[str], config: str) -> Iterator[str]:
                 yield _unknown(name, entries, config)
             elif name in entries[config]:
                 yield from _wrong_value(name, text, list(entries.values()))
+
+
+def _lost_settings(text: str | None) -> Iterator[str]:
+    """Yield the settings of overlays that later ones remove; files that cannot be read are left to the run."""
+    if text is None or text.startswith(MARKS):
+        return
+    value = as_typed(text)
+    files = []
+    for path in value if isinstance(value, list) else [value]:
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return
+        if not isinstance(content, dict):
+            return
+        files.append((path, content))
+    # What changes is logged by the run.
+    for complaint in overlay_complaints(files, log=False):
+        yield f"{complaint[0].upper()}{complaint[1:]}"
 
 
 def _missing(name: str, text: str) -> Iterator[str]:

@@ -153,33 +153,32 @@ class TrainingStep:
         size = self.images_per_pass or len(samples)
         passes = [samples[start : start + size] for start in range(0, len(samples), size)]
         parts = [Part(_seeds(samples))] if len(passes) == 1 else self._count(engine, passes)
-        told: dict[str, torch.Tensor] = {}
-        for number, (batch, part) in enumerate(zip(passes, parts, strict=True), start=1):
+        *early, final = zip(passes, parts, strict=True)
+        outputs: list[dict[str, torch.Tensor]] = []
+        for part in early:
             # The gradients of all parts are added before the processes share them.
-            alone = getattr(engine.network, "no_sync", nullcontext) if number < len(passes) else nullcontext
-            with alone():
-                loss, losses = self._forward(engine, batch, part)
-                for name, value in {"loss": loss, **losses}.items():
-                    told[name] = told.get(name, 0) + value.detach() / len(passes)
-                if number < len(passes):
-                    self._add_gradients(engine, loss / len(passes))
+            with getattr(engine.network, "no_sync", nullcontext)():
+                losses = self._forward(engine, *part)
+                outputs.append({name: value.detach() for name, value in losses.items()})
+                self._add_gradients(engine, losses["loss"] / len(passes))
+        losses = self._forward(engine, *final)
+        outputs.append({name: value.detach() for name, value in losses.items()})
+        told = {name: torch.stack([output[name] for output in outputs]).mean(0) for name in losses}
         engine.state.output = {**told, "learning_rate": engine.optimizer.param_groups[0]["lr"]}
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        self._add_gradients(engine, loss / len(passes))
+        self._add_gradients(engine, losses["loss"] / len(passes))
         self._step(engine, step=last)
-        engine.state.output |= _over_processes({name: engine.state.output[name] for name in told})
+        engine.state.output |= _over_processes(told)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _forward(
-        self, engine: SupervisedTrainer, samples: Batch, part: Part
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss, and every named loss."""
+    def _forward(self, engine: SupervisedTrainer, samples: Batch, part: Part) -> dict[str, torch.Tensor]:
+        """The ``loss``, and every named loss."""
         slabs, targets, args, kwargs = engine.prepare_batch(samples, engine.state.device, engine.non_blocking)
         with self.precision.autocast(), passing(part):
             facts = slab_facts(engine.network, samples)
             losses: Any = engine.inferer(slabs, engine.network, *args, **kwargs, **facts)
-            return engine.loss_function(losses, targets), losses
+            return {"loss": engine.loss_function(losses, targets), **losses}
 
     def _count(self, engine: SupervisedTrainer, passes: Sequence[Batch]) -> list[Part]:
         """What each pass has to know of the whole batch, from a pass without gradients."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scripts.data.scans.find_scans import find_scans
-from scripts.data.scans.scan_lists import is_list, read_list
+from scripts.data.scans.scan_lists import is_list, read_list, walk
 from support.fake_scans import ball_scan
 
 
@@ -66,3 +66,13 @@ def test_a_list_in_a_file_gives_what_the_list_gives(tmp_path: Path, monkeypatch:
     assert scan.name == "ct"
     with scan.open() as read:
         assert read.hu.shape == ball_scan().shape
+
+
+def test_each_folder_comes_once_without_hidden_files_and_results(tmp_path: Path) -> None:
+    for name in ("b/2.nii", "b/1.nii", "a/.hidden", "a/lesions.json", "a/own.json", ".git/x", "c/d/3.nii"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "again").symlink_to(tmp_path / "b")
+    (tmp_path / "c" / "loop").symlink_to(tmp_path)
+    found = [(place.relative_to(tmp_path).as_posix(), files) for place, files in walk(tmp_path)]
+    assert found == [(".", []), ("a", ["own.json"]), ("b", ["1.nii", "2.nii"]), ("c", []), ("c/d", ["3.nii"])]

@@ -17,11 +17,10 @@ from .dicom.dicom_files import DICOM_SUFFIXES, Open, label_of, uid_name
 from .dicom.dicom_headers import Contents, Look, Series, folder_files, holds_dicom, read_contents
 from .dicom.dicom_series import read_found, read_slices
 from .dicom.dicom_zip import ZIP_SUFFIX, archive_files, open_zipped_series
-from .folder_walk import walk
 from .png_folders import find_runs, read_run
 from .remote_scans import VOLUME_SUFFIXES, hidden_name, list_scans
 from .scan import Scan, canonical, read_scan
-from .scan_lists import is_list, read_list
+from .scan_lists import is_list, read_list, walk
 from .volume_files.stored_image import DEFAULT_RULES, Note, ReadingRules, log_text, shown
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from ..heads.box_rules import at_least_float32
 from ..heads.mask_head import dice_loss
 from ..late_fusion import TripletBackbone
 from ..one_stage import AnchorShapes, OneStageDetector, OneStageHead, one_stage_head, pyramid_start
-from ..whole_batch import common_size
+from ..whole_batch import common_size, mean_count
 
 # Cells of which less is known have no loss, whatever they should be.
 _LEAST = 1e-6
@@ -109,7 +109,7 @@ class DenseMaskBranch(nn.Module):
         share = F.adaptive_avg_pool2d(known.to(logits), size)
         wanted = F.adaptive_avg_pool2d((dense * known).to(logits), size) / share.clamp(min=_LEAST)
         cells = F.binary_cross_entropy_with_logits(logits, wanted, weight=share, reduction="sum")
-        return cells / share.sum().clamp(min=1) + dice_loss(logits, wanted, share)
+        return cells / mean_count(share.sum(), logits) + dice_loss(logits, wanted, share)
 
 
 def dense_masks(targets: Targets, size: tuple[int, int]) -> Tensor:

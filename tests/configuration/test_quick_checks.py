@@ -34,6 +34,8 @@ def test_options_come_with_the_text_of_their_values() -> None:
         ("--config_file none.json", "Expected a file or folder that exists for --config_file, found nothing at none"),
         ("--input \"['here 1', 'none 2']\"", "for --input, found nothing at none 2"),
         ("--checkpoint none.pt", "for --checkpoint, found nothing at none.pt"),
+        ("--review none.json", "for --review, found nothing at none.json"),
+        ("--review 'empty 2'", "Expected content in --review, empty 2 is empty"),
         ("--dataset_dir 'here 1'", "Expected a folder for --dataset_dir, found a file at here 1"),
         ("--input 'empty 1'", "Expected content in --input, empty 1 is empty"),
         ("--checkpoint 'empty 1'", "Expected content in --checkpoint, empty 1 is empty"),
@@ -62,6 +64,12 @@ def test_a_lost_overlay_is_named_before_the_run(caplog: pytest.LogCaptureFixture
     lost = found("size_narrow", "mulan")
     assert lost[0].startswith("Config key network_def#body#layers of size_narrow.yaml is lost: mulan.yaml comes later")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["pretrained", "mined", "tags"])
+def test_a_file_of_a_training_is_missed_at_once(name: str) -> None:
+    (found,) = complaints([f"--{name}", "none.pt"], "train.json")
+    assert found == f"Expected a file or folder that exists for --{name}, found nothing at none.pt"
 
 
 def test_right_options_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

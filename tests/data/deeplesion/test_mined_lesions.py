@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +78,28 @@ def test_files_of_another_set(records: list[Record], tmp_path: Path) -> None:
         Mined(tmp_path / "d.csv")(records)
     with pytest.raises(ValueError, match="ignored or lesions as mined_as, got 'truth'"):
         Mined(tmp_path / "d.csv", "truth")
+
+
+@pytest.mark.parametrize(
+    ("box", "score", "what"),
+    [
+        ([30.0, 40, 50, 60], float("nan"), "a finite score, got nan in line 2"),
+        ([30.0, 40, 50, 60], "high", "a score and a box as numbers, got others in line 2"),
+        ([30.0, 40, float("inf"), 60], 0.95, "finite box coordinates, .* in line 2"),
+        ([30.0, 40, 20, 60], 0.95, "x1 < x2 .* in line 2"),
+        ([600.0, 40, 700, 60], 0.95, "a box in an image of 512 x 512 pixels, got .* in line 2"),
+    ],
+)
+def test_detections_that_cannot_be(records: list[Record], tmp_path: Path, box: list, score: Any, what: str) -> None:
+    path = detections(tmp_path / "d.csv", (records[0]["file_name"], box, score))
+    with pytest.raises(ValueError, match=rf"{what} of .*d\.csv"):
+        Mined(path)(records)
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read(records: list[Record], tmp_path: Path) -> None:
+    path = detections(tmp_path / "d.csv", (records[0]["file_name"], [30.0, 40, 50, 60], 0.95))
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert len(Mined(path)(records)[0]["instances"]["boxes"]) == 2
 
 
 def test_lesions_with_masks_cannot_be_mined(records: list[Record], tmp_path: Path) -> None:

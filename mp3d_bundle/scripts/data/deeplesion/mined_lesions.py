@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,18 +116,38 @@ def _labels(path: Path, score: float, records: Sequence[Record]) -> Mapping[str,
 
 def _detections(path: Path, score: float, records: Sequence[Record]) -> Mapping[str, np.ndarray]:
     """Boxes of an evaluation that score enough, likewise."""
-    names = {record["file_name"] for record in records}
+    sizes = {record["file_name"]: record["image_size"] for record in records}
     found: dict[str, list[list[float]]] = defaultdict(list)
     known = False
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(csv.DictReader(file), start=2):
-                known |= row["id"] in names
-                if float(row["score"]) >= score:
-                    found[row["id"]].append([float(row[name]) for name in ("x1", "y1", "x2", "y2")])
-                    check_boxes(np.array(found[row["id"]][-1:]), f"line {number} of {path}")
+                known |= row["id"] in sizes
+                certainty, box = _numbers(row, f"line {number} of {path}")
+                if row["id"] in sizes and certainty >= score:
+                    _check_inside(box, sizes[row["id"]], f"line {number} of {path}")
+                    found[row["id"]].append(box)
     except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"Expected the detections.csv of an evaluation, cannot use {path}: {error}.") from error
     if not known:
         raise ValueError(f"Expected detections on the key slices of this data set, got none of them in {path}.")
     return {name: np.array(boxes, dtype=np.float64) for name, boxes in found.items()}
+
+
+def _numbers(row: Mapping[str, str], where: str) -> tuple[float, list[float]]:
+    """Score and box of a detection."""
+    try:
+        score, *box = (float(row[name]) for name in ("score", "x1", "y1", "x2", "y2"))
+    except ValueError as error:
+        raise ValueError(f"Expected a score and a box as numbers, got others in {where}: {error}.") from None
+    if not math.isfinite(score):
+        raise ValueError(f"Expected a finite score, got {score} in {where}.")
+    return score, box
+
+
+def _check_inside(box: Sequence[float], size: tuple[int, int], where: str) -> None:
+    check_boxes(np.array([box]), where)
+    height, width = size
+    x1, y1, x2, y2 = box
+    if not (x1 < width and y1 < height and x2 > 0 and y2 > 0):
+        raise ValueError(f"Expected a box in an image of {width} x {height} pixels, got {list(box)} in {where}.")

@@ -167,3 +167,20 @@ def test_config_reads_reviews_where_they_are_named(results: Path, tmp_path: Path
     parser.parse(reset=True)
     (known,) = parser.get_parsed_content("reviews").of_scan.values()
     assert known.decisions == ("accepted", "rejected")
+
+
+def test_reviews_are_found_where_results_are(tmp_path: Path) -> None:
+    def write(place: str, digest: str) -> None:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(json.dumps({"input": {"sha256": digest}, "lesions": []}))
+
+    for number in range(7):
+        write(f"case {number}/lesions_reviewed.json", f"{number}" * 64)
+        write(f"case {number}/lesions.json", "results")
+    write("another.json", "a" * 64)
+    for name in ("lesions.json", "finished.json", "batch.json"):
+        write(name, "results")
+    reviews = Reviews(tmp_path)
+    assert sorted(reviews.of_scan) == sorted([*(f"{number}" * 64 for number in range(7)), "a" * 64])
+    with pytest.raises(ValueError, match=r"got another\.json of aaaaaaaaaaaa, .* of 333333333333 and 3 more\.$"):
+        reviews.of("b" * 64)

@@ -15,19 +15,25 @@ from ...data.importing.truth.reviews import DECISIONS, Review, read_review
 from ...inference.detections import Lesion
 from ...inference.scan_protocol import ScanLike
 from ...storage.atomic_files import sha256
+from ...storage.result_files import file_names
 from .review_remarks import read_remarks
 
 logger = logging.getLogger(__name__)
 
 # Engines and machines agree far better than to this part of a voxel.
 _SAME_BOX = 0.5
+# What results have in JSON next to the outputs of a scan.
+_RECORDS = ("finished.json", "batch.json")
+# Reviews that a message names.
+_NAMED = 5
 
 
 class Reviews:
     """Reviews of one or several scans, found by the hash of the scan.
 
     Args:
-        path: File that the report page saved, or a folder of such files (``*.json``).
+        path: File that the report page saved, or a folder of such files (``*.json``), also of result folders in which
+            they were saved (``lesions_reviewed*.json`` at any depth).
 
     Raises:
         OSError: If a file cannot be read.
@@ -36,7 +42,7 @@ class Reviews:
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        files = _reviews_in(path) if path.is_dir() else [path]
         if not files:
             raise FileNotFoundError(f"Expected reviews (*.json) in {path}, got none.")
         self.of_scan: dict[str, Review] = {}
@@ -53,7 +59,9 @@ class Reviews:
             ValueError: If there is none: it is never applied to another scan.
         """
         if digest not in self.of_scan:
-            known = ", ".join(f"{one.path.name} of {key[:12]}" for key, one in self.of_scan.items())
+            known = ", ".join(f"{one.path.name} of {key[:12]}" for key, one in list(self.of_scan.items())[:_NAMED])
+            more = len(self.of_scan) - _NAMED
+            known += f" and {more} more" if more > 0 else ""
             raise ValueError(f"Expected the review of this scan (SHA-256 {digest[:12]}), got {known}.")
         return self.of_scan[digest]
 
@@ -96,3 +104,11 @@ class Reviews:
         told = ", ".join(f"{counts[decision]} {decision}" for decision in DECISIONS)
         logger.info("%s: %s. Only the accepted ones are written.", review.path, told)
         return [replace(lesion, review=kept[at]) for at, lesion in enumerate(lesions) if at in kept]
+
+
+def _reviews_in(folder: Path) -> list[Path]:
+    """The reviews in a folder, whether results are there as well or not."""
+    return sorted({
+        *folder.rglob("lesions_reviewed*.json"),
+        *(path for path in folder.glob("*.json") if path.name not in (*_RECORDS, *file_names())),
+    })  # fmt: skip

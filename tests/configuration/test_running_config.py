@@ -143,6 +143,23 @@ def test_a_key_that_nothing_reads_is_rejected(files: list[str], option: str, val
         check_config(config)
 
 
+def test_an_empty_split_of_an_imported_set_is_no_run_without_work(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"format": "mp3d set", "version": 1, "classes": ["lesion"]}
+
+    def check(file: str, splits: list[str], **changes: Any) -> None:
+        (tmp_path / "set.json").write_text(json.dumps({**about, "splits": splits}))
+        check_config(real(file, dataset_dir=str(tmp_path), **changes))
+
+    check("evaluate", ["train", "test"])
+    with pytest.raises(ValueError, match=r"Expected patients for test in .*, it has them for train: give --split\."):
+        check("evaluate", ["train"])
+    check("evaluate", ["train"], split="train")
+    # A training needs nobody for validation.
+    check("train", ["train"])
+    with pytest.raises(ValueError, match=r"Expected patients for train in .*, it has them for test: import it with"):
+        check("train", ["test"])
+
+
 @pytest.mark.parametrize(("option", "value"), [("checkpoint", "m.pt"), ("box_threshold", 0.2), ("num_slices", 3)])
 def test_an_option_of_the_detector_is_rejected_where_its_detections_are_given(option: str, value: Any) -> None:
     check_config(real("evaluate_volumes", predictions="found.json"))

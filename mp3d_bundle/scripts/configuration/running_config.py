@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from monai.bundle import ConfigExpression, ConfigParser
 
+from ..data.deeplesion.dl_info import SPLITS
+from ..data.importing.set_tables import read_set
 from .option_rules import RULES, TEXTS, misfits
 from .overlay_order import overlay_complaints
 from .read_keys import SEPARATOR, changes, item, normal, unread
@@ -28,6 +30,8 @@ from .typed_options import (
 )
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+# What reads a split of a data set.
+_LOADER = "scripts.data.deeplesion.splits.load_records"
 # Options of `evaluate_volumes.json` that say how lesions are detected; a file of predictions needs none of them.
 _OF_A_DETECTOR = (
     *("checkpoint", "num_slices", "slice_spacing", "pixel_spacing", "image_size", "box_threshold", "sw_batch_size"),
@@ -106,7 +110,24 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
         yield from misfits(name.replace(SEPARATOR, "#"), value, bases)
     yield from overlay_complaints([(file, ConfigParser.load_config_file(file)) for file in config_files()])
     yield from recipe_complaints(config)
+    yield from _empty_splits(config)
     yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
+
+
+def _empty_splits(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a complaint if an imported set has nothing to train on, or nothing to score: the run would do nothing."""
+    folder = config.get("dataset_dir")
+    if not isinstance(folder, str) or folder.startswith(MARKS) or not os.path.isdir(folder):
+        return
+    for place, split, advice in (
+        ("train::dataset::data", "train", "import it with a larger share for training"),
+        ("dataset::data", config.get("split"), "give --split"),
+    ):
+        data = item(config, place)
+        reads = isinstance(data, Mapping) and data.get("_target_") == _LOADER and data.get("annotations") is None
+        about = read_set(Path(folder)) if reads and split in SPLITS else None
+        if about is not None and split not in about["splits"]:
+            yield f"expected patients for {split} in {folder}, it has them for {', '.join(about['splits'])}: {advice}"
 
 
 def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Collection[str]) -> Iterator[str]:

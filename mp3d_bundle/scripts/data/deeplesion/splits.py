@@ -27,9 +27,10 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
 
-_NO_PATIENTS = (
-    "%s has no patients for %s. With configs/variants/own_data.yaml nothing is scored in training, and model.pt holds "
-    "the weights of the last epoch."
+_NO_PATIENTS = "%s has no patients for %s."
+_NOT_SCORED = (
+    " With configs/variants/own_data.yaml nothing is scored in training, and model.pt holds the weights of the last "
+    "epoch."
 )
 _COCO_NAMES = {"train": "deeplesion_train.json", "validation": "deeplesion_val.json", "test": "deeplesion_test.json"}
 
@@ -99,7 +100,7 @@ def load_records(
     classes = tuple(str(name) for name in about["classes"]) if about else ()
     by_class = len(classes) > 1 if by_class is None else by_class
     if about is not None and split not in about["splits"] and annotations is None:
-        logger.warning(_NO_PATIENTS, folder, split)
+        logger.warning(_NO_PATIENTS + (_NOT_SCORED if split == "validation" else ""), folder, split)
         return []
     if labels.suffix.lower() == ".json":
         wanted = {"classes": by_class, "measurements": mask_targets is not None, "rows that tags belong to": bool(tags)}

@@ -232,7 +232,7 @@ def check_data(places: Places) -> Finding:
     """Counts of the data set against those of the complete DeepLesion, and whether its images are there."""
     labels = places.dataset_dir / "DL_info.csv"
     if not labels.is_file():
-        advice = "Needed for training and evaluation alone: --dataset_dir DIR, see docs/training.md."
+        advice = "Only training and evaluation need one: --dataset_dir DIR, see docs/training.md."
         return Finding(NOTE, f"no data set in {places.dataset_dir}", advice)
     dl_info = importlib.import_module("..data.deeplesion.dl_info", __package__)
     splits = importlib.import_module("..data.deeplesion.splits", __package__)

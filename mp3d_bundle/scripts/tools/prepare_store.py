@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -96,7 +97,7 @@ def main(dataset_dir: str, store: str, *, reach_mm: float = 0.0, workers: int = 
     slices = sum(len(job.kept) for job in jobs)
     print(
         f"{target}: {slices} slices of {len(jobs)} series, {done} of them written now, {size / 2**30:.2f} GiB. "
-        f"Train and evaluate with --dataset_dir {target}."
+        f"Train and evaluate with --dataset_dir {shlex.quote(str(target))}"
     )
 
 

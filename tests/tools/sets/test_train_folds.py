@@ -63,7 +63,7 @@ def test_a_fold_that_fails_ends_the_command(folder: Path, tmp_path: Path, monkey
 
 
 def test_what_cannot_be(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"options of a training but dataset_dir, .* got checkpoint"):
+    with pytest.raises(ValueError, match=r"options of a training other than dataset_dir, .* got checkpoint"):
         train_folds.main(str(folder), str(tmp_path / "runs"), checkpoint="x")
     with pytest.raises(ValueError, match=r"a set with folds in .* import it with --folds 5"):
         train_folds.main(str(folder / "folds" / "1"), str(tmp_path / "runs"))

@@ -82,7 +82,7 @@ def main(dataset_dir: str, output_dir: str, *, config_file: str = "", **options:
     """
     taken = [name for name in _OWN if name in options]
     if taken:
-        raise ValueError(f"Expected options of a training but {', '.join(_OWN)}, got {taken[0]}.")
+        raise ValueError(f"Expected options of a training other than {', '.join(_OWN)}, got {taken[0]}.")
     folder, output = Path(dataset_dir), Path(output_dir)
     folds = find_folds(folder)
     check_output_folder(output)

@@ -49,8 +49,9 @@ endif
 test-slow: setup ## Run the tests marked slow
 	$(PY) -m pytest -q -m slow $(PYTEST_ARGS)
 
-soak: setup ## Damage thousands of files of every kind at random and read them (MP3D_FUZZ=number)
+soak: setup ## Read thousands of files damaged at random (MP3D_FUZZ=number), then watch the memory of long runs
 	MP3D_FUZZ=$${MP3D_FUZZ:-10000} $(PY) -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py $(PYTEST_ARGS)
+	$(PY) -m pytest -q -s -m slow tests/test_long_runs.py $(PYTEST_ARGS)
 
 ray: setup ## Add Ray to .venv, for `python -m scripts.batch`
 	$(PY) -m uv pip install --require-hashes --quiet --python $(PY) -r requirements-ray.lock

@@ -96,7 +96,13 @@ def test_make_alone_lists_every_rule_and_runs_nothing(checkout: Path) -> None:
         (["test-ray", "PYTEST_ARGS=-x"], [RAY, "python -m pytest -q tests/tools/batch/test_run_batch.py -x"]),
         (["stores"], [RAY.replace("-ray.", "-s3.")]),
         (["test-stores", "PYTEST_ARGS=-x"], [RAY.replace("-ray.", "-s3."), f"python -m pytest -q {S3_TESTS} -x"]),
-        (["soak"], ["python -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py"]),
+        (
+            ["soak"],
+            [
+                "python -m pytest -q tests/test_fuzzed_readers.py tests/test_hostile_labels.py",
+                "python -m pytest -q -s -m slow tests/test_long_runs.py",
+            ],
+        ),
         (["format"], ["python -m ruff check --fix .", "python -m ruff format ."]),
         (["lint"], ["python -m ruff check .", "python -m ruff format --check .", "python -m pyright"]),
     ],

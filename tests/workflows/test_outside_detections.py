@@ -15,6 +15,7 @@ from scripts.data.importing.set_records import read_records
 from scripts.data.importing.set_tables import write_set
 from scripts.data.scans.scan import read_scan
 from scripts.metrics.matching import match_detections
+from scripts.storage.atomic_files import sha256
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
 from scripts.workflows.outside_detections import OutsideDetections
 from scripts.workflows.outside_detections import flat_cases as cases_on_slices
@@ -169,6 +170,23 @@ def test_folders_of_our_own_results(tmp_path: Path, cases: Path) -> None:
         )
     check_perfect(solid_cases(cases / "set", tmp_path, "all"))
     assert 1 <= len(solid_cases(cases / "set", tmp_path, "test")) <= 2
+
+
+def test_results_of_other_files_with_the_same_name_are_rejected(tmp_path: Path, cases: Path) -> None:
+    name, digest = "", ""
+    about: dict[str, Any] = {}
+    content: dict[str, Any] = {}
+    for name, boxes in stored(cases).items():
+        digest = sha256(cases / "images" / f"{name}.nii.gz")
+        about = {"name": f"{name}.nii.gz", "sha256": digest}
+        content = {"input": about, "lesions": [{"box_voxel": boxes[0].tolist(), "score": 0.75}]}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lesions.json").write_text(json.dumps(content))
+    check_perfect(solid_cases(cases / "set", tmp_path, "all"))
+    about["sha256"] = "0" * 64
+    (tmp_path / name / "lesions.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"of the scan {name} \(SHA-256 {digest[:12]}\) .*other files \('0000"):
+        solid_cases(cases / "set", tmp_path, "all")
 
 
 @pytest.mark.parametrize("ending", ["pkl", "json"])

@@ -296,8 +296,9 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
         raise ValueError(f"Expected lesions.json or CASE_boxes.pkl in {results}, got neither.")
     found: dict[str, dict[str, np.ndarray]] = {}
     for path, name in {**own, **other}.items():
-        boxes, scores, names = _own_result(path, name) if path in own else _nndetection(path, name)
+        boxes, scores, names, digest = _own_result(path, name) if path in own else _nndetection(path, name)
         series = _series(records, names, path)
+        _check_same_files(records[series], digest, path)
         if series in found:
             raise ValueError(f"Expected one result for every scan, got a second one of {series} in {path}.")
         found[series] = {"boxes": stored_boxes(records[series], boxes), "scores": scores}
@@ -320,23 +321,33 @@ def _series(records: Mapping[str, Mapping[str, Any]], names: Sequence[str], path
     )
 
 
-def _own_result(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _check_same_files(record: Mapping[str, Any], digest: Any, path: Path) -> None:
+    """Reject a result of other files than the scan of the set that is called the same; sets of old do not know them."""
+    known = record.get("sha256")
+    if digest is not None and known is not None and digest != known:
+        raise ValueError(
+            f"Expected the result of the scan {record['scan']} (SHA-256 {known[:12]}) of the set, got that of other "
+            f"files ({shown(digest)[:14]}) in {path}."
+        )
+
+
+def _own_result(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str], Any]:
     content = read_json(path, "lesions")
     try:
         boxes = np.array([lesion["box_voxel"] for lesion in content["lesions"]], dtype=np.float64).reshape(-1, 6)
         scores = np.array([lesion["score"] for lesion in content["lesions"]], dtype=np.float64)
-        called = str(content["input"]["name"])
-    except (KeyError, TypeError, ValueError) as error:
+        called, digest = str(content["input"]["name"]), content["input"].get("sha256")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__}."
         ) from error
     stem = called
     for ending in (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip"):
         stem = stem.removesuffix(ending)
-    return boxes, scores, [called, name, name.rpartition("/")[2], stem]
+    return boxes, scores, [called, name, name.rpartition("/")[2], stem], digest
 
 
-def _nndetection(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _nndetection(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str], None]:
     """Boxes of nnDetection as edges ``i1 j1 k1 i2 j2 k2`` of the voxels of the file.
 
     It has them as ``z1 y1 z2 y2 x1 x2``, the axes of the array being those of SimpleITK. On both sides they end at the
@@ -358,4 +369,4 @@ def _nndetection(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[st
         raise ValueError(f"Expected a score for each of {len(table)} boxes, got {len(numbers)} in {path}.")
     low, high = table[:, [4, 1, 0]] + 1, table[:, [5, 3, 2]]
     middle, half = (low + high) / 2, np.maximum(high - low, _NARROWEST) / 2
-    return np.column_stack([middle - half, middle + half]), numbers, [name]
+    return np.column_stack([middle - half, middle + half]), numbers, [name], None

@@ -18,7 +18,7 @@ import cv2
 import nibabel.orientations as orientations
 import numpy as np
 
-from ...storage.atomic_files import write_json
+from ...storage.atomic_files import hash_files, write_json
 from ...storage.safe_json import read_json
 from ..deeplesion.subvolume_frames import from_edges
 from ..records import DISPLAY_WINDOW
@@ -131,6 +131,7 @@ class _PlainScanRecord(TypedDict):
     stored_from_canonical: list[list[float]]
     places: list[float] | None
     files: int
+    sha256: str
     hu: list[int]
     front: str
     notes: list[str]
@@ -173,6 +174,7 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
         "stored_from_canonical": scan.stored_from_canonical.tolist(),
         "places": None if scan.places is None else scan.places.tolist(),
         "files": len(scan.files),
+        "sha256": scan.sha256 or hash_files(scan.files),
         "hu": _histogram(scan.hu),
         "front": _front(scan),
         "notes": [str(note) for note in scan.notes],

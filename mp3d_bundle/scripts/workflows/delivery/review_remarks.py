@@ -90,7 +90,7 @@ def _points(saved: Any, count: int, where: str) -> list[list[float]]:
         points = np.zeros(0)
     if points.shape != (count, 3) or not np.isfinite(points).all():
         raise ValueError(f"Expected {count} points of three finite numbers, got {shown(saved)} in {where}.")
-    return [[float(value) for value in point] for point in points]
+    return points.tolist()
 
 
 def _number(saved: Any, name: str, where: str) -> float:

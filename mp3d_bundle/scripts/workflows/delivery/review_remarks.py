@@ -85,7 +85,7 @@ def _measurement(saved: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _points(saved: Any, count: int, where: str) -> list[list[float]]:
     try:
-        points = np.array(saved, dtype=np.float64)
+        points: np.ndarray = np.array(saved, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         points = np.zeros(0)
     if points.shape != (count, 3) or not np.isfinite(points).all():

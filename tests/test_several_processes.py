@@ -50,7 +50,8 @@ def started(agents: int, each: int, program: list[str]) -> Iterator[list[subproc
     meeting = ["--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=test", "--local_addr=127.0.0.1"]
     launcher = ["torch.distributed.run", f"--nnodes={agents}", f"--nproc_per_node={each}", *meeting, "--max_restarts=5"]
     command = [sys.executable, "-m", *([*launcher, "-m"] if agents else []), *program]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    settings = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment = {**os.environ, **settings}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     running = [
         subprocess.Popen(command, cwd=BUNDLE, env=environment, **pipes)  # pyright: ignore[reportCallIssue, reportArgumentType]

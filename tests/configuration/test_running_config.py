@@ -282,6 +282,17 @@ def test_several_processes_need_a_config_that_joins_them(monkeypatch: pytest.Mon
     check_config(real("train"))
 
 
+@pytest.mark.parametrize(("restarts", "shared", "told"), [("3", "True", 1), ("0", "True", 0), ("3", "False", 0)])
+def test_restarts_need_a_store_of_their_own(
+    restarts: str, shared: str, told: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": restarts}
+    for name, value in {**settings, "TORCHELASTIC_USE_AGENT_STORE": shared}.items():
+        monkeypatch.setenv(name, value)
+    check_config(real("train", "multi_gpu_train"))
+    assert caplog.text.count("Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1") == told
+
+
 def test_a_config_can_check_itself(base: Path) -> None:
     merged = parser(_check={"_target_": "scripts.configuration.running_config.check_config"}, dataset_dirr=1)
     with pytest.raises(RuntimeError) as caught:

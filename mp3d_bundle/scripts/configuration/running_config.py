@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ from .typed_options import (
     take_as_typed,
     take_none,
 )
+
+logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # What reads a split of a data set.
@@ -186,6 +189,13 @@ def _check_processes(initialize: Any) -> None:
             f"Expected one process, got {processes} from torchrun, which would all do the same over one another. A "
             "training shares its work after configs/multi_gpu_train.json in --config_file, an evaluation of key slices "
             "after configs/multi_gpu_evaluate.json; anything else runs in one."
+        )
+    # Workers that are started again find the addresses of those before them in the store that the agents keep.
+    keeps = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if joined and keeps and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and os.environ.get("RANK") == "0":
+        logger.warning(
+            "Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun: without it, workers that are "
+            "started again may not find each other (docs/cluster.md)."
         )
 
 

@@ -138,8 +138,11 @@ def test_a_killed_worker_is_started_again_and_the_weights_are_the_same(
         os.kill(workers_of(agents[1])[-1], signal.SIGKILL)
         told = finish(agents)
     assert "Resuming from" in told
-    assert_same_end(tmp_path / "straight", tmp_path / "killed")
-    assert curves(tmp_path / "straight") == curves(tmp_path / "killed")
+    if each == 1:
+        assert_same_end(tmp_path / "straight", tmp_path / "killed")
+        assert curves(tmp_path / "straight") == curves(tmp_path / "killed")
+    else:  # PyTorch orders gradients anew after the first step of a start, and with them the sums of three and more
+        assert_trained_alike(tmp_path / "straight", tmp_path / "killed")
 
 
 def test_an_evaluation_is_the_same_in_any_number_of_processes(dataset: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_config_command_is_printed_and_takes_the_place_of_this_process(
     called: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda *arguments: called.append(arguments))
     monkeypatch.setenv("PYTHONPATH", "before")
-    (tmp_path / "my data").mkdir()
+    (tmp_path / "my data" / "Images_png").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     main(["evaluate", "my data", "--checkpoint", str(bundle_root / "models" / "demo.pt")])
     ((program, words, environment),) = called
@@ -152,7 +152,7 @@ def test_wrong_command_lines_end_in_one_line(
     monkeypatch.setattr(door, "TRAINED", Path("models/none.pt"))
     monkeypatch.setattr(door, "DATA", Path("data/none"))
     monkeypatch.setattr(os, "execve", lambda *arguments: pytest.fail("the command was run"))
-    (tmp_path / "a 1").write_text("")
+    (tmp_path / "a 1").write_text("something")
     with pytest.raises(SystemExit, match=message) as ended:
         main(words)
     assert "\n" not in str(ended.value.code)
@@ -175,9 +175,9 @@ def test_odd_names_are_passed_on(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "execve", lambda *arguments: None)
     for name in ("a 1", "a,b", "1"):
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("something")
     for name in ("2026-11-28", "1e5"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "Images_png").mkdir(parents=True)
     main(words)
     assert shlex.split(given) == shlex.split(capsys.readouterr().out.splitlines()[-1])[-len(shlex.split(given)) :]
 

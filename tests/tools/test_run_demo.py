@@ -78,7 +78,7 @@ def test_commands_are_those_of_a_user() -> None:
 
 def test_two_processes_share_the_batch_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = []
-    monkeypatch.setattr(run_demo, "run", lambda title, command: commands.append(command) or 1.0)
+    monkeypatch.setattr(run_demo, "run", lambda title, command, threads=None: commands.append(command) or 1.0)
     for processes in (1, 2):
         run_demo.train(run_demo.Plan(tmp_path, processes=processes))
     one, two = commands[0], commands[3]

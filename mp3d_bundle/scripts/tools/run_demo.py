@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -131,8 +132,14 @@ def bundle_command(workflow: str, configs: Sequence[str], options: Mapping[str, 
     return words
 
 
-def run(title: str, command: Sequence[str]) -> float:
+def run(title: str, command: Sequence[str], threads: int | None = None) -> float:
     """Print and run a command.
+
+    Args:
+        title: What it does.
+        command: Its words.
+        threads: Threads of each of its processes, as torchrun would choose them with a warning; as many as by default
+            if None.
 
     Returns:
         Seconds it took.
@@ -142,7 +149,8 @@ def run(title: str, command: Sequence[str]) -> float:
     """
     print(f"\n== {title}\n{shlex.join(['python', *command[1:]])}\n", flush=True)
     start = time.monotonic()
-    status = subprocess.run(command, check=False).returncode
+    environment = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    status = subprocess.run(command, check=False, env=environment).returncode
     if status:
         sys.exit(f"The demo stopped: {title.lower()} ended with exit status {status}; its message is above.")
     return time.monotonic() - start
@@ -174,7 +182,7 @@ def train(plan: Plan) -> dict[str, float]:
     if plan.processes > 1:
         training |= {"batch_size": BATCH // plan.processes, "num_workers": 1}
     command = bundle_command("training", overlay_paths(plan.processes), training, plan.processes)
-    seconds = {"training": run("Training", command)}
+    seconds = {"training": run("Training", command, 1 if plan.processes > 1 else None)}
     seconds["validation"] = run("Scoring on the validation split", _evaluation(plan, "validation"))
     seconds["thresholds"] = run("Storing thresholds and a calibration with the weights", settings_command(plan))
     return seconds

@@ -12,14 +12,8 @@ import torch
 
 from scripts.weights import build_network, save_weights
 from support.fake_scans import ball_scan
+from support.narrow_networks import NARROW
 
-NARROW = {
-    "_target_": "scripts.networks.mp3d_fpn",
-    "num_slices": 3,
-    "fpn_channels": 32,
-    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8, "norm_groups": 32},
-    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 16, "test_per_level": 20, "proposals": 10},
-}
 SETTINGS = {"score_threshold": 0.5, "box_threshold": 0.02, "operating_points": {"0.5": 0.6, "4": 0.03}}
 NOTICE = "Random weights."
 

@@ -38,16 +38,10 @@ from scripts.workflows.score_volumes import VolumeScorer, lesion_boxes, read_pre
 from scripts.workflows.trained_weights import Weights
 from support import fake_weights
 from support.fake_scans import AIR_HU, BALL_HU, BODY_HU, BlobDetector
+from support.narrow_networks import NARROW
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
 CONFIG = BUNDLE / "configs" / "evaluate_volumes.json"
-NARROW = {
-    "_target_": "scripts.networks.mp3d_fpn",
-    "num_slices": 3,
-    "fpn_channels": 32,
-    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8, "norm_groups": 32},
-    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 16, "test_per_level": 20, "proposals": 10},
-}
 TARGETS = ["0.125", "0.25", "0.5", "1", "2", "4", "8", "16"]
 NAME, FIRST = "000001_01_01_005-016", 5
 

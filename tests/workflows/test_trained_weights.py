@@ -9,15 +9,9 @@ import torch
 
 from scripts.weights import build_network, load_network, save_weights
 from scripts.workflows.trained_weights import Weights, network_with_weights
+from support.narrow_networks import NARROW
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
-NARROW = {
-    "_target_": "scripts.networks.mp3d_fpn",
-    "num_slices": 3,
-    "fpn_channels": 32,
-    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 8, "norm_groups": 32},
-    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 16, "test_per_level": 20, "proposals": 10},
-}
 
 
 @pytest.fixture(scope="module")

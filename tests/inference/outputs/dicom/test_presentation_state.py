@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import shutil
-import subprocess
 import warnings
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 
 from scripts.data.scans.scan import read_scan
 from scripts.inference.detections import ScanResult
+from support.dicom_checks import read_in_full, validator_lines
 from support.fake_dicom import SERIES, STUDY, write_ct
 from support.fake_results import elliptic, results_of
 
@@ -33,10 +32,7 @@ def written(results: ScanResult) -> pydicom.Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (content,) = PresentationWriter(version="1.2.3")(results).values()
-        state = pydicom.dcmread(io.BytesIO(content))
-        for _ in state.iterall():
-            pass
-    return state
+    return read_in_full(content)
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +144,9 @@ def test_no_lesion_and_other_scans_give_no_file(results: ScanResult, caplog: pyt
 
 
 def test_validator_finds_nothing_wrong(results: ScanResult, tmp_path: Path) -> None:
-    program = shutil.which("dciodvfy")
-    if program is None:
-        pytest.skip("dciodvfy (dicom3tools) is not installed")
     path = tmp_path / "lesions_pr.dcm"
     path.write_bytes(PresentationWriter(version="1")(results)["lesions_pr.dcm"])
-    found = subprocess.run([program, path], capture_output=True, text=True, check=False)
-    told = [line for line in (found.stdout + found.stderr).splitlines() if line.startswith(("Error", "Warning"))]
+    told = [line for line in validator_lines(path) if line.startswith(("Error", "Warning"))]
     # Which side it is nobody knows, and the standard wants it said.
     assert not [line for line in told if "<Laterality>" not in line], told
     assert not [line for line in told if line.startswith("Error")], told

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from pydicom.sr.codedict import codes
 
 from scripts.data.scans.scan import read_scan
 from scripts.inference.detections import ScanResult
+from support.dicom_checks import validator_lines
 from support.fake_dicom import FRAME, write_ct
 from support.fake_results import results_of
 
@@ -82,11 +81,7 @@ def test_nothing_is_added_where_nobody_reviewed(reviewed: ScanResult) -> None:
 
 
 def test_validator_finds_nothing(reviewed: ScanResult, tmp_path: Path) -> None:
-    program = shutil.which("dciodvfy")
-    if program is None:
-        pytest.skip("dciodvfy (dicom3tools) is not installed")
     path = tmp_path / "lesions_sr.dcm"
     path.write_bytes(DicomWriter(version="1")(reviewed)["lesions_sr.dcm"])
-    found = subprocess.run([program, path], capture_output=True, text=True, check=False)
-    told = [line for line in (found.stdout + found.stderr).splitlines() if line.startswith(("Error", "Warning"))]
+    told = [line for line in validator_lines(path) if line.startswith(("Error", "Warning"))]
     assert not told, told

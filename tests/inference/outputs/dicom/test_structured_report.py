@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import shutil
-import subprocess
 import warnings
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from pydicom.sr.codedict import codes
 from scripts.data.scans.scan import read_scan
 from scripts.inference.detections import ScanResult
 from scripts.inference.outputs.label_map import box_voxels
+from support.dicom_checks import read_in_full, validator_lines
 from support.fake_dicom import FRAME, SERIES, STUDY, write_ct
 from support.fake_results import results_of
 
@@ -43,16 +42,6 @@ def write(results: ScanResult) -> dict[str, bytes]:
         return DicomWriter(version="1.2.3")(results)
 
 
-def read(content: bytes) -> pydicom.Dataset:
-    """Read every element of a file, a warning being an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        dataset = pydicom.dcmread(io.BytesIO(content))
-        for _ in dataset.iterall():
-            pass
-        return dataset
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> ScanResult:
     return results_of(read_scan(series(tmp_path_factory.mktemp("series"))), BOXES, SCORES)
@@ -64,12 +53,12 @@ def files(results: ScanResult) -> dict[str, bytes]:
 
 
 def report_of(content: bytes) -> sr.Comprehensive3DSR:
-    read(content)
+    read_in_full(content)
     return sr.srread(io.BytesIO(content))
 
 
 def boxes_of(content: bytes) -> seg.Segmentation:
-    read(content)
+    read_in_full(content)
     return seg.segread(io.BytesIO(content))
 
 
@@ -83,7 +72,7 @@ def test_both_files_belong_to_the_patient_and_study(files: dict[str, bytes]) -> 
     assert set(files) == {"lesions_sr.dcm", "lesions_seg.dcm"}
     uids = set()
     for content in files.values():
-        dataset = read(content)
+        dataset = read_in_full(content)
         assert str(dataset.PatientName) == "Müller^Jörg"
         assert (dataset.PatientID, dataset.StudyInstanceUID, dataset.StudyDate) == ("P-1", STUDY, "20260102")
         assert dataset.SeriesInstanceUID != SERIES
@@ -159,7 +148,7 @@ def test_report_coordinates_are_the_boxes_in_millimetres(results: ScanResult, fi
 
 
 def test_report_names_every_image_as_evidence(results: ScanResult, files: dict[str, bytes]) -> None:
-    (study,) = read(files["lesions_sr.dcm"]).CurrentRequestedProcedureEvidenceSequence
+    (study,) = read_in_full(files["lesions_sr.dcm"]).CurrentRequestedProcedureEvidenceSequence
     (one,) = study.ReferencedSeriesSequence
     assert (study.StudyInstanceUID, one.SeriesInstanceUID) == (STUDY, SERIES)
     named = {item.ReferencedSOPInstanceUID for item in one.ReferencedSOPSequence}
@@ -198,7 +187,7 @@ def test_report_and_segmentation_share_tracking(files: dict[str, bytes]) -> None
 
 
 def test_frames_of_overlapping_boxes_are_numbered_in_one_order(files: dict[str, bytes]) -> None:
-    frames = read(files["lesions_seg.dcm"]).PerFrameFunctionalGroupsSequence
+    frames = read_in_full(files["lesions_seg.dcm"]).PerFrameFunctionalGroupsSequence
     places: dict[int, set[float]] = {}
     seen = set()
     for frame in frames:
@@ -309,7 +298,7 @@ def test_anonymised_headers_are_enough(tmp_path: Path) -> None:
     absent = ("PatientName", "PatientID", "PatientBirthDate", "StudyDate", "StudyTime", "StudyID", "AccessionNumber")
     folder = series(tmp_path / "series", PatientSex="U", SpecificCharacterSet=None, **dict.fromkeys(absent))
     for content in write(results_of(read_scan(folder), BOXES, SCORES)).values():
-        dataset = read(content)
+        dataset = read_in_full(content)
         assert not dataset.PatientID
         assert not dataset.PatientSex
 
@@ -321,7 +310,7 @@ def test_dates_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCapt
     files = write(results_of(read_scan(folder), BOXES, SCORES))
     assert set(files) == {"lesions_sr.dcm", "lesions_seg.dcm"}
     for content in files.values():
-        dataset = read(content)
+        dataset = read_in_full(content)
         assert not any(dataset.get(name) for name in invalid)
         assert dataset.PatientID == "P-1"
     for name, value in invalid.items():
@@ -333,7 +322,7 @@ def test_names_in_other_scripts_stay(tmp_path: Path) -> None:
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
     changes = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": name}
     for content in write(results_of(read_scan(series(tmp_path / "series", **changes)), BOXES, SCORES)).values():
-        assert str(read(content).PatientName) == name
+        assert str(read_in_full(content).PatientName) == name
 
 
 @pytest.fixture
@@ -346,18 +335,14 @@ def written(files: dict[str, bytes], results: ScanResult, tmp_path: Path) -> Pat
 
 @pytest.mark.parametrize("name", ["lesions_sr.dcm", "lesions_seg.dcm", "none_sr.dcm"])
 def test_independent_validator_finds_nothing(written: Path, name: str) -> None:
-    program = shutil.which("dciodvfy")
-    if program is None:
-        pytest.skip("dciodvfy (package dicom3tools) is not installed")
-    done = subprocess.run([program, "-new", str(written / name)], capture_output=True, text=True, check=False)
-    said = (done.stdout + done.stderr).strip().splitlines()
+    said = validator_lines(written / name, "-new")
     assert said in (["Comprehensive3DSR"], ["Segmentation"]), said
 
 
 def test_uids_are_new_each_time(results: ScanResult, files: dict[str, bytes]) -> None:
     again = write(results)
     for name, content in files.items():
-        assert read(content).SOPInstanceUID != read(again[name]).SOPInstanceUID
+        assert read_in_full(content).SOPInstanceUID != read_in_full(again[name]).SOPInstanceUID
 
 
 def test_a_later_run_refers_to_the_one_before(results: ScanResult, files: dict[str, bytes], tmp_path: Path) -> None:
@@ -365,22 +350,22 @@ def test_a_later_run_refers_to_the_one_before(results: ScanResult, files: dict[s
         (tmp_path / name).write_bytes(content)
     later = write(dataclasses.replace(results, folder=tmp_path))
     for name, content in files.items():
-        old, new = read(content), read(later[name])
+        old, new = read_in_full(content), read_in_full(later[name])
         assert new.SeriesInstanceUID == old.SeriesInstanceUID
         assert (old.InstanceNumber, new.InstanceNumber) == (1, 2)
         assert new.SOPInstanceUID != old.SOPInstanceUID
-    (study,) = read(later["lesions_sr.dcm"]).PredecessorDocumentsSequence
+    (study,) = read_in_full(later["lesions_sr.dcm"]).PredecessorDocumentsSequence
     (named,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
-    assert named.ReferencedSOPInstanceUID == read(files["lesions_sr.dcm"]).SOPInstanceUID
-    assert "PredecessorDocumentsSequence" not in read(files["lesions_sr.dcm"])
+    assert named.ReferencedSOPInstanceUID == read_in_full(files["lesions_sr.dcm"]).SOPInstanceUID
+    assert "PredecessorDocumentsSequence" not in read_in_full(files["lesions_sr.dcm"])
     # Of another study or damaged, an older file is not referred to.
     for change in ("study", "damage"):
-        old = read(files["lesions_sr.dcm"])
+        old = read_in_full(files["lesions_sr.dcm"])
         old.StudyInstanceUID = "1.2.3.9"
         old.save_as(tmp_path / "lesions_sr.dcm")
         if change == "damage":
             (tmp_path / "lesions_sr.dcm").write_bytes(b"DICM")
-        assert "PredecessorDocumentsSequence" not in read(
+        assert "PredecessorDocumentsSequence" not in read_in_full(
             write(dataclasses.replace(results, folder=tmp_path))["lesions_sr.dcm"]
         )
 

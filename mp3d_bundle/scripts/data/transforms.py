@@ -216,7 +216,7 @@ class RandResizeSlabd(RandomizableTransform):
             pixels smaller or larger by as much as they differ from it. None for longer sides.
 
     Raises:
-        ValueError: If there is no scale, or one is not at least 1, or the pixel size not above zero.
+        ValueError: If no scale is given, one is not at least 1, or the pixel size is not above zero.
     """
 
     def __init__(self, scales: Sequence[int] = (448, 512, 576), pixel_spacing: float | None = None) -> None:
@@ -366,9 +366,9 @@ class SampleDataset(Dataset):
 
     def finish(self, sample: Sample, device: torch.device | str | None, *, non_blocking: bool = False) -> Sample:
         """Do on ``device``, where the slab then is, what is left to do; a finished sample stays as it is."""
-        rest: dict[str, Any] = dict(sample)
-        if _SEED not in rest:
+        if _SEED not in sample:
             return sample
+        rest: dict[str, Any] = dict(sample)
         rest["image"] = rest["image"].to(device, non_blocking=non_blocking)
         if _BLENDS in rest:
             rest["image"] = blend_on(rest["image"], rest.pop(_BLENDS))

@@ -61,7 +61,7 @@ class SliceFacts:
         bones: The pieces of bone of at least 1 cm².
         skull: Whether a ring of bone encloses a brain.
         airway: Whether there is a tube of air in the middle of the largest piece, as a trachea is.
-        cut: Share of the edge of the picture at which the body goes on.
+        cut: Share of the edge of the picture that cuts the body.
     """
 
     pieces: np.ndarray
@@ -80,7 +80,7 @@ class SliceFacts:
 
     @cached_property
     def trunk(self) -> int:
-        """The largest piece, 0 if there is none."""
+        """The largest piece; 0 without any."""
         return int(self.areas.argmax())
 
     @cached_property
@@ -95,7 +95,7 @@ class SliceFacts:
         return float(self.lung.sum() / CM2 / max(self.areas.max(), 1.0))
 
     def piece_at(self, x: float, y: float) -> int:
-        """The piece at, or nearest to, a place in pixels; 0 if there is none within 3 cm."""
+        """The piece at, or nearest to, a place in pixels; 0 if none is within 3 cm."""
         reach = 15
         column, row = int(np.floor(x)), int(np.floor(y))
         rows = slice(max(row - reach, 0), row + reach + 1)

@@ -27,7 +27,7 @@ class Part:
         shares: Parts of the whole batch, over all processes and passes, that ``totals`` are of.
 
     Attributes:
-        noted: The numbers of this pass alone, in the order of the calls.
+        noted: Where ``totals`` have to be found, the numbers of this pass alone, in the order of the calls.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Part:
         self.totals = totals
         self.shares = shares
         self.noted: list[float] = []
+        self.asked = 0
         self.counts_alone = False
         self._generators: dict[int, torch.Generator] = {}
 
@@ -115,11 +116,14 @@ def mean_count(count: int | Tensor, like: Tensor, *, least: int = 1) -> int | fl
         least: The number over all is at least this.
     """
     part = _current.get()
-    if part is not None:
+    if part is not None and part.totals is not None:
+        part.asked += 1
+        return max(part.totals[part.asked - 1], least) / part.shares
+    counts_alone = part is not None and part.counts_alone
+    if part is not None and counts_alone:
+        # Only here: the number of a tensor makes a GPU wait.
         part.noted.append(float(count))
-        if part.totals is not None:
-            return max(part.totals[len(part.noted) - 1], least) / part.shares
-    if processes() == 1 or (part is not None and part.counts_alone):
+    if processes() == 1 or counts_alone:
         return count.clamp(min=least) if isinstance(count, Tensor) else max(count, least)
     total = sum_over_processes([float(count)], like)
     return total[0].clamp(min=least) / processes()

@@ -72,7 +72,7 @@ def fetched(urls: Sequence[str], below: str) -> Iterator[Path]:
 
 
 def fetch_if_there(url: str, path: Path) -> bool:
-    """Fetch an object to a path; False if there is none. Errors as `list_objects`."""
+    """Fetch an object to a path; False if it does not exist. Errors as `list_objects`."""
     try:
         _fetch(url, path)
     except FileNotFoundError:

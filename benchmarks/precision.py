@@ -20,13 +20,10 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.scan import read_scan
-from scripts.data.slabs.slab_reader import resample_z
 from scripts.data.synthetic import generate
 from scripts.engines.engine import RUNTIMES, EngineChoice
 from scripts.inference.detections import SliceBoxes
-from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.metrics.average_precision import average_precision
 from scripts.weights import load_network
 from scripts.workflows.to_cases import to_case
@@ -66,9 +63,10 @@ def on_slices(network: nn.Module, dtype: torch.dtype, samples: Sequence[Any]) ->
 
 
 def on_scan(network: nn.Module, dtype: torch.dtype, path: str) -> list[Boxes]:
-    """Detections in each slice of a scan."""
-    detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), amp_dtype=dtype, progress=False)
-    found: SliceBoxes = detector(read_scan(path), network)
+    """Detections in each slice of a scan, by the recipe of the weights."""
+    parser = ConfigParser(ConfigParser.load_config_file("configs/inference.json"))
+    parser.update({"checkpoint": CHECKPOINT, "device": "cpu", "progress": False, "precision": str(dtype)[6:]})
+    found: SliceBoxes = parser.get_parsed_content("inferer")(read_scan(path), network)
     return [(found.boxes[found.slices == at], found.scores[found.slices == at]) for at in range(len(found.positions))]
 
 
@@ -115,13 +113,13 @@ def main() -> None:
             own.setdefault("slices", found)
             same, count = share(list(zip(own["slices"], found, strict=True)))
             row: dict[str, Any] = {"variant": name, "AP": round(points(samples, found), 2)}
-            row["kept"] = round(100 * same, 2)
+            row["slices"] = f"{100 * same:.1f} of {count}"
             for path in SCANS:
                 slices = on_scan(network, dtype, path)
                 own.setdefault(path, slices)
                 same, number = share(list(zip(own[path], slices, strict=True)))
-                row[Path(path).name], count = round(100 * same, 2), count + number
-            rows.append({**row, "boxes": count})
+                row["/".join(Path(path).parts[-2:])] = f"{100 * same:.1f} of {number}"
+            rows.append(row)
             print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     print(json.dumps({"against": first, "weights": Path(CHECKPOINT).name, "slices": IMAGES, "rows": rows}))
 

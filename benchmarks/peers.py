@@ -1,0 +1,72 @@
+"""Seconds a slice of a CT: the full-size detector on the default engine against others that find lesions in CTs.
+
+The peers are the same network in plain PyTorch (the released code's formulation) and in ONNX Runtime, MR3D on the same
+engine, and MONAI's 3D RetinaNet as its model zoo builds it for lung nodules, on a whole volume at once. Weights are
+untrained. Slices of that RetinaNet lie 1.25 mm apart, ours 2.5 mm. ``SIDE=512`` is the paper's image, 256 the default.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from monai.apps.detection.networks.retinanet_network import RetinaNet, resnet_fpn_feature_extractor
+from monai.networks.nets.resnet import resnet50
+from torch import nn
+
+from benchmarks._timing import best, record
+from scripts.engines.engine import RUNTIMES, EngineChoice
+from scripts.networks import FullBottleneck, ResNet3d, Stem, mp3d_fpn
+
+SIDE = int(os.environ.get("SIDE", "256"))
+SLICES, DEPTH, THREADS, ROUNDS = 9, 32, 2, 2
+
+
+def nodule_network() -> nn.Module:
+    """The network of the zoo's bundle ``lung_nodule_ct_detection`` (backbone, pyramid and heads)."""
+    body = resnet50(spatial_dims=3, n_input_channels=1, conv1_t_stride=[2, 2, 1], conv1_t_size=[7, 7, 7])
+    extractor = resnet_fpn_feature_extractor(body, 3, pretrained_backbone=False, returned_layers=[1, 2])
+    return RetinaNet(3, num_classes=1, num_anchors=3, feature_extractor=extractor, size_divisible=[16, 16, 8]).eval()
+
+
+def cases() -> dict[str, tuple[Callable[[], object], int]]:
+    """What is timed, by name, and how many slices a call covers; the first is the peer of the others."""
+    slab = torch.randn(1, SLICES, SIDE, SIDE)
+    plain = mp3d_fpn(SLICES).eval()
+    mr3d = mp3d_fpn(SLICES, body=ResNet3d(FullBottleneck, stem=partial(Stem, depth=7))).eval()
+    found: dict[str, tuple[Callable[[], object], int]] = {"MP3D, PyTorch float32": (partial(plain, slab), 1)}
+    volume = torch.randn(1, 1, SIDE, SIDE, DEPTH)
+    found["MONAI's 3D RetinaNet, PyTorch float32"] = (partial(nodule_network(), volume), DEPTH)
+    for name, dtype in (("onnx", torch.float32), ("openvino", torch.float32), ("openvino", torch.bfloat16)):
+        if RUNTIMES[name].missing() is None:
+            network = copy.deepcopy(plain)
+            use = EngineChoice(name, precision=dtype).attach(network)
+            found[f"MP3D, {RUNTIMES[name].title} {use.precision}"] = (partial(network, slab), 1)
+    if RUNTIMES["openvino"].missing() is None:
+        EngineChoice("openvino").attach(mr3d)
+        found["MR3D, OpenVINO float32"] = (partial(mr3d, slab), 1)
+    return found
+
+
+def main() -> None:
+    """Print the figures."""
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    timed = cases()
+    with torch.inference_mode():
+        measured = best({name: call for name, (call, _) in timed.items()}, ROUNDS)
+    seconds = {name: value / timed[name][1] for name, value in measured.items()}
+    record(f"a slice of {SIDE} x {SIDE}", seconds)
+    peer = next(iter(seconds.values()))
+    print(f"seconds a slice of {SIDE} x {SIDE} pixels, whole detectors, {THREADS} threads, best of {ROUNDS}")
+    for name, value in seconds.items():
+        print(f"  {name:<44} {value:8.3f} s   {peer / value:6.2f}x", flush=True)
+    print(json.dumps({"side": SIDE, "threads": THREADS, "seconds_a_slice": seconds}))
+
+
+if __name__ == "__main__":
+    main()

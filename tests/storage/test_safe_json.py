@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.storage.safe_json import MAX_DEPTH, parse_json, read_json
+from scripts.storage.safe_json import MAX_DEPTH, finite_numbers, parse_json, read_json
 
 CONTENT = {"a": [1, -2.5, None, True, ']]][[[{{\\"[', {"é": []}], "large": (1 << 63) - 1, "small": -(1 << 63)}
 
@@ -77,3 +77,13 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(3 << 30)
     with pytest.raises(ValueError, match="more than 2048 MiB"):
         read_json(tmp_path / "a.json")
+
+
+def test_numbers_are_numbers() -> None:
+    assert finite_numbers([1, -2.5], 2, "bbox", "a.json") == [1.0, -2.5]
+
+
+@pytest.mark.parametrize("values", [[1], [1, 2, 3], [1, "2"], [1, True], [1, None], [1, float("inf")], "12", None, 12])
+def test_anything_else_names_what_was_expected(values: Any) -> None:
+    with pytest.raises(ValueError, match=r"^Expected 2 finite number\(s\) as bbox, got .* in a\.json\.$"):
+        finite_numbers(values, 2, "bbox", "a.json")

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def test_ten_lines_and_status_0_where_everything_works(
 ) -> None:
     monkeypatch.setattr(check_machine, "MEMORY_GIB", 0.01)
     monkeypatch.setattr(check_machine, "DISK_GIB", 0.001)
-    doctor(str(tmp_path), str(BUNDLE / "models" / "demo.pt"), str(tmp_path / "out"))
+    doctor(None, str(BUNDLE / "models" / "demo.pt"), str(tmp_path / "out"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(CHECKS) == 10
     assert [line.split()[1] for line in lines] == list(CHECKS)
@@ -193,7 +194,9 @@ def write_data(folder: Path, patients: int) -> list[Path]:
 
 def test_counts_of_the_data_set(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = find("data", places)
-    assert (finding.state, "--dataset_dir DIR" in finding.advice) == (NOTE, True)
+    assert (finding.state, "--dataset_dir DIR" in finding.advice) == (FAIL, True)
+    monkeypatch.setattr(check_machine, "DATA", places.dataset_dir)
+    assert find("data", places) == replace(finding, state=NOTE)
     images = write_data(places.dataset_dir, 3)
     counts = "3 boxes on 3 key slices of 3 patients, 3 of the images are there"
     assert find("data", places) == Finding(NOTE, f"{counts}; the complete DeepLesion has 32735 boxes")
@@ -217,9 +220,12 @@ def test_a_damaged_label_file_is_a_failure_in_one_line(places: Places) -> None:
     assert "\n" not in finding.text
 
 
-def test_weights_that_are_absent_or_damaged(places: Places) -> None:
+def test_weights_that_are_absent_or_damaged(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = find("weights", places)
-    assert finding.state == NOTE
+    assert finding.state == FAIL
+    with monkeypatch.context() as patch:
+        patch.setattr(check_machine, "WEIGHTS", places.checkpoint)
+        assert find("weights", places) == replace(finding, state=NOTE)
     assert "demo.pt" in finding.advice
     content = bytearray((BUNDLE / "models" / "demo.pt").read_bytes())
     content[len(content) // 2] ^= 4

@@ -96,6 +96,8 @@ def test_flat_detections_in_every_form(tmp_path: Path) -> None:
         ([{"image_id": 7, "bbox": [1, 2, 3, 4], "score": 1}], "got 1 of others, 7 the first"),
         ([{"image_id": 0, "bbox": [1, 2, 3], "score": 1}], "as entry 0 of"),
         ([{"image_id": 0, "bbox": [1, 2, 3, 4]}], "image_id, bbox of four numbers and score"),
+        ([{"image_id": 0, "bbox": [1, 2, "3", 4], "score": 1}], "as entry 0 of"),
+        ([{"image_id": 0, "bbox": [1, 2, 3, 4], "score": True}], "as entry 0 of"),
         ([3], "as entry 0 of"),
     ],
 )
@@ -110,7 +112,11 @@ def test_results_that_cannot_be(tmp_path: Path, content: Any, what: str) -> None
     [
         {"annotations": [{"image_id": 9, "category_id": 5, "bbox": [1, 2, 3, 4]}]},
         {"annotations": [{"image_id": 0, "category_id": 5}]},
+        {"annotations": [{"image_id": 0, "category_id": 5, "bbox": ["1", 2, 3, 4]}]},
         {"images": []},
+        {"images": [{"id": 0, "width": "96", "height": 96}]},
+        {"images": [{"id": 0, "width": 96, "height": True}]},
+        {"images": [{"id": 0, "width": 96}]},
         {"images": [{"id": 0, "width": 1, "height": 1}, {"id": 0, "width": 1, "height": 1}]},
     ],
 )

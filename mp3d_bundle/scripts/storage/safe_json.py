@@ -7,11 +7,14 @@ keeps the last of two equal keys.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from .printable import shown
 
 # What a document holds that is written as JSON.
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -66,6 +69,24 @@ def parse_json(data: bytes) -> Any:
     if deepest > MAX_DEPTH:
         raise ValueError(f"it is nested {deepest} deep, at most {MAX_DEPTH} are expected")
     return json.loads(text, parse_int=_whole, object_pairs_hook=_unique)
+
+
+def finite_numbers(values: Any, count: int, key: str, source: str) -> list[float]:
+    """Numbers of a JSON document: a text such as ``"96"`` and ``true`` are none.
+
+    Args:
+        values: What stands there.
+        count: How many are expected in a list.
+        key: What they are, for messages.
+        source: Where they stand, for messages.
+
+    Raises:
+        ValueError: If there are others, or one is not finite.
+    """
+    plain = isinstance(values, (list, tuple)) and len(values) == count
+    if not plain or not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+        raise ValueError(f"Expected {count} finite number(s) as {key}, got {shown(values)} in {source}.")
+    return [float(value) for value in values]
 
 
 def _depth(data: bytes) -> int:

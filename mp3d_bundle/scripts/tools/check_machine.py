@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 BUNDLE = Path(__file__).resolve().parents[2]
+# What the commands take where nothing is named.
+DATA, WEIGHTS = BUNDLE / "data" / "DeepLesion", BUNDLE / "models" / "model.pt"
 OK, NOTE, FAIL = "ok", "note", "FAIL"
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
 GIB = 1 << 30
@@ -233,7 +235,8 @@ def check_data(places: Places) -> Finding:
     labels = places.dataset_dir / "DL_info.csv"
     if not labels.is_file():
         advice = "Only training and evaluation need one: --dataset_dir DIR, see docs/training.md."
-        return Finding(NOTE, f"no data set in {places.dataset_dir}", advice)
+        state = NOTE if places.dataset_dir == DATA else FAIL
+        return Finding(state, f"no data set in {places.dataset_dir}", advice)
     dl_info = importlib.import_module("..data.deeplesion.dl_info", __package__)
     splits = importlib.import_module("..data.deeplesion.splits", __package__)
     records_of = importlib.import_module("..data.records", __package__)
@@ -260,7 +263,7 @@ def check_weights(places: Places) -> Finding:
     if not path.is_file():
         demo = BUNDLE / "models" / "demo.pt"
         advice = "Train some, or see models/README.md." + (f" To try things out: {demo}" if demo.is_file() else "")
-        return Finding(NOTE, f"no weights at {path}", advice)
+        return Finding(NOTE if path == WEIGHTS else FAIL, f"no weights at {path}", advice)
     weights = importlib.import_module("..weights", __package__)
     network, info = weights.load_network(path)
     parameters = sum(value.numel() for value in network.parameters())
@@ -289,16 +292,14 @@ def doctor(dataset_dir: str | None = None, checkpoint: str | None = None, output
     """Say in ten lines whether this machine will work, and what to do about each failure.
 
     Args:
-        dataset_dir: Folder of the data set; by default data/DeepLesion of the bundle.
-        checkpoint: Weights file; by default models/model.pt of the bundle.
+        dataset_dir: Folder of the data set; by default data/DeepLesion of the bundle, where none is needed.
+        checkpoint: Weights file; by default models/model.pt of the bundle, where none is needed.
         output_dir: Folder for results.
 
     Raises:
         SystemExit: With status 1 if a check failed.
     """
-    data = Path(dataset_dir) if dataset_dir else BUNDLE / "data" / "DeepLesion"
-    weights = Path(checkpoint) if checkpoint else BUNDLE / "models" / "model.pt"
-    places = Places(data, weights, Path(output_dir))
+    places = Places(Path(dataset_dir or DATA), Path(checkpoint or WEIGHTS), Path(output_dir))
     failed = 0
     for name in CHECKS:
         finding = find(name, places)

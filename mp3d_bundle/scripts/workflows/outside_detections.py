@@ -26,7 +26,7 @@ from ..data.records import Record
 from ..instances import IGNORED, true_rows
 from ..metrics.cases import Case
 from ..storage.printable import shown, shown_name
-from ..storage.safe_json import read_json
+from ..storage.safe_json import finite_numbers, read_json
 from ..storage.safe_pickle import read_plain_pickle
 from .volume_predictions import read_predictions
 
@@ -183,22 +183,25 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
     boxes: dict[str, list[Any]] = defaultdict(list)
     crowds: dict[str, list[Any]] = defaultdict(list)
     try:
-        for entry in content["annotations"]:
+        for row, entry in enumerate(content["annotations"]):
             if number in (None, entry["category_id"]):
                 part = crowds if entry.get("iscrowd") else boxes
-                part[str(entry["image_id"])].append([float(value) for value in entry["bbox"]])
+                box = finite_numbers(entry["bbox"], 4, "bbox", f"annotation {row} of {path}")
+                part[str(entry["image_id"])].append(box)
         cases: dict[str, Case] = {
             str(image["id"]): {
                 "id": str(image.get("file_name", image["id"])),
                 "patient": str(image.get("patient", image.get("file_name", image["id"]))),
                 **_NOTHING,
                 "true_boxes": _from_rows(boxes[str(image["id"])]),
-                "width": image["width"],
-                "height": image["height"],
+                **{
+                    side: finite_numbers([image[side]], 1, side, f"image {row} of {path}")[0]
+                    for side in ("width", "height")
+                },
             }
-            for image in content["images"]
+            for row, image in enumerate(content["images"])
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(
             f"Expected labels in COCO style, cannot use {path}: {type(error).__name__} {error}."
         ) from error
@@ -229,10 +232,8 @@ def _coco_results(predictions: OutsideDetections) -> list[tuple[str, Any, list[f
     found = []
     for number, entry in enumerate(content):
         try:
-            x, y, width, height = (float(value) for value in entry["bbox"])
-            found.append(
-                (str(entry["image_id"]), entry.get("category_id"), [x, y, x + width, y + height], float(entry["score"]))
-            )
+            x, y, width, height, score = finite_numbers([*entry["bbox"], entry["score"]], 5, "box and score", "")
+            found.append((str(entry["image_id"]), entry.get("category_id"), [x, y, x + width, y + height], score))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError(
                 f"Expected image_id, bbox of four numbers and score, got {shown(entry)} as entry {number} of "

@@ -17,7 +17,7 @@ import numpy as np
 from ...boxes import from_coco
 from ...storage.contained_paths import plain_name
 from ...storage.printable import shown, shown_name
-from ...storage.safe_json import read_json
+from ...storage.safe_json import finite_numbers, read_json
 from ..records import DISPLAY_WINDOW, KeySlice, Record, log_findings, make_records
 
 
@@ -63,7 +63,7 @@ def read_coco(path: str | Path, images_dir: str | Path, *, keep_noisy: bool = Tr
             raise ValueError(
                 f"Expected category {shown(category)}, got {shown(annotation['category_id'])} in {source}."
             )
-        bbox = _numbers(_get(annotation, "bbox", source), 4, "bbox", source)
+        bbox = finite_numbers(_get(annotation, "bbox", source), 4, "bbox", source)
         noisy = bool(annotation.get("noisy", 0))
         slices[number].add(slices[number].checked(from_coco(np.array(bbox)), source), noisy=noisy, lesion_type=-1)
         area = annotation.get("area")
@@ -89,7 +89,7 @@ def _load(path: Path) -> tuple[list[dict], list[dict], Any]:
 def _key_slice(image: dict, source: str, findings: Counter[str]) -> KeySlice:
     """Read one entry of ``images``."""
     height, width, spacing = (
-        _numbers([_get(image, key, source)], 1, key, source)[0] for key in ("height", "width", "spacing")
+        finite_numbers([_get(image, key, source)], 1, key, source)[0] for key in ("height", "width", "spacing")
     )
     if height < 1 or width < 1 or spacing <= 0:
         raise ValueError(
@@ -99,10 +99,10 @@ def _key_slice(image: dict, source: str, findings: Counter[str]) -> KeySlice:
     if interval is None or interval != interval:
         findings["images without a slice interval, read as 1 mm as in the released code"] += 1
         interval = 1.0
-    (interval,) = _numbers([interval], 1, "slice_intv", source)
+    (interval,) = finite_numbers([interval], 1, "slice_intv", source)
     if interval <= 0:
         raise ValueError(f"Expected a slice interval in mm above zero, got {interval} in {source}.")
-    low, high = _numbers(image.get("windows", DISPLAY_WINDOW), 2, "windows", source)
+    low, high = finite_numbers(image.get("windows", DISPLAY_WINDOW), 2, "windows", source)
     if not isinstance(image["file_name"], str):
         raise ValueError(f"Expected a text as file_name, got {shown(image['file_name'])} in {source}.")
     key_slice = KeySlice(
@@ -132,11 +132,3 @@ def _id(entry: Any, key: str, source: str) -> int | str:
     if not isinstance(number, (int, str)):
         raise ValueError(f"Expected a number or a text as {key}, got {shown(number)} in {source}.")
     return number
-
-
-def _numbers(values: Any, count: int, key: str, source: str) -> list[float]:
-    """``count`` finite numbers."""
-    plain = isinstance(values, (list, tuple)) and len(values) == count
-    if not plain or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in values):
-        raise ValueError(f"Expected {count} finite number(s) as {key}, got {shown(values)} in {source}.")
-    return [float(value) for value in values]

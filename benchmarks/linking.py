@@ -2,7 +2,7 @@
 
 The rules are compared on one set of scans (seeds from 3000) and reported on another (seeds from 4000). A lesion is
 found by a box with 3D IoU > 0.3, and, as a second criterion, with intersection over the found box >= 0.3.
-WEIGHTS=FILE takes other weights than the demo's.
+CHECKPOINT=FILE takes other weights than the demo's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from scripts.metrics.froc import curve_from_matches, sensitivity_at
 from scripts.metrics.matching import FrocRule, match_overlaps
 from scripts.weights import load_network
 
-CHECKPOINT = Path(os.environ.get("WEIGHTS") or Path(__file__).resolve().parents[1] / "mp3d_bundle/models/demo.pt")
+CHECKPOINT = Path(os.environ.get("CHECKPOINT") or Path(__file__).resolve().parents[1] / "mp3d_bundle/models/demo.pt")
 # First seed and number of scans.
 CHOOSING, REPORTING = (3000, 24), (4000, 24)
 LOWEST_SCORE = 0.1

@@ -1,6 +1,6 @@
 """Whether the calibration in a weights file holds for an evaluation that it was not fitted on.
 
-``WEIGHTS`` names the file, ``EVALUATION`` the folder of an evaluation of these weights, such as one of the test split.
+``CHECKPOINT`` names the file, ``EVALUATION`` the folder of an evaluation of these weights, such as one of the test split.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from scripts.weights import read_weights, tensors_sha256
 
 def main() -> None:
     """Print the errors of the scores and of the stored probabilities."""
-    weights, folder = os.environ.get("WEIGHTS"), os.environ.get("EVALUATION")
+    weights, folder = os.environ.get("CHECKPOINT"), os.environ.get("EVALUATION")
     if weights is None or folder is None:
-        print("Set WEIGHTS to a weights file and EVALUATION to the folder of an evaluation of it.")
+        print("Set CHECKPOINT to a weights file and EVALUATION to the folder of an evaluation of it.")
         return
     content, boxes = read_weights(weights), read_boxes(folder)
     if (boxes.metrics.get("weights") or {}).get("tensors_sha256") != tensors_sha256(content["model"]):

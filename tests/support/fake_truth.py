@@ -106,10 +106,10 @@ def write_nifti_case(folder: Path, name: str = "case", turn: str = "plain", ball
     return save_nifti(folder / "images" / f"{name}.nii.gz", hu, affine)
 
 
-def write_dicom_case(folder: Path, **tags: object) -> Path:
-    """Write the plain grid as a DICOM series."""
+def write_dicom_case(folder: Path, *, added_hu: int = 0, **tags: object) -> Path:
+    """Write the plain grid as a DICOM series, so many HU brighter."""
     affine, shape = stored_grid("plain")
-    hu = ball_hu(affine, shape).transpose(2, 1, 0)
+    hu = ball_hu(affine, shape).transpose(2, 1, 0) + np.int16(added_hu)
     return write_ct(folder, hu, origin=ORIGIN, spacing=SPACING, **tags)
 
 

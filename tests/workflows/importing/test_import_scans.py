@@ -115,7 +115,7 @@ def test_scans_of_another_import_are_not_mixed_in(tmp_path: Path) -> None:
 def test_patients_of_headers_folders_and_tables(tmp_path: Path) -> None:
     for number, patient in enumerate(("A", "B", "A")):
         uid = f"1.2.3.4.{number}"
-        write_dicom_case(tmp_path / "ct" / f"s{number}", PatientID=patient, SeriesInstanceUID=uid)
+        write_dicom_case(tmp_path / "ct" / f"s{number}", added_hu=number, PatientID=patient, SeriesInstanceUID=uid)
     about = run(Sources(tmp_path / "ct"), tmp_path / "set")
     assert list(about["sources"]) == ["000001_01_01", "000001_01_02", "000002_01_01"]
     # Names of patients are not written.
@@ -131,6 +131,22 @@ def test_patients_of_headers_folders_and_tables(tmp_path: Path) -> None:
         run(sources, tmp_path / "none", patients=str(table))
     with pytest.raises(ValueError, match="header, folder or a CSV as patients"):
         run(sources, tmp_path / "none", patients="name")
+
+
+def test_copies_of_a_scan_do_not_end_in_two_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The header's patient and the file's form may differ, the voxels tell."""
+    for name, turn in (("P1/a", "plain"), ("P2/b", "flipped"), ("P3/c", "plain")):
+        write_nifti_case(tmp_path, name, turn, Ball((-8.2, 40.3, -121.0)) if name == "P3/c" else BALL)
+    sources, copy = Sources(tmp_path / "images"), "P2/b has the same voxels as P1/a, of another patient"
+    with pytest.raises(ValueError, match=f"different splits, got copies: {copy}. Remove one"):
+        run(sources, tmp_path / "set", patients="folder", splits=SplitRule((0.34, 0.33, 0.33)))
+    run(sources, tmp_path / "set", patients="folder", splits=SplitRule((1, 0, 0)))
+    assert copy in caplog.text
+    with pytest.raises(ValueError, match="got copies"):
+        run(sources, tmp_path / "set", patients="folder", splits=SplitRule((1, 0, 0), folds=3))
+    table = tmp_path / "patients.csv"
+    table.write_text("scan,patient\nP1/a,X\nP2/b,X\nP3/c,Y\n")
+    run(sources, tmp_path / "set", patients=str(table), splits=SplitRule((0.5, 0.5, 0)))
 
 
 def test_labels_named_by_the_uids_of_slices(tmp_path: Path) -> None:
@@ -218,9 +234,8 @@ def test_splits_that_do_not_fit_are_reported_before_a_scan_is_read(
 
 def test_sex_and_age_of_the_headers_are_in_the_set(tmp_path: Path) -> None:
     write_dicom_case(tmp_path / "ct" / "a", PatientID="A", PatientSex="F", PatientAge="061Y")
-    write_dicom_case(
-        tmp_path / "ct" / "b", PatientID="B", SeriesInstanceUID="1.2.3.9", PatientSex="", PatientBirthDate=""
-    )
+    other = {"PatientID": "B", "SeriesInstanceUID": "1.2.3.9", "PatientSex": "", "PatientBirthDate": ""}
+    write_dicom_case(tmp_path / "ct" / "b", added_hu=1, **other)
     run(Sources(tmp_path / "ct"), tmp_path / "set")
     known = facts_of_series(tmp_path / "set" / "DL_info.csv")
     assert known["000001_01_01"] == (0.0, 61.0)

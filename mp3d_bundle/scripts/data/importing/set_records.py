@@ -6,10 +6,12 @@ A record is written last, so that a scan with a record is complete: that is what
 from __future__ import annotations
 
 import base64
+import hashlib
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -25,6 +27,9 @@ from ..records import DISPLAY_WINDOW
 from ..scans.scan import Scan
 from ..synthetic.writing import write_slices
 from .true_lesions import KEY_SLICES, ScanTruth, TrueLesion, background_slices, key_slices
+from .truth_matching import listed
+
+logger = logging.getLogger(__name__)
 
 RECORD_VERSION = 1
 IMAGES, RECORDS = "Images_png", "scans"
@@ -132,6 +137,7 @@ class _PlainScanRecord(TypedDict):
     places: list[float] | None
     files: int
     sha256: str
+    voxels_sha256: str
     hu: list[int]
     front: str
     notes: list[str]
@@ -175,6 +181,7 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
         "places": None if scan.places is None else scan.places.tolist(),
         "files": len(scan.files),
         "sha256": scan.sha256 or hash_files(scan.files),
+        "voxels_sha256": _hash_voxels(scan.hu),
         "hu": _histogram(scan.hu),
         "front": _front(scan),
         "notes": [str(note) for note in scan.notes],
@@ -185,6 +192,33 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
     if truth.regions:
         record["regions"] = [_describe(scan, region) for region in truth.regions]
     return record
+
+
+def check_copies(records: Iterable[Mapping[str, Any]], splits: Sequence[Mapping[str, int]]) -> None:
+    """Reject one scan under two patients that would be trained on and tested on; elsewhere log it.
+
+    Args:
+        records: Of all scans of a set.
+        splits: The split of every patient; one mapping for the set and one for each fold.
+
+    Raises:
+        ValueError: If a copy is in another split; all such copies are named.
+    """
+    seen: dict[str, Mapping[str, Any]] = {}
+    apart = []
+    for record in records:
+        # Records written by earlier versions do not have it.
+        first = seen.setdefault(record.get("voxels_sha256", record["scan"]), record)
+        if (mine := record["patient"]) != (other := first["patient"]):
+            line = f"{record['scan']} has the same voxels as {first['scan']}, of another patient"
+            logger.warning("%s.", line)
+            if any(split[mine] != split[other] for split in splits):
+                apart.append(line)
+    if apart:
+        raise ValueError(
+            f"Expected different scans in different splits, got copies: {listed(apart)}. Remove one of each, or say by "
+            "--patients whose they are."
+        )
 
 
 def stored_boxes(record: Mapping[str, Any], boxes: np.ndarray) -> np.ndarray:
@@ -218,6 +252,14 @@ def _orientation(scan: Scan) -> str:
     stored = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
     codes = orientations.ornt2axcodes(orientations.io_orientation(stored), (("R", "L"), ("A", "P"), ("I", "S")))
     return "".join(str(code) for code in codes)
+
+
+def _hash_voxels(hu: np.ndarray) -> str:
+    """SHA-256 of the voxels, head to feet: a copy under another name has the same, whatever its header says."""
+    digest = hashlib.sha256(f"{hu.shape} {hu.dtype.str}".encode())
+    for plane in hu[::-1]:
+        digest.update(np.ascontiguousarray(plane))
+    return digest.hexdigest()
 
 
 def _histogram(hu: np.ndarray) -> list[int]:

@@ -25,6 +25,7 @@ from ...data.importing.set_records import (
     IMAGES,
     RECORDS,
     KeyRule,
+    check_copies,
     describe_scan,
     read_records,
     write_record,
@@ -168,15 +169,12 @@ class _Import:
         (self.output / RECORDS).mkdir(exist_ok=True)
         records: dict[str, dict[str, Any]] = {}
         failed: list[str] = []
-        with tqdm(
-            list(zip(scans, matched.of_scan, strict=True)), desc="scans", unit="scan", disable=not self.progress
-        ) as bar:
-            for scan, truths in bar:
-                try:
-                    series, record = self._one(scan, truths, matched, namer, patients, done)
-                    records[series] = record
-                except (OSError, ValueError) as error:
-                    failed.append(f"{scan.name}: {error}")
+        pairs = list(zip(scans, matched.of_scan, strict=True))
+        for scan, truths in tqdm(pairs, desc="scans", unit="scan", disable=not self.progress):
+            try:
+                records.update([self._one(scan, truths, matched, namer, patients, done)])
+            except (OSError, ValueError) as error:
+                failed.append(f"{scan.name}: {error}")
         self._check_lost(matched, failed)
         return self._finish(records)
 
@@ -339,6 +337,8 @@ class _Import:
                 unknown,
             )
         splits = assign_splits(of_patient, self.rules.splits)
+        divided = [splits, *make_folds(splits, self.rules.splits)]
+        check_copies(records.values(), divided)
         about = {
             "classes": list(self.rules.classes.classes),
             "options": json.loads(json.dumps(asdict(self.rules), default=str)),
@@ -351,7 +351,7 @@ class _Import:
                 for series, record in records.items()
             },
         }
-        write_set(self.output, records, [splits, *make_folds(splits, self.rules.splits)], about)
+        write_set(self.output, records, divided, about)
         return about
 
 

@@ -1,7 +1,7 @@
 """A whole CT from its file to its list of lesions by the full-size network: `configs/inference.json` as users run it.
 
 The weights are untrained, the scan is a body of soft tissue with noise whose slices lie as far apart as the network's.
-``LATTICE=120`` is the number of slices, ``OPTIONS`` more options, such as ``OPTIONS="--precision bfloat16"``. The time
+``LATTICE=8`` is the number of slices, ``OPTIONS`` more options, such as ``OPTIONS="--precision bfloat16"``. The time
 is that of the process, so that it includes imports and the conversion of the network, unless ``WARM=1`` runs a scan of
 two slices first, after which the converted network is there. Made for
 ``python -m benchmarks --compare REVISION whole_ct 1``.
@@ -25,7 +25,7 @@ from benchmarks.growth import write_scan
 from scripts.networks import mp3d_fpn
 from scripts.weights import save_weights
 
-LATTICE, SIDE = int(os.environ.get("LATTICE", "120")), 512
+LATTICE, SIDE = int(os.environ.get("LATTICE", "8")), 512
 DEFINITION = {"_target_": "scripts.networks.mp3d_fpn", "num_slices": 9}
 
 

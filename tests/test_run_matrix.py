@@ -96,3 +96,11 @@ def test_the_matrix_names_tests_that_exist_and_every_python() -> None:
         own = [cell for cell in cells if cell["python"] == python]
         assert any(cell["resolution"] == "highest" and "pins" not in cell for cell in own)
         assert any(cell["resolution"] == "lowest-direct" or "torch==2.10.*" in cell["pins"] for cell in own)
+
+
+def test_pythons_of_pyenv_are_found(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "versions" / "3.13.0" / "bin"
+    place.mkdir(parents=True)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    _, path, _ = tool.told([sys.executable, "-c", "import os; print(os.environ['PATH'])"])
+    assert path.split(":")[0] == str(place)

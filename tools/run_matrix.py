@@ -34,6 +34,9 @@ print(json.dumps({"python": platform.python_version(), **{name: version(name) fo
 def told(command: list[str]) -> tuple[int, str, str]:
     """Run a command in the repository: status, output, error output. The caller's Python settings are left out."""
     settings = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    # pyenv's own entries of the path are scripts that do not run without a chosen version: uv takes the Pythons behind.
+    pyenv = Path(settings.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    settings["PATH"] = os.pathsep.join([*map(str, sorted(pyenv.glob("*/bin"))), settings.get("PATH", "")])
     done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return done.returncode, done.stdout, done.stderr
 

@@ -1,6 +1,6 @@
 """Whether the calibration in a weights file holds for an evaluation that it was not fitted on.
 
-``CHECKPOINT`` names the file, ``EVALUATION`` the folder of an evaluation of these weights, such as one of the test split.
+``CHECKPOINT`` names the file, ``EVALUATION`` the folder of an evaluation of it.
 """
 
 from __future__ import annotations

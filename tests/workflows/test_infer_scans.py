@@ -94,7 +94,7 @@ def test_failing_scans_stop_no_other_and_are_summed_up(
     assert written == {"in/b/lesions.json", "in/deep/c/lesions.json"}
     # Nothing was begun for the scans that failed.
     assert {path.name for path in (tmp_path / "out" / "in").iterdir()} == {"b", "deep"}
-    assert caplog.text.count("going on with the next scan") == 3
+    assert caplog.text.count("the next scan follows") == 3
 
 
 def hostile_inputs(folder: Path) -> dict[str, str]:

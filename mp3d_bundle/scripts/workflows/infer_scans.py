@@ -148,7 +148,7 @@ class ScanRunner:
                 told = logging.ERROR if os.environ.get(SHOW_TRACEBACK) else logging.DEBUG
                 logger.log(told, "%s", shown(source.path), exc_info=True)
                 if total > 1:
-                    logger.error("Failed, going on with the next scan: %s", reason)
+                    logger.error("Failed; the next scan follows: %s", reason)
 
     def scans(self) -> list[ScanSource]:
         """The scans to do: all of them, or those of the shard.

@@ -47,7 +47,7 @@ class PatientOptions:
             raise ValueError(f"Expected no --{given[0]}: the network of these weights does not read it.")
 
     def patient_of(self, scan: ScanLike, network: nn.Module) -> tuple[Patient, dict[str, Any]] | None:
-        """What the network is told of a scan's patient, and how the results say so.
+        """What the network gets to know of a scan's patient, and how the results say so.
 
         Args:
             scan: The scan.

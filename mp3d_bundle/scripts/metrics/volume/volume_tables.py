@@ -17,7 +17,7 @@ from .volume_matching import INCLUSIVE, KEY_SLICE, OFFICIAL, PER_VOLUME
 _TEXT = TextTable(name_width=28, cell_width=8, digits=0)
 _BOX = ("x1", "y1", "z1", "x2", "y2", "z2")
 TINY_BOXES = (
-    "IoBB divides by the detected box alone: any box inside a lesion hits, however small. Read the IoU beside it."
+    "IoBB divides by the detected box alone: any box inside a lesion hits, however small. Read the IoU next to it."
 )
 SPARSE_KEYS = (
     "Of the lesions on key slices only those that were measured are labelled: part of the false positives under P3D "

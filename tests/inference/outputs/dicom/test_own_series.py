@@ -1,4 +1,4 @@
-"""What the DICOM results of a scan share: a series goes on where it is the same, and lesions are on their images."""
+"""What the DICOM results of a scan share: a series continues where it is the same, and lesions are on their images."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from scripts.data.records import Record
 from scripts.instances import true_rows
 
 WriteCsv = Callable[..., Path]
-# In the volume frame: the labelled lesion of slice 109 (225.169, 89.0204, 240.252, 110.977), and another one next to it.
+# In the volume frame: the labelled lesion of slice 109 (225.169, 89.0204, 240.252, 110.977), and one next to it.
 LABELLED, OTHER = [226, 90, 107, 239, 110, 111], [30, 40, 108, 49, 59, 112]
 
 

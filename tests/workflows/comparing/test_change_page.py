@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 
 from scripts.inference.outputs.html.report_reading import ReportVolume
 from scripts.workflows.comparing.change_page import change_page, moved_onto
+from support.browser import Browser, chromium
 from support.fake_scans import AIR_HU, ball_scan
 
 
@@ -62,3 +65,36 @@ def test_thin_slices_are_thinned_out_with_their_boxes() -> None:
     data = json.loads(found[1])
     assert (data["shape"][0], data["heights"]) == (3, [0, 2, 4])
     assert data["changes"][0]["before_box"] == [0, 0, 1, 9, 9, 2]
+
+
+_RECORD = (
+    "(() => { window.written = []; const own = CanvasRenderingContext2D.prototype.fillText;"
+    " CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {"
+    " const label = this.canvas.id === 'before' && text.includes(': ');"
+    " if (label) window.written.push([x, y, this.measureText(text).width]);"
+    " own.call(this, text, x, y); }; })()"
+)
+
+
+def test_labels_of_lesions_at_one_place_do_not_cover_each_other(tmp_path: Path) -> None:
+    chromium()
+    before, after, motion = volumes()
+    boxes = [[20 + shift, 10 + shift, 0, 30, 20, 12] for shift in (0, 0, 1, 3)]
+    changes = [
+        {"state": "unchanged", "before": number, "after": number, "before_box": box, "after_box": box}
+        for number, box in enumerate(boxes, 1)
+    ]
+    texts = {"title": "", "notices": [], "summary": [], "about": []}
+    (tmp_path / "changes.html").write_bytes(change_page(before, after, motion, changes, texts))
+    browser = Browser(tmp_path / "profile", (1300, 800))
+    try:
+        browser.open(tmp_path / "changes.html")
+        browser.wait("document.body.dataset.shown !== undefined")
+        browser.evaluate(_RECORD)
+        browser.key("Home")
+        browser.wait("window.written.length >= 4")
+        labels = browser.evaluate("window.written.slice(0, 4)")
+    finally:
+        browser.close()
+    for (x, y, width), (other_x, other_y, other_width) in itertools.combinations(labels, 2):
+        assert x > other_x + other_width or other_x > x + width or abs(y - other_y) >= 15

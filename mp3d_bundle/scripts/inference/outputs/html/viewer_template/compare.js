@@ -48,14 +48,23 @@ const paint = (side, values) => {
   painting.drawImage(tile, left, top, width * stepX * scale, height * stepY * scale);
   painting.font = "600 13px 'Segoe UI', 'DejaVu Sans', Arial, sans-serif";
   painting.textBaseline = "middle";
+  const labels = [];
   for (const change of data.changes) {
     const box = change[`${name}_box`];
     if (!box || box[2] >= view.z + 1 || box[5] <= view.z) continue;
     painting.strokeStyle = painting.fillStyle = change === view.chosen ? "#5ce1ff" : COLOURS[change.state] ?? "#ffd728";
     painting.lineWidth = change === view.chosen ? 2.5 : 1.5;
     const [x, y] = [left + box[0] * stepX * scale, top + box[1] * stepY * scale];
-    painting.strokeRect(x, y, (box[3] - box[0]) * stepX * scale, (box[4] - box[1]) * stepY * scale);
-    painting.fillText(`${change[name]}: ${change.state}`, x, y - 10);
+    const bottom = y + (box[4] - box[1]) * stepY * scale;
+    painting.strokeRect(x, y, (box[3] - box[0]) * stepX * scale, bottom - y);
+    // Above its box, or below it as far down as it takes to cover no other label.
+    const text = `${change[name]}: ${change.state}`;
+    const end = x + painting.measureText(text).width;
+    const free = (place) => labels.every((other) => x > other.end || end < other.x || Math.abs(place - other.place) >= 15);
+    const places = [y - 10, ...Array.from({ length: 12 }, (_, step) => bottom + 10 + 15 * step)];
+    const place = places.find(free) ?? y - 10;
+    labels.push({ x, end, place });
+    painting.fillText(text, x, place);
   }
   const write = (text, x, y, align, colour) => {
     painting.textAlign = align;

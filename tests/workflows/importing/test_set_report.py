@@ -33,6 +33,10 @@ def test_a_page_in_one_file(folder: Path) -> None:
     assert "<b>" not in re.sub(r"<li><b>", "", page)
     # Slice, close-up and front of two lesions, and slices without one.
     assert page.count("data:image/jpeg") >= 7
+    # What readers of the screen need: a main part, a name for every column and picture.
+    assert page.count("<main>") == page.count("</main>") == 1
+    assert "<th></th>" not in page
+    assert page.count("<svg") == page.count("aria-label=")
     assert "Truth: mask" in page
     assert "sheared by 15.0 degrees" in page
     assert "No patient is for validation" in page

@@ -76,7 +76,7 @@ def write_set_report(folder: Path) -> tuple[Path, list[str]]:
     title = html.escape(f"Data set {folder.resolve().name}")
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<style>{_STYLE}</style></head><body><main>\n" + "\n".join(parts) + "\n</main></body></html>\n"
     )
     path = folder / REPORT
     with replacing(path) as part:
@@ -186,7 +186,7 @@ def _numbers(records: Mapping[str, Mapping[str, Any]]) -> str:
     rows += [("longer side of a slice, pixels", [max(record["shape"][1:]) for record in records.values()])]
     shares = (0, 5, 25, 50, 75, 95, 100)
     table = _table(
-        ["", *(f"{share} %" for share in shares)],
+        ["percentile", *(f"{share} %" for share in shares)],
         ([name, *(f"{value:.3g}" for value in np.percentile(values, shares))] for name, values in rows),
     )
     orientations = Counter(record["orientation"] for record in records.values())
@@ -219,7 +219,9 @@ def _bars(values: np.ndarray, title: str) -> str:
         f'height="{100 * value / top:.1f}" fill="#8ac"/>'
         for at, value in enumerate(values.tolist())
     )
-    return f'<figure><svg width="580" height="120">{bars}</svg><figcaption>{html.escape(title)}</figcaption></figure>'
+    name = html.escape(title)
+    picture = f'<svg width="580" height="120" role="img" aria-label="{name}">{bars}</svg>'
+    return f"<figure>{picture}<figcaption>{name}</figcaption></figure>"
 
 
 def _scans(records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> str:

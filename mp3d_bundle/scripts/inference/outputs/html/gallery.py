@@ -225,7 +225,7 @@ def _index(title: str, notice: str | None, sections: Sequence[tuple[str, int, in
     lines = [
         "<!DOCTYPE html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
-        f"<style>{_STYLE}</style></head><body>",
+        f"<style>{_STYLE}</style></head><body><main>",
         f"<h1>{html.escape(title)}</h1>",
     ]
     if notice:
@@ -238,7 +238,7 @@ def _index(title: str, notice: str | None, sections: Sequence[tuple[str, int, in
     for heading, shown, total, names in sections:
         lines += [f"<h2>{html.escape(heading)}</h2>", f"<p>{shown} of {total} shown.</p>"]
         lines += [f'<p><a href="{name}"><img src="{name}" alt="{html.escape(heading)}"></a></p>' for name in names]
-    return "\n".join([*lines, "</body></html>", ""])
+    return "\n".join([*lines, "</main></body></html>", ""])
 
 
 def write_gallery(

@@ -194,10 +194,8 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
                 "patient": str(image.get("patient", image.get("file_name", image["id"]))),
                 **_NOTHING,
                 "true_boxes": _from_rows(boxes[str(image["id"])]),
-                **{
-                    side: finite_numbers([image[side]], 1, side, f"image {row} of {path}")[0]
-                    for side in ("width", "height")
-                },
+                "width": finite_numbers([image["width"]], 1, "width", f"image {row} of {path}")[0],
+                "height": finite_numbers([image["height"]], 1, "height", f"image {row} of {path}")[0],
             }
             for row, image in enumerate(content["images"])
         }

@@ -258,7 +258,7 @@ def _hash_voxels(hu: np.ndarray) -> str:
     """SHA-256 of the voxels, head to feet: a copy under another name has the same, whatever its header says."""
     digest = hashlib.sha256(f"{hu.shape} {hu.dtype.str}".encode())
     for plane in hu[::-1]:
-        digest.update(np.ascontiguousarray(plane))
+        digest.update(plane.tobytes())
     return digest.hexdigest()
 
 

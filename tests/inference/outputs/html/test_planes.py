@@ -124,6 +124,10 @@ def test_each_plane_scrolls_by_wheel_and_keys(opened: Browser) -> None:
     assert said == "sagittal plane, x 54.0 mm"
 
 
+# Two frames later everything is drawn.
+_PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 def test_windows_and_inversion(opened: Browser) -> None:
     for key, window in (("4", "30 150"), ("5", "50 350"), ("6", "40 80"), ("1", "-600 1500")):
         opened.key(key)
@@ -134,10 +138,11 @@ def test_windows_and_inversion(opened: Browser) -> None:
     assert opened.evaluate("document.getElementById('custom').ariaPressed") == "true"
     opened.key("2")
     opened.wait("document.body.dataset.window === '40 400'")
+    opened.evaluate(_PAINTED)
     before = {plane: grey(opened, plane, 15.5, 2.2) for plane in ("coronalplane", "image")}
     opened.key("i")
     opened.wait("document.getElementById('invert').checked")
-    opened.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    opened.evaluate(_PAINTED)
     for plane, value in before.items():
         assert abs(grey(opened, plane, 15.5, 2.2) - (255 - value)) < 12
     opened.key("7")
@@ -230,8 +235,8 @@ def test_fingers_scroll_and_zoom(opened: Browser) -> None:
         fingers("touchMove", (x - 20 - 5 * step, y), (x + 20 + 5 * step, y))
     fingers("touchEnd")
     # Twice as large about the middle: what was a quarter from the edge is at the edge.
-    opened.wait("document.body.dataset.shown === '4'")
-    assert opened.evaluate("document.body.dataset.zoom") == "2.00"
+    opened.wait("document.body.dataset.zoom === '2.00'")
+    assert opened.evaluate("document.body.dataset.shown") == "4"
 
 
 def test_print_has_a_key_image_of_each_lesion_that_is_not_rejected(opened: Browser) -> None:

@@ -59,6 +59,11 @@ def write_scan(path: Path, slices: int, side: int) -> None:
     nib.save(nib.Nifti1Image(hu.round().astype(np.int16), np.diag([-0.8, -0.8, SPACING, 1.0])), path)
 
 
+def measured_bundle() -> str:
+    """The bundle that is measured: it comes first in the path of modules."""
+    return os.environ.get("PYTHONPATH", str(CHECKPOINT.parents[1])).split(os.pathsep)[0]
+
+
 def cost_of(slices: int, side: int) -> Cost:
     """Run inference on a scan in a process of its own.
 
@@ -68,10 +73,8 @@ def cost_of(slices: int, side: int) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         scan, output = Path(folder) / "scan.nii", Path(folder) / "out"
         write_scan(scan, slices, side)
-        # The bundle that is measured comes first in the path of modules.
-        bundle = os.environ.get("PYTHONPATH", str(CHECKPOINT.parents[1])).split(os.pathsep)[0]
         command = [sys.executable, "-c", RUN, str(scan), str(output), str(CHECKPOINT), str(side)]
-        done = subprocess.run(command, cwd=bundle, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=measured_bundle(), capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"Expected inference of {slices} slices to run, got: {done.stderr[-500:]}")
         (document,) = output.rglob("lesions.json")

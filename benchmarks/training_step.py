@@ -49,10 +49,9 @@ def narrow() -> nn.Module:
 
 def measure(name: str, network: nn.Module, batch: int, side: int) -> None:
     """Print the times of a network."""
-    last = channels_last(copy.deepcopy(network))
     cases = {
         "float32": step(copy.deepcopy(network), batch, side),
-        "float32, channels last": step(last, batch, side),
+        "float32, channels last": step(channels_last(copy.deepcopy(network)), batch, side),
         "bfloat16": step(copy.deepcopy(network), batch, side, torch.bfloat16),
         "bfloat16, channels last": step(channels_last(copy.deepcopy(network)), batch, side, torch.bfloat16),
     }

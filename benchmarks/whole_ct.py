@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks._timing import record
-from benchmarks.growth import write_scan
+from benchmarks.growth import measured_bundle, write_scan
 from scripts.networks import mp3d_fpn
 from scripts.weights import save_weights
 
@@ -44,9 +44,7 @@ def seconds(scan: Path, output: Path, weights: Path, options: list[str]) -> floa
     command = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"]
     command += ["--input", str(scan), "--output_dir", str(output), "--checkpoint", str(weights), *options]
     start = time.perf_counter()
-    # The bundle that is measured comes first in the path of modules.
-    bundle = os.environ.get("PYTHONPATH", "").split(os.pathsep)[0] or "."
-    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=measured_bundle(), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"Expected inference to run, got: {(done.stdout + done.stderr)[-500:]}")
     return time.perf_counter() - start

@@ -72,7 +72,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def finite_numbers(values: Any, count: int, key: str, source: str) -> list[float]:
-    """Numbers of a JSON document: a text such as ``"96"`` and ``true`` are none.
+    """Check numbers of a JSON document; a text such as ``"96"`` and ``true`` are rejected.
 
     Args:
         values: What stands there.

@@ -87,3 +87,9 @@ def test_numbers_are_numbers() -> None:
 def test_anything_else_names_what_was_expected(values: Any) -> None:
     with pytest.raises(ValueError, match=r"^Expected 2 finite number\(s\) as bbox, got .* in a\.json\.$"):
         finite_numbers(values, 2, "bbox", "a.json")
+
+
+def test_numbers_have_a_bound_if_one_is_given() -> None:
+    assert finite_numbers([-99.5], 1, "bbox", "a.json", below=100) == [-99.5]
+    with pytest.raises(ValueError, match=r"finite number\(s\) below 100 as bbox, got \[-100\] in a\.json"):
+        finite_numbers([-100], 1, "bbox", "a.json", below=100)

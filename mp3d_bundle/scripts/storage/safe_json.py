@@ -71,7 +71,7 @@ def parse_json(data: bytes) -> Any:
     return json.loads(text, parse_int=_whole, object_pairs_hook=_unique)
 
 
-def finite_numbers(values: Any, count: int, key: str, source: str) -> list[float]:
+def finite_numbers(values: Any, count: int, key: str, source: str, below: float = math.inf) -> list[float]:
     """Check numbers of a JSON document; a text such as ``"96"`` and ``true`` are rejected.
 
     Args:
@@ -79,13 +79,15 @@ def finite_numbers(values: Any, count: int, key: str, source: str) -> list[float
         count: How many are expected in a list.
         key: What they are, for messages.
         source: Where they stand, for messages.
+        below: Each has a smaller magnitude.
 
     Raises:
-        ValueError: If there are others, or one is not finite.
+        ValueError: If there are others, or one is not finite or too large.
     """
     plain = isinstance(values, (list, tuple)) and len(values) == count
-    if not plain or not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        raise ValueError(f"Expected {count} finite number(s) as {key}, got {shown(values)} in {source}.")
+    if not plain or not all(type(value) in (int, float) and abs(value) < below for value in values):
+        limit = "" if below == math.inf else f" below {below:g}"
+        raise ValueError(f"Expected {count} finite number(s){limit} as {key}, got {shown(values)} in {source}.")
     return [float(value) for value in values]
 
 

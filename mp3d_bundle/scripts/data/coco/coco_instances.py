@@ -18,7 +18,7 @@ from ...boxes import from_coco
 from ...instances import num_instances
 from ...storage.contained_paths import plain_name
 from ...storage.printable import shown, shown_name
-from ...storage.safe_json import read_json
+from ...storage.safe_json import finite_numbers, read_json
 from ..records import MAX_SIDE, ImageRecord, check_images, log_findings
 from ..training_fraction import Subset
 
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 # What to do with images without a box to train on.
 EMPTY_IMAGES = ("keep", "drop")
 _TABLES = ("images", "annotations", "categories")
+# Pixels. Far above any image, and its square still is a float32.
+_BOUND = 1e9
 
 
 @dataclass(frozen=True)
@@ -238,13 +240,8 @@ def _annotate(records: dict[int, CocoRecord], table: list[Any], categories: Cate
 
 def _checked_box(bbox: Any, area: Any, record: CocoRecord, source: str) -> tuple[list[float], float]:
     """A box as x, y, width, height, and its area; it may reach out of its image or be flat, as some of COCO's are."""
-    values = [*(bbox if isinstance(bbox, list) else []), 0.0 if area is None else area]
-    # JSON does not allow NaN and infinity, but Python reads them.
-    if len(values) != 5 or not all(isinstance(value, (int, float)) and abs(value) < 1e9 for value in values):
-        raise ValueError(
-            f"Expected four finite numbers as bbox and one as area, got {shown(bbox)} and {shown(area)} in {source}."
-        )
-    x, y, width, height, size = (float(value) for value in values)
+    x, y, width, height = finite_numbers(bbox, 4, "bbox", source, below=_BOUND)
+    size = width * height if area is None else finite_numbers([area], 1, "area", source, below=_BOUND**2)[0]
     if width < 0 or height < 0 or size < 0:
         raise ValueError(f"Expected a bbox and an area that are not negative, got {bbox} and {area} in {source}.")
     rows, columns = record["image_size"]
@@ -254,7 +251,7 @@ def _checked_box(bbox: Any, area: Any, record: CocoRecord, source: str) -> tuple
             f"Expected a bbox that overlaps its image {shown_name(record['file_name'])} of {columns} x {rows} pixels "
             f"(width x height), got {bbox} in {source}."
         )
-    return [x, y, width, height], width * height if area is None else size
+    return [x, y, width, height], size
 
 
 def _sift(records: list[CocoRecord], empty_images: str, path: Path) -> list[CocoRecord]:

@@ -6,8 +6,14 @@ import contextlib
 import http.server
 import importlib.util
 import io
+import json
 import re
+import shutil
+import socket
+import subprocess
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from email.parser import BytesParser
 from pathlib import Path
@@ -111,6 +117,79 @@ def web_server(status: int = 200) -> Iterator[tuple[str, list[pydicom.Dataset]]]
     finally:
         server.shutdown()
         server.server_close()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """The archive Orthanc with its DICOMweb plugin (Debian: orthanc, orthanc-dicomweb): its two ports."""
+    program, plugins = shutil.which("Orthanc"), sorted(Path("/usr").glob("*/orthanc/plugins/libOrthancDicomWeb.so"))
+    if program is None or not plugins:
+        pytest.skip("Orthanc with its DICOMweb plugin is not installed")
+    for package in ("pynetdicom", "dicomweb_client"):
+        pytest.importorskip(package, reason=f"{package} is not installed; it is no dependency of the bundle")
+    folder = tmp_path_factory.mktemp("orthanc")
+    dicom, web = free_port(), free_port()
+    settings = {
+        "Name": "test",
+        "StorageDirectory": str(folder / "store"),
+        "IndexDirectory": str(folder / "store"),
+        "Plugins": [str(plugins[0])],
+        "DicomWeb": {"Enable": True},
+        "DicomAet": "ORTHANC",
+        "DicomPort": dicom,
+        "HttpPort": web,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        # Only what is stored is asked for.
+        "DicomAlwaysAllowStore": True,
+        "UnknownSopClassAccepted": False,
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings), encoding="utf-8")
+    with (folder / "log.txt").open("w") as log:
+        running = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
+    try:
+        for _ in range(150):
+            with contextlib.suppress(OSError):
+                json_of(web, "system")
+                break
+            assert running.poll() is None, (folder / "log.txt").read_text()
+            time.sleep(0.1)
+        yield dicom, web
+    finally:
+        running.terminate()
+        running.wait(30)
+
+
+def content_of(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+        return answer.read()
+
+
+def json_of(port: int, path: str) -> Any:
+    return json.loads(content_of(port, path))
+
+
+@pytest.mark.parametrize("way", ["C-STORE", "STOW-RS"])
+def test_orthanc_keeps_what_is_sent(orthanc: tuple[int, int], results: Path, way: str) -> None:
+    dicom, web = orthanc
+    address = f"ORTHANC@127.0.0.1:{dicom}" if way == "C-STORE" else f"http://127.0.0.1:{web}/dicom-web"
+    assert json_of(web, "instances") == []
+    assert Sender(address)(results) == 2
+    kept = json_of(web, "instances")
+    received = [pydicom.dcmread(io.BytesIO(content_of(web, f"instances/{one}/file"))) for one in kept]
+    check(sorted(received, key=lambda one: one.Modality, reverse=True), results)
+    # As a viewer finds them.
+    series = json_of(web, f"dicom-web/studies/{received[0].StudyInstanceUID}/series")
+    assert sorted(one["00080060"]["Value"][0] for one in series) == ["SEG", "SR"]
+    for one in json_of(web, "patients"):
+        request = urllib.request.Request(f"http://127.0.0.1:{web}/patients/{one}", method="DELETE")
+        urllib.request.urlopen(request, timeout=10).close()
 
 
 def test_a_presentation_state_is_sent_with_them(results: Path, tmp_path: Path) -> None:

@@ -39,18 +39,12 @@ from scripts.storage.torch_files import read_tensors
 from scripts.weights import build_network, load_network, save_weights
 from support import fake_truth
 from support.fake_dicom import write_ct
+from support.narrow_networks import TINY
 from support.spoilt_files import drawer
 
 CASES = int(os.environ.get("MP3D_FUZZ", "0"))
 SLOW_S = 10.0
 HU = fake_truth.ball_hu(fake_truth.straight_affine(), fake_truth.SHAPE[::-1]).transpose(2, 1, 0)
-TINY = {
-    "_target_": "scripts.networks.mp3d_fpn",
-    "num_slices": 1,
-    "fpn_channels": 8,
-    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 4, "norm_groups": 4},
-    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 4},
-}
 
 
 @dataclass(frozen=True)

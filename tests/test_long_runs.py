@@ -35,16 +35,10 @@ from support import fake_engines
 from support.clean_processes import clean_process
 from support.fake_scans import BlobDetector, ball_scan
 from support.fake_weights import weights_of
+from support.narrow_networks import TINY
 from support.process_watch import STATUS, Sample, Watch, growth
 
 VOLUMES, ITERATIONS, LOOKS = 500, 5000, 20
-TINY = {
-    "_target_": "scripts.networks.mp3d_fpn",
-    "num_slices": 3,
-    "fpn_channels": 8,
-    "body": {"_target_": "scripts.networks.ResNet3d", "layers": [1, 1, 1, 1], "width": 4, "norm_groups": 4},
-    "head": {"_target_": "scripts.networks.TwoStageHead", "fc_channels": 4},
-}
 on_linux = pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc, which Linux alone has")
 
 

@@ -240,7 +240,7 @@ def test_three_slices_become_any_number(
             torch.testing.assert_close(weights.sum(1), three.sum(1))
             assert (weights.abs().max(1).values <= three.abs().max(1).values + 1e-6).all()
     assert f"for {num_slices} slices, for 3 slices in the file: 0 loaded, 4 made: {transfer}" in caplog.text
-    assert "tensors of the 3D body loaded, every one" in caplog.text
+    assert "tensors of the body loaded, every one" in caplog.text
     assert "RoI head for 2 classes (8 tensors)" in caplog.text
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from scripts import networks
 from scripts.networks import (
     CenterCrop,
     FasterRCNN,
@@ -21,7 +25,7 @@ from scripts.networks import (
     mp3d_fpn,
     mp3d_retinanet,
 )
-from scripts.training.start_weights import start_from
+from scripts.training.start_weights import BODY, CONVERSIONS, start_from
 from scripts.weights import write_atomically
 
 
@@ -135,7 +139,7 @@ def test_the_log_says_what_was_done(source: tuple, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.INFO):
         start_from(narrow(9), path)
     body, transforms, left = (record.getMessage() for record in caplog.records)
-    assert f"{len(stored.backbone.body.state_dict())} tensors of the 3D body loaded" in body
+    assert f"{len(stored.backbone.body.state_dict())} tensors of the body loaded" in body
     assert "for 9 slices, for 3 slices in the file: 0 loaded, 4 made: fresh" in transforms
     assert "pyramid (16 tensors), RoI head for 1 classes (8 tensors), RPN (6 tensors)" in left
 
@@ -181,6 +185,60 @@ def test_a_one_stage_detector_starts_and_is_started_from_like_any_other(
     body = stored.backbone.body.state_dict()
     assert all(torch.equal(tensor, body[name]) for name, tensor in two.backbone.body.state_dict().items())
     assert "one-stage head (" in caplog.text
+
+
+SMALL = {"growth": 8, "channels": 16, "fc_channels": 16}
+# Every published detector, with a body of few numbers where there is one.
+PUBLISHED: dict[str, Callable[..., nn.Module]] = {
+    "mulan": partial(networks.mulan, 9, **SMALL),
+    "align_shift": partial(networks.align_shift, 3, **SMALL),
+    "temporal_shift": partial(networks.temporal_shift, 3, **SMALL),
+    "a3d": partial(networks.a3d, 3, **SMALL),
+    "slice_attention": partial(networks.slice_attention, 3, embedding=24, **SMALL),
+    "multi_scale_booster": partial(networks.multi_scale_booster, width=8, channels=16, fc_channels=16),
+    "mvp_net": partial(networks.mvp_net, 3, layers=(1, 1, 1, 1), channels=16, fc_channels=16),
+    "three_dce": partial(networks.three_dce, 9, width=8, rpn_channels=8, fc_channels=16),
+    "retinanet_masks": partial(networks.retinanet_masks, 3, body=ResNet2d((1, 1, 1, 1), width=8), fpn_channels=16),
+}
+
+
+def stored_network(folder: Path, make: Callable[[], nn.Module]) -> tuple[Path, dict[str, torch.Tensor]]:
+    torch.manual_seed(100)
+    state = make().state_dict()
+    # Counts and statistics too differ from those of a new network.
+    state = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    write_atomically({"model": state, "network": {}, "info": {}}, folder / "stored.pt")
+    return folder / "stored.pt", state
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_detector_starts_from_one_of_its_kind(tmp_path: Path, name: str) -> None:
+    path, stored = stored_network(tmp_path, PUBLISHED[name])
+    torch.manual_seed(0)
+    network = PUBLISHED[name]()
+    before = {each: tensor.clone() for each, tensor in network.state_dict().items()}
+    start_from(network, path)
+    for each, tensor in network.state_dict().items():
+        # A one-stage detector keeps its backbone in a network of MONAI's.
+        part = each.replace("network.feature_extractor.", "backbone.")
+        wanted = stored if part.startswith((BODY, CONVERSIONS)) else before
+        assert torch.equal(tensor, wanted[each]), each
+    start_from(network, path, parts="all")
+    assert all(torch.equal(tensor, stored[each]) for each, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("changes", [{"tags": 12}, {"extras": ("patient",)}])
+def test_heads_for_other_tags_start_anew(tmp_path: Path, changes: dict, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path, stored = stored_network(tmp_path, PUBLISHED["mulan"])
+    network = PUBLISHED["mulan"](**changes)
+    start_from(network, path, parts="all")
+    own = network.state_dict()
+    anew = [name for name, tensor in own.items() if not torch.equal(tensor, stored.get(name, torch.empty(0)))]
+    assert anew
+    assert all(own[name].shape != stored[name].shape for name in anew)
+    assert all(name.startswith(("roi_heads.tag_head.logits.", "roi_heads.refine.")) for name in anew)
+    assert f"{len(anew)} tensors start anew" in caplog.text
 
 
 def test_a_2d_network_gets_advice_on_where_to_start_from(source: tuple) -> None:
@@ -241,7 +299,7 @@ def test_bad_files_are_named(source: tuple, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Architecture or number of slices differ"):
         start_from(narrow(9, width=8), path)
     write_atomically({"model": {"a": torch.ones(1)}}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"3D body.*other\.pt"):
+    with pytest.raises(ValueError, match=r"body under.*other\.pt"):
         start_from(narrow(9), tmp_path / "other.pt")
     write_atomically({"model": narrow(9, conversion=CenterCrop).state_dict()}, tmp_path / "ctm.pt")
     with pytest.raises(ValueError, match="to interpolate"):

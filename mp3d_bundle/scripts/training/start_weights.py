@@ -23,7 +23,13 @@ CONVERSIONS = "backbone.conversions."
 _ONE_STAGE = "network.feature_extractor."
 PARTS = ("body", "all")
 # Layers that have an output for each class, and heads that not every network has: they may start anew.
-_OF_CLASSES = ("roi_heads.predictor.", "roi_heads.fields.", "network.classification_head.cls_logits.")
+_OF_CLASSES = (
+    "roi_heads.predictor.",
+    "roi_heads.fields.",
+    "roi_heads.tag_head.",
+    "roi_heads.refine.",
+    "network.classification_head.cls_logits.",
+)
 
 
 def _fresh(own: Tensor, stored: Tensor | None) -> Tensor:
@@ -72,14 +78,14 @@ _HOW = {
 
 @torch.no_grad()
 def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "fresh", parts: str = "body") -> None:
-    """Load the 3D body of a weights file into a network, and set up its group transform; or load the whole detector.
+    """Load the body of a weights file into a network, and set up its group transform; or load the whole detector.
 
     As in the released code, the pyramid and the heads start fresh, and a group transform for the same number
-    of slices is loaded. The body must fit tensor by tensor. The log says what was loaded, what was not, and
-    how the group transform was made.
+    of slices is loaded. The body must fit tensor by tensor; a 2D body takes one of the same kind. The log says what
+    was loaded, what was not, and how the group transform was made.
 
     Args:
-        network: Detector with ``backbone.body`` and ``backbone.conversions``.
+        network: Detector with ``backbone.body``, and ``backbone.conversions`` if it has a group transform.
         path: File of :mod:`scripts.weights` (a backbone alone or a whole detector); None to start from scratch.
         transfer: What becomes of a group transform that the file does not hold for this number of slices:
             ``"fresh"`` (as in the released code), ``"centre"`` or ``"interpolated"`` (ours).
@@ -88,7 +94,7 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If it holds no body that fits, the network has no 3D body, or ``transfer`` is not one of the three.
+        ValueError: If it holds no body that fits, or ``transfer`` or ``parts`` is none of those named.
     """
     if transfer not in TRANSFERS:
         raise ValueError(f"Expected a transfer of the group transform out of {sorted(TRANSFERS)}, got {transfer!r}.")
@@ -100,19 +106,21 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
         _start_whole(network, path, transfer)
         return
     own = network.get_submodule(BODY.rstrip("."))
-    if isinstance(own, ResNet2d):
+    state = _read(path)
+    body = {name.removeprefix(BODY): tensor for name, tensor in state.items() if name.startswith(BODY)}
+    if isinstance(own, ResNet2d) and any(tensor.ndim == 5 for tensor in body.values()):
         raise ValueError(
             f"Expected a network with a 3D body for the weights of {path}, got one with a 2D body. Those start from "
             "ImageNet (init_imagenet in the place of init_coco, --imagenet FILE in that of --pretrained)."
         )
-    state = _read(path)
-    body = {name.removeprefix(BODY): tensor for name, tensor in state.items() if name.startswith(BODY)}
     made = {name: tensor for name, tensor in own.state_dict().items() if _is_new_matrix(name, tensor, body)}
     load_state(own, {**body, **made}, str(path))
-    conversions = dict(network.get_submodule(CONVERSIONS.rstrip(".")).named_parameters(prefix=CONVERSIONS.rstrip(".")))
+    # A one-stage detector keeps its backbone elsewhere and gives it by this name.
+    parameters = network.get_submodule("backbone").named_parameters(prefix="backbone")
+    conversions = {name: each for name, each in parameters if name.startswith(CONVERSIONS)}
     loaded = sum(_load_conversion(weights, state.get(name), transfer) for name, weights in conversions.items())
     count = len(body.keys() - made.keys())
-    logger.info("Started from %s: %d tensors of the 3D body loaded, every one.", path, count)
+    logger.info("Started from %s: %d tensors of the body loaded, every one.", path, count)
     if made:
         logger.info("%d matrices over pairs of slices start as the identity.", len(made))
     if conversions:
@@ -174,7 +182,7 @@ def _read(path: str | Path) -> dict[str, Tensor]:
         advice = " It looks like one of the authors' files: translate it with python -m scripts.convert_checkpoint."
     elif "conv1.weight" in names:
         advice = " It looks like torchvision's: --imagenet takes it, for a network with a 2D body."
-    raise ValueError(f"Expected a weights file with a 3D body under {BODY}*, got none in {path}.{advice}")
+    raise ValueError(f"Expected a weights file with a body under {BODY}*, got none in {path}.{advice}")
 
 
 def _load_conversion(parameter: Tensor, stored: Tensor | None, transfer: str) -> bool:

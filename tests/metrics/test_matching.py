@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 
-from scripts.metrics.matching import MULAN, RELEASED, STRICT, FrocRule, match_detections, select_images
+from scripts.metrics.matching import MULAN, RELEASED, RULES, STRICT, FrocRule, match_detections, select_images
 
+OVERLAYS = Path(__file__).resolve().parents[2] / "mp3d_bundle" / "configs" / "variants"
 LESION = [100.0, 100.0, 140.0, 130.0]
 ELSEWHERE = [300.0, 300.0, 330.0, 340.0]
 
@@ -138,3 +141,9 @@ def test_selecting_images_is_matching_them_alone() -> None:
     for name in ("image", "detection", "scores", "hits", "overlaps", "lesion_image", "lesion", "found_by"):
         np.testing.assert_array_equal(getattr(part, name), getattr(alone, name), err_msg=name)
     assert part.num_images == alone.num_images == 8
+
+
+@pytest.mark.parametrize(("name", "overlay"), [("MULAN", "mulan"), ("3DCE", "3dce"), ("MVP-Net", "mvpnet")])
+def test_a_rule_is_that_of_its_overlay(name: str, overlay: str) -> None:
+    parser = ConfigParser(ConfigParser.load_config_file(str(OVERLAYS / f"froc_{overlay}.yaml")))
+    assert parser.get_parsed_content("froc_rule") == RULES[name]

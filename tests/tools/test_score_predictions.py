@@ -78,5 +78,5 @@ def test_mistakes_end_in_a_line(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is nothing at"):
         score(str(folder / "set"), str(folder / "none.json"), str(folder / "out"))
     (folder / "p.csv").write_text("image,x1,y1,x2,y2,score\n")
-    with pytest.raises(ValueError, match="one of the rules MP3D, MULAN, got 'COCO'"):
+    with pytest.raises(ValueError, match="one of the rules MP3D, MULAN, 3DCE, MVP-Net, got 'COCO'"):
         score(str(folder / "set"), str(folder / "p.csv"), str(folder / "out"), rule="COCO")

@@ -70,6 +70,10 @@ class FrocRule:
 RELEASED = FrocRule("MP3D")
 # MULAN and AlignShift: inclusive pixels, last of shared points, noisy annotations removed.
 MULAN = FrocRule("MULAN", extra_pixels=1.0, drop_unusable=False, drop_noisy=True, shared_fps="last")
+# What the curve says beyond its end: 3DCE draws a line on, MVP-Net says nothing.
+THREE_DCE = replace(MULAN, name="3DCE", beyond="line")
+MVP_NET = replace(MULAN, name="MVP-Net", beyond="nothing")
+RULES = {rule.name: rule for rule in (RELEASED, MULAN, THREE_DCE, MVP_NET)}
 # The released rule, but a second box on a found lesion is a false positive.
 STRICT = RELEASED.strict()
 

@@ -10,7 +10,7 @@ from ..metrics.evaluation_files import Evaluated
 from ..metrics.froc_numbers import counts_at
 from ..metrics.image.image_report import write_report
 from ..metrics.image.image_tables import format_table
-from ..metrics.matching import MULAN, RELEASED
+from ..metrics.matching import RULES
 from ..metrics.volume.volume_evaluation import applicable
 from ..metrics.volume.volume_matching import check_volumes, match_volumes
 from ..metrics.volume.volume_report import write_volume_report
@@ -20,7 +20,6 @@ from ..storage.output_folder import check_output_folder, evaluation_lock
 from ..workflows.outside_detections import OutsideDetections, flat_cases, solid_cases
 from .early_checks import check_score
 
-RULES = {"MP3D": RELEASED, "MULAN": MULAN}
 _SCORES = (0.01, 0.02, 0.05, *(number / 10 for number in range(1, 10)), 0.95, 0.98, 0.99)
 
 
@@ -47,7 +46,7 @@ def score(
         predictions: File or folder of the detections.
         output: Folder for the results.
         split: Of a data set: train, validation or test; of label files of volumes also another part, or all.
-        rule: Matching on slices: MP3D or MULAN; the strict form is reported as well.
+        rule: Matching on slices: MP3D, MULAN, 3DCE or MVP-Net; the strict form is reported as well.
         category: Name or id of the only category of a COCO file that counts; by default all, as one.
         missing_is_empty: A scan without a result has no detection; if not, it is an error.
         bootstrap_resamples: Resamples of the patients for the intervals.

@@ -18,6 +18,7 @@ from support.fake_evaluations import image_cases
 
 NOTICE = "Synthetic data, not comparable with DeepLesion."
 FILES = [
+    "coco_results.json",
     "detections.csv",
     "froc.csv",
     "froc.png",

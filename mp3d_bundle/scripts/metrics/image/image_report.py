@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...storage.atomic_files import replacing
 from ..bootstrap import Bootstrap
 from ..cases import check_cases
 from ..evaluation_files import Evaluated, write_evaluation
 from ..froc import curve_from_matches
 from ..matching import RELEASED, FrocRule, match_detections
+from .coco_results import coco_results
 from .image_evaluation import evaluate
 from .image_figure import froc_figure
 from .image_tables import image_tables
@@ -30,8 +33,8 @@ def write_report(
 
     The folder then holds ``sensitivity.csv`` (operating points of the whole set and of every subgroup),
     ``froc.csv`` (corners of the curves), ``thresholds.csv`` (hits, misses and false positives by score),
-    ``detections.csv`` and ``true_lesions.csv`` (outcome of every box), ``tags.csv`` of a detector with tags,
-    ``froc.png`` and, last, ``metrics.json``.
+    ``detections.csv`` and ``true_lesions.csv`` (outcome of every box), ``coco_results.json`` (the detections in
+    COCO's format), ``tags.csv`` of a detector with tags, ``froc.png`` and, last, ``metrics.json``.
     Each file appears whole or not at all.
 
     Args:
@@ -68,5 +71,7 @@ def write_report(
     )
     # That of an earlier evaluation would stay next to numbers that it does not belong to.
     (Path(output_dir) / "tags.csv").unlink(missing_ok=True)
+    with replacing(Path(output_dir) / "coco_results.json") as part:
+        part.write_text(json.dumps(coco_results(checked), allow_nan=False), encoding="utf-8")
     write_evaluation(output_dir, metrics, image_tables(checked, metrics, matches, [curve, strict]), figure)
     return metrics

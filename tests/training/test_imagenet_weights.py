@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import Bottleneck
+from torchvision.models.vgg import make_layers
 
+from scripts import networks
+from scripts.data.intensity import IntensityWindow
 from scripts.networks import FixedBatchNorm2d, LateFusionRCNN, ResNet2d, ResNet3d, TwoStageHead, fpn_3dce, mp3d_fpn
+from scripts.networks.backbones.densenet import DenseLayer, NoMix
 from scripts.training import imagenet_weights
 from scripts.training.imagenet_weights import start_from_imagenet
 
 HEAD = TwoStageHead(fc_channels=8)
+VGG_16: list[str | int] = [8, 8, "M", 16, 16, "M", *[32] * 3, "M", *[64] * 3, "M", *[64] * 3, "M"]
 
 
 def source() -> ResNet:
@@ -120,3 +128,109 @@ def test_a_download_is_checked_and_loaded(monkeypatch: pytest.MonkeyPatch) -> No
     assert asked["check_hash"]
     assert asked["url"].endswith("resnet50-0676ba61.pth")
     assert torch.equal(detector.backbone.body.stem.conv.weight, source().conv1.weight)  # type: ignore[union-attr]
+
+
+# ---- the bodies of the other systems compute what torchvision's network computes ----
+
+
+def saved(made: nn.Module, folder: Path) -> Path:
+    """A file of a network of torchvision with statistics of its own."""
+    torch.manual_seed(2)
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert tensor is not None
+                tensor.data.uniform_(0.5, 1.5)
+    torch.save(made.eval().state_dict(), folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def pixels(count: int = 1) -> torch.Tensor:
+    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("make", [networks.a3d, networks.align_shift, networks.slice_attention, networks.mulan])
+def test_a_dense_body_is_that_of_torchvision(tmp_path: Path, make: Callable[..., nn.Module]) -> None:
+    theirs = torchvision.models.DenseNet(8, (6, 12, 24, 16), 16)
+    detector = make(3 if make is not networks.mulan else 9, growth=8, channels=16, fc_channels=16)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    start_from_imagenet(detector, saved(theirs, tmp_path))
+    loaded = detector.state_dict()
+    mixing = [name for name in loaded if ".mix" in name or ".after." in name or not name.startswith("backbone.body.")]
+    assert all(torch.equal(loaded[name], before[name]) for name in mixing)
+    body = detector.get_submodule("backbone.body")
+    # Without what mixes slices.
+    for layer in body.modules():
+        if isinstance(layer, DenseLayer):
+            layer.mix1, layer.mix2 = NoMix(), NoMix()
+    body.after = nn.ModuleList([nn.Identity(), nn.Identity()])
+    images = pixels()
+    single = body.conv0.weight.shape[1] == 1  # type: ignore[union-attr, index]
+    assert single == (make is not networks.mulan)
+    if single:
+        # Where the other two channels are zero, the middle one is all there is.
+        images[:, [0, 2]] = 0
+    given = images[:, 1:2] if single else images
+    slices = body.num_slices
+    with torch.no_grad():
+        last = body.eval()(given.expand(slices, -1, -1, -1), torch.ones(1))[-1][0]  # type: ignore[operator, arg-type]
+        wanted = theirs.features[:9](images)[0]
+    torch.testing.assert_close(last, wanted)
+
+
+def test_torchvisions_own_file_of_densenet_has_older_names(tmp_path: Path) -> None:
+    theirs = torchvision.models.DenseNet(8, (6, 12, 24, 16), 16)
+    new = saved(theirs, tmp_path)
+    old = {re.sub(r"(layer\d+\.\w+)([12])\.", r"\1.\2.", name): each for name, each in theirs.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "old.pth")
+    one, other = (networks.a3d(3, growth=8, channels=16, fc_channels=16) for _ in range(2))
+    start_from_imagenet(one, new)
+    start_from_imagenet(other, tmp_path / "old.pth")
+    bodies = [each.get_submodule("backbone.body").state_dict() for each in (one, other)]
+    assert all(torch.equal(bodies[0][name], bodies[1][name]) for name in bodies[0] if ".mix" not in name)
+
+
+def test_vgg_is_that_of_torchvision_for_any_scale_of_pixels(tmp_path: Path) -> None:
+    theirs = torchvision.models.VGG(make_layers(VGG_16), init_weights=False)
+    path = saved(theirs, tmp_path)
+    deviations = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
+    for deviation in (1.0, 58.395):
+        detector = networks.three_dce(3, width=8, rpn_channels=8, fc_channels=16)
+        start_from_imagenet(detector, path, window=IntensityWindow(std=deviation))
+        with torch.no_grad():
+            found = detector.backbone.body(pixels() * 255 / deviation)  # type: ignore[operator, union-attr]
+            # 3DCE has no fourth pooling.
+            wanted = theirs.features[:23](pixels() / deviations)
+            wanted = theirs.features[24:30](wanted)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_folded_for_mvp_net(tmp_path: Path) -> None:
+    theirs = ResNet(Bottleneck, [1, 1, 1, 1])
+    for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    detector = networks.mvp_net(3, layers=(1, 1, 1, 1), fc_channels=16)
+    start_from_imagenet(detector, saved(theirs, tmp_path), window=IntensityWindow(std=1.0))
+    deviations = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
+    with torch.no_grad():
+        found = detector.backbone.body(pixels() * 255)[-1]  # type: ignore[operator, union-attr]
+        x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(pixels() / deviations))))
+        for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+            x = stage(x)
+    torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-4)
+
+
+def test_msb_starts_like_the_2d_baselines(tmp_path: Path) -> None:
+    theirs = ResNet(Bottleneck, [1, 1, 1, 1])
+    detector = networks.multi_scale_booster(layers=(1, 1, 1, 1), channels=16, fc_channels=16)
+    start_from_imagenet(detector, saved(theirs, tmp_path))
+    body = detector.backbone.body
+    assert torch.equal(body.stages[3][0].bn3.running_var, theirs.layer4[0].bn3.running_var)  # type: ignore[index, union-attr]
+
+
+def test_a_file_of_another_network_is_named(weights: Path) -> None:
+    with pytest.raises(ValueError, match=r"torchvision's DenseNet-121 with the key features\.conv0\.weight in .*pth"):
+        start_from_imagenet(networks.mulan(9, growth=8, channels=16, fc_channels=16), weights)
+    with pytest.raises(ValueError, match=r"torchvision's VGG-16 with the key features\.0\.weight in .*pth"):
+        start_from_imagenet(networks.three_dce(3, width=8, rpn_channels=8, fc_channels=16), weights)

@@ -114,6 +114,22 @@ def narrow_booster() -> torch.nn.Module:
     return multi_scale_booster(width=8, channels=16, fc_channels=16)
 
 
+@pytest.mark.parametrize("name", ["LICENSE", "licence.txt", "COPYING.md"])
+def test_the_licence_next_to_a_checkpoint_goes_with_it(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authors_file(tmp_path / "a.pth", narrow_booster(), "msb")
+    convert(str(tmp_path / "a.pth"), str(tmp_path / "without.pt"))
+    assert "No LICENSE lies next to the source" in capsys.readouterr().out
+    assert "licence_text" not in load_network(tmp_path / "without.pt")[1]
+    (tmp_path / "LICENSES").mkdir()
+    (tmp_path / "licensed.txt").write_text("other")
+    (tmp_path / name).write_text("May be used.\n", encoding="utf-8")
+    convert(str(tmp_path / "a.pth"), str(tmp_path / "with.pt"))
+    assert f"The text of {tmp_path / name} goes with the weights." in capsys.readouterr().out
+    assert load_network(tmp_path / "with.pt")[1]["licence_text"] == "May be used.\n"
+
+
 def test_a_file_and_back_is_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = authors_file(tmp_path / "a.pth", narrow_booster(), "msb")
     convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"))

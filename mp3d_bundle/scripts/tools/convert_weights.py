@@ -71,6 +71,7 @@ _RULES = [
 COCO_CLASSES = 80
 # Keys of the tensors in the authors' files; a bare state dict is accepted too.
 ENTRIES = ("state_dict", "model")
+_LICENCE_BYTES = 100_000
 _CLASSIFIER = "roi_head.bbox_head.fc_cls."
 
 
@@ -316,13 +317,28 @@ def convert(
     own = build_network(file["network"], source, device="meta").state_dict()
     check_values({name: own[name] for name in file["model"]}, file["model"], source)
     file["info"]["source"] = Path(source).name
+    licence = licence_file(Path(source))
+    if licence is not None:
+        file["info"]["licence_text"] = licence.read_text(encoding="utf-8", errors="replace")
     write_atomically(file, Path(target))
     for line in _told(state, content, key):
         print(line)
+    print(
+        f"The text of {licence} goes with the weights."
+        if licence
+        else "No LICENSE lies next to the source: the weights go without its text. Put it there and convert again."
+    )
     count = sum(tensor.numel() for tensor in file["model"].values())
     part = file["info"]["part"]
     kept = f"{len(file['model'])} tensors ({count:,} parameters, {part})"
     print(f"Wrote {kept} to {target}: none missing, none left over.")
+
+
+def licence_file(source: Path) -> Path | None:
+    """The licence next to a file: LICENSE, LICENCE or COPYING with any ending, of at most 100 kB; None without one."""
+    names = re.compile(r"(licen[sc]e|copying)(\.\w+)?", re.IGNORECASE)
+    found = (path for path in sorted(source.parent.iterdir()) if names.fullmatch(path.name) and path.is_file())
+    return next((path for path in found if path.stat().st_size <= _LICENCE_BYTES), None)
 
 
 def _told(state: Mapping[str, Tensor], content: Any, key: str | None) -> Iterator[str]:

@@ -86,9 +86,24 @@ def test_tags_are_scored_one_by_one_where_they_are_known() -> None:
     assert nodule == {"positives": 2, "negatives": 1, "auc": 1.0, "f1": 1.0, "best_threshold": 0.7}
     assert liver == {"positives": 0, "negatives": 2, "auc": None, "f1": None, "best_threshold": None}
     assert (found["mean_auc"], found["mean_f1"]) == pytest.approx((1.0, 0.9))
+    # Four tags that are there are named, and one that is not.
+    assert found["overall_f1"] == pytest.approx(8 / 9)
     own = details(tagged(), tag_names=NAMES, tag_threshold=[0.65, 0.75, 0.5])["tags"]
     assert own["per_tag"]["lung"]["f1"] == 1.0
     assert own["per_tag"]["nodule"]["f1"] == pytest.approx(2 / 3)
+
+
+def test_a_tag_weighs_as_much_as_lesions_have_it() -> None:
+    # The first tag is at one lesion and told perfectly, the second at three and told by chance.
+    scores, tags = [[0.9, 0.5], [0.1, 0.5], [0.2, 0.5], [0.3, 0.5]], [[1, 1], [0, 1], [0, 1], [0, 0]]
+    cases = [
+        case(str(number), [0.9], found={"tag_scores": [row]}, tags=[told])
+        for number, (row, told) in enumerate(zip(scores, tags, strict=True))
+    ]
+    found = details(cases)["tags"]
+    assert (found["mean_auc"], found["weighted_auc"]) == pytest.approx((0.75, (1 * 1.0 + 3 * 0.5) / 4))
+    alone = details([case("a", [0.9], found={"tag_scores": [[0.9]]}, tags=[[0]])])["tags"]
+    assert (alone["weighted_auc"], alone["overall_f1"]) == (None, None)
 
 
 @pytest.mark.parametrize(("scores", "wanted"), [([0.1, 0.05, 0.15], 0.2), ([0.99, 0.97, 0.98], 0.95)])

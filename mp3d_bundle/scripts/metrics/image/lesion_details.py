@@ -109,7 +109,7 @@ def _true_lengths(case: Mapping[str, Any], lesion: int) -> np.ndarray | None:
 def tag_numbers(
     pairs: Sequence[tuple[Mapping[str, Any], int, int]], names: Sequence[str], threshold: float | Sequence[float]
 ) -> dict[str, Any] | None:
-    """Area under the ROC curve and F1 of each tag, and their means over the tags that have them.
+    """Area under the ROC curve and F1 of each tag, and of all in the two ways of MULAN's tables.
 
     Args:
         pairs: Case, detection in it, and lesion that it finds.
@@ -117,9 +117,11 @@ def tag_numbers(
         threshold: Score from which a tag is named, one number or one for each.
 
     Returns:
-        ``lesions``, ``mean_auc``, ``mean_f1``, ``threshold`` and under ``per_tag`` of each tag ``positives``,
-        ``negatives``, ``auc`` (None unless it has both), ``f1`` and ``best_threshold``, the score with the best F1
-        (None without a positive); None where no lesion that is found has tags, or detections have no scores.
+        ``lesions``, ``mean_auc``, ``mean_f1``, ``weighted_auc`` (a tag counts as often as lesions have it),
+        ``overall_f1`` (of all tags of all lesions together), ``threshold`` and under ``per_tag`` of each tag
+        ``positives``, ``negatives``, ``auc`` (None unless it has both), ``f1`` and ``best_threshold``, the score with
+        the best F1 (None without a positive); None where no lesion that is found has tags, or detections have no
+        scores.
 
     Raises:
         ValueError: If numbers of tags differ.
@@ -152,7 +154,16 @@ def tag_numbers(
         f"mean_{key}": finite(float(np.mean(values))) if (values := _known(per_tag, key)) else None
         for key in ("auc", "f1")
     }
-    return {"lesions": int(known.sum()), **means, "threshold": np.asarray(threshold).tolist(), "per_tag": per_tag}
+    ranked = [(one["auc"], one["positives"]) for one in per_tag.values() if one["auc"] is not None]
+    told = truth >= 0
+    wanted, named = truth[told] == 1, (scores >= least)[told]
+    areas, counts = np.array(ranked).reshape(-1, 2).T
+    overall = {
+        "weighted_auc": float(np.average(areas, weights=counts)) if ranked else None,
+        "overall_f1": float(f1_score(wanted, named)) if wanted.any() else None,
+    }
+    named_from = np.asarray(threshold).tolist()
+    return {"lesions": int(known.sum()), **means, **overall, "threshold": named_from, "per_tag": per_tag}
 
 
 def _one_tag(scores: np.ndarray, truth: np.ndarray, threshold: float) -> dict[str, Any]:
@@ -191,8 +202,12 @@ def detail_lines(metrics: Mapping[str, Any]) -> list[str]:
         where = "measured" if numbers["source"] == "mask" else "sides of boxes"
         lines.append(f"  diameters, mean absolute error in mm of {numbers['lesions']} found lesions, {where}: {axes}")
     if numbers := metrics.get("tags"):
-        auc, f1 = ("-" if numbers[key] is None else f"{numbers[key]:.3f}" for key in ("mean_auc", "mean_f1"))
-        lines.append(f"  tags of {numbers['lesions']} found lesions, mean over tags: AUC {auc}, F1 {f1}")
+        keys = ("mean_auc", "mean_f1", "weighted_auc", "overall_f1")
+        auc, f1, weighted, overall = ("-" if numbers[key] is None else f"{numbers[key]:.3f}" for key in keys)
+        lines.append(
+            f"  tags of {numbers['lesions']} found lesions, mean over tags: AUC {auc}, F1 {f1}; "
+            f"AUC weighted by lesions {weighted}, F1 of all together {overall}"
+        )
     return ["", *lines] if lines else []
 
 

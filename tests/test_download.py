@@ -121,10 +121,12 @@ def train(bundle: Path, folder: Path) -> None:
     files = "['configs/train.json','configs/variants/size_narrow.yaml']"
     done = python(
         *("-m", "monai.bundle", "run", "training", "--config_file", files, "--device", "cpu", "--num_slices", "1"),
-        *("--dataset_dir", str(folder / "data"), "--max_epochs", "1", "--num_workers", "0"),
+        *("--dataset_dir", str(folder / "data"), "--max_epochs", "1", "--num_workers", "0", "--log_interval", "1"),
         cwd=bundle,
     )
     assert done.returncode == 0, done.stderr
+    assert "loss_classifier" in done.stdout
+    assert "Epoch[1] Metrics -- ap50: " in done.stdout
 
 
 def test_a_download_finds_lesions_loads_in_python_and_trains(bundle: Path, tmp_path: Path) -> None:

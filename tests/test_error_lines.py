@@ -17,6 +17,7 @@ from monai.handlers import StatsHandler
 
 from scripts.data.slabs.slab_reader import SlabReader
 from scripts.error_lines import SCRIPTS, SHOW_TRACEBACK, end_errors_in_one_line
+from support.clean_processes import python
 
 
 @pytest.fixture
@@ -169,3 +170,24 @@ def test_an_interruption_by_hand_is_no_error(capsys: pytest.CaptureFixture[str])
     (line,) = shown(KeyboardInterrupt(), capsys)
     assert line.startswith("Interrupted.")
     assert "same command" in line
+
+
+def test_the_losses_and_scores_of_a_training_are_still_logged() -> None:
+    # A process of its own: MONAI gives a logger its output when it is first asked for.
+    code = """
+from monai.engines import SupervisedTrainer
+from monai.handlers import StatsHandler
+import torch
+from scripts.error_lines import end_errors_in_one_line
+
+end_errors_in_one_line()
+trainer = SupervisedTrainer(
+    device="cpu", max_epochs=1, train_data_loader=[1], network=torch.nn.Identity(), optimizer=None,
+    loss_function=None, iteration_update=lambda engine, batch: 0.25, decollate=False,
+    train_handlers=[StatsHandler(tag_name="loss", output_transform=lambda output: output)],
+)
+trainer.run()
+"""
+    done = python("-c", code, cwd=SCRIPTS.parent)
+    assert done.returncode == 0, done.stderr
+    assert "loss: 0.2500" in done.stdout

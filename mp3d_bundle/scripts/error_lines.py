@@ -54,8 +54,13 @@ def end_errors_in_one_line() -> None:
     previous = sys.excepthook
     if getattr(previous, "ends_in_one_line", False):
         return
-    for name in (*(f"ignite.engine.engine.{name}" for name in _ENGINES), "monai.handlers.StatsHandler"):
-        logging.getLogger(name).addFilter(_is_no_error)
+    # Where a config is built MONAI is there; a command that imports this module may do without it.
+    from monai.apps.utils import get_logger
+
+    for name in _ENGINES:
+        logging.getLogger(f"ignite.engine.engine.{name}").addFilter(_is_no_error)
+    # Made by MONAI, which gives a logger its output only where nobody has asked for it before.
+    get_logger("monai.handlers.StatsHandler").addFilter(_is_no_error)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt) and not os.environ.get(SHOW_TRACEBACK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from monai.handlers import StatsHandler
 
 from scripts.data.slabs.slab_reader import SlabReader
 from scripts.error_lines import SCRIPTS, SHOW_TRACEBACK, end_errors_in_one_line
+from scripts.workflows.delivery.send_results import Sender
 from support.clean_processes import python
 
 
@@ -163,6 +165,20 @@ def test_an_engine_does_not_tell_the_same_error_again(
     assert "no such slice" not in text()
     monkeypatch.setenv(SHOW_TRACEBACK, "1")
     assert "no such slice" in text()
+
+
+@pytest.mark.usefixtures("hook")
+def test_a_package_for_an_option_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError) as caught:
+        Sender("A@host:104")
+    assert shown(caught.value, capsys) == [f"Error: {caught.value}"]
+    # A module that is not found is no choice of the user's.
+    with pytest.raises(ImportError) as caught:
+        importlib.import_module("scripts.nothing")
+    assert len(shown(caught.value, capsys)) > 1
 
 
 @pytest.mark.usefixtures("hook")

@@ -111,7 +111,9 @@ def _rejected_by_us(error: BaseException) -> bool:
     # The system's message with a file name is enough; a loader process passes on only its text.
     if isinstance(error, OSError) and re.search(r"\[Errno \d+\] [^\n]+: '[^\n]+'\s*$", str(error)):
         return True
-    if not isinstance(error, (ValueError, OSError)):
+    # A package for an option that is not there: raised by hand, without the name of a module.
+    missing = isinstance(error, ImportError) and error.name is None
+    if not (missing or isinstance(error, (ValueError, OSError))):
         return False
     text = str(error)
     if _FROM_LOADER in text:

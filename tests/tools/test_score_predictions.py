@@ -47,6 +47,8 @@ def test_slices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The box on the slice without a lesion is a false positive.
     assert metrics["counts"]["images_without_lesions"] == 2
     assert metrics["sensitivity"]["0.5"] == 1.0
+    # So the figure has no points of the paper.
+    assert "not DeepLesion" in metrics["notice"]
     score(str(folder / "set"), str(folder / "p.csv"), str(folder / "mulan"), rule="MULAN", bootstrap_resamples=10)
     assert json.loads((folder / "mulan" / "metrics.json").read_text())["rule"] == "MULAN"
 

@@ -178,6 +178,26 @@ def test_folders_of_our_own_results(tmp_path: Path, cases: Path) -> None:
     assert 1 <= len(solid_cases(cases / "set", tmp_path, "test")) <= 2
 
 
+def test_results_that_were_cut_at_a_score_are_named(
+    tmp_path: Path, cases: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(**settings: float) -> None:
+        for name, boxes in stored(cases).items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            lesions = [{"box_voxel": boxes[0].tolist(), "score": 0.75}]
+            content = {"input": {"name": f"{name}.nii.gz"}, "lesions": lesions, "settings": settings}
+            (tmp_path / name / "lesions.json").write_text(json.dumps(content))
+
+    write(score_threshold=0.5, box_threshold=0.1)
+    check_perfect(solid_cases(cases / "set", tmp_path, "all"))
+    assert "hold no lesion with a score below 0.5" in caplog.text
+    assert "--score_threshold 0 " in caplog.text
+    caplog.clear()
+    write(score_threshold=0.0, box_threshold=0.1)
+    check_perfect(solid_cases(cases / "set", tmp_path, "all"))
+    assert not caplog.text
+
+
 def test_results_of_other_files_with_the_same_name_are_rejected(tmp_path: Path, cases: Path) -> None:
     name, digest = "", ""
     about: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from ..data.deeplesion.splits import dataset_notice
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.evaluation_files import Evaluated
 from ..metrics.froc_numbers import counts_at
@@ -63,7 +64,9 @@ def score(
     check_score(truth, predictions)
     check_output_folder(folder)
     about = Evaluated(
-        f"{labels.name} ({found.name})", origin={"truth": truth, "predictions": predictions, "split": split}
+        f"{labels.name} ({found.name})",
+        dataset_notice(labels if labels.is_dir() else labels.parent),
+        origin={"truth": truth, "predictions": predictions, "split": split},
     )
     draw = Bootstrap(resamples=bootstrap_resamples, seed=seed)
     with evaluation_lock(folder):

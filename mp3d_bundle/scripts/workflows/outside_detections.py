@@ -294,16 +294,20 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
     if not own and not other:
         raise ValueError(f"Expected lesions.json or CASE_boxes.pkl in {results}, got neither.")
     found: dict[str, dict[str, np.ndarray]] = {}
+    cut: list[float] = []
     for path, name in {**own, **other}.items():
-        boxes, scores, names, digest = _own_result(path, name) if path in own else _nndetection(path, name)
+        boxes, scores, names, digest = _own_result(path, name, cut) if path in own else _nndetection(path, name)
         series = _series(records, names, path)
         _check_same_files(records[series], digest, path)
         if series in found:
             raise ValueError(f"Expected one result for every scan, got a second one of {series} in {path}.")
         found[series] = {"boxes": stored_boxes(records[series], boxes), "scores": scores}
-    missing = [record["scan"] for series, record in records.items() if series not in found]
-    if missing and not missing_is_empty:
-        logger.warning("%d of %d scans have no result, %s the first.", len(missing), len(records), missing[0])
+    if cut:
+        logger.warning(
+            "%d of %d results hold no lesion with a score below %g: curves end there, and figures at more false "
+            "positives are too low. Detect with --score_threshold 0 to score.",
+            *(len(cut), len(own), max(cut)),
+        )
     empty = {"boxes": np.zeros((0, 6)), "scores": np.zeros(0)}
     return {**({series: empty for series in records} if missing_is_empty else {}), **found}
 
@@ -330,16 +334,22 @@ def _check_same_files(record: Mapping[str, Any], digest: Any, path: Path) -> Non
         )
 
 
-def _own_result(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str], Any]:
+def _own_result(path: Path, name: str, cut: list[float]) -> tuple[np.ndarray, np.ndarray, list[str], Any]:
+    """Boxes and scores of a result, its names and the hash of its input; a score that it was cut at goes to ``cut``."""
     content = read_json(path, "lesions")
     try:
         boxes = np.array([lesion["box_voxel"] for lesion in content["lesions"]], dtype=np.float64).reshape(-1, 6)
         scores = np.array([lesion["score"] for lesion in content["lesions"]], dtype=np.float64)
         called, digest = str(content["input"]["name"]), content["input"].get("sha256")
+        settings = content.get("settings", {})
+        shown_from, kept_from = (float(settings.get(key) or 0) for key in ("score_threshold", "box_threshold"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__}."
         ) from error
+    # Without a box there is no lesion, whatever is shown.
+    if shown_from > kept_from:
+        cut.append(shown_from)
     stem = called
     for ending in (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip"):
         stem = stem.removesuffix(ending)

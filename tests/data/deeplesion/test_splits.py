@@ -149,8 +149,10 @@ def test_real_sub_volumes(shared: Path) -> None:
     assert {record["series"] for record in part} == {"000001_01_01", "000001_02_01"}
 
 
-def test_a_synthetic_set_says_so(tmp_path: Path) -> None:
+def test_synthetic_and_imported_sets_say_so(tmp_path: Path) -> None:
     assert dataset_notice(tmp_path) is None
+    (tmp_path / "set.json").write_text("{}")
+    assert "not DeepLesion" in str(dataset_notice(tmp_path))
     (tmp_path / "synthetic.json").write_text('{"about": "Made up."}')
     assert dataset_notice(tmp_path) == "Made up."
     (tmp_path / "synthetic.json").write_text("{}")

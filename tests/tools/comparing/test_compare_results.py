@@ -186,6 +186,20 @@ def test_dates_in_the_wrong_order_are_named(folders: tuple[str, str]) -> None:
     assert _cautions(before, after, lying, aligned=False, same=False) == []
 
 
+def test_a_review_of_one_scan_alone_is_named(folders: tuple[str, str]) -> None:
+    before, after = (_read(Path(folder)) for folder in folders)
+    lying = Alignment(np.eye(4), 1.0)
+    after.document["settings"]["review"] = {"accepted": 1}
+    (told,) = _cautions(before, after, lying, aligned=False, same=False)
+    assert told.startswith("Only the lesions after were reviewed")
+    assert told.endswith("did not accept there is gone here.")
+    (told,) = _cautions(after, before, lying, aligned=False, same=False)
+    assert told.startswith("Only the lesions before were reviewed")
+    assert told.endswith("did not accept there is new here.")
+    before.document["settings"]["review"] = {"accepted": 2}
+    assert _cautions(before, after, lying, aligned=False, same=False) == []
+
+
 def test_page_shows_both_scans_at_the_same_place(compared: Path, tmp_path: Path) -> None:
     chromium()
     page = (compared / "changes.html").read_text()

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
 
+# What every result on an imported set says.
+IMPORTED = "An imported set, not DeepLesion: published figures are of other images."
 _NO_PATIENTS = "%s has no patients for %s."
 _NOT_SCORED = (
     " With configs/variants/own_data.yaml nothing is scored in training, and model.pt holds the weights of the last "
@@ -159,14 +161,15 @@ def dataset_notice(dataset_dir: str | Path) -> str | None:
     """Notice for every result on a data set, such as that it is synthetic; None without a notice.
 
     Args:
-        dataset_dir: Folder of the data set; ``synthetic.json`` in it marks the generator's work.
+        dataset_dir: Folder of the data set; ``synthetic.json`` in it marks the generator's work, ``set.json`` an
+            imported set.
 
     Raises:
         ValueError: If that file was not written by the generator.
     """
     marker = Path(dataset_dir) / "synthetic.json"
     if not marker.is_file():
-        return None
+        return IMPORTED if (Path(dataset_dir) / SET_FILE).is_file() else None
     try:
         return str(json.loads(marker.read_text())["about"])
     except (ValueError, KeyError, TypeError) as error:

@@ -20,7 +20,7 @@ TINY_BOXES = (
     "IoBB divides by the detected box alone: any box inside a lesion hits, however small. Read the IoU next to it."
 )
 SPARSE_KEYS = (
-    "Of the lesions on key slices only those that were measured are labelled: part of the false positives under P3D "
+    "Where only some of the lesions on key slices are labelled, as in DeepLesion, part of the false positives under P3D "
     "are lesions."
 )
 

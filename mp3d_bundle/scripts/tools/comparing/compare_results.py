@@ -205,6 +205,12 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
     thresholds = [one.document["settings"].get("score_threshold") for one in (first, last)]
     if thresholds[0] != thresholds[1]:
         told.append(f"The score thresholds differ: {thresholds[0]} and {thresholds[1]}.")
+    reviewed = ["review" in one.document["settings"] for one in (first, last)]
+    if reviewed[0] != reviewed[1]:
+        told.append(
+            f"Only the lesions {'before' if reviewed[0] else 'after'} were reviewed: what a reader did not accept there is "
+            f"{'new' if reviewed[0] else 'gone'} here."
+        )
     return told
 
 
@@ -215,7 +221,7 @@ def _summary(sums: Mapping[str, Any], cautions: Sequence[str]) -> list[str]:
         one = sums[name]
         change = "" if one["change_percent"] is None else f" ({one['change_percent']:+g} %)"
         lines.append(
-            f"Sum of long axes of lesions {words}: about {one['before_mm']:g} mm before, {one['after_mm']:g} mm after"
+            f"Sum of long axes of lesions {words}: about {one['before_mm']:.0f} mm before, {one['after_mm']:.0f} mm after"
             f"{change}."
         )
     return [*lines, *cautions]

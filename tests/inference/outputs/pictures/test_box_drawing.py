@@ -163,8 +163,10 @@ def test_long_captions_wrap_and_a_notice_adds_to_every_picture() -> None:
     assert one.shape[1] == two.shape[1] == 300
     assert len(two) > len(one)
     assert len(three) > len(one)
+    uid = add_caption(image, "series 1.2.840.113619.2.55.3.604688119.969.1268071029.320.1148564131")
     # Nothing is cut off on the right: the last columns are free of text.
-    assert len(np.unique(two[40:, -6:].reshape(-1, 3), axis=0)) == 1
+    for picture in (two, uid):
+        assert len(np.unique(picture[40:, -6:].reshape(-1, 3), axis=0)) == 1
 
 
 @pytest.mark.parametrize("shape", [(512,), (2, 512, 512), (0, 512)])

@@ -16,7 +16,16 @@ import cv2
 import numpy as np
 
 from ....storage.atomic_files import replacing
-from ..pictures.box_drawing import DETECTION, TRUTH, WRONG, add_caption, display_window, draw_boxes, write_png
+from ..pictures.box_drawing import (
+    CLOSE_UP,
+    DETECTION,
+    TRUTH,
+    WRONG,
+    add_caption,
+    display_window,
+    draw_boxes,
+    write_png,
+)
 
 # Kinds of items in reading order: name of the files, and heading.
 KINDS = {
@@ -151,7 +160,7 @@ def _overview(item: GalleryItem, hu_slice: np.ndarray) -> np.ndarray:
     picture = draw_boxes(hu_slice, item.predicted, item.true_boxes, window=item.window, longer_side=_VIEW)
     factor = _VIEW / max(hu_slice.shape)
     x1, y1, x2, y2 = (round(factor * edge) for edge in _region(item.box, *hu_slice.shape))
-    picture = cv2.rectangle(picture.copy(), (x1, y1), (x2 - 1, y2 - 1), (140, 140, 140), 1)
+    picture = cv2.rectangle(picture.copy(), (x1, y1), (x2 - 1, y2 - 1), CLOSE_UP, 1)
     square = np.zeros((_VIEW, _VIEW, 3), dtype=np.uint8)
     top, left = (_VIEW - picture.shape[0]) // 2, (_VIEW - picture.shape[1]) // 2
     square[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
@@ -195,7 +204,7 @@ def _page(tiles: Sequence[np.ndarray], caption: str, notice: str | None) -> np.n
         height = max(len(tile) for tile in row)
         padded = [np.pad(tile, ((0, height - len(tile)), (0, 2 * _GAP), (0, 0))) for tile in row]
         rows.append(np.pad(np.concatenate(padded, axis=1), ((0, 2 * _GAP), (0, 0), (0, 0))))
-    return add_caption(np.concatenate(rows), caption, legend=[TRUTH, DETECTION, WRONG], notice=notice)
+    return add_caption(np.concatenate(rows), caption, legend=[TRUTH, DETECTION, WRONG, CLOSE_UP], notice=notice)
 
 
 def _write_pages(items: Sequence[GalleryItem], kind: str, folder: Path, notice: str | None) -> list[str]:

@@ -8,7 +8,7 @@ box, and a score is written next to its box, never on one, so that the lesion it
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ Rectangle = tuple[float, float, float, float]
 TRUTH: Colour = (80, 230, 110)
 DETECTION: Colour = (255, 215, 40)
 WRONG: Colour = (255, 90, 80)
+CLOSE_UP: Colour = (140, 140, 140)
 _TEXT: Colour = (235, 235, 235)
 _NOTICE: Colour = (255, 170, 120)
 _STRIP: Colour = (24, 24, 24)
@@ -36,7 +37,12 @@ SMALLEST_SIDE = 512
 _SOFT_TISSUE = (-175.0, 275.0)
 _DASH = 5
 _FONT_SIZE = 14
-_LEGEND = {TRUTH: "annotated", DETECTION: "detected (score)", WRONG: "false positive"}
+_LEGEND = {
+    TRUTH: "annotated",
+    DETECTION: "detected (score)",
+    WRONG: "false positive",
+    CLOSE_UP: "shown next to it, around the box of the caption",
+}
 
 
 @lru_cache(maxsize=8)
@@ -247,7 +253,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
-        for word in paragraph.split():
+        for word in _short_enough(paragraph.split(), font, width):
             longer = f"{line} {word}".strip()
             if line and font.getlength(longer) > width:
                 lines.append(line)
@@ -257,6 +263,17 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     return lines
 
 
+def _short_enough(words: Sequence[str], font: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+    """Words, those that are wider than a line in parts, such as a UID."""
+    for word in words:
+        while font.getlength(word) > width and len(word) > 1:
+            fitting = (count for count in range(len(word) - 1, 0, -1) if font.getlength(word[:count]) <= width)
+            end = next(fitting, 1)
+            yield word[:end]
+            word = word[end:]
+        yield word
+
+
 def add_caption(
     image: np.ndarray, caption: str, *, legend: Sequence[Colour] = (), notice: str | None = None
 ) -> np.ndarray:
@@ -264,8 +281,8 @@ def add_caption(
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
-        caption: Text; wrapped to the width, line breaks are kept.
-        legend: Colours to explain, of `TRUTH`, `DETECTION` and `WRONG`.
+        caption: Text; wrapped to the width, a longer word in parts; line breaks are kept.
+        legend: Colours to explain, of `TRUTH`, `DETECTION`, `WRONG` and `CLOSE_UP`.
         notice: Text below the rest in another colour, for notices.
 
     Returns:

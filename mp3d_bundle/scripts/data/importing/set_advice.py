@@ -249,8 +249,8 @@ def _anchor_reason(sides: np.ndarray, best: AnchorFit, paper: AnchorFit) -> str:
     low, middle, high = np.percentile(np.sqrt(sides.prod(axis=1)), [5, 50, 95])
     flat, tall = np.percentile(sides[:, 1] / sides[:, 0], [5, 95])
     return (
-        f"In pixels as the network sees them nine of ten boxes measure {low:.0f} to {high:.0f} (median {middle:.0f}), their "
-        f"height over width is {flat:.2f} to {tall:.2f}. Anchors of {best.scale:g} strides and ratios "
+        f"In pixels as the network sees them nine of ten boxes measure {low:.0f} to {high:.0f} (median {middle:.0f}), "
+        f"their height over width is {flat:.2f} to {tall:.2f}. Anchors of {best.scale:g} strides and ratios "
         f"{', '.join(f'{r:g}' for r in best.ratios)} overlap them by {best.mean_iou:.2f} on average, "
         f"{100 * best.reached:.0f} % of them by at least 0.5; the paper's (4 strides) by {paper.mean_iou:.2f}, "
         f"{100 * paper.reached:.0f} % of them by at least 0.5."

@@ -20,8 +20,8 @@ TINY_BOXES = (
     "IoBB divides by the detected box alone: any box inside a lesion hits, however small. Read the IoU next to it."
 )
 SPARSE_KEYS = (
-    "Where only some of the lesions on key slices are labelled, as in DeepLesion, part of the false positives under P3D "
-    "are lesions."
+    "Where only some of the lesions on key slices are labelled, as in DeepLesion, part of the false positives under "
+    "P3D are lesions."
 )
 
 SENSITIVITY_HEADER = ("protocol", "group", "volumes", "lesions", "fps_per_volume", "sensitivity", "low", "high")

@@ -208,8 +208,8 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
     reviewed = ["review" in one.document["settings"] for one in (first, last)]
     if reviewed[0] != reviewed[1]:
         told.append(
-            f"Only the lesions {'before' if reviewed[0] else 'after'} were reviewed: what a reader did not accept there is "
-            f"{'new' if reviewed[0] else 'gone'} here."
+            f"Only the lesions {'before' if reviewed[0] else 'after'} were reviewed: what a reader did not accept there "
+            f"is {'new' if reviewed[0] else 'gone'} here."
         )
     return told
 
@@ -221,8 +221,8 @@ def _summary(sums: Mapping[str, Any], cautions: Sequence[str]) -> list[str]:
         one = sums[name]
         change = "" if one["change_percent"] is None else f" ({one['change_percent']:+g} %)"
         lines.append(
-            f"Sum of long axes of lesions {words}: about {one['before_mm']:.0f} mm before, {one['after_mm']:.0f} mm after"
-            f"{change}."
+            f"Sum of long axes of lesions {words}: about {one['before_mm']:.0f} mm before, {one['after_mm']:.0f} mm "
+            f"after{change}."
         )
     return [*lines, *cautions]
 

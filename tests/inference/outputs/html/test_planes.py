@@ -256,3 +256,116 @@ def test_print_has_a_key_image_of_each_lesion_that_is_not_rejected(opened: Brows
     # The page itself is as it was.
     at(opened, "8 30 1")
     assert not [event for event in opened.events if event["method"] == "Runtime.exceptionThrown"]
+
+
+_KEY_IMAGES = (
+    "window.addEventListener('beforeprint', () => { document.body.dataset.figures = "
+    "[...document.querySelectorAll('#print figcaption')].map((one) => one.textContent).join('|'); });"
+)
+
+
+def test_a_print_by_the_browsers_menu_has_the_key_images(opened: Browser) -> None:
+    opened.evaluate(_KEY_IMAGES)
+    opened.call("Page.printToPDF")
+    figures = opened.evaluate("document.body.dataset.figures").split("|")
+    assert len(figures) == 2
+    # The texts of the notices end in full stops.
+    assert all(".;" not in caption for caption in figures)
+    assert opened.evaluate("document.querySelectorAll('#print figure').length") == 0
+
+
+def key_images(browser: Browser) -> list[int]:
+    """Sum of the greys of each key image of a print."""
+    browser.evaluate(
+        "window.print = () => { document.body.dataset.greys = JSON.stringify("
+        "[...document.querySelectorAll('#print canvas')].map((one) => one.getContext('2d')"
+        ".getImageData(0, 0, one.width, one.height).data.reduce((sum, at) => sum + at, 0))); };"
+        " delete document.body.dataset.greys"
+    )
+    browser.evaluate("document.getElementById('printimages').click()")
+    browser.wait("document.body.dataset.greys !== undefined")
+    browser.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    return json.loads(browser.evaluate("document.body.dataset.greys"))
+
+
+def test_a_key_image_has_the_window_of_its_lesion_until_one_is_set_by_hand(
+    browser: Browser, results: ScanResult, tmp_path: Path
+) -> None:
+    page = ReportWriter()(results)["report.html"].decode()
+    # The second lesion as one in lung: its window is another one.
+    first, second = page.split('"number":2', 1)
+    assert '"preset":1' in second
+    (tmp_path / "report.html").write_text(first + '"number":2' + second.replace('"preset":1', '"preset":0', 1))
+    browser.open(tmp_path / "report.html")
+    browser.wait(f"document.body.dataset.decoded === '{DEPTH}'")
+    browser.wait("document.body.dataset.window === '40 400'")
+    before = key_images(browser)
+    browser.key("n")
+    browser.wait("document.body.dataset.window === '-600 1500'")
+    assert key_images(browser) == before
+    browser.wait("document.body.dataset.window === '-600 1500'")
+    browser.key("3")
+    browser.wait("document.body.dataset.window !== '-600 1500'")
+    assert all(one != other for one, other in zip(key_images(browser), before, strict=True))
+
+
+def test_a_finger_that_the_browser_takes_over_ends_no_measurement(opened: Browser) -> None:
+    opened.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=False)
+    opened.wait("window.innerWidth === 400")
+    touched = "getComputedStyle(document.getElementById('image')).touchAction"
+    assert opened.evaluate(touched) == "pan-y"
+    opened.key("r")
+    assert opened.evaluate(touched) == "none"
+    start, end = place(opened, "image", 10, 30), place(opened, "image", 30, 20)
+    opened.mouse("mousePressed", *place(opened, "image", 40, 5), button="left", buttons=1, clickCount=1)
+    opened.evaluate("document.getElementById('image').dispatchEvent(new PointerEvent('pointercancel', {pointerId: 1}))")
+    opened.mouse("mouseReleased", *place(opened, "image", 40, 5), button="left", clickCount=1)
+    drag(opened, start, end)
+    opened.call("Emulation.clearDeviceMetricsOverride")
+    (one,) = measured(opened)
+    assert one["numbers"]["length_mm"] == pytest.approx(math.hypot(20, 15), abs=0.5)
+
+
+def test_the_picture_keeps_its_size_however_long_the_status_is(opened: Browser) -> None:
+    high = "document.getElementById('image').clientHeight"
+    before = opened.evaluate(high)
+    # In one go, before the page writes its own again.
+    longer = "document.getElementById('status').textContent = 'lesion 1 (0.93), '.repeat(99)"
+    assert opened.evaluate(f"(() => {{ {longer}; return {high}; }})()") == before
+
+
+_RECORD = """(() => {
+  window.texts = {};
+  const painting = CanvasRenderingContext2D.prototype;
+  const [image, text] = [painting.drawImage, painting.fillText];
+  painting.drawImage = function (...all) { texts[this.canvas.id] = []; image.apply(this, all); };
+  painting.fillText = function (words, x, y) {
+    const [room, size] = [this.measureText(words).width, parseInt(this.font.match(/\\d+px/)[0])];
+    const left = this.textAlign === "left" ? x : this.textAlign === "right" ? x - room : x - room / 2;
+    texts[this.canvas.id].push([words, left, y - size / 2 + 1, left + room, y + size / 2 - 1]);
+    text.call(this, words, x, y);
+  };
+})()"""
+
+
+@pytest.mark.parametrize("width", [400, 700, 1000, 1300])
+def test_texts_of_a_plane_cover_none_of_each_other(opened: Browser, width: int) -> None:
+    opened.evaluate(_RECORD)
+    opened.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    opened.wait(f"window.innerWidth === {width}")
+    opened.evaluate(_PAINTED)
+    opened.key("h")
+    opened.evaluate(_PAINTED)
+    opened.wait("['image', 'coronalplane', 'sagittalplane'].every((name) => texts[name]?.length)")
+    for name in ("image", "coronalplane", "sagittalplane"):
+        sides = ("Width", "Height")
+        wide, high = (opened.evaluate(f"document.getElementById('{name}').client{side}") for side in sides)
+        texts = [one for one in opened.evaluate(f"texts.{name}") if ": 0." not in one[0]]
+        assert "".join(text for text, *_ in texts).replace(" ", "").count("Researchuseonly.") == 1
+        for number, (text, left, top, right, bottom) in enumerate(texts):
+            assert left >= 0, text
+            assert right <= wide + 1, text
+            assert (top >= 0, bottom <= high + 1) == (True, True), text
+            for other, left2, top2, right2, bottom2 in texts[:number]:
+                assert right < left2 or right2 < left or bottom <= top2 or bottom2 <= top, (text, other)
+    opened.call("Emulation.clearDeviceMetricsOverride")

@@ -86,7 +86,12 @@ for (const plane of planes) {
     }
     start = null;
   });
-  element.addEventListener("pointercancel", (event) => { fingers.delete(event.pointerId); start = null; });
+  element.addEventListener("pointercancel", (event) => {
+    fingers.delete(event.pointerId);
+    // The browser took the gesture over: what it began must not be ended by the next one.
+    if (start && drawing) { drawing = null; say("Measurement cancelled."); redraw(); }
+    start = null;
+  });
   element.addEventListener("pointerleave", () => { view.pointer = null; redraw(); });
 }
 
@@ -121,16 +126,21 @@ const keyImage = (lesion) => {
   [picture.width, picture.height] = size;
   const before = { point: view.point, zoom: view.zoom, panX: view.panX, panY: view.panY, chosen: view.chosen, crosshair: view.crosshair, pointer: view.pointer };
   Object.assign(view, { point: [view.point[0], view.point[1], lesion.key], zoom: 1, panX: 0, panY: 0, chosen: lesion, crosshair: false, pointer: null });
+  const shownAs = [view.level, view.width];
+  if (!view.ownWindow) usePreset(lesion.preset, false);
   paint(axial, picture.getContext("2d"), size);
   Object.assign(view, before);
+  setWindow(...shownAs, false);
   const remark = review.lesions[lesion.number]?.comment;
-  caption.textContent = [...data.head.notices, document.title, lesion.words, decisionOf(lesion), ...(remark ? [remark] : [])].join("; ");
+  const words = [...data.head.notices, document.title, lesion.words, decisionOf(lesion), ...(remark ? [remark] : [])];
+  caption.textContent = words.map((text) => text.replace(/\.$/, "")).join("; ");
   figure.append(picture, caption);
   return figure;
 };
+const printed = () => sorted().filter((one) => shown(one) && decisionOf(one) !== "rejected");
 const printImages = async () => {
   const figures = [];
-  for (const lesion of sorted().filter((one) => shown(one) && decisionOf(one) !== "rejected")) {
+  for (const lesion of printed()) {
     await load(lesion.key);
     if (slices.has(lesion.key)) figures.push(keyImage(lesion));
   }
@@ -138,6 +148,19 @@ const printImages = async () => {
   if (!figures.length) say("There is no lesion to print.");
   else window.print();
 };
+// By the browser's menu there is no time to decode: what is at hand is printed, and what is not is named.
+const atHand = (z) => {
+  if (!slices.has(z) && thin === 1 && filled[z]) slices.set(z, volume.slice(z * columns * rows, (z + 1) * columns * rows));
+  return slices.has(z);
+};
+window.addEventListener("beforeprint", () => {
+  if (get("print").children.length) return;
+  const missing = printed().filter((lesion) => !atHand(lesion.key));
+  const figures = printed().filter((lesion) => !missing.includes(lesion)).map(keyImage);
+  const note = document.createElement("figure");
+  note.textContent = figures.length || missing.length ? `Lesions that are not on this print, as their slices were not decoded yet: ${missing.map((one) => one.number).join(", ")}. Use the button Print.` : "There is no lesion to print.";
+  get("print").replaceChildren(...figures, ...(missing.length || !figures.length ? [note] : []));
+});
 window.addEventListener("afterprint", () => get("print").replaceChildren());
 
 // ---- keys ----

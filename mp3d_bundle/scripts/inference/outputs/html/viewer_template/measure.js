@@ -6,6 +6,7 @@ const tools = [...document.querySelectorAll("[data-tool]")];
 const useTool = (tool) => {
   view.tool = view.tool === tool ? "" : tool;
   drawing = null;
+  document.body.classList.toggle("measuring", view.tool !== "");
   for (const button of tools) button.setAttribute("aria-pressed", String(button.dataset.tool === view.tool));
   redraw();
 };
@@ -64,14 +65,16 @@ const shapeOf = (tool, points) => {
   const turns = [...Array(49).keys()].map((step) => step * Math.PI / 24);
   return [turns.map((turn) => [(x1 + x2 + Math.cos(turn) * (x2 - x1)) / 2, (y1 + y2 + Math.sin(turn) * (y2 - y1)) / 2])];
 };
-const drawMeasurements = (plane, painting, place) => {
+const drawMeasurements = (plane, painting, place, [wide]) => {
   const here = review.measurements.filter((one) => one.plane === plane.name && one.index === indexIn(plane));
   painting.font = font(12, 600);
   painting.textBaseline = "middle";
   for (const one of here) {
     const points = one.points.map((point) => onScreen(plane, place, point));
     stroke(painting, shapeOf(one.tool, points), "#ff9be8", 1.5);
-    write(painting, inWords(one), points[1][0] + 8, points[1][1], "left", "#ff9be8");
+    const [text, [x, y]] = [inWords(one), points[1]];
+    const fits = x + 8 + painting.measureText(text).width < wide;
+    write(painting, text, fits ? x + 8 : x - 8, y, fits ? "left" : "right", "#ff9be8");
   }
   if (drawing?.plane !== plane || drawing.index !== indexIn(plane)) return;
   const points = [...drawing.points, ...(view.pointer && view.hover === plane ? [view.pointer] : [])].map((point) => onScreen(plane, place, point));

@@ -124,7 +124,7 @@ const paint = (plane, painting, size) => {
   painting.drawImage(plane.tile, place.left, place.top, COUNT[plane.across] * place.perAcross, COUNT[plane.down] * place.perDown);
   if (view.crosshair) drawCrosshair(plane, painting, place, size);
   if (view.boxes) drawLesions(plane, painting, place, size);
-  drawMeasurements(plane, painting, place);
+  drawMeasurements(plane, painting, place, size);
   drawTexts(plane, painting, place, size);
 };
 
@@ -166,7 +166,9 @@ const drawLesions = (plane, painting, place, size) => {
   painting.textAlign = "left";
   painting.textBaseline = "middle";
   const taken = [];
-  for (const lesion of order) taken.push(drawLabel(painting, lesion, boxes.get(lesion), taken, size));
+  // Boxes of many slices lie behind each other in the planes across: their labels would cover the body.
+  const labelled = plane === axial ? order : order.filter((lesion) => lesion === view.chosen);
+  for (const lesion of labelled) taken.push(drawLabel(painting, lesion, boxes.get(lesion), taken, size));
 };
 
 // Edges in the picture (left, top, right, bottom), and whether the box was found on this very slice.
@@ -258,16 +260,21 @@ const drawTexts = (plane, painting, place, [wide, high]) => {
   write(painting, left, 8, high / 2, "left");
   write(painting, right, wide - 8, high / 2, "right");
   write(painting, top, wide / 2, 14, "center");
-  write(painting, bottom, wide / 2, high - (wide > 480 ? 14 : 30), "center");
   painting.font = font(size);
   write(painting, positionOf(plane), 8, 14, "left");
-  // Narrow pictures have a short bar above the notice.
-  const notice = "Not a medical device. Research use only.";
-  if (painting.measureText(notice).width > wide - 16) painting.font = font(size - 2);
-  write(painting, notice, 8, high - 14, "left", "#ffb37a");
+  // On a narrow picture the notice is smaller, then has two lines; the letter and the bar are above it.
+  const room = (text) => painting.measureText(text).width;
+  let notice = ["Not a medical device. Research use only."];
+  if (room(notice[0]) > wide - 16) painting.font = font(size - 2);
+  if (room(notice[0]) > wide - 16) notice = ["Not a medical device.", "Research use only."];
+  const tall = 15 * notice.length;
+  notice.forEach((line, row) => write(painting, line, 8, high + 1 - tall + 15 * row, "left", "#ffb37a"));
+  const noticeEnd = 8 + Math.max(...notice.map(room));
+  painting.font = font(size + 3, 600);
+  write(painting, bottom, wide / 2, noticeEnd > wide / 2 - 12 ? high - 15 - tall : high - 14, "center");
   painting.font = font(size);
   const long = 50 * place.scale < wide / 3 ? 50 : 10;
-  const [end, y] = [wide - 12, high - (plane === axial ? 28 : 44)];
+  const [end, y] = [wide - 12, high - 28 - (noticeEnd > wide - 24 - long * place.scale ? tall : 0)];
   painting.fillStyle = "#000";
   painting.fillRect(end - long * place.scale - 1, y - 2, long * place.scale + 2, 4);
   painting.fillStyle = "#dfe3e8";

@@ -208,8 +208,8 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
     reviewed = ["review" in one.document["settings"] for one in (first, last)]
     if reviewed[0] != reviewed[1]:
         told.append(
-            f"Only the lesions {'before' if reviewed[0] else 'after'} were reviewed: what a reader did not accept there "
-            f"is {'new' if reviewed[0] else 'gone'} here."
+            f"Only the lesions {'before' if reviewed[0] else 'after'} were reviewed: what a reader did not accept "
+            f"there is {'new' if reviewed[0] else 'gone'} here."
         )
     return told
 

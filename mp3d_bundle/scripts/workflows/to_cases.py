@@ -101,8 +101,8 @@ def name_detections(cases: Sequence[Case], names: Sequence[str], where: str) -> 
         return list(cases)
     if set(called) - set(names):
         logger.warning("%s: its classes %s are taken for %s of the data set, in this order.", where, names, known)
-    found: Any = [{**case, "classes": named(dict(case)[LABELS], called)} for case in cases]
-    return found
+    given: Any = cases
+    return [{**case, "classes": named(case[LABELS], called)} for case in given]
 
 
 def cases_of(output: list[dict[str, Any]]) -> list[Case]:

@@ -102,7 +102,8 @@ def name_detections(cases: Sequence[Case], names: Sequence[str], where: str) -> 
     if set(called) - set(names):
         logger.warning("%s: its classes %s are taken for %s of the data set, in this order.", where, names, known)
     given: Any = cases
-    return [{**case, "classes": named(case[LABELS], called)} for case in given]
+    found: Any = [{**case, "classes": named(case[LABELS], called)} for case in given]
+    return found
 
 
 def cases_of(output: list[dict[str, Any]]) -> list[Case]:

@@ -25,9 +25,7 @@ from scripts.recipe import (
 )
 
 OTHER = Recipe(5, 2.0, "released", 96, 96, 1.6, (-160.0, 240.0), 50.0, 1.0, None, ("lung", "liver"))
-TWO_STAGES: Any = SimpleNamespace(
-    backbone=SimpleNamespace(num_slices=7), roi_heads=SimpleNamespace(predictor=SimpleNamespace(num_classes=80))
-)
+TWO_STAGES: Any = SimpleNamespace(backbone=SimpleNamespace(num_slices=7), num_classes=80)
 ONE_STAGE: Any = SimpleNamespace(backbone=SimpleNamespace(num_slices=3), num_classes=1)
 
 
@@ -143,6 +141,7 @@ def test_networks_tell_their_slices_and_classes() -> None:
     assert (slices_of(ONE_STAGE), classes_of(ONE_STAGE)) == (3, 1)
     assert class_names(1) == ("lesion",)
     assert class_names(2, ["cat", "dog"]) == ("cat", "dog")
+    assert class_names(2, ["cat", "cat"]) == ("class 1", "class 2")
     assert class_names(3, ["cat", "dog"]) == ("class 1", "class 2", "class 3")
 
 

@@ -86,11 +86,11 @@ class Recipe:
         return {name: {"weights": wanted[name], "used": done[name]} for name in wanted if wanted[name] != done[name]}
 
     def class_note(self) -> str | None:
-        """Notice for results that do not distinguish classes; None for a network of one class."""
+        """Notice for figures that do not distinguish classes; None for a network of one class."""
         if len(self.classes) == 1:
             return None
         few = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
-        return f"The network distinguishes {len(self.classes)} classes ({few}); here all count as one class, lesion."
+        return f"The network distinguishes {len(self.classes)} classes ({few}); figures of all count as one class."
 
 
 # What files of earlier releases do not say, and what holds for their weights.
@@ -181,7 +181,7 @@ def stored_recipe(
     inference = info.get("inference", {})
     found = replace(assumed, pixel_spacing=inference.get("pixel_spacing") if isinstance(inference, Mapping) else None)
     # Other networks may lack the attribute.
-    if hasattr(network, "backbone") and (hasattr(network, "roi_heads") or hasattr(network, "num_classes")):
+    if hasattr(network, "backbone") and hasattr(network, "num_classes"):
         found = replace(found, num_slices=slices_of(network), classes=class_names(classes_of(network)))
     known = ("num_slices", "classes", *(["pixel_spacing"] if found.pixel_spacing is not None else []))
     values = [f"{name} {value}" for name, value in found.plain().items() if name not in known and value is not None]
@@ -228,13 +228,12 @@ def slices_of(network: Any) -> int:
 
 def classes_of(network: Any) -> int:
     """Classes that a network of `scripts.networks` distinguishes, without background."""
-    heads = getattr(network, "roi_heads", None)
-    return int(network.num_classes if heads is None else heads.predictor.num_classes)
+    return int(getattr(network, "num_classes", 1))
 
 
 def class_names(count: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names of ``count`` classes: the given ones if their number fits, otherwise "lesion" or numbers."""
-    if names is not None and len(names) == count:
+    """Names of ``count`` classes: the given ones if there are as many that differ, otherwise "lesion" or numbers."""
+    if names is not None and len(names) == len(set(names)) == count:
         return tuple(map(str, names))
     return PAPER.classes if count == 1 else tuple(f"class {number}" for number in range(1, count + 1))
 

@@ -134,3 +134,13 @@ def test_the_enclosing_extent_holds_every_box_of_the_lesion() -> None:
     ]
     with pytest.raises(ValueError, match="Expected best or enclosing as extent, got 'all'"):
         link_boxes(entries, extent="all")
+
+
+def test_boxes_of_different_classes_are_never_of_one_lesion() -> None:
+    boxes = found((3, HERE, 0.5), (4, HERE, 0.9), (5, HERE, 0.7), (6, HERE, 0.8))
+    (one,) = link_boxes(boxes)
+    assert one.label is None
+    classed = dataclasses.replace(boxes, fields={"labels": np.array([1, 1, 2, 2])})
+    first, second = link_boxes(classed)
+    assert (first.label, first.members, first.score) == (1, (0, 1), 0.9)
+    assert (second.label, second.members, second.score) == (2, (2, 3), 0.8)

@@ -21,7 +21,7 @@ from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.detections import SliceBoxes, link_boxes
 from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from scripts.networks import ResNet3d, TwoStageHead, mp3d_fpn
-from support.fake_scans import BlobDetector, ball_scan, scan_of
+from support.fake_scans import BlobDetector, TwoClassDetector, ball_scan, scan_of, two_balls
 
 
 def detector(num_slices: int = 9, scale: PlaneScale | None = None, **settings: object) -> VolumeDetector:
@@ -345,3 +345,24 @@ def test_a_network_that_reads_it_is_told_the_distance_of_slices() -> None:
     cutter = SlabCutter(resample_z, 9, 2.0, native=True)
     VolumeDetector(cutter, IntensityWindow(), progress=False)(scan_of(ball_scan(), (1.0, 1.0, 5.0)), Told())
     assert set(told) == {2.5, 5.0}
+
+
+def test_overlapping_balls_of_two_classes_are_two_lesions() -> None:
+    scan = scan_of(two_balls())
+    # Of one class they are one lesion.
+    (_,) = link_boxes(detector()(scan, BlobDetector()))
+    found = detector()(scan, TwoClassDetector())
+    lesions = link_boxes(found)
+    assert sorted(lesion.label or 0 for lesion in lesions) == [1, 2]
+    for lesion in lesions:
+        assert set(found.fields["labels"][list(lesion.members)].tolist()) == {lesion.label}
+    first, second = (one.box for one in sorted(lesions, key=lambda lesion: lesion.label or 0))
+    assert first[2] < second[2] < first[5] < second[5]
+
+
+def test_classes_are_told_where_the_network_distinguishes_several_and_only_there() -> None:
+    assert "labels" not in detector()(scan_of(ball_scan()), BlobDetector()).fields
+    for hu in (np.full((4, 40, 56), 40, dtype=np.int16), np.full((4, 40, 56), -1000, dtype=np.int16)):
+        found = detector()(scan_of(hu), TwoClassDetector())
+        assert found.fields["labels"].shape == (0,)
+        assert link_boxes(found) == []

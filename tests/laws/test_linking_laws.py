@@ -108,3 +108,26 @@ def test_a_shift_in_the_plane_shifts_the_lesions(found: SliceBoxes, min_iou: flo
     moved = replace(found, boxes=found.boxes + 64.0 * shift)
     one, other = (link_boxes(each, min_iou=min_iou, max_gap=gap) for each in (found, moved))
     assert [lesion.members for lesion in one] == [lesion.members for lesion in other]
+
+
+@given(slice_boxes(), MIN_IOU, GAP, SEEDS)
+def test_classes_are_linked_as_if_each_were_alone(found: SliceBoxes, min_iou: float, gap: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(1, 4, len(found.slices))
+    classed = replace(found, fields={**found.fields, "labels": labels})
+    together = [(*facts(lesion), lesion.label) for lesion in link_boxes(classed, min_iou=min_iou, max_gap=gap)]
+    apart = []
+    for label in (1, 2, 3):
+        rows = labels == label
+        own = {name: values[rows] for name, values in found.fields.items()}
+        alone = replace(
+            found, boxes=found.boxes[rows], scores=found.scores[rows], slices=found.slices[rows], fields=own
+        )
+        apart += [(*facts(lesion), label) for lesion in link_boxes(alone, min_iou=min_iou, max_gap=gap)]
+    assert sorted(together) == sorted(apart)
+
+
+@given(slice_boxes(), MIN_IOU, GAP)
+def test_one_class_for_all_changes_nothing(found: SliceBoxes, min_iou: float, gap: int) -> None:
+    same = replace(found, fields={**found.fields, "labels": np.full(len(found.slices), 2)})
+    one, other = (link_boxes(each, min_iou=min_iou, max_gap=gap) for each in (found, same))
+    assert [facts(lesion) for lesion in one] == [facts(lesion) for lesion in other]

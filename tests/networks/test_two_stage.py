@@ -162,3 +162,9 @@ def test_training_needs_targets_and_the_right_slices(narrow: Make) -> None:
         network(slabs())
     with pytest.raises(ValueError, match=r"reads 3 slices, got \(1, 5, 32, 32\)"):
         network(torch.zeros(1, 5, 32, 32), [ONE])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_network_tells_its_classes(narrow: Make, count: int) -> None:
+    network = narrow(3, count).eval()
+    assert network.num_classes == count

@@ -51,6 +51,26 @@ def image_cases(
     return cases
 
 
+def with_classes(cases: Sequence[dict[str, Any]], names: Sequence[str], *, right: bool = True) -> list[dict[str, Any]]:
+    """Cases of several classes in turn; the detector names that of the box, or always the next one.
+
+    Args:
+        cases: Of `image_cases` with distances that matter: the first boxes are the lesions.
+        names: The classes.
+        right: Whether the detector is right about the class of the boxes of lesions.
+    """
+    found = []
+    for case in cases:
+        true = np.arange(len(case["true_boxes"])) % len(names)
+        drawn = np.arange(len(case["boxes"])) % len(names)
+        # The last box repeats the first.
+        drawn[-1] = drawn[0]
+        shift = 0 if right else 1
+        said = np.array([names[(at + shift) % len(names)] for at in drawn])
+        found.append({**case, "class_names": tuple(names), "classes": said, "true_classes": np.array(names)[true]})
+    return found
+
+
 def volume_cases() -> list[dict[str, Any]]:
     """Two volumes: one with a lesion in 3D that is found, one without; both with a lesion on a key slice."""
     shared = {"spacing": (0.5, 0.5, 5.0), "slice_interval": 5.0}

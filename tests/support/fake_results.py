@@ -12,11 +12,14 @@ from scripts.data.scans.scan import Scan
 from scripts.inference.detections import Lesion, ScanResult, SliceBoxes
 from scripts.inference.outputs.lesions_document import calibration_of, describe_lesions, describe_run
 from scripts.inference.outputs.measurements import tagging_in
+from scripts.inference.outputs.named_classes import classes_in
 from scripts.instances import select
 
 MODEL = {"name": "demo", "notice": "Synthetic weights.", "path": "/somewhere/demo.pt", "sha256": "ab" * 32}
 
 TAGS = ("lung", "nodule", "liver", "cyst")
+# Weights of two classes.
+CLASSES = {**MODEL, "classes": ["tumour", "lymph node"]}
 TAGGED = {**MODEL, "recipe": {"tags": list(TAGS)}}
 
 
@@ -26,6 +29,11 @@ def elliptic(boxes: np.ndarray) -> dict[str, np.ndarray]:
     mask = np.clip(8 * (0.75 - np.hypot(x, y)) + 0.5, 0, 1)
     tags = np.tile([0.2, 0.9, 0.5, 0.7], (len(boxes), 1))
     return {"masks": np.tile(mask, (len(boxes), 1, 1)), "tag_scores": tags}
+
+
+def classed(boxes: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels of boxes, 2 of those on the patient's right half of a scan 56 pixels wide, else 1."""
+    return {"labels": np.where(boxes[:, 0] < 20, 2, 1)}
 
 
 def parts(result: ScanResult) -> tuple[Any, SliceBoxes, Sequence[Lesion]]:
@@ -81,6 +89,7 @@ def results_of(
                               select(found.fields, best)))  # fmt: skip
     model = {**model, "calibration": calibration}
     head = describe_run(scan, found, model, {"score_threshold": 0.3})
-    entries = describe_lesions(scan, found, lesions, calibration=calibration_of(model), tagging=tagging_in(head))
+    known: dict[str, Any] = {"calibration": calibration_of(model), "tagging": tagging_in(head)}
+    entries = describe_lesions(scan, found, lesions, classes=classes_in(head), **known)
     document = {**head, "timing_s": {"read": 0.1}, "lesions": entries}
     return ScanResult(scan, found, lesions, document)

@@ -57,6 +57,13 @@ def scan_of(
     return Scan(hu, affine, np.eye(4), shape, path, files)
 
 
+def two_balls() -> np.ndarray:
+    """A body with a bright ball above a brighter one, for `TwoClassDetector`; the two overlap."""
+    hu = ball_scan(shape=(16, 40, 56), centre_mm=(30.0, 16.0, 12.0))
+    hu[ball_scan(shape=(16, 40, 56), centre_mm=(32.0, 16.0, 20.0)) == BALL_HU] = 2 * BALL_HU
+    return hu
+
+
 @dataclass
 class Seen:
     """What a `BlobDetector` was shown."""
@@ -86,3 +93,20 @@ class BlobDetector(nn.Module):
         boxes = torch.from_numpy(np.column_stack([x, y, x + width, y + height])).reshape(-1, 4)
         scores = torch.from_numpy(1 - np.exp(-area / 100)).reshape(-1)
         return {"boxes": boxes, "scores": scores, "labels": torch.ones(len(scores), dtype=torch.int64)}
+
+
+class TwoClassDetector(BlobDetector):
+    """A `BlobDetector` that distinguishes two classes: what is brighter than 600 HU is of the second."""
+
+    num_classes = 2
+
+    def _one(self, slab: Tensor) -> dict[str, Tensor]:
+        hu = torch.from_numpy(IntensityWindow().inverse(slab[len(slab) // 2].float().cpu().numpy()))
+        faint = slab.clone()
+        faint[:, hu > 600] = slab.min()
+        bright = slab.clone()
+        bright[:, hu <= 600] = slab.min()
+        parts = [super(TwoClassDetector, self)._one(part) for part in (faint, bright)]
+        for label, part in enumerate(parts, start=1):
+            part["labels"] = torch.full_like(part["labels"], label)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

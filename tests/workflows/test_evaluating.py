@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,12 +16,15 @@ from scripts.configuration.running_config import CONFIGS
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.evaluation_files import Evaluated
 from scripts.metrics.image.ignite_metrics import DetectionMetrics
+from scripts.metrics.image.image_evaluation import evaluate
+from scripts.recipe import PAPER
 from scripts.storage.atomic_files import sha256
 from scripts.storage.output_folder import FolderLock, evaluation_lock
 from scripts.weights import build_network, save_weights, tensors_sha256
 from scripts.workflows.evaluating import EvaluationReport, WeightsLoader, described_network
 from scripts.workflows.to_cases import cases_of
 from support.fake_engines import FakeDetector, Run
+from support.fake_evaluations import image_cases, with_classes
 
 
 @pytest.fixture
@@ -118,3 +125,23 @@ def test_a_weights_file_describes_its_network(tmp_path: Path) -> None:
     assert described_network(tmp_path / "narrow.pt", default, asked=wide) is default
     with pytest.raises(ValueError, match=r"weights for 9 slices, got weights for 3 .*--num_slices 3"):
         described_network(tmp_path / "narrow.pt", default, asked={**plain, "num_slices": 9})
+
+
+def test_the_report_has_the_classes_of_network_and_set(tmp_path: Path) -> None:
+    network: Any = SimpleNamespace(num_classes=2)
+    weights = WeightsLoader(network, tmp_path / "model.pt", used=replace(PAPER, classes=("node", "tumour")))
+    metric = DetectionMetrics()
+    names = ("tumour", "node")
+    cases = with_classes(image_cases(6), names)
+    # Labels as the network counts its classes.
+    labels = {"node": 1, "tumour": 2}
+    metric.update([{**{key: value for key, value in case.items() if key != "classes"},
+                    "labels": np.array([labels[name] for name in case["classes"]])} for case in cases])  # fmt: skip
+    report = EvaluationReport(
+        tmp_path / "eval", metric, Evaluated("two"), weights=weights, bootstrap=Bootstrap(resamples=0), gallery_images=0
+    )
+    report.take_folder()
+    report.write()
+    written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert written["classes"] == evaluate(cases, bootstrap=Bootstrap(resamples=0))["classes"]
+    assert "distinguishes 2 classes (node, tumour); figures of all count as one class" in written["notice"]

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from scripts.recipe import PAPER
+from scripts.weights import build_network, save_weights
 from scripts.workflows.infer_scans import ScanRunner
 from scripts.workflows.monai_label import OFFERS, Choice, score_threshold
 from support.fake_labels import write_scan, write_weights
+from support.narrow_networks import NARROW
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
 
@@ -95,6 +99,20 @@ def test_finds_what_run_inferring_finds(bundle: Path, scan: Path, tmp_path: Path
     assert data["document"]["input"] == files["lesions.json"]["input"]
     assert data["document"]["settings"] == files["lesions.json"]["settings"]
     assert data["markups"] == files["lesions.mrk.json"]
+
+
+def test_answers_name_the_classes_of_a_network_that_knows_several(scan: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two_classes"
+    shutil.copytree(BUNDLE / "configs", folder / "configs")
+    several = {**NARROW, "num_classes": 2}
+    torch.manual_seed(0)
+    recipe = replace(PAPER, num_slices=3, classes=("tumour", "node")).plain()
+    save_weights(folder / "models" / "model.pt", build_network(several), several, {"name": "two", "recipe": recipe})
+    data = answer(folder, scan, score_threshold=0)
+    assert data["document"]["model"]["classes"] == ["tumour", "node"]
+    assert set(data["label"].tolist()) == {1, 2}
+    names = [data["document"]["model"]["classes"][label - 1] for label in data["label"].tolist()]
+    assert [lesion["class"] for lesion in data["document"]["lesions"]] == names
 
 
 def test_no_lesions_are_empty_tensors(bundle: Path, scan: Path) -> None:

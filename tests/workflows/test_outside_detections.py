@@ -14,7 +14,9 @@ from scripts.data.importing.patient_splits import SplitRule
 from scripts.data.importing.set_records import read_records
 from scripts.data.importing.set_tables import write_set
 from scripts.data.scans.scan import read_scan
+from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.matching import match_detections
+from scripts.metrics.volume.volume_evaluation import evaluate_volumes
 from scripts.storage.atomic_files import sha256
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
 from scripts.workflows.outside_detections import OutsideDetections
@@ -275,3 +277,58 @@ def test_crowds_are_regions_to_ignore(tmp_path: Path) -> None:
     assert match_detections([first, second]).outcomes.tolist() == ["ignored"]
     others = flat_cases(tmp_path / "truth.json", tmp_path / "results.json", "test", "cyst")
     assert not any("ignored_boxes" in case for case in others)
+
+
+def test_classes_of_coco_files_and_tables_are_told_by_number_or_name(tmp_path: Path) -> None:
+    results = [
+        {"image_id": 0, "category_id": 6, "bbox": [3, 4, 6, 8], "score": 0.9},
+        {"image_id": 1, "category_id": 7, "bbox": [1, 1, 2, 2], "score": 0.2},
+    ]
+    truth = coco_truth(tmp_path / "truth.json")
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    table = "image,x1,y1,x2,y2,score,class\n"
+    (tmp_path / "results.csv").write_text(f"{table}{NAMES[0]},3,4,9,12,0.9,cyst\n{NAMES[1]},1,1,3,3,0.2,other\n")
+    for name in ("results.json", "results.csv"):
+        found = flat_cases(truth, tmp_path / name, "test")
+        assert [case["class_names"] for case in found] == [("node", "cyst")] * 2
+        assert [case["true_classes"].tolist() for case in found] == [["node"], ["cyst"]]
+        # A class that the truth does not know is none of its classes.
+        assert [case["classes"].tolist() for case in found] == [["cyst"], [""]]
+    (tmp_path / "results.csv").write_text(f"image,x1,y1,x2,y2,score\n{NAMES[0]},3,4,9,12,0.9\n")
+    assert "classes" not in flat_cases(truth, tmp_path / "results.csv", "test")[0]
+    assert "classes" not in flat_cases(truth, tmp_path / "results.json", "test", "node")[0]
+
+
+def test_classes_of_a_set_count_from_one(tmp_path: Path) -> None:
+    keys = [{**RECORD["keys"][0], "classes": ["cyst"]}, RECORD["keys"][1]]
+    write_set(tmp_path / "set", {"000001_01_01": {**RECORD, "keys": keys}}, [{"p": 3}], {"classes": ["node", "cyst"]})
+    results = [{"image_id": NAMES[0], "category_id": 2, "bbox": [3, 4, 6, 8], "score": 0.9}]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    first, second = flat_cases(tmp_path / "set", tmp_path / "results.json", "test")
+    assert (first["true_classes"].tolist(), first["classes"].tolist()) == (["cyst"], ["cyst"])
+    assert (second["true_classes"].tolist(), second["classes"].tolist()) == ([], [])
+
+
+def test_classes_of_our_own_results_meet_those_of_the_set(tmp_path: Path, cases: Path) -> None:
+    labels = json.loads((cases / "set" / "lesions_3d.json").read_text())
+    for number, volume in enumerate(labels["volumes"]):
+        volume["lesions"][0]["class"] = ("node", "cyst")[number % 2]
+    path = cases / "set" / "two_classes.json"
+    path.write_text(json.dumps(labels))
+    about = json.loads((cases / "set" / "set.json").read_text())
+    (cases / "set" / "set.json").write_text(json.dumps({**about, "classes": ["node", "cyst"]}))
+    for name, boxes in stored(cases).items():
+        (tmp_path / name).mkdir()
+        lesions = [{"box_voxel": boxes[0].tolist(), "score": 0.75, "class": "node"}]
+        content = {"input": {"name": f"{name}.nii.gz"}, "model": {"classes": ["node", "x"]}, "lesions": lesions}
+        (tmp_path / name / "lesions.json").write_text(json.dumps(content))
+    found = solid_cases(path, tmp_path, "all")
+    (cases / "set" / "set.json").write_text(json.dumps(about))
+    metrics, _ = evaluate_volumes(found, bootstrap=Bootstrap(resamples=0))
+    assert metrics["protocols"]["3D IoU 0.5"]["mean_sensitivity"] == 1
+    classes = metrics["classes"]
+    assert [classes[name]["lesions"] for name in ("node", "cyst")] == [2, 1]
+    assert [classes[name]["detections"] for name in ("node", "cyst")] == [3, 0]
+    assert classes["cyst"]["protocols"]["3D IoU 0.5"]["mean_sensitivity"] == 0
+    assert classes["node"]["protocols"]["3D IoU 0.5"]["sensitivity"]["1"] == 1
+    assert "classes" not in evaluate_volumes(solid_cases(cases / "set", tmp_path, "all"))[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from scripts.workflows.to_cases import cases_of, to_case
+from scripts.data.coco.coco_instances import Categories
+from scripts.workflows.to_cases import cases_of, name_detections, to_case
 
 
 def data(boxes: torch.Tensor, **fields: torch.Tensor) -> dict:
@@ -87,3 +89,36 @@ def test_regions_to_ignore_are_no_lesions() -> None:
     assert case["noisy"].tolist() == [False]
     assert "ignored" not in case["true_fields"]
     assert "ignored_boxes" not in to_case(data(torch.zeros(0, 4)))["case"]
+
+
+def classed(*labels: int) -> dict:
+    """Data of a set of two classes; a detection of each label."""
+    sample = data(torch.tensor([[2.0, 4.0, 20.0, 40.0]] * len(labels)))
+    sample["record"]["categories"] = Categories((1, 2), ("tumour", "node"))
+    sample["record"]["instances"]["labels"] = np.array([2])
+    sample["pred"]["labels"] = torch.tensor(labels)
+    return sample
+
+
+def test_classes_of_a_set_go_along_and_those_of_the_network_by_their_names(caplog: pytest.LogCaptureFixture) -> None:
+    case = to_case(classed(1, 2, 2))["case"]
+    assert (case["class_names"], case["true_classes"].tolist()) == (("tumour", "node"), ["node"])
+    (by_name,) = name_detections([case], ("node", "tumour"), "a.pt")
+    assert by_name["classes"].tolist() == ["node", "tumour", "tumour"]
+    (more,) = name_detections([case], ("node", "cyst", "tumour"), "a.pt")
+    assert more["classes"].tolist() == ["node", "cyst", "cyst"]
+    caplog.clear()
+    (by_number,) = name_detections([case], ("class 1", "class 2"), "a.pt")
+    assert by_number["classes"].tolist() == ["tumour", "node", "node"]
+    assert "are taken for ('tumour', 'node') of the data set" in caplog.text
+
+
+def test_a_network_of_one_class_names_none(caplog: pytest.LogCaptureFixture) -> None:
+    case = to_case(classed(1, 1))["case"]
+    (same,) = name_detections([case], ("lesion",), "a.pt")
+    assert "classes" not in same
+    assert "a.pt: no figures by class" in caplog.text
+    plain = to_case(data(torch.zeros(0, 4)))["case"]
+    assert not {"labels", "class_names", "true_classes"} & set(plain)
+    assert name_detections([plain], ("tumour", "node"), "a.pt") == [plain]
+    assert name_detections([], ("tumour", "node"), "a.pt") == []

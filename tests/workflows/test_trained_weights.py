@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from scripts.recipe import PAPER
 from scripts.weights import build_network, load_network, save_weights
 from scripts.workflows.trained_weights import Weights, network_with_weights
-from support.narrow_networks import NARROW
+from support.narrow_networks import NARROW, TINY
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
 
@@ -66,3 +68,19 @@ def test_weights_of_the_bundle_are_found_from_any_folder(
     (tmp_path / "mine.pt").write_bytes(checkpoint.read_bytes())
     assert network_with_weights("mine.pt").backbone.num_slices == 3
     assert network_with_weights("nowhere.pt", num_slices=5).backbone.num_slices == 5
+
+
+@pytest.mark.parametrize(
+    ("named", "classes"), [(["tumour", "node"], ("tumour", "node")), (["tumour"], ("class 1", "class 2"))]
+)
+def test_weights_of_several_classes_name_them(tmp_path: Path, named: list[str], classes: tuple[str, ...]) -> None:
+    several = {**TINY, "num_classes": 2}
+    info = {"name": "two", "recipe": replace(PAPER, num_slices=3, classes=tuple(named)).plain()}
+    weights = Weights(save_weights(tmp_path / "two.pt", build_network(several), several, info))
+    assert weights.info["classes"] == classes
+    # Nothing is said of classes where there is one.
+    assert weights.info.get("notice") is None
+
+
+def test_weights_of_one_class_name_none(checkpoint: Path) -> None:
+    assert "classes" not in Weights(checkpoint).info

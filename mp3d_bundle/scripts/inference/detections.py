@@ -2,7 +2,8 @@
 
 Going through the lattice slices from the feet up, a box continues the lesion whose latest box it overlaps
 most, best overlaps first, if the overlap is at least ``min_iou`` and the lesion was seen at most
-``max_gap`` slices before the slice below. Every other box begins a lesion.
+``max_gap`` slices before the slice below. Every other box begins a lesion. Boxes of different classes are never of
+one lesion.
 
 The score of a lesion is that of its best box (the largest of several), which also gives its further fields and, with
 ``extent="best"``, bounds it in the plane; with ``"enclosing"`` what encloses all of its boxes does. Along z it spans
@@ -27,6 +28,8 @@ from ..instances import Instances, select
 from .scan_protocol import ScanLike
 
 EXTENTS = ("best", "enclosing")
+# The field with the class of each box, from 1; only of a network that distinguishes several.
+LABELS = "labels"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,11 @@ class Lesion:
     members: tuple[int, ...]
     fields: Instances[np.ndarray] = field(default_factory=dict)
     review: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> int | None:
+        """Its class, from 1; None where the network does not distinguish any."""
+        return int(self.fields[LABELS]) if LABELS in self.fields else None
 
     def best(self, found: SliceBoxes) -> int:
         """The row of its best box in the `SliceBoxes` that it was linked from."""
@@ -163,7 +171,7 @@ def link_boxes(
     for number in np.unique(found.slices):
         rows = np.flatnonzero(found.slices == number)
         open_chains = [chain for chain in chains if number - found.slices[chain[-1]] <= max_gap + 1]
-        overlaps = pairwise_iou(found.boxes[[chain[-1] for chain in open_chains]], found.boxes[rows])
+        overlaps = _overlaps(found, [chain[-1] for chain in open_chains], rows)
         free = set(range(len(rows)))
         for flat in np.argsort(-overlaps, axis=None, kind="stable"):
             chain, row = np.unravel_index(flat, overlaps.shape)
@@ -177,6 +185,15 @@ def link_boxes(
     solid = found.solid()
     lesions = [_lesion(found, solid, chain, extent) for chain in chains]
     return sorted((one for one in lesions if one.score >= score_threshold), key=lambda lesion: -lesion.score)
+
+
+def _overlaps(found: SliceBoxes, ends: list[int], rows: np.ndarray) -> np.ndarray:
+    """Overlaps of the latest boxes of lesions with the boxes of a slice; 0 of different classes."""
+    overlaps = pairwise_iou(found.boxes[ends], found.boxes[rows])
+    if LABELS not in found.fields:
+        return overlaps
+    labels = found.fields[LABELS]
+    return np.where(labels[ends][:, None] == labels[rows], overlaps, 0.0)
 
 
 def _lesion(found: SliceBoxes, solid: np.ndarray, chain: list[int], extent: str) -> Lesion:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..boxes import Affine
 from ..instances import Instances, cat, clip, further, move, select, to_arrays
-from .detections import SliceBoxes
+from .detections import LABELS, SliceBoxes
 from .read_ahead import read_ahead
 from .scan_protocol import ScanLike
 
@@ -253,11 +253,16 @@ class VolumeDetector(Inferer):
             args: Passed on to the network.
             kwargs: Passed on to the network; ``patient`` as ``patients``, once for each slab.
 
+        Returns:
+            The boxes; their ``fields`` have the class of each where the network distinguishes several
+            (``num_classes``).
+
         Raises:
             ValueError: If the network reads another number of slices than the slabs have.
             FloatingPointError: If a score, a box or a further field is not finite.
         """
         _check_slices(network, self.cutter.num_slices)
+        by_class = getattr(network, "num_classes", 1) > 1
         slabs = self.cutter(inputs.hu, inputs.spacing)
         device = _device(network)
         volume = slabs.volume.to(device)
@@ -278,17 +283,18 @@ class VolumeDetector(Inferer):
                     kwargs["patients"] = [patient] * len(picked)
                 outputs = network(batch, *args, **kwargs)
                 found.extend(
-                    self._in_scan_pixels(output, slabs, at) for output, at in zip(outputs, picked, strict=True)
+                    self._in_scan_pixels(output if by_class else _without_labels(output), slabs, at)
+                    for output, at in zip(outputs, picked, strict=True)
                 )
                 bar.update(len(picked))
-        return _gather(slabs, due, found)
+        return _gather(slabs, due, found, by_class=by_class)
 
     def _bar(self, total: int) -> tqdm:
         return tqdm(total=total, desc="slices", unit="slice", disable=not self.progress, leave=True)
 
     def _in_scan_pixels(self, output: Instances[torch.Tensor], slabs: ScanSlabs, at: int) -> Instances[np.ndarray]:
-        """The instances of one slab in pixels of the scan, without their labels."""
-        found = to_arrays({name: values for name, values in output.items() if name != "labels"})
+        """The instances of one slab in pixels of the scan."""
+        found = to_arrays(output)
         found = {**found, "boxes": found["boxes"].reshape(-1, 4), "scores": found["scores"].reshape(-1)}
         for name, values in found.items():
             if not np.isfinite(values).all():
@@ -299,6 +305,10 @@ class VolumeDetector(Inferer):
         found = clip(move(found, slabs.to_scan(at)), slabs.shape[1], slabs.shape[2])
         sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
         return select(found, (found["scores"] >= self.score_threshold) & (sides > 0).all(axis=1))
+
+
+def _without_labels(output: Instances[torch.Tensor]) -> Instances[torch.Tensor]:
+    return {name: values for name, values in output.items() if name != LABELS}
 
 
 def _check_slices(network: Any, num_slices: int) -> None:
@@ -312,8 +322,11 @@ def _device(network: Any) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _gather(slabs: ScanSlabs, due: Sequence[int], found: Sequence[Instances[np.ndarray]]) -> SliceBoxes:
-    joined = cat(found or [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0)}])
+def _gather(
+    slabs: ScanSlabs, due: Sequence[int], found: Sequence[Instances[np.ndarray]], *, by_class: bool
+) -> SliceBoxes:
+    none = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0)}
+    joined = cat(found or [{**none, LABELS: np.zeros(0, dtype=np.int64)} if by_class else none])
     return SliceBoxes(
         boxes=joined["boxes"],
         scores=joined["scores"],
@@ -323,5 +336,5 @@ def _gather(slabs: ScanSlabs, due: Sequence[int], found: Sequence[Instances[np.n
         examined=slabs.examined,
         shape=slabs.shape,
         scale=slabs.scale,
-        fields=further(joined),
+        fields=further(joined) | {name: joined[name] for name in (LABELS,) if name in joined},
     )

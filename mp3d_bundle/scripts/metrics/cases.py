@@ -14,6 +14,9 @@ A case is a mapping with these keys; boxes are slab-frame boxes in pixels of the
 ``lesion_type``           optional, ``(N,)``, 1..8, -1 unknown
 ``noisy``                 optional, ``(N,)`` bool: DeepLesion's "possibly noisy" annotations
 ``ignored_boxes``         optional, ``(K, 4)``: regions in which nothing is known; what lies in one is not false
+``classes``               optional, ``(M,)``, the class that a detector names for each box
+``true_classes``          optional, ``(N,)``, the class of each lesion
+``class_names``           optional, all classes of the data set, the same in every case
 ``image``                 optional, path of the key slice (passed on, not read)
 ``window``                optional, ``(low, high)`` HU, for pictures (passed on)
 ``fields``                optional, what else a detector says of each box: arrays of ``M`` rows by name
@@ -35,6 +38,7 @@ _REQUIRED = ("id", "boxes", "scores", "true_boxes", "width", "height")
 _SHOWN = 200
 # What the metrics themselves know of lesions; all else travels in ``true_fields``.
 PER_LESION = ("lesion_type", "noisy")
+_CLASSES = {"classes": "boxes", "true_classes": "true_boxes"}
 
 
 class _Required(TypedDict):
@@ -55,6 +59,9 @@ class Case(_Required, total=False):
     lesion_type: np.ndarray
     noisy: np.ndarray
     ignored_boxes: np.ndarray
+    classes: np.ndarray
+    true_classes: np.ndarray
+    class_names: tuple[str, ...]
     image: str
     window: tuple[float, float]
     fields: Instances[np.ndarray]
@@ -143,6 +150,10 @@ def _check_case(case: Mapping[str, Any], row: int) -> Case:
     for key in PER_LESION:
         if case.get(key) is not None:
             checked[key] = _per_lesion(case[key], key, len(checked["true_boxes"]), where)
+    for key, owner in _CLASSES.items():
+        if case.get(key) is not None:
+            checked[key] = _array(case[key], str, key, where).reshape(-1)
+            check_rows({key: checked[key]}, len(checked[owner]), f"case {where}")
     for key, owner in (("fields", "boxes"), ("true_fields", "true_boxes")):
         try:
             checked[key] = to_arrays(case.get(key) or {})

@@ -32,6 +32,11 @@ class FasterRCNN(nn.Module):
         self.rpn = rpn
         self.roi_heads = roi_heads
 
+    @property
+    def num_classes(self) -> int:
+        """Classes without background."""
+        return self.roi_heads.predictor.num_classes
+
     def features(self, slabs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Pyramid levels for the first and for the second stage: here the same.
 
@@ -68,7 +73,7 @@ class FasterRCNN(nn.Module):
         images = pad_slabs(slabs, common_size)
         heads = self.roi_heads
         reads = (*heads.reads, *heads.used(targets))
-        targets = check_targets(targets, len(images.image_sizes), heads.predictor.num_classes, reads)
+        targets = check_targets(targets, len(images.image_sizes), self.num_classes, reads)
         targets, regions = split_regions(targets)
         first, second = self.features(images.tensors)
         proposals, rpn_losses = self.rpn(first, images.image_sizes, [target["boxes"] for target in targets], regions)

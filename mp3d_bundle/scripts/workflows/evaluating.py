@@ -25,10 +25,11 @@ from ..metrics.image.hits_and_misses import list_findings
 from ..metrics.image.ignite_metrics import DetectionMetrics
 from ..metrics.image.image_report import write_report
 from ..metrics.image.image_tables import format_table
-from ..recipe import KEY, Recipe, read_recipe, tell_deviations
+from ..recipe import KEY, Recipe, class_names, classes_of, read_recipe, tell_deviations
 from ..storage.atomic_files import sha256
 from ..storage.output_folder import FolderLock, evaluation_lock
 from ..weights import build_network, load_state, read_stored, tensors_sha256
+from .to_cases import name_detections
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +221,7 @@ class EvaluationReport(FolderReport):
         origin: dict[str, Any] = {"weights": None}
         if self.weights is not None:
             origin = {"weights": self.weights.origin, **self.weights.recipe}
+            cases = self._with_classes(cases, self.weights)
             classes = self.weights.used.class_note() if self.weights.used is not None else None
             notices += [self.weights.info.get("notice"), classes]
             if classes:
@@ -231,6 +233,14 @@ class EvaluationReport(FolderReport):
             self._write_gallery(cases, metrics["thresholds"][_GALLERY_FPS], notice)
         self.lock.release()
         logger.info("Results on %s:\n%s", self.about.dataset, format_table(metrics))
+
+    @staticmethod
+    def _with_classes(cases: list[Case], weights: WeightsLoader) -> list[Case]:
+        """The cases with the classes that the weights name, in a data set that knows several."""
+        if weights.used is None:
+            return cases
+        names = class_names(classes_of(weights.network), weights.used.classes)
+        return name_detections(cases, names, str(weights.path))
 
     def _tags(self) -> dict[str, Any]:
         """What the weights say of their tags."""

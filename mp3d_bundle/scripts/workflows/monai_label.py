@@ -24,6 +24,7 @@ from ..engines.engine import EngineChoice
 from ..inference.detections import Lesion, ScanResult, SliceBoxes
 from ..inference.outputs.lesions_document import calibration_of, describe_lesions, describe_run
 from ..inference.outputs.measurements import tagging_in
+from ..inference.outputs.named_classes import classes_in
 from ..inference.outputs.slicer_nodes import slicer_markups
 from ..inference.volume_detector import VolumeDetector
 from .scan_patient import PatientOptions
@@ -136,8 +137,8 @@ class LesionDetector:
 
         Returns:
             One dict: ``box`` ``(N, 6)`` float32 ``x1, y1, z1, x2, y2, z2`` in LPS mm, best score first; ``label``
-            ``(N,)`` int64 ones; ``label_scores`` ``(N,)`` float32; ``document``, what ``lesions.json`` holds; and
-            ``markups``, what ``lesions.mrk.json`` holds.
+            ``(N,)`` int64, the class of each from 1; ``label_scores`` ``(N,)`` float32; ``document``, what
+            ``lesions.json`` holds; and ``markups``, what ``lesions.mrk.json`` holds.
 
         Raises:
             ValueError: If the image is not a CT, no network was set, or the client's choice is invalid.
@@ -166,14 +167,15 @@ class LesionDetector:
             **({} if known is None else {"patient": known[1]}),
         }
         head, calibration = describe_run(scan, found, info, settings), calibration_of(info, settings)
-        entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging_in(head))
+        tagging, classes = tagging_in(head), classes_in(head)
+        entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging, classes=classes)
         document = {**head, "lesions": entries}
         markups = json.loads(slicer_markups(ScanResult(scan, found, lesions, document))["lesions.mrk.json"])
         boxes = scan.boxes_to_lps(np.array([lesion.box for lesion in lesions]).reshape(-1, 6))
         return [
             {
                 "box": torch.from_numpy(boxes).float(),
-                "label": torch.full((len(lesions),), LESION),
+                "label": torch.tensor([lesion.label or LESION for lesion in lesions], dtype=torch.int64),
                 "label_scores": torch.tensor([lesion.score for lesion in lesions], dtype=torch.float32),
                 "document": document,
                 "markups": markups,

@@ -25,9 +25,10 @@ from ..data.importing.set_tables import VOLUMES, read_table
 from ..data.records import Record
 from ..instances import IGNORED, true_rows
 from ..metrics.cases import Case
+from ..metrics.free_response.class_cases import named
 from ..storage.printable import shown, shown_name
 from ..storage.safe_json import finite_numbers, read_json
-from ..storage.safe_pickle import read_plain_pickle
+from .scoring.result_boxes import nndetection, own_result
 from .volume_predictions import read_predictions
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,6 @@ _IMAGE = ("image", "file_name", "id")
 _BOX = ("x1", "y1", "x2", "y2")
 _NOTHING = _Found(boxes=np.zeros((0, 4)), scores=np.zeros(0))
 _NNDET = ("_boxes.pkl", "_boxes.json")
-# Sides in voxels; boxes of nnDetection that are narrower than the voxel around them would have none.
-_NARROWEST = 0.5
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,8 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
         predictions: COCO results JSON, ``image_id`` being an id or a file name of the truth; or CSV with ``image``,
             ``x1 y1 x2 y2`` (pixels from 0, half-open) and ``score``.
         split: Of a data set.
-        category: Name or id of the only category that counts; all by default, as one.
+        category: Name or id of the only category that counts; all by default, as one, and each of its own where
+            truth and detections tell classes.
 
     Raises:
         OSError: If a file is not there.
@@ -101,14 +101,17 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
     cases, number = _coco_truth(truth, category) if coco else (_table_truth(truth, split), None)
     rows = _csv_results(predictions.path) if predictions.content is None else _coco_results(predictions)
     called = {case["id"]: key for key, case in cases.items()}
-    found: dict[str, list[tuple[list[float], float]]] = defaultdict(list)
+    names: Sequence[str] = next(iter(cases.values())).get("class_names", ()) if cases else ()
+    by_class = category is None and len(names) > 1 and all(kind is not None for _, kind, _, _ in rows)
+    kinds = _numbers_of(truth, names, coco=coco) if by_class else {}
+    found: dict[str, list[tuple[list[float], float, str]]] = defaultdict(list)
     strange: list[str] = []
     for image, kind, box, score in rows:
         key = image if image in cases else called.get(image)
         if key is None:
             strange.append(image)
         elif number is None or kind is None or kind == number:
-            found[key].append((box, score))
+            found[key].append((box, score, kinds.get(str(kind), "")))
     if strange:
         raise ValueError(
             f"Expected detections of the {len(cases)} images of {truth}, got {len(strange)} of others, "
@@ -117,14 +120,12 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
     silent = [name for name in cases if name not in found]
     if silent:
         logger.warning("%d of %d images have no detection, %s the first.", len(silent), len(cases), silent[0])
-    return [
-        {
-            **case,
-            "boxes": np.array([box for box, _ in found[name]], dtype=np.float64).reshape(-1, 4),
-            "scores": np.array([score for _, score in found[name]], dtype=np.float64),
-        }
-        for name, case in cases.items()
-    ]
+    for name, case in cases.items():
+        case["boxes"] = np.array([box for box, _, _ in found[name]], dtype=np.float64).reshape(-1, 4)
+        case["scores"] = np.array([score for _, score, _ in found[name]], dtype=np.float64)
+        if by_class:
+            case["classes"] = np.array([kind for _, _, kind in found[name]], dtype=str)
+    return list(cases.values())
 
 
 def _table_truth(truth: Path, split: str) -> dict[str, Case]:
@@ -153,7 +154,22 @@ def _table_case(record: Record) -> Case:
     }
     if IGNORED in known:
         case["ignored_boxes"] = known["boxes"][~rows]
+    names = getattr(dict(record).get("categories"), "names", ())
+    if len(names) > 1:
+        case["class_names"], case["true_classes"] = tuple(names), named(known["labels"][rows], names)
     return case
+
+
+def _numbers_of(truth: Path, names: Sequence[str], *, coco: bool) -> dict[str, str]:
+    """The class that a detection means by a number or a name; of a data set classes count from 1."""
+    numbers = _coco_names(_coco_tables(truth)["categories"]) if coco else dict(enumerate(names, start=1))
+    return {**{name: name for name in names}, **{str(number): name for number, name in numbers.items()}}
+
+
+def _coco_names(categories: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
+    """Names of the categories by their ids; none where a name or an id is missing or comes twice."""
+    found = {str(entry.get("id")): str(entry.get("name")) for entry in categories}
+    return found if len(set(found.values())) == len(categories) else {}
 
 
 def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
@@ -180,7 +196,9 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
     """Images of a COCO file, without detections, by their ids as text; and the id of the category, None for all."""
     content = _coco_tables(path)
     number = None if category is None else _category_id(content["categories"], category)
+    names = _coco_names(content["categories"]) if number is None else {}
     boxes: dict[str, list[Any]] = defaultdict(list)
+    kinds: dict[str, list[str]] = defaultdict(list)
     crowds: dict[str, list[Any]] = defaultdict(list)
     try:
         for row, entry in enumerate(content["annotations"]):
@@ -188,6 +206,8 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
                 part = crowds if entry.get("iscrowd") else boxes
                 box = finite_numbers(entry["bbox"], 4, "bbox", f"annotation {row} of {path}")
                 part[str(entry["image_id"])].append(box)
+                if part is boxes:
+                    kinds[str(entry["image_id"])].append(names.get(str(entry["category_id"]), ""))
         cases: dict[str, Case] = {
             str(image["id"]): {
                 "id": str(image.get("file_name", image["id"])),
@@ -208,6 +228,9 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
         raise ValueError(
             f"Expected every image once and annotations of these alone in {path}, got others: {strange[:3]}."
         )
+    if len(names) > 1:
+        for key, case in cases.items():
+            case["class_names"], case["true_classes"] = tuple(names.values()), np.array(kinds[key], dtype=str)
     if crowds:
         for key, case in cases.items():
             case["ignored_boxes"] = _from_rows(crowds[key])
@@ -245,11 +268,11 @@ def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
     image = next((columns[name] for name in _IMAGE if name in columns), None)
     if image is None or not {*_BOX, "score"} <= set(columns):
         raise ValueError(f"Expected the columns image, x1, y1, x2, y2, score, got {', '.join(columns)} in {path}.")
-    found = []
+    found, kind = [], columns.get("class")
     for line, row in rows:
         try:
             box = [float(row[columns[name]]) for name in _BOX]
-            found.append((str(row[image]), None, box, float(row[columns["score"]])))
+            found.append((str(row[image]), row[kind] if kind else None, box, float(row[columns["score"]])))
         except (TypeError, ValueError):
             raise ValueError(f"Expected a box and a score, got others in line {line} of {path}.") from None
     return found
@@ -296,19 +319,23 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
     found: dict[str, dict[str, np.ndarray]] = {}
     cut: list[float] = []
     for path, name in {**own, **other}.items():
-        boxes, scores, names, digest = _own_result(path, name, cut) if path in own else _nndetection(path, name)
-        series = _series(records, names, path)
-        _check_same_files(records[series], digest, path)
+        result = own_result(path, name) if path in own else nndetection(path, name)
+        series = _series(records, result.names, path)
+        _check_same_files(records[series], result.digest, path)
         if series in found:
             raise ValueError(f"Expected one result for every scan, got a second one of {series} in {path}.")
-        found[series] = {"boxes": stored_boxes(records[series], boxes), "scores": scores}
+        found[series] = {"boxes": stored_boxes(records[series], result.boxes), "scores": result.scores}
+        if result.classes is not None:
+            found[series]["classes"] = result.classes
+        if result.cut_at > 0:
+            cut.append(result.cut_at)
     if cut:
         logger.warning(
             "%d of %d results hold no lesion with a score below %g: curves end there, and figures at more false "
             "positives are too low. Detect with --score_threshold 0 to score.",
             *(len(cut), len(own), max(cut)),
         )
-    empty = {"boxes": np.zeros((0, 6)), "scores": np.zeros(0)}
+    empty = {"boxes": np.zeros((0, 6)), "scores": np.zeros(0), "classes": np.zeros(0, dtype=str)}
     return {**({series: empty for series in records} if missing_is_empty else {}), **found}
 
 
@@ -332,50 +359,3 @@ def _check_same_files(record: Mapping[str, Any], digest: Any, path: Path) -> Non
             f"Expected the result of the scan {record['scan']} (SHA-256 {known[:12]}) of the set, got that of other "
             f"files ({shown(digest)[:14]}) in {path}."
         )
-
-
-def _own_result(path: Path, name: str, cut: list[float]) -> tuple[np.ndarray, np.ndarray, list[str], Any]:
-    """Boxes and scores of a result, its names and the hash of its input; a score that it was cut at goes to ``cut``."""
-    content = read_json(path, "lesions")
-    try:
-        boxes = np.array([lesion["box_voxel"] for lesion in content["lesions"]], dtype=np.float64).reshape(-1, 6)
-        scores = np.array([lesion["score"] for lesion in content["lesions"]], dtype=np.float64)
-        called, digest = str(content["input"]["name"]), content["input"].get("sha256")
-        settings = content.get("settings", {})
-        shown_from, kept_from = (float(settings.get(key) or 0) for key in ("score_threshold", "box_threshold"))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__}."
-        ) from error
-    # Without a box there is no lesion, whatever is shown.
-    if shown_from > kept_from:
-        cut.append(shown_from)
-    stem = called
-    for ending in (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip"):
-        stem = stem.removesuffix(ending)
-    return boxes, scores, [called, name, name.rpartition("/")[2], stem], digest
-
-
-def _nndetection(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str], None]:
-    """Boxes of nnDetection as edges ``i1 j1 k1 i2 j2 k2`` of the voxels of the file.
-
-    It has them as ``z1 y1 z2 y2 x1 x2``, the axes of the array being those of SimpleITK. On both sides they end at the
-    centre of the first voxel that is no longer of the lesion: one of voxels 3 to 5 has 2 and 6
-    (``instances_to_boxes`` and ``boxes2nii`` of its code), so its edges are 3 and 6.
-    """
-    try:
-        if path.suffix == ".json":
-            entries = list(read_json(path, "boxes").values())
-            boxes, scores = [entry["box"] for entry in entries], [entry["score"] for entry in entries]
-        else:
-            content = read_plain_pickle(path)
-            boxes, scores = content["pred_boxes"], content["pred_scores"]
-        table = np.array(boxes, dtype=np.float64).reshape(-1, 6)
-        numbers = np.array(scores, dtype=np.float64).reshape(-1)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"Expected pred_boxes and pred_scores of nnDetection, cannot use {path}: {error}.") from error
-    if len(table) != len(numbers):
-        raise ValueError(f"Expected a score for each of {len(table)} boxes, got {len(numbers)} in {path}.")
-    low, high = table[:, [4, 1, 0]] + 1, table[:, [5, 3, 2]]
-    middle, half = (low + high) / 2, np.maximum(high - low, _NARROWEST) / 2
-    return np.column_stack([middle - half, middle + half]), numbers, [name], None

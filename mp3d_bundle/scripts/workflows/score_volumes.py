@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..inference.detections import Lesion, SliceBoxes, link_boxes
 from ..inference.volume_detector import VolumeDetector
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.evaluation_files import Evaluated
+from ..metrics.free_response.class_cases import named, names_in_set
 from ..metrics.volume.volume_report import write_volume_report
 from ..metrics.volume.volume_tables import format_volume_table, official_predictions
 from ..networks import Patient
@@ -80,7 +81,7 @@ class VolumeScorer:
         if self.predictions is None:
             cases = self._detect(records)
             origin = self._origin()
-            notices.append(self.weights.info.get("notice"))
+            notices += [self.weights.info.get("notice"), self.weights.recipe_of_file.class_note()]
             write_json(official_predictions(cases), folder / "predictions.json")
         else:
             found = read_predictions(self.predictions, [record["id"] for record in records])
@@ -115,11 +116,19 @@ class VolumeScorer:
         with tqdm(records, desc="sub-volumes", unit="volume", disable=not self.progress) as bar:
             return [{**record, **self._detect_one(record, network)} for record in bar]
 
-    def _detect_one(self, record: VolumeRecord, network: nn.Module) -> Detections:
+    def _detect_one(self, record: VolumeRecord, network: nn.Module) -> Mapping[str, Any]:
         scan = read_subvolume(record)
         _check_inside(record, scan.hu.shape)
         found = self.inferer(scan, network, **_patient_of(record, network))
-        return lesion_boxes(found, self.link(found), record["slice_range"][0])
+        lesions = self.link(found)
+        return {**lesion_boxes(found, lesions, record["slice_range"][0]), **self._classes(record, lesions)}
+
+    def _classes(self, record: VolumeRecord, lesions: Sequence[Lesion]) -> dict[str, np.ndarray]:
+        """The classes that the network names, in a data set that knows several."""
+        called = names_in_set(self.weights.info.get("classes", ()), record["class_names"])
+        if called is None:
+            return {}
+        return {"classes": named(np.array([lesion.label for lesion in lesions], dtype=np.int64), called)}
 
 
 def lesion_boxes(found: SliceBoxes, lesions: Sequence[Lesion], first: int) -> Detections:

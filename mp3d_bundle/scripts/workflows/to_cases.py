@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,13 @@ from ..boxes import Affine
 from ..inference.lesion_outlines import LENGTHS, MEASURED, measure
 from ..instances import IGNORED, Instances, further, move, select, to_arrays, true_rows
 from ..metrics.cases import PER_LESION, Case
+from ..metrics.free_response.class_cases import named, names_in_set
+
+logger = logging.getLogger(__name__)
 
 _PASSED_ON = ("patient", "image", "slice_interval", "spacing", "window")
+# The class of each detection by its number in the network, which the data set may count otherwise.
+LABELS = "labels"
 
 
 def to_case(data: dict[str, Any]) -> dict[str, Case]:
@@ -27,7 +33,8 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
 
     Returns:
         ``case``, see `scripts.metrics.cases`; ``image`` is the path of the key slice. Of masks and axes the lengths
-        ``long_axis_mm`` and ``short_axis_mm`` are kept, NaN where a mask is empty.
+        ``long_axis_mm`` and ``short_axis_mm`` are kept, NaN where a mask is empty. Of a data set of several classes it
+        has their names, and the detector's ``labels``, which `name_detections` makes ``classes`` of.
     """
     record = data["record"]
     factor_x, factor_y = (1 / float(factor) for factor in data["scale_factor"])
@@ -54,6 +61,7 @@ def to_case(data: dict[str, Any]) -> dict[str, Case]:
         "true_fields": to_arrays(fields),
         **({"ignored_boxes": known["boxes"][~lesions]} if IGNORED in known else {}),
         **{name: truth[name] for name in PER_LESION if name in truth},
+        **_classes(record, truth["labels"], found),
         **{name: record[name] for name in _PASSED_ON if name in record},
     }
     return {"case": Case(**case)}
@@ -67,6 +75,35 @@ def _measured(fields: Instances[np.ndarray], boxes: np.ndarray, spacing: Sequenc
     lengths = np.array([(np.nan, np.nan) if one is None else one.lengths_mm for one in outlines]).reshape(-1, 2)
     kept = {name: values for name, values in fields.items() if name not in MEASURED}
     return {**kept, **dict(zip(LENGTHS, lengths.T, strict=True))}
+
+
+def _classes(record: Mapping[str, Any], labels: np.ndarray, found: Instances[np.ndarray]) -> dict[str, Any]:
+    """What a case says of classes; nothing in a data set of one."""
+    names = record["categories"].names if "categories" in record else ()
+    if len(names) < 2 or LABELS not in found:
+        return {}
+    return {"class_names": tuple(names), "true_classes": named(labels, names), LABELS: found[LABELS].astype(np.int64)}
+
+
+def name_detections(cases: Sequence[Case], names: Sequence[str], where: str) -> list[Case]:
+    """Cases of a data set of several classes with the class of each detection, if the network knows several too.
+
+    Args:
+        cases: Of `to_case`.
+        names: Classes of the network, in the order of its labels.
+        where: The network, for a log line where its classes are called otherwise than those of the data set.
+    """
+    known = tuple(cases[0].get("class_names") or ()) if len(cases) else ()
+    called = names_in_set(names, known)
+    if called is None:
+        if len(known) > 1:
+            logger.warning("%s: no figures by class, it knows %s and the data set %s.", where, names, known)
+        return list(cases)
+    if set(called) - set(names):
+        logger.warning("%s: its classes %s are taken for %s of the data set, in this order.", where, names, known)
+    given: Any = cases
+    found: Any = [{**case, "classes": named(case[LABELS], called)} for case in given]
+    return found
 
 
 def cases_of(output: list[dict[str, Any]]) -> list[Case]:

@@ -14,7 +14,17 @@ from torch import nn
 from ..data.intensity import IntensityWindow
 from ..inference.volume_detector import VolumeDetector
 from ..networks import mp3d_fpn
-from ..recipe import PAPER, Deviation, Recipe, fit_for, stored_recipe, tell_deviations, window_values
+from ..recipe import (
+    PAPER,
+    Deviation,
+    Recipe,
+    class_names,
+    classes_of,
+    fit_for,
+    stored_recipe,
+    tell_deviations,
+    window_values,
+)
 from ..storage.atomic_files import sha256
 from ..weights import WeightsFile, build_network, load_network, load_state, read_detector
 from .scan_patient import facts_read
@@ -115,12 +125,13 @@ class Weights:
     def info(self) -> dict[str, Any]:
         """What the file says about its weights: ``name``, ``notice``, ``path``, ``sha256``; empty without a file.
 
-        Under ``inference`` it may hold the settings that these weights want, see `setting`.
+        Under ``inference`` it may hold the settings that these weights want, see `setting`. Of a network that
+        distinguishes several classes, ``classes`` has the name of each.
         """
         if not self.path.is_file():
             return {}
-        info, note = self._described[1], self.recipe_of_file.class_note()
-        return {**info, "notice": " ".join(filter(None, [info.get("notice"), note]))} if note else info
+        info, count = self._described[1], classes_of(self.outline)
+        return {**info, "classes": class_names(count, self._stored.classes)} if count > 1 else info
 
     @cached_property
     def _stored(self) -> Recipe:
@@ -157,9 +168,7 @@ class Weights:
         return replace(self.recipe, **sizes, **found)
 
     def tell(self, inferer: VolumeDetector) -> dict[str, Deviation]:
-        """Log and give in what ``inferer`` deviates from the weights' recipe, and log that classes become one."""
-        if note := self.recipe_of_file.class_note():
-            logger.warning("%s: %s", self.path, note)
+        """Log and give in what ``inferer`` deviates from the weights' recipe."""
         return tell_deviations(self.recipe_of_file, self.used(inferer), str(self.path))
 
     def setting(self, name: str, default: Any) -> Any:

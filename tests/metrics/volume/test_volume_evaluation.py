@@ -153,3 +153,40 @@ def test_matching_agrees_with_the_reported_counts() -> None:
     point = metrics["protocols"][OFFICIAL.name]["operating_points"]["16"]
     assert point["false_positives"] == int(again.false_positives.sum())
     assert point["lesions_found"] == int(again.hits.sum())
+
+
+def classed(*, swapped: bool = False, names: tuple[str, ...] = ("node", "cyst")) -> list[dict[str, Any]]:
+    """Two volumes with a lesion of each class, both found, under the right class or the other one."""
+    first, second = LESION, ELSEWHERE
+    said = names[::-1] if swapped else names
+    return [
+        {
+            "id": f"00000{number}_01_01_001-020",
+            "patient": f"00000{number}",
+            "boxes": [first, second],
+            "scores": [0.9, 0.8],
+            "true_boxes": [first, second],
+            "class_names": names,
+            "classes": list(said),
+            "true_classes": list(names),
+        }
+        for number in (1, 2)
+    ]
+
+
+def test_each_class_has_its_figures_and_a_swap_finds_none_but_changes_nothing_pooled() -> None:
+    right, swapped = (evaluate_volumes(classed(swapped=each))[0] for each in (False, True))
+    assert {**right, "classes": None} == {**swapped, "classes": None}
+    for name in ("node", "cyst"):
+        assert (right["classes"][name]["lesions"], right["classes"][name]["detections"]) == (2, 2)
+        for found, wanted in ((right, 1), (swapped, 0)):
+            numbers = found["classes"][name]["protocols"]
+            assert set(numbers) == set(found["protocols"])
+            assert all(one["mean_sensitivity"] == wanted for one in numbers.values())
+
+
+def test_one_class_has_no_figures_of_its_own() -> None:
+    one = [{**case, "class_names": ("node",)} for case in classed()]
+    assert "classes" not in evaluate_volumes(one)[0]
+    with pytest.raises(ValueError, match="Expected classes of 2 boxes, got 1"):
+        evaluate_volumes([{**classed()[0], "classes": ["node"]}])

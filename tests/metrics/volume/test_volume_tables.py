@@ -73,3 +73,19 @@ def test_every_row_has_a_cell_for_each_column() -> None:
 )
 def test_notes_are_about_the_protocols_that_were_used(names: list[str], notes: list[str]) -> None:
     assert volume_notes({"protocols": dict.fromkeys(names)}) == notes
+
+
+def test_every_class_has_a_line_and_rows(tmp_path: Path) -> None:
+    names = ("node", "a class of a long name")
+    cases = [
+        {**case, "class_names": names, "classes": [names[0]] * len(case["boxes"]),
+         "true_classes": [names[0]] * len(case["true_boxes"])}
+        for case in volume_cases()
+    ]  # fmt: skip
+    metrics = write_volume_report(cases, tmp_path)
+    lines = format_volume_table(metrics).splitlines()
+    assert next(line for line in lines if "3D IoBB 0.3, node, %" in line).split()[-1] == "100.0"
+    assert next(line for line in lines if "3D IoBB 0.3, a class of a, %" in line).split()[-1] == "-"
+    assert all(len(line) <= 110 for line in lines if line.strip() not in (TINY_BOXES, SPARSE_KEYS))
+    with (tmp_path / "sensitivity.csv").open() as file:
+        assert sum("class: node" in line for line in file) == 3 * 9

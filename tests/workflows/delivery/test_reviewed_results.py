@@ -23,7 +23,8 @@ from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.workflows.delivery.reviewed_results import Reviews
 from scripts.workflows.infer_scans import ScanRunner
 from support.fake_dicom import write_ct
-from support.fake_scans import BlobDetector, ball_scan
+from support.fake_results import CLASSES, results_of
+from support.fake_scans import BlobDetector, ball_scan, scan_of
 from support.fake_weights import weights_of
 
 CONFIG = Path(__file__).resolve().parents[3] / "mp3d_bundle" / "configs" / "inference.json"
@@ -184,3 +185,17 @@ def test_reviews_are_found_where_results_are(tmp_path: Path) -> None:
     assert sorted(reviews.of_scan) == sorted([*(f"{number}" * 64 for number in range(7)), "a" * 64])
     with pytest.raises(ValueError, match=r"got another\.json of aaaaaaaaaaaa, .* of 333333333333 and 3 more\.$"):
         reviews.of("b" * 64)
+
+
+def test_lesions_in_one_place_are_told_apart_by_their_class(tmp_path: Path) -> None:
+    box = (24.0, 10.0, 4.0, 37.0, 23.0, 9.0)
+
+    def labels(boxes: np.ndarray) -> dict[str, np.ndarray]:
+        return {"labels": np.arange(len(boxes)) % 2 + 1}
+
+    result = results_of(scan_of(ball_scan()), [box, box], (0.9, 0.8), model=CLASSES, fields=labels)
+    assert [lesion.label for lesion in result.lesions] == [1, 2]
+    path = reviewed({**result.document}, tmp_path / "r.json", "rejected", "accepted")
+    digest = result.document["input"]["sha256"]
+    (kept,) = Reviews(path).accepted(result.scan, digest, result.lesions)
+    assert (kept.label, kept.score) == (2, 0.8)

@@ -57,6 +57,7 @@ class VolumeLabel:
         key_boxes: ``(N, 6)`` likewise with ``z1 == z2``, or None if lesions are labelled in 3D.
         spacing: mm along x, y, z if the file has it, or None.
         ignored_boxes: Regions in which nothing is known, ``(K, 6)`` in the volume frame, or None without any.
+        true_classes: The class of each lesion in 3D, or None where the file does not tell.
     """
 
     name: str
@@ -69,6 +70,7 @@ class VolumeLabel:
     key_boxes: np.ndarray | None = None
     spacing: tuple[float, float, float] | None = None
     ignored_boxes: np.ndarray | None = None
+    true_classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -220,17 +222,19 @@ def _synthetic(entry: Any, path: Path) -> VolumeLabel:
         first, last = (_whole(number) for number in entry["slice_range"])
         name = f"{entry['series']}_{first:03d}-{last:03d}"
         boxes, regions = _solid(entry["lesions"]), _solid(entry.get("ignored", ()))
+        kinds = [lesion.get("class") for lesion in entry["lesions"]]
         x, y, z = (float(value) for value in entry["spacing"])
         if not all(0 < side < math.inf for side in (x, y, z)):
             raise ValueError("a spacing of no length")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Expected series, slice_range, spacing and lesions with box and slices, got {shown(entry)} in {path}."
         ) from error
     label = parse_name(name, path)
     solid = _checked(boxes, label, lambda rows: rows)
     ignored = _checked(regions, label, lambda rows: rows) if "ignored" in entry else None
-    return _with(label, true_boxes=solid, spacing=(x, y, z), ignored_boxes=ignored)
+    classes = None if None in kinds else tuple(map(str, kinds))
+    return _with(label, true_boxes=solid, spacing=(x, y, z), ignored_boxes=ignored, true_classes=classes)
 
 
 def _shown(value: Any) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ...instances import true_rows
+from ..importing.set_tables import read_set
 from ..records import MISSING_IMAGES, Record
 from ..scans.scan import Scan
 from ..slabs.slab_reader import read_slice
@@ -62,6 +63,8 @@ class VolumeRecord(SliceRun):
         key_boxes: Likewise, on key slices.
         patient_facts: 1 for male, 0 for female, and years; NaN where it is not known, or was not asked for.
         ignored_boxes: Regions in which nothing is known, ``(K, 6)``; None without any.
+        class_names: The classes of a data set of several, in its order; none of others.
+        true_classes: ``(N,)`` class of each lesion in 3D; None in a data set of one class.
     """
 
     id: str
@@ -74,6 +77,8 @@ class VolumeRecord(SliceRun):
     key_boxes: np.ndarray | None
     patient_facts: tuple[float, float]
     ignored_boxes: np.ndarray | None
+    class_names: tuple[str, ...]
+    true_classes: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -171,9 +176,15 @@ def load_volumes(
     if not volumes:
         raise ValueError(f"Expected at least one sub-volume of {split}, got none in {labels}.")
     given = checked_spacing(spacing)
+    names = _class_names(read.volumes, folder)
     records: list[VolumeRecord] = [
         _record(volume, images_dir, series.get(volume.series, []), part, given) for volume in volumes
     ]
+    if len(names) > 1:
+        records = [
+            {**record, "class_names": names, "true_classes": np.array(volume.true_classes or (), dtype=str)}
+            for record, volume in zip(records, volumes, strict=True)
+        ]
     if patients:
         facts = known.patient_facts()
         records = [{**record, "patient_facts": facts.get(record["series"], _UNKNOWN)} for record in records]
@@ -182,6 +193,16 @@ def load_volumes(
         _need_spacing(present)
     logger.info("%s: %d sub-volumes with labels.", labels, len(present))
     return _complete_keys(present)
+
+
+def _class_names(volumes: Sequence[VolumeLabel], folder: Path) -> tuple[str, ...]:
+    """The classes of a data set in its order; none where a label file does not tell those of its lesions."""
+    if any(volume.true_classes is None for volume in volumes):
+        return ()
+    about = read_set(folder)
+    if about is not None:
+        return tuple(map(str, about["classes"]))
+    return tuple(sorted({name for volume in volumes for name in volume.true_classes or ()}))
 
 
 def _complete_keys(records: list[VolumeRecord]) -> list[VolumeRecord]:
@@ -249,6 +270,8 @@ def _record(
         "key_boxes": key_boxes,
         "patient_facts": _UNKNOWN,
         "ignored_boxes": label.ignored_boxes,
+        "class_names": (),
+        "true_classes": None,
     }
 
 

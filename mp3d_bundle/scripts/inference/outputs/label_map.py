@@ -134,6 +134,7 @@ def _prompt(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mapping[st
     plane = [other for other in range(3) if other != axis]
     return {
         "lesion": entry["lesion"],
+        **({"class": entry["class"]} if "class" in entry else {}),
         "score": entry["score"],
         "bbox_3d": _pairs(solid),
         "bbox_key_slice": _pairs(key),

@@ -19,13 +19,14 @@ import numpy as np
 from ...instances import select
 from ...storage.atomic_files import hash_files
 from ..body_regions import BodyRegions
-from ..detections import Lesion, ScanResult, SliceBoxes
+from ..detections import LABELS, Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
 from .measurements import Tagging, axes_of_box, describe_box, said_otherwise, tagging_for, tagging_in, volume
 from .measurements import plain_numbers as _numbers
+from .named_classes import classes_for, classes_in, describe_class, names_in_weights
 from .source_names import name_image, name_series
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 NOTICE = "Not a medical device. For research use only."
 _FRAMES = {
     "box_voxel": "i1, j1, k1, i2, j2, k2 in the stored array, i the fastest axis; voxel i covers [i, i + 1)",
@@ -115,7 +116,8 @@ def cautions(scan: ScanLike, found: SliceBoxes) -> list[str]:
 def json_files(result: ScanResult) -> dict[str, bytes]:
     """Write ``lesions.json``, the lesions in 3D, and ``detections.json``, every slice box."""
     head = {name: value for name, value in result.document.items() if name != "lesions"}
-    detections = describe_detections(result.scan, result.found, result.lesions, tagging=tagging_in(result.document))
+    tagging, classes = tagging_in(result.document), classes_in(result.document)
+    detections = describe_detections(result.scan, result.found, result.lesions, tagging=tagging, classes=classes)
     return {
         "lesions.json": strict_json(result.document),
         "detections.json": strict_json({**head, "detections": detections}),
@@ -123,7 +125,12 @@ def json_files(result: ScanResult) -> dict[str, bytes]:
 
 
 def describe_detections(
-    scan: ScanLike, found: SliceBoxes, lesions: Sequence[Lesion], *, tagging: Tagging | None = None
+    scan: ScanLike,
+    found: SliceBoxes,
+    lesions: Sequence[Lesion],
+    *,
+    tagging: Tagging | None = None,
+    classes: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """One entry per slice box, slice by slice, with the number of its lesion."""
     lesion_of = {row: number for number, lesion in enumerate(lesions, start=1) for row in lesion.members}
@@ -135,6 +142,7 @@ def describe_detections(
             "slice": stored_slice(scan, found, int(found.slices[row])),
             **images[row],
             "score": round(float(found.scores[row]), 6),
+            **describe_class(int(found.fields[LABELS][row]) if LABELS in found.fields else None, classes),
             "lesion": lesion_of.get(row),
             "box_voxel": _numbers(stored[row]),
             "box_lps_mm": _numbers(lps[row]),
@@ -152,6 +160,7 @@ def describe_lesions(
     *,
     calibration: Mapping[str, Sequence[float]] | None = None,
     tagging: Tagging | None = None,
+    classes: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """One entry per lesion, best score first, numbered from 1.
 
@@ -162,6 +171,7 @@ def describe_lesions(
         calibration: Knots ``scores`` and ``probabilities`` of a piecewise linear function; every entry then has a
             ``probability``, that of a box of its score to be right on the images that the function was fitted on.
         tagging: Which tags are named; needed where ``found`` has scores of tags.
+        classes: Names of the classes; needed where ``found`` has labels.
     """
     entries = []
     regions = BodyRegions(scan)
@@ -175,6 +185,7 @@ def describe_lesions(
         entries.append(
             {
                 "lesion": number,
+                **describe_class(lesion.label, classes),
                 "score": round(lesion.score, 6),
                 **_probability(lesion.score, calibration),
                 "box_voxel": _numbers(scan.boxes_to_stored(box)[0]),
@@ -251,6 +262,8 @@ def no_probability(model: Mapping[str, Any], settings: Mapping[str, Any] | None 
         return "The weights have no calibration."
     if model.get("notice"):
         return "The weights have a notice of their own: their calibration does not hold for other images."
+    if len(names_in_weights(model)) > 1:
+        return "The calibration of the weights does not tell classes apart."
     deviations = (settings or {}).get("deviations")
     if deviations is None:
         wanted = (model.get("inference") or {}).get("pixel_spacing")
@@ -291,7 +304,7 @@ def describe_run(
     Raises:
         ValueError: If the weights name another number of tags than the network scores.
     """
-    tagging = tagging_for(found, model, settings)
+    tagging, classes = tagging_for(found, model, settings), classes_for(found, model)
     return {
         "schema_version": SCHEMA_VERSION,
         "notices": notices_of(model),
@@ -300,6 +313,7 @@ def describe_run(
             "weights": Path(model["path"]).name if model.get("path") else None,
             "sha256": model.get("sha256"),
             "no_probability": no_probability(model, settings),
+            **({} if classes is None else {"classes": list(classes)}),
             **({} if tagging is None else {"tags": list(tagging.names)}),
         },
         "input": {**describe_input(scan, sha256), "notes": [*scan.notes, *cautions(scan, found)]},

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
-from ..detections import ScanResult
+from ..detections import LABELS, ScanResult
 from ..lesion_outlines import LENGTHS
 from .measurements import measured_text
+from .named_classes import classes_in
 from .source_names import IMAGE_KEYS, SERIES_KEYS
 
 _CORNERS = ("1", "2")
@@ -29,7 +30,8 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     probability = ["probability"] if result.document["model"]["no_probability"] is None else []
     estimates, axes = [f"{name}_estimate_mm" for name in _AXES], [f"{name}_mm" for name in _AXES]
     scalars = (name for name, values in result.found.fields.items() if values.ndim == 1)
-    fields = [name for name in scalars if name not in LENGTHS]
+    fields = [name for name in scalars if name not in (*LENGTHS, LABELS)]
+    kind = [] if classes_in(result.document) is None else ["class"]
     tags = ["tags"] if "tags" in result.document["model"] else []
     series = result.document["input"].get("dicom")
     names = [] if series is None else [*IMAGE_KEYS, *SERIES_KEYS]
@@ -37,11 +39,12 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     last = ["key_slice", *names, "num_slices", "notice", *remarks, *tags, *fields]
     sizes = [*estimates, *axes, "axes_source", "volume_estimate_ml", "volume_source"]
     region = ["region", "region_source"]
-    writer.writerow(["lesion", "score", *probability, *voxel, *lps, *size, *sizes, *region, *last])
+    writer.writerow(["lesion", *kind, "score", *probability, *voxel, *lps, *size, *sizes, *region, *last])
     for entry in result.entries:
         writer.writerow(
             [
                 entry["lesion"],
+                *(entry[name] for name in kind),
                 entry["score"],
                 *(entry[name] for name in probability),
                 *entry["box_voxel"],

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..detections import Lesion, SliceBoxes
+from ..detections import LABELS, Lesion, SliceBoxes
 from ..lesion_outlines import MASKS, MEASURED, Outline, fits, outline_of, polygon_area
 from ..scan_protocol import ScanLike
 
@@ -41,6 +41,8 @@ class Tagging:
 
 def said_otherwise(name: str, value: np.ndarray) -> bool:
     """Whether a field of one box is written in another form than its own."""
+    if name == LABELS:
+        return True
     return np.ndim(value) == 1 if name == TAG_SCORES else name in MEASURED and fits(name, value)
 
 
@@ -68,11 +70,11 @@ def tagging_for(found: SliceBoxes, model: Mapping[str, Any], settings: Mapping[s
             raise ValueError(f"Expected {count} {what} of tags, as many as the network scores, got {number}.")
     if not all(type(each) in (int, float) and 0 <= each <= 1 for each in listed):
         raise ValueError(f"Expected a threshold of tags from 0 to 1, or a list of such, got {str(threshold)[:100]}.")
-    return Tagging(tuple(map(_printable, named)), threshold)
+    return Tagging(tuple(map(printable, named)), threshold)
 
 
-def _printable(name: Any) -> str:
-    """The name of a tag in a form that every file can store; weights are untrusted."""
+def printable(name: Any) -> str:
+    """The name of a tag or class in a form that every file can store; weights are untrusted."""
     letters = (letter if letter.isprintable() and letter != "\\" else " " for letter in str(name))
     return "".join(letters).strip() or "unnamed"
 

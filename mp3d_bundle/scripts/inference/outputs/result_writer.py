@@ -16,6 +16,7 @@ from ..detections import Lesion, ScanResult, SliceBoxes
 from ..scan_protocol import ScanLike
 from .lesions_document import calibration_of, describe_lesions, describe_run, notices_of
 from .measurements import tagging_in
+from .named_classes import classes_in
 from .pictures.finding_pictures import OverlayWriter
 from .result_folder import describe_part, describe_source, store
 
@@ -170,8 +171,8 @@ class ResultWriter:
         chosen = {} if self.tag_threshold is None else {"tag_threshold": self.tag_threshold}
         head = describe_run(scan, found, self.model, {**self.settings, **chosen}, made["source"]["sha256"])
         head["timing_s"] = dict(timing or {})
-        calibration, tagging = calibration_of(self.model, self.settings), tagging_in(head)
-        entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging)
+        calibration, tagging, classes = calibration_of(self.model, self.settings), tagging_in(head), classes_in(head)
+        entries = describe_lesions(scan, found, lesions, calibration=calibration, tagging=tagging, classes=classes)
         result = ScanResult(scan, found, lesions, {**head, "lesions": entries}, folder)
         files: dict[str, bytes] = {}
         for make in self.makers.values():

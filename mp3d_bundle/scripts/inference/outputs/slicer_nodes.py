@@ -19,6 +19,7 @@ from ..scan_protocol import ScanLike
 from .lesions_document import strict_json
 from .measurements import in_slice, region_text, size_text, tags_text
 from .measurements import plain_numbers as _numbers
+from .named_classes import class_text
 from .source_names import image_text
 
 # Slicer recognises the schema by this name; nothing is downloaded from there.
@@ -126,7 +127,7 @@ def _roi(scan: ScanLike, turn: np.ndarray, lesion: Lesion, entry: Mapping[str, A
     size = (lesion.box[3:] - lesion.box[:3]) * scan.spacing
     name = f"Lesion {entry['lesion']} ({entry['score']:.2f})"
     found = f"{entry['num_slices']} slices{image_text(entry)}{region_text(entry)}{tags_text(entry)}"
-    text = f"score {entry['score']:.4f}, {size_text(entry)}{found}. {notice}"
+    text = f"score {entry['score']:.4f}{class_text(entry)}, {size_text(entry)}{found}. {notice}"
     position, orientation = _numbers(centre), _numbers(turn.ravel(), digits=9)
     return {
         **_heading("ROI", name, text),

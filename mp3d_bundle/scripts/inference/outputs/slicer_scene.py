@@ -16,6 +16,7 @@ from typing import Any
 from ..detections import ScanResult
 from .label_map import label_map
 from .measurements import tags_text
+from .named_classes import classes_in
 from .slicer_nodes import markup_nodes, markups_file
 
 _SCENE, _COLOURS, _TABLE = "lesions.mrml", "lesion_colours.ctbl", "lesion_table.tsv"
@@ -132,13 +133,14 @@ def _table(result: ScanResult) -> bytes:
     """A row for each lesion, in words and numbers as a reader wants them."""
     text = io.StringIO()
     writer = csv.writer(text, dialect="excel-tab", lineterminator="\n")
-    writer.writerow(["lesion", "score", "long axis mm", "short axis mm", "axes from", "volume ml", "volume from",
+    kind = [] if classes_in(result.document) is None else ["class"]
+    writer.writerow(["lesion", *kind, "score", "long axis mm", "short axis mm", "axes from", "volume ml", "volume from",
                      "region", "slice", "image", "tags", "notice"])  # fmt: skip
     notice = _notice(result)
     for entry in result.entries:
-        axes, volume = entry["axes"], entry["volume"]
+        axes, volume, first = entry["axes"], entry["volume"], [entry[name] for name in ("lesion", *kind)]
         image = entry.get("image", {}).get("instance_number")
-        writer.writerow([entry["lesion"], f"{entry['score']:.4f}", axes["long_axis_mm"], axes["short_axis_mm"],
+        writer.writerow([*first, f"{entry['score']:.4f}", axes["long_axis_mm"], axes["short_axis_mm"],
                          axes["source"], volume["estimate_ml"], volume["source"], entry["region"]["name"],
                          entry["key_slice"], image, tags_text(entry).lstrip(", "), notice])  # fmt: skip
     return text.getvalue().encode()

@@ -19,10 +19,11 @@ from ..froc import curve_from_matches, threshold_at
 from ..froc_numbers import PER_IMAGE, Counts, FrocNumbers, Group, Interval, Resampling, counts_at, finite
 from ..matching import RELEASED, FrocRule, Matches, match_detections
 from ..subgroups import lesion_groups
+from .class_figures import ClassNumbers, class_figures
 
 
-class ImageMetrics(FrocNumbers):
-    """Content of an evaluation, see `evaluate`."""
+class _Pooled(FrocNumbers):
+    """Figures of all lesions together."""
 
     rule: str
     counts: dict[str, int]
@@ -39,6 +40,12 @@ class ImageMetrics(FrocNumbers):
     operating_points: dict[str, Counts]
     subgroups: dict[str, dict[str, Group]]
     bootstrap: Resampling
+
+
+class ImageMetrics(_Pooled, total=False):
+    """Content of an evaluation, see `evaluate`."""
+
+    classes: dict[str, ClassNumbers]
 
 
 def _lesion_splits(
@@ -78,7 +85,8 @@ def evaluate(
         ``counts``, ``sensitivity``, ``mean_sensitivity`` (over 0.5, 1, 2 and 4), ``ap50``, ``ap75``,
         ``ap50_95``, their ``..._interval``, ``afroc`` (see `scripts.metrics.free_response.afroc`),
         ``sensitivity_strict`` and ``mean_sensitivity_strict`` with intervals, ``thresholds`` and
-        ``operating_points`` (see `counts_at`), ``subgroups`` and ``bootstrap``.
+        ``operating_points`` (see `counts_at`), ``subgroups`` and ``bootstrap``; ``classes`` (see `class_figures`)
+        where the cases tell classes, which count as one in all other figures.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient.
@@ -92,7 +100,7 @@ def evaluate(
     strict = PER_IMAGE.numbers(replace(matches, rule=rule.strict()), weights)
     thresholds = threshold_at(curve_from_matches(matches))
     precision = average_precision(checked)
-    return {
+    metrics: ImageMetrics = {
         "rule": rule.name,
         "counts": {
             "images": len(checked),
@@ -122,3 +130,6 @@ def evaluate(
         },
         "bootstrap": PER_IMAGE.resampling(bootstrap, weights),
     }
+    if figures := class_figures(checked, rule, weights):
+        metrics["classes"] = figures
+    return metrics

@@ -14,6 +14,7 @@ from ..froc_numbers import PER_IMAGE, counts_at
 from ..matching import Matches
 from ..subgroups import LESION_TYPES, short_diameter_mm
 from ..tables import TextTable, afroc_lines, box_cells, cell, froc_header, froc_rows, percent, subgroups_of
+from .class_figures import class_groups, class_lines
 from .lesion_details import detail_lines, tag_table
 
 _TEXT = TextTable(name_width=24, cell_width=12, digits=1)
@@ -68,6 +69,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         for name, group in groups:
             values = map(percent, group["sensitivity"].values())
             lines.append(_TEXT.line(f"  {name} ({group['lesions']})", values))
+    lines += class_lines(metrics, _TEXT)
     return "\n".join(lines)
 
 
@@ -83,6 +85,7 @@ def image_tables(
         curves: Curves for ``froc.csv``, each named by its rule.
     """
     thresholds = list(metrics["thresholds"].values())
+    cases = _with_classes(cases) if "classes" in metrics else cases
     found, true = scalar_fields(cases, "fields"), scalar_fields(cases, "true_fields")
     corners = (row for curve in curves for row in froc_rows(curve.rule.name, curve))
     return {
@@ -95,6 +98,12 @@ def image_tables(
     }
 
 
+def _with_classes(cases: Sequence[Case]) -> list[Any]:
+    """The cases with the classes of their boxes as a further field."""
+    kinds = (("fields", "classes"), ("true_fields", "true_classes"))
+    return [{**case, **{to: {**case[to], "class": case[key]} for to, key in kinds}} for case in cases]
+
+
 SENSITIVITY_HEADER = (
     "group", "images", "lesions", "fps_per_image", "sensitivity", "low", "high",
     "strict_sensitivity", "strict_low", "strict_high",
@@ -105,6 +114,7 @@ def sensitivity_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Rows of ``sensitivity.csv``: the whole set, then every subgroup, one row per operating point."""
     counts = metrics["counts"]
     groups = {"all": {**metrics, "images": counts["images"], "lesions": counts["lesions"]}, **subgroups_of(metrics)}
+    groups |= class_groups(metrics)
     for name, group in groups.items():
         for target in PER_IMAGE.names:
             yield (

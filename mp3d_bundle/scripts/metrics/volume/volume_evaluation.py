@@ -10,6 +10,7 @@ import numpy as np
 from ..bootstrap import Bootstrap
 from ..cases import check_patients
 from ..free_response.afroc import FigureOfMerit, afroc
+from ..free_response.class_cases import classes_told, of_class
 from ..froc import FrocCurve, curve_from_matches, threshold_at
 from ..froc_numbers import FrocNumbers, Group, Resampling, counts_at, finite
 from ..matching import Matches
@@ -42,14 +43,28 @@ class ProtocolNumbers(FrocNumbers, total=False):
     afroc: dict[str, FigureOfMerit]
 
 
-class VolumeMetrics(TypedDict):
-    """Content of an evaluation, see `evaluate_volumes`."""
+class ClassVolumes(TypedDict):
+    """Figures of one class: its lesions and detections, and its FROC by protocol."""
+
+    lesions: int
+    detections: int
+    protocols: dict[str, FrocNumbers]
+
+
+class _Pooled(TypedDict):
+    """Figures of all lesions together."""
 
     main: str
     counts: dict[str, int]
     protocols: dict[str, ProtocolNumbers]
     subgroups: dict[str, dict[str, Group]]
     bootstrap: Resampling
+
+
+class VolumeMetrics(_Pooled, total=False):
+    """Content of an evaluation, see `evaluate_volumes`."""
+
+    classes: dict[str, ClassVolumes]
 
 
 def applicable(cases: Sequence[Mapping[str, Any]], protocols: Sequence[Protocol] = PROTOCOLS) -> list[Protocol]:
@@ -129,6 +144,17 @@ def _protocol_numbers(
     return numbers
 
 
+def _class_volumes(cases: Sequence[Mapping[str, Any]], weights: np.ndarray) -> ClassVolumes:
+    """The figures of one class under the protocols in 3D."""
+    matches = {protocol.name: match_volumes(cases, protocol) for protocol in applicable(cases)}
+    first = next(iter(matches.values()))
+    return {
+        "lesions": len(first.lesion),
+        "detections": len(first.scores),
+        "protocols": {name: PER_VOLUME.numbers(one, weights) for name, one in matches.items()},
+    }
+
+
 def evaluate_volumes(
     cases: Sequence[Mapping[str, Any]], *, bootstrap: Bootstrap | None = None
 ) -> tuple[VolumeMetrics, dict[str, Matches]]:
@@ -143,8 +169,8 @@ def evaluate_volumes(
         the labels are for), ``counts``, ``protocols`` by name (``sensitivity`` by false positives per volume,
         ``"0.125"`` .. ``"16"``; ``mean_sensitivity`` over 0.125 to 8; their ``..._interval``; ``afroc``;
         ``end_of_curve``; ``thresholds``; ``operating_points``; in 3D ``found``, the fit of the boxes that found a
-        lesion), ``subgroups`` by slice interval under the main protocol, and ``bootstrap``; and the matches by
-        protocol.
+        lesion), ``subgroups`` by slice interval under the main protocol, ``bootstrap``, and ``classes`` by name where
+        the cases tell classes, which count as one in all other figures; and the matches by protocol.
 
     Raises:
         ValueError: If there is no case, a case is malformed or names no patient, or there are no labels.
@@ -171,4 +197,6 @@ def evaluate_volumes(
         },
         "bootstrap": PER_VOLUME.resampling(bootstrap, weights),
     }
+    if names := classes_told(checked):
+        metrics["classes"] = {name: _class_volumes(of_class(checked, name), weights) for name in names}
     return metrics, matches

@@ -15,6 +15,9 @@ A *volume case* is a mapping with these keys:
 ``tracks``                optional, ``(K, 6)``: ``row, z, x1, y1, x2, y2``, the box of detection ``row`` on
                           slice ``z``
 ``ignored_boxes``         optional, ``(K, 6)``: regions in which nothing is known
+``classes``               optional, ``(M,)``, the class that a detector names for each box
+``true_classes``          optional, ``(N,)``, the class of each of ``true_boxes``
+``class_names``           optional, all classes of the data set, the same in every case
 ``slice_interval``        optional, mm; ``spacing`` optional, ``(x, y, z)`` mm
 ========================  ==========================================================================
 
@@ -221,6 +224,9 @@ class VolumeCase(_Found, total=False):
     true_boxes: np.ndarray | None
     key_boxes: np.ndarray | None
     ignored_boxes: np.ndarray | None
+    classes: np.ndarray | None
+    true_classes: np.ndarray | None
+    class_names: tuple[str, ...]
     tracks: np.ndarray | None
     slice_interval: float | None
     spacing: tuple[float, float, float] | None
@@ -259,6 +265,11 @@ def _check_volume(case: Mapping[str, Any], columns: int) -> VolumeCase:
             )
     where = shown_id(str(case["id"]))
     checked: Any = {**case, "id": str(case["id"]), "scores": _numbers(case["scores"], "scores", where).reshape(-1)}
+    for key, of in (("classes", "boxes"), ("true_classes", "true_boxes")):
+        if case.get(key) is not None:
+            checked[key] = np.asarray(case[key], dtype=str).reshape(-1)
+            if len(checked[key]) != len(case[of]):
+                raise ValueError(f"Expected {key} of {len(case[of])} boxes, got {len(checked[key])} in {where}.")
     for key in ("boxes", "true_boxes", "key_boxes", "ignored_boxes"):
         # Labels may be None where lesions are not labelled in this way; detections may not.
         if key == "boxes" or case.get(key) is not None:

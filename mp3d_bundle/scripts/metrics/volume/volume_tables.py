@@ -15,6 +15,8 @@ from .volume_evaluation import found_overlaps
 from .volume_matching import INCLUSIVE, KEY_SLICE, OFFICIAL, PER_VOLUME
 
 _TEXT = TextTable(name_width=28, cell_width=8, digits=0)
+# Letters of a class in the table of plain text.
+_NAME = 12
 _BOX = ("x1", "y1", "z1", "x2", "y2", "z2")
 TINY_BOXES = (
     "IoBB divides by the detected box alone: any box inside a lesion hits, however small. Read the IoU next to it."
@@ -56,6 +58,9 @@ def volume_sensitivity_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[Any, .
     volumes = metrics["counts"]["volumes"]
     tables = [(name, "all", {"volumes": volumes, **figures}) for name, figures in metrics["protocols"].items()]
     tables += [(metrics["main"], name, group) for name, group in subgroups_of(metrics).items()]
+    for kind, figures in metrics.get("classes", {}).items():
+        head = {"volumes": volumes, "lesions": figures["lesions"]}
+        tables += [(name, f"class: {kind}", {**head, **numbers}) for name, numbers in figures["protocols"].items()]
     for protocol, group, figures in tables:
         head = (protocol, group, figures["volumes"], figures["lesions"])
         for target in PER_VOLUME.names:
@@ -151,6 +156,9 @@ def format_volume_table(metrics: Mapping[str, Any]) -> str:
     groups = list(metrics["protocols"].items())
     for split in metrics["subgroups"].values():
         groups += [(f"{metrics['main']}, {name}", figures) for name, figures in split.items()]
+    for kind, figures in metrics.get("classes", {}).items():
+        name, numbers = next(iter(figures["protocols"].items()))
+        groups.append((f"{name}, {kind[:_NAME]}", {"lesions": figures["lesions"], **numbers}))
     for name, figures in groups:
         label = f"  {figures['lesions']:,} lesions"
         lines += [_TEXT.values(f"{name}, %", figures), _TEXT.spans(f"{label}, 95 %", figures) or f"  {label}"]

@@ -87,13 +87,15 @@ class Reviews:
             ValueError: If the scan was not reviewed, a remark is invalid, or an accepted lesion was not found again.
         """
         review = self.of(digest)
+        labels = np.array([lesion.label or 0 for lesion in lesions])
         found = scan.boxes_to_stored(np.array([lesion.box for lesion in lesions]).reshape(-1, 6))
         kept: dict[int, dict[str, Any]] = {}
         remarks = read_remarks(review.path, len(review.boxes))
         for number, (box, decision) in enumerate(zip(review.boxes, review.decisions, strict=True), start=1):
             if decision != "accepted":
                 continue
-            same = np.flatnonzero((np.abs(found - box) <= _SAME_BOX).all(axis=1))
+            of_class = labels == (review.labels[number - 1] or 0)
+            same = np.flatnonzero((np.abs(found - box) <= _SAME_BOX).all(axis=1) & of_class)
             if not len(same):
                 raise ValueError(
                     f"Expected lesion {number} of {review.path} to be found again, got none at {box.tolist()}: use the "

@@ -26,6 +26,17 @@ def test_decisions_and_boxes_are_those_of_the_file(tmp_path: Path) -> None:
     assert read_review(saved(tmp_path / "r.json", [])).boxes.shape == (0, 6)
 
 
+def test_classes_are_those_of_the_model(tmp_path: Path) -> None:
+    lesion = {"box_voxel": BOX, "review": {"decision": "accepted"}}
+    lesions = [{**lesion, "class": "node"}, {**lesion, "class": "tumour"}]
+    model = {"classes": ["tumour", "node"]}
+    assert read_review(saved(tmp_path / "r.json", lesions, model=model)).labels == (2, 1)
+    assert read_review(saved(tmp_path / "r.json", [lesion])).labels == (None,)
+    for other in (None, {}, {"classes": "tumour, node"}, {"classes": ["node"]}):
+        with pytest.raises(ValueError, match=r"Expected a class of model\.classes, got '(node|tumour)' in lesion"):
+            read_review(saved(tmp_path / "r.json", lesions, model=other))
+
+
 @pytest.mark.parametrize(
     ("lesions", "message"),
     [

@@ -15,7 +15,7 @@ from scripts.data.scans.scan import read_scan
 from scripts.inference.outputs.dicom.structured_report import DicomWriter
 from support.dicom_checks import validator_lines
 from support.fake_dicom import write_ct
-from support.fake_results import TAGGED, elliptic, results_of
+from support.fake_results import CLASSES, TAGGED, classed, elliptic, results_of
 
 SHAPE = (9, 30, 34)
 SITES = {
@@ -101,3 +101,17 @@ def test_independent_validator_knows_all_but_the_scheme_of_the_tags(tmp_path: Pa
         said = validator_lines(tmp_path / name, "-new")
         assert said[0] in ("Comprehensive3DSR", "Segmentation")
         assert all(line.endswith("Unrecognized defined term = <99MP3D>") for line in said[1:]), said
+
+
+def test_report_and_segmentation_name_the_class(tmp_path: Path) -> None:
+    hu = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
+    scan = read_scan(write_ct(tmp_path, hu, spacing=(0.7, 0.9, 2.5)))
+    boxes = [(21.0, 5.0, 2.0, 26.0, 21.0, 7.0), *BOXES]
+    files = DicomWriter(version="1")(results_of(scan, boxes, (0.9, 0.8), model=CLASSES, fields=classed))
+    groups = hd.sr.srread(io.BytesIO(files["lesions_sr.dcm"])).content.get_volumetric_roi_measurement_groups()
+    said = [[(one.name.value, one.value.value, one.value.meaning) for one in group.get_qualitative_evaluations()]
+            for group in groups]  # fmt: skip
+    assert said == [[("class", "class1", "tumour")], [("class", "class2", "lymph node")]]
+    segments = hd.seg.segread(io.BytesIO(files["lesions_seg.dcm"]))
+    labels = [segments.get_segment_description(number).segment_label for number in (1, 2)]
+    assert labels == ["Lesion 1, tumour (0.90)", "Lesion 2, lymph node (0.80)"]

@@ -16,7 +16,7 @@ from scripts.inference.detections import ScanResult
 from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.lesions_document import result_sha256
 from support.browser import Browser
-from support.fake_results import results_of
+from support.fake_results import CLASSES, classed, results_of
 from support.fake_scans import ball_scan, scan_of
 
 # Long axes of 13, 8 and 10 mm, in slices 3..8, 8..9 and 1.
@@ -165,6 +165,34 @@ def test_list_is_filtered_by_region(browser: Browser, results: ScanResult, tmp_p
     assert browser.evaluate("document.getElementById('where').textContent") == "Region: unknown (why unknown)"
     rows = saved(browser, tmp_path, "savecsv", "lesions_reviewed.csv").read_text("utf-8-sig")
     assert [row["region"] for row in csv.DictReader(io.StringIO(rows))] == list(names)
+
+
+def test_list_is_filtered_by_class_of_a_network_that_knows_several(
+    browser: Browser, results: ScanResult, tmp_path: Path
+) -> None:
+    several = results_of(results.scan, BOXES, SCORES, model=CLASSES, fields=classed)
+    (tmp_path / "report.html").write_bytes(ReportWriter()(several)["report.html"])
+    load(browser, tmp_path)
+    names = ["tumour", "lymph node", "tumour"]
+    assert not browser.evaluate("document.getElementById('classes').hidden")
+    facts = browser.evaluate("[...document.querySelectorAll('.facts')].map((one) => one.textContent.split(';')[0])")
+    assert facts == names
+    browser.key("n")
+    assert browser.evaluate("document.getElementById('where').textContent").startswith("Class: lymph node. Region: ")
+    put(browser, "class", "lymph node")
+    assert order(browser) == [2]
+    put(browser, "class", "tumour")
+    assert order(browser) == [1, 3]
+    rows = saved(browser, tmp_path, "savecsv", "lesions_reviewed.csv").read_text("utf-8-sig")
+    assert [row["class"] for row in csv.DictReader(io.StringIO(rows))] == names
+    review = read_review(saved(browser, tmp_path, "savejson", "lesions_reviewed.json"))
+    assert review.labels == (1, 2, 1)
+
+
+def test_one_class_has_no_filter(opened: Browser, tmp_path: Path) -> None:
+    assert opened.evaluate("document.getElementById('classes').hidden")
+    rows = saved(opened, tmp_path, "savecsv", "lesions_reviewed.csv").read_text("utf-8-sig")
+    assert "class" not in next(csv.reader(io.StringIO(rows)))
 
 
 def test_next_undecided_goes_on_from_a_lesion_that_a_filter_has_hidden(opened: Browser) -> None:

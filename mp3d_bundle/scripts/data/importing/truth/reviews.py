@@ -25,12 +25,14 @@ class Review:
         sha256: Of the files of the scan.
         boxes: ``(N, 6)`` ``i1, j1, k1, i2, j2, k2``, half-open edges of the stored voxels.
         decisions: Of each, one of `DECISIONS`.
+        labels: Of each, its class from 1; None of a network of one class.
     """
 
     path: Path
     sha256: str
     boxes: np.ndarray
     decisions: tuple[str, ...]
+    labels: tuple[int | None, ...]
 
 
 def decision_of(lesion: Mapping[str, Any], where: str) -> str | None:
@@ -62,7 +64,10 @@ def read_review(path: Path) -> Review:
         raise ValueError(
             f"Expected a review that the report page saved, with 'input' and 'lesions', got another file: {path}."
         )
-    boxes, decisions = np.zeros((len(lesions), 6)), []
+    boxes, decisions, labels = np.zeros((len(lesions), 6)), [], []
+    model = content.get("model")
+    classes = model.get("classes") if isinstance(model, Mapping) else None
+    classes = classes if isinstance(classes, list) else []
     for at, lesion in enumerate(lesions):
         where = f"lesion {at + 1} of {path}"
         decision = decision_of(lesion, where) if isinstance(lesion, Mapping) else None
@@ -76,4 +81,7 @@ def read_review(path: Path) -> Review:
             got = shown(lesion.get("box_voxel"))
             raise ValueError(f"Expected six finite numbers as box_voxel, got {got} in {where}.")
         decisions.append(decision)
-    return Review(path, about["sha256"], boxes, tuple(decisions))
+        if "class" in lesion and lesion["class"] not in classes:
+            raise ValueError(f"Expected a class of model.classes, got {shown(lesion['class'])} in {where}.")
+        labels.append(classes.index(lesion["class"]) + 1 if "class" in lesion else None)
+    return Review(path, about["sha256"], boxes, tuple(decisions), tuple(labels))

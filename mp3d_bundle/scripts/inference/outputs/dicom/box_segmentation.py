@@ -18,10 +18,13 @@ from highdicom import seg
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
+from ..named_classes import class_text
 from .source_images import Outlined, Rectangle, SourceSlice, pixels_in
 
 # Frames of any size fill whole bytes together if there are so many of them.
 _BITS = 8
+# Letters of a class in the label of a segment, which ends after 64.
+_CLASS = 40
 
 
 def segment_boxes(
@@ -78,7 +81,7 @@ def segment_boxes(
 def _describe(number: int, one: Outlined, algorithm: hd.AlgorithmIdentificationSequence) -> seg.SegmentDescription:
     return seg.SegmentDescription(
         segment_number=number,
-        segment_label=f"{one.name} ({one.entry['score']:.2f})",
+        segment_label=f"{one.name}{class_text(one.entry)[:_CLASS]} ({one.entry['score']:.2f})",
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=codes.SCT.Lesion,
         algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,

@@ -1,7 +1,7 @@
 """The numbers and tags of a lesion for a structured report (DICOM PS3.16, TID 300 and TID 1419).
 
 Long and short axis say how they came about: Derivation is measured or estimated, and a parameter of the algorithm names
-the source. Tags have no public codes: they are those of the scheme ``99MP3D``, with the place of the tag among all.
+the source. Tags and classes have no public codes: theirs are of the scheme ``99MP3D``, with the place among all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydicom.sr.codedict import codes
 SCORE = CodedConcept("246262008", "SCT", "Score")
 SCHEME = "99MP3D"
 TAG = CodedConcept("tag", SCHEME, "Tag of the network")
+CLASS = CodedConcept("class", SCHEME, "Class of the network")
 _AXES = {"long_axis": codes.SCT.LongAxis, "short_axis": codes.SCT.ShortAxis}
 _REGIONS = {
     "head and neck": codes.SCT.HeadAndNeck,
@@ -110,12 +111,20 @@ def sites(entry: Mapping[str, Any]) -> list[sr.FindingSite] | None:
     return None if code is None else [sr.FindingSite(code)]
 
 
-def evaluations(entry: Mapping[str, Any], tags: Sequence[str]) -> list[sr.QualitativeEvaluation]:
-    """The tags of a lesion, best first.
+def evaluations(
+    entry: Mapping[str, Any], tags: Sequence[str], classes: Sequence[str] = ()
+) -> list[sr.QualitativeEvaluation]:
+    """The class of a lesion, where the network distinguishes several, and its tags, best first.
 
     Args:
         entry: The entry of the lesion in ``lesions.json``.
         tags: Names of all tags; the place of a tag among them is its code.
+        classes: Names of all classes, likewise.
     """
+    own = []
+    if "class" in entry:
+        place = list(classes).index(entry["class"]) + 1
+        value = CodedConcept(f"class{place}", SCHEME, entry["class"][:_MEANING])
+        own.append(sr.QualitativeEvaluation(CLASS, value))
     coded = [CodedConcept(f"tag{_place(tag, tags)}", SCHEME, tag["tag"][:_MEANING]) for tag in entry.get("tags", ())]
-    return [sr.QualitativeEvaluation(TAG, value) for value in coded]
+    return [*own, *(sr.QualitativeEvaluation(TAG, value) for value in coded)]

@@ -18,6 +18,7 @@ from highdicom.color import CIELabColor
 from ....storage.result_files import OUTPUTS
 from ...detections import ScanResult
 from ..lesions_document import bundle_version
+from ..named_classes import class_text
 from .box_segmentation import masked
 from .own_series import OwnSeries, earlier_file, file_bytes, files_or_warning, outlined_lesions
 from .source_images import Outlined, Rectangle, SourceSlice, read_sources
@@ -102,7 +103,7 @@ def _annotation(
         lines.append(pr.GraphicObject(pr.GraphicTypeValues.POLYLINE, points, pixel, **tracked))
         # The name is at the right end of the line, clear of the lesion.
         right = points[points[:, 0].argmax()]
-        text = f"{one.name} ({one.entry['score']:.2f})"
+        text = f"{one.name}{class_text(one.entry)} ({one.entry['score']:.2f})"
         anchor = (float(right[0]), float(right[1]))
         texts.append(pr.TextObject(text, pixel, anchor_point=anchor, anchor_point_visible=False, **tracked))
     texts.append(pr.TextObject(" ".join(notices)[:_LONGEST_TEXT], display, bounding_box=_NOTICE_BOX))

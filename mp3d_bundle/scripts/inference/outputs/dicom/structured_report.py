@@ -91,7 +91,7 @@ class DicomWriter:
             _algorithm_name(document), self.version, parameters=_parameters(document)
         )
         frame = str(slices[0].header.FrameOfReferenceUID)
-        names = document["model"].get("tags", ())
+        model = document["model"]
         # All report readers show the observer: the notices are added to its name.
         name = " ".join([f"{PRODUCT}.", *document["notices"]])
         device = sr.DeviceObserverIdentifyingAttributes(
@@ -99,7 +99,7 @@ class DicomWriter:
         )
         observer = sr.ObserverContext(codes.DCM.Device, device)
         groups = [
-            *(_group(one, slices, frame, algorithm, names) for one in outlined),
+            *(_group(one, slices, frame, algorithm, model) for one in outlined),
             *(_axes(one, measured, algorithm) for one in outlined if (measured := lines(one.entry, frame, algorithm))),
             *(_by_reader(one, said) for one in outlined if (said := reader_measurements(one.entry, frame))),
             *([] if outlined else [_nothing(algorithm)]),
@@ -148,13 +148,13 @@ def _group(
     slices: Sequence[SourceSlice],
     frame: str,
     algorithm: sr.AlgorithmIdentification,
-    tags: Sequence[str],
+    model: Mapping[str, Any],
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations:
-    """One lesion of the report: its rectangles or outlines on the images, its numbers and its tags.
+    """One lesion of the report: its rectangles or outlines on the images, its numbers, its class and its tags.
 
     Several are a volume's surface; a single one has to be a planar region.
     """
-    key = slices[one.key].header
+    key, tags = slices[one.key].header, model.get("tags", ())
     image = sr.SourceImageForMeasurement(key.SOPClassUID, key.SOPInstanceUID)
     common: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(one.tracking, one.name),
@@ -162,7 +162,7 @@ def _group(
         "algorithm_id": algorithm,
         "finding_sites": sites(one.entry),
         "measurements": measurements(one.entry, image, algorithm, tags),
-        "qualitative_evaluations": evaluations(one.entry, tags),
+        "qualitative_evaluations": evaluations(one.entry, tags, model.get("classes", ())),
     }
     group = _region(one, slices, frame, common)
     if text := one.entry.get("review", {}).get("comment"):

@@ -12,6 +12,7 @@ from ...detections import Lesion, ScanResult, SliceBoxes
 from ...lesion_outlines import Outline, outline_of
 from ..lesions_document import image_of, shown_name, stored_slice
 from ..measurements import size_text, tags_text
+from ..named_classes import class_text
 from ..source_names import image_text
 from .box_drawing import DETECTION, add_caption, draw_boxes, mark_sides
 
@@ -124,7 +125,8 @@ class OverlayWriter:
         scan, found, name, files = result.scan, result.found, shown_name(result.scan), {}
         for lesion, entry in list(zip(result.lesions, result.entries, strict=True))[: self.limit]:
             size = " x ".join(f"{edge:.0f}" for edge in entry["size_mm"])
-            title = f"{name}: lesion {entry['lesion']}, slice {entry['key_slice']}{image_text(entry)}, {size} mm"
+            title = f"{name}: lesion {entry['lesion']}{class_text(entry)}, "
+            title += f"slice {entry['key_slice']}{image_text(entry)}, {size} mm"
             title += f"\naxes {size_text(entry)}".removesuffix(", ") + tags_text(entry)
             outline = outline_of(found, lesion.best(found), scan.spacing) if "outline" in entry else None
             picture = lesion_picture(scan.hu, found, lesion, title=title, notices=result.notices, outline=outline)

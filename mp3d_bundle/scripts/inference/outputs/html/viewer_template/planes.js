@@ -67,6 +67,8 @@ const redraw = () => {
   }
 };
 
+// The number of a lesion, with its class where the network distinguishes several.
+const named = (lesion) => lesion.number + (lesion.entry.class ? ` ${lesion.entry.class.slice(0, 24)}` : "");
 const draw = () => {
   const z = view.z;
   const hu = slices.get(z);
@@ -78,7 +80,7 @@ const draw = () => {
   slices.set(z, hu);
   show(axial);
   drawOverview();
-  const list = lesionsIn(axial).map((lesion) => `${lesion.number} (${lesion.score.toFixed(2)})`).join(", ");
+  const list = lesionsIn(axial).map((lesion) => `${named(lesion)} (${lesion.score.toFixed(2)})`).join(", ");
   const range = data.images ? `slice ${data.numbers[z]} of 0 to ${depth - 1}` : `0 to ${depth - 1}`;
   get("status").textContent = `${Called(z)} (${range}), ${atHeight(z)}` +
     (list ? `; lesion ${list}` : "");
@@ -209,7 +211,7 @@ const drawBox = (painting, lesion, { edges: [left, top, right, bottom], lines, f
 };
 
 const drawLabel = (painting, lesion, { edges: [left, top, right, bottom] }, taken, size) => {
-  const label = `${lesion.number}: ${lesion.score.toFixed(2)}`;
+  const label = `${named(lesion)}: ${lesion.score.toFixed(2)}`;
   const [wide, high] = [painting.measureText(label).width + 8, 18];
   const places = [[left - 2, top - high - 3], [left - 2, bottom + 3], [right + 2 - wide, top - high - 3], [right + 2 - wide, bottom + 3],
     [right + 4, top - 2], [left - wide - 4, top - 2], [right + 4, bottom - high + 2], [left - wide - 4, bottom - high + 2]]

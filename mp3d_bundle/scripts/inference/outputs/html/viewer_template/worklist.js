@@ -3,7 +3,8 @@
 const threshold = get("threshold");
 const longAxis = (lesion) => lesion.axes[0];
 const shown = (lesion) => lesion.score >= Number(threshold.value) && longAxis(lesion) >= Number(get("least").value) &&
-  ["", decisionOf(lesion)].includes(get("state").value) && ["", lesion.region.name].includes(get("region").value);
+  ["", decisionOf(lesion)].includes(get("state").value) && ["", lesion.region.name].includes(get("region").value) &&
+  ["", lesion.entry.class].includes(get("class").value);
 const ORDERS = {
   score: (one, other) => other.score - one.score,
   size: (one, other) => longAxis(other) - longAxis(one),
@@ -43,6 +44,7 @@ for (const lesion of data.lesions) {
   const [long, short, source] = lesion.axes;
   const facts = [`axes ${long.toFixed(1)} × ${short.toFixed(1)} mm (${source})`, `about ${lesion.volume.toFixed(1)} ml`, atHeight(lesion.key)];
   if (lesion.region.name !== "unknown") facts.unshift(lesion.region.name);
+  if (lesion.entry.class) facts.unshift(lesion.entry.class);
   if (lesion.tags.length) facts.push(lesion.tags.map(([tag, score]) => `${tag} ${score.toFixed(2)}`).join(", "));
   const more = document.createElement("small");
   more.className = "facts";
@@ -60,6 +62,9 @@ for (const lesion of data.lesions) {
   lesion.button = button;
 }
 for (const name of new Set(data.lesions.map((lesion) => lesion.region.name))) get("region").append(new Option(name));
+// Only of a network that distinguishes several.
+for (const name of data.head.model.classes ?? []) get("class").append(new Option(name));
+get("classes").hidden = !data.head.model.classes;
 // Thresholds that the weights were given in their validation; lower ones than this run's would show nothing more.
 for (const [name, value] of data.points) {
   const button = document.createElement("button");
@@ -115,7 +120,7 @@ const showReview = () => {
   get("review").hidden = !lesion;
   if (!lesion) return;
   get("reviewed").textContent = lesion.number;
-  get("where").textContent = `Region: ${lesion.region.name} (${lesion.region.basis})`;
+  get("where").textContent = `${lesion.entry.class ? `Class: ${lesion.entry.class}. ` : ""}Region: ${lesion.region.name} (${lesion.region.basis})`;
   comment.value = review.lesions[lesion.number]?.comment ?? "";
   for (const button of decisions) button.setAttribute("aria-pressed", String(button.dataset.decision === decisionOf(lesion)));
 };
@@ -143,7 +148,7 @@ const asJson = () => JSON.stringify({
 const asCsv = () => {
   const series = data.head.input.dicom ?? {};
   const rows = reviewedLesions().map((entry, at) => ({
-    lesion: entry.lesion, decision: entry.review.decision, comment: entry.review.comment, score: entry.score,
+    lesion: entry.lesion, class: entry.class, decision: entry.review.decision, comment: entry.review.comment, score: entry.score,
     long_axis_mm: entry.axes.long_axis_mm, short_axis_mm: entry.axes.short_axis_mm, axes_source: entry.axes.source,
     volume_estimate_ml: entry.volume.estimate_ml, region: entry.region.name, region_source: entry.region.source,
     measured: review.measurements.filter((one) => one.lesion === entry.lesion).map((one) => `${one.tool} ${inWords(one)}`).join("; "),
@@ -151,7 +156,7 @@ const asCsv = () => {
     instance_number: entry.image?.instance_number, sop_instance_uid: entry.image?.sop_instance_uid,
     series_instance_uid: series.series_instance_uid, notice: data.head.notices.join(" "),
   }));
-  const names = ["lesion", "decision", "comment", "score", "long_axis_mm", "short_axis_mm", "axes_source", "volume_estimate_ml", "region", "region_source", "measured", "z_mm",
+  const names = ["lesion", ...(data.head.model.classes ? ["class"] : []), "decision", "comment", "score", "long_axis_mm", "short_axis_mm", "axes_source", "volume_estimate_ml", "region", "region_source", "measured", "z_mm",
     "key_slice", "instance_number", "sop_instance_uid", "series_instance_uid", "notice"];
   const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
@@ -195,4 +200,4 @@ get("reviewfile").addEventListener("change", async (event) => {
   await openReview(event.target.files[0]);
   event.target.value = ""; // the same file may be opened again
 });
-for (const id of ["sort", "state", "region", "least"]) get(id).addEventListener("input", applyFilters);
+for (const id of ["sort", "state", "region", "class", "least"]) get(id).addEventListener("input", applyFilters);

@@ -1,0 +1,53 @@
+"""Boxes of result files: as stored, with the classes of networks that distinguish several."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.workflows.scoring.result_boxes import nndetection, own_result
+
+BOX = [1.0, 2, 3, 5, 6, 7.5]
+
+
+def saved(path: Path, lesions: Any, model: Any = None) -> Path:
+    content = {"input": {"name": "a.nii.gz", "sha256": "ab"}, "lesions": lesions}
+    path.write_text(json.dumps(content | ({} if model is None else {"model": model})))
+    return path
+
+
+def test_our_own_results_tell_classes_where_the_network_knew_several(tmp_path: Path) -> None:
+    lesions = [{"box_voxel": BOX, "score": 0.5, "class": "node"}, {"box_voxel": BOX, "score": 0.4, "class": "tumour"}]
+    model = {"classes": ["tumour", "node"]}
+    found = own_result(saved(tmp_path / "lesions.json", lesions, model), "p/a")
+    assert found.boxes.tolist() == [BOX, BOX]
+    assert (found.scores.tolist(), found.digest) == ([0.5, 0.4], "ab")
+    assert found.names == ["a.nii.gz", "p/a", "a", "a"]
+    assert found.classes is not None
+    assert found.classes.tolist() == ["node", "tumour"]
+    # Also where nothing was found.
+    none = own_result(saved(tmp_path / "lesions.json", [], model), "a")
+    assert none.classes is not None
+    assert none.classes.shape == (0,)
+
+
+def test_results_of_one_class_tell_none(tmp_path: Path) -> None:
+    lesions = [{"box_voxel": BOX, "score": 0.5}]
+    for model in (None, {}, {"name": "a"}, "text", {"classes": ["tumour", "node"]}):
+        assert own_result(saved(tmp_path / "lesions.json", lesions, model), "a").classes is None
+
+
+def test_boxes_of_nndetection_become_edges(tmp_path: Path) -> None:
+    path = tmp_path / "a_boxes.json"
+    path.write_text(json.dumps({"0": {"box": [2, 3, 6, 9, 4, 8], "score": 0.5}}))
+    found = nndetection(path, "a")
+    assert found.boxes.tolist() == [[5, 4, 3, 8, 9, 6]]
+    assert (found.names, found.digest, found.classes) == (["a"], None, None)
+    path.write_text("{}")
+    assert nndetection(path, "a").boxes.shape == (0, 6)
+    path.write_text('{"0": {"box": [1], "score": 0.5}}')
+    with pytest.raises(ValueError, match="Expected pred_boxes and pred_scores"):
+        nndetection(path, "a")

@@ -24,6 +24,19 @@ def test_entries_are_as_coco_wants_them() -> None:
     ]
 
 
+def test_classes_are_numbered_as_the_data_set_has_them() -> None:
+    case = {
+        "id": "a.png",
+        "boxes": np.array([[0, 0, 2, 2], [4, 4, 8, 8]]),
+        "scores": np.array([0.5, 0.25]),
+        "classes": np.array(["node", "cyst"]),
+        "true_classes": np.array([], dtype=str),
+        "class_names": ("cyst", "node"),
+    }
+    assert [entry["category_id"] for entry in coco_results([case])] == [2, 1]
+    assert [entry["category_id"] for entry in coco_results([{**case, "true_classes": None}])] == [1, 1]
+
+
 def test_what_is_written_scores_as_it_was_scored(tmp_path: Path) -> None:
     cases = image_cases()
     metrics = write_report(cases, tmp_path / "evaluation", bootstrap=Bootstrap(resamples=5))

@@ -27,6 +27,8 @@ from ..instances import Instances, select
 from .scan_protocol import ScanLike
 
 EXTENTS = ("best", "enclosing")
+# The setting of a reviewed result with the SHA-256 of the result in which its lesions got their numbers.
+FIRST_RESULT = "first_result_sha256"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Lesion:
         members: Rows in the `SliceBoxes`, rising.
         fields: Further outputs of the network for the best box, by name.
         review: What a reader said of it, as its entry in ``lesions.json`` has it; empty where nobody did.
+        number: The number that it had in the result that was reviewed; None for its place among the lesions, from 1.
     """
 
     box: np.ndarray
@@ -94,6 +97,7 @@ class Lesion:
     members: tuple[int, ...]
     fields: Instances[np.ndarray] = field(default_factory=dict)
     review: Mapping[str, Any] = field(default_factory=dict)
+    number: int | None = None
 
     def best(self, found: SliceBoxes) -> int:
         """The row of its best box in the `SliceBoxes` that it was linked from."""
@@ -127,6 +131,11 @@ class ScanResult:
     def notices(self) -> list[str]:
         """Notices that every output must show."""
         return self.document["notices"]
+
+
+def numbered(lesions: Sequence[Lesion]) -> list[tuple[int, Lesion]]:
+    """Lesions with their numbers, those of a review or places from 1."""
+    return [(lesion.number or place, lesion) for place, lesion in enumerate(lesions, start=1)]
 
 
 def link_boxes(

@@ -63,6 +63,16 @@ def test_volumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (at["found"], at["missed"], at["false_positives"], at["sensitivity"]) == ("1", "1", "1", "0.5")
 
 
+@pytest.mark.parametrize("option", [{"category": "node"}, {"rule": "MULAN"}, {"rule": "MP3D"}])
+def test_options_of_slices_are_rejected_in_volumes(folder: Path, option: dict[str, str]) -> None:
+    (folder / "p.json").write_text(json.dumps({"000001_01_01_001-020": [], "000002_01_01_001-020": []}))
+    ((name, value),) = option.items()
+    with pytest.raises(
+        ValueError, match=rf"Expected --{name} with detections on slices alone, got --{name} {value} .*p\.json"
+    ):
+        score(str(folder / "set"), str(folder / "p.json"), str(folder / "out"), bootstrap_resamples=10, **option)
+
+
 @pytest.mark.parametrize(
     "content",
     [[{"image_id": "000001_01_01_006.png", "bbox": [3, 4, 6, 8], "score": 0.9}],

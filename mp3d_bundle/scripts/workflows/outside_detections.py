@@ -28,6 +28,8 @@ from ..metrics.cases import Case
 from ..storage.printable import shown, shown_name
 from ..storage.safe_json import finite_numbers, read_json
 from ..storage.safe_pickle import read_plain_pickle
+from .scoring.checked_results import check_corners, check_result, six_numbers
+from .scoring.detected_categories import one_category, with_known_categories
 from .volume_predictions import read_predictions
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class _Found(TypedDict):
 
 _IMAGE = ("image", "file_name", "id")
 _BOX = ("x1", "y1", "x2", "y2")
+_KIND = ("category_id", "class", "label")
 _NOTHING = _Found(boxes=np.zeros((0, 4)), scores=np.zeros(0))
 _NNDET = ("_boxes.pkl", "_boxes.json")
 # Sides in voxels; boxes of nnDetection that are narrower than the voxel around them would have none.
@@ -87,7 +90,8 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
     Args:
         truth: COCO instances JSON, ``DL_info.csv``, or the folder of a data set.
         predictions: COCO results JSON, ``image_id`` being an id or a file name of the truth; or CSV with ``image``,
-            ``x1 y1 x2 y2`` (pixels from 0, half-open) and ``score``.
+            ``x1 y1 x2 y2`` (pixels from 0, half-open), ``score`` and, for ``category``, ``category_id``, ``class`` or
+            ``label``.
         split: Of a data set.
         category: Name or id of the only category that counts; all by default, as one.
 
@@ -100,6 +104,8 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
         raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
     cases, number = _coco_truth(truth, category) if coco else (_table_truth(truth, split), None)
     rows = _csv_results(predictions.path) if predictions.content is None else _coco_results(predictions)
+    if category is not None:
+        rows = with_known_categories(rows, _coco_tables(truth)["categories"], predictions.path)
     called = {case["id"]: key for key, case in cases.items()}
     found: dict[str, list[tuple[list[float], float]]] = defaultdict(list)
     strange: list[str] = []
@@ -168,18 +174,10 @@ def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     return content
 
 
-def _category_id(categories: Sequence[Mapping[str, Any]], category: str) -> Any:
-    for entry in categories:
-        if category in (str(entry.get("name")), str(entry.get("id"))):
-            return entry.get("id")
-    known = ", ".join(str(entry.get("name")) for entry in categories[:20])
-    raise ValueError(f"Expected one of the categories {known}, got {category!r}.")
-
-
 def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]:
     """Images of a COCO file, without detections, by their ids as text; and the id of the category, None for all."""
     content = _coco_tables(path)
-    number = None if category is None else _category_id(content["categories"], category)
+    number = None if category is None else one_category(content["categories"], str(category), f"for {path}")
     boxes: dict[str, list[Any]] = defaultdict(list)
     crowds: dict[str, list[Any]] = defaultdict(list)
     try:
@@ -245,11 +243,11 @@ def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
     image = next((columns[name] for name in _IMAGE if name in columns), None)
     if image is None or not {*_BOX, "score"} <= set(columns):
         raise ValueError(f"Expected the columns image, x1, y1, x2, y2, score, got {', '.join(columns)} in {path}.")
-    found = []
+    found, kind = [], next((columns[name] for name in _KIND if name in columns), None)
     for line, row in rows:
         try:
             box = [float(row[columns[name]]) for name in _BOX]
-            found.append((str(row[image]), None, box, float(row[columns["score"]])))
+            found.append((str(row[image]), row[kind] if kind else None, box, float(row[columns["score"]])))
         except (TypeError, ValueError):
             raise ValueError(f"Expected a box and a score, got others in line {line} of {path}.") from None
     return found
@@ -299,6 +297,7 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
         boxes, scores, names, digest = _own_result(path, name, cut) if path in own else _nndetection(path, name)
         series = _series(records, names, path)
         _check_same_files(records[series], digest, path)
+        check_result(boxes, scores, records[series]["stored_shape"], path)
         if series in found:
             raise ValueError(f"Expected one result for every scan, got a second one of {series} in {path}.")
         found[series] = {"boxes": stored_boxes(records[series], boxes), "scores": scores}
@@ -338,14 +337,14 @@ def _own_result(path: Path, name: str, cut: list[float]) -> tuple[np.ndarray, np
     """Boxes and scores of a result, its names and the hash of its input; a score that it was cut at goes to ``cut``."""
     content = read_json(path, "lesions")
     try:
-        boxes = np.array([lesion["box_voxel"] for lesion in content["lesions"]], dtype=np.float64).reshape(-1, 6)
+        boxes = six_numbers([lesion["box_voxel"] for lesion in content["lesions"]])
         scores = np.array([lesion["score"] for lesion in content["lesions"]], dtype=np.float64)
         called, digest = str(content["input"]["name"]), content["input"].get("sha256")
         settings = content.get("settings", {})
         shown_from, kept_from = (float(settings.get(key) or 0) for key in ("score_threshold", "box_threshold"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__}."
+            f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__} {error}."
         ) from error
     # Without a box there is no lesion, whatever is shown.
     if shown_from > kept_from:
@@ -370,7 +369,8 @@ def _nndetection(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[st
         else:
             content = read_plain_pickle(path)
             boxes, scores = content["pred_boxes"], content["pred_scores"]
-        table = np.array(boxes, dtype=np.float64).reshape(-1, 6)
+        table = six_numbers(boxes)
+        check_corners(table[:, [4, 1, 0]], table[:, [5, 3, 2]])
         numbers = np.array(scores, dtype=np.float64).reshape(-1)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"Expected pred_boxes and pred_scores of nnDetection, cannot use {path}: {error}.") from error

@@ -1,0 +1,4 @@
+"""What the scoring of outside detections reads.
+
+Imports `storage`.
+"""

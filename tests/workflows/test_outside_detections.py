@@ -300,7 +300,7 @@ def test_boxes_of_nndetection_that_cannot_be(tmp_path: Path, cases: Path, boxes:
 def test_own_boxes_that_cannot_be(tmp_path: Path, cases: Path, box: list[float]) -> None:
     path = tmp_path / "lesions.json"
     path.write_text(json.dumps({"input": {"name": "plain.nii.gz"}, "lesions": [{"box_voxel": box, "score": 0.5}]}))
-    with pytest.raises(ValueError, match="Expected boxes |Expected lesions with box_voxel") as told:
+    with pytest.raises(ValueError, match=r"Expected boxes |Expected lesions with box_voxel") as told:
         solid_cases(cases / "set", tmp_path, "all", missing_is_empty=True)
     assert str(path) in str(told.value)
 

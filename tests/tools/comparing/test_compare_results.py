@@ -245,7 +245,7 @@ def test_masks_and_boxes_are_told_apart(
 
     some = _rewritten(Path(folders[0]), tmp_path / "some", one_masked)
     compare(folders[0], str(some), str(tmp_path / "out"))
-    assert "those after from box and mask: 1 pairs of different sources are compared by" in capsys.readouterr().out
+    assert "those after from box and mask: pairs of different sources (1) are compared by" in capsys.readouterr().out
 
 
 def test_numbers_of_a_review_may_have_gaps(folders: tuple[str, str], tmp_path: Path) -> None:

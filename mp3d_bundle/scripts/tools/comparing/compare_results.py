@@ -228,8 +228,8 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
     reviewed = ["review" in one.document["settings"] for one in (first, last)]
     if reviewed[0] != reviewed[1]:
         told.append(
-            f"Only the lesions {'before' if reviewed[0] else 'after'} were reviewed: what a reader did not accept there "
-            f"is {'new' if reviewed[0] else 'gone'} here."
+            f"Only the lesions {'before' if reviewed[0] else 'after'} were reviewed: what a reader did not accept "
+            f"there is {'new' if reviewed[0] else 'gone'} here."
         )
     return told
 
@@ -243,7 +243,8 @@ def _source_cautions(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     told = f"The long axes before are from {' and '.join(sources[0])}, those after from {' and '.join(sources[1])}"
     if set(sources[0]).isdisjoint(sources[1]):
         return [f"{told}: all sizes here are the longer sides of the boxes."]
-    return [f"{told}: {mixed} pairs of different sources are compared by the longer sides of their boxes."]
+    rest = f": pairs of different sources ({mixed}) are compared by the longer sides of their boxes" if mixed else ""
+    return [f"{told}{rest}."]
 
 
 def _of_one_source(change: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_volumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("option", [{"category": "node"}, {"rule": "MULAN"}, {"rule": "MP3D"}])
-def test_options_of_slices_are_rejected_in_volumes(folder: Path, option: dict[str, str]) -> None:
+def test_options_of_slices_are_rejected_in_volumes(folder: Path, option: dict[str, Any]) -> None:
     (folder / "p.json").write_text(json.dumps({"000001_01_01_001-020": [], "000002_01_01_001-020": []}))
     ((name, value),) = option.items()
     with pytest.raises(

@@ -270,7 +270,7 @@ def test_lesions_of_dicom_are_found_in_the_archive(folders: tuple[str, str], tmp
         _rewritten(Path(folder), tmp_path / str(when), lambda document, when=when: named(document, when))
         for when, folder in enumerate(folders, start=1)
     ]
-    compare(*map(str, places), str(tmp_path / "out"))
+    compare(str(places[0]), str(places[1]), str(tmp_path / "out"))
     content = read(tmp_path / "out")
     rows = list(csv.DictReader((tmp_path / "out" / "changes.csv").open()))
     for change, row in zip(content["changes"], rows, strict=True):

@@ -71,12 +71,12 @@ def tracked(folder: Path) -> dict[str, dict[str, str]]:
     segments = hd.seg.segread(folder / "lesions_seg.dcm").SegmentSequence
     return {
         "report": {
-            one.tracking_identifier: one.tracking_uid
+            str(one.tracking_identifier): str(one.tracking_uid)
             for group in (report.get_volumetric_roi_measurement_groups(), report.get_planar_roi_measurement_groups())
             for one in group
         },
-        "segmentation": {one.TrackingID: one.TrackingUID for one in segments},
-        "lines": {one.TrackingID: one.TrackingUID for one in lines},
+        "segmentation": {str(one.TrackingID): str(one.TrackingUID) for one in segments},
+        "lines": {str(one.TrackingID): str(one.TrackingUID) for one in lines},
     }
 
 
@@ -171,7 +171,8 @@ def test_accepted_lesions_keep_their_numbers_and_tracking_uids(
     assert {one["lesion"] for one in boxes} - {None} == set(accepted)
     markups = json.loads((tmp_path / "out" / "lesions.mrk.json").read_text())["markups"]
     assert [one["name"].split(" (")[0] for one in markups] == names
-    labels = np.asarray(nibabel.load(tmp_path / "out" / "lesion_boxes.nii.gz").dataobj)
+    image: Any = nibabel.load(tmp_path / "out" / "lesion_boxes.nii.gz")
+    labels = np.asarray(image.dataobj)
     assert set(np.unique(labels)) - {0} == set(accepted)
     # A review of the reviewed result keeps them once more.
     again = reviewed(document, tmp_path / "again.json", *["rejected"] * (len(accepted) - 1), "accepted")

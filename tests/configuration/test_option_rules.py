@@ -44,6 +44,19 @@ def test_every_text_that_is_taken_as_typed_is_an_option() -> None:
     assert set(TEXTS) <= known
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_parts_of_the_program_are_not_replaced_by_plain_values(name: str) -> None:
+    config = json.loads((CONFIGS / f"{name}.json").read_text())
+    parts = {key: value for key, value in config.items() if isinstance(value, dict) and "_target_" in value}
+    assert "window" in parts
+    for key, part in parts.items():
+        for value in ([100, -100], 5, "abc", True):
+            (told,) = misfits(key, value, [part])
+            assert told.endswith(f"for config key {key}, got {value!r}")
+        for value in (part, None, "@other", "$None"):
+            assert not list(misfits(key, value, [part]))
+
+
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,16 @@ def test_volumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 volumes, 2 patients, 2 detected lesions" in capsys.readouterr().out
     at = counts(folder / "out" / "thresholds.csv", protocol="3D IoU 0.5", threshold="0.5")
     assert (at["found"], at["missed"], at["false_positives"], at["sensitivity"]) == ("1", "1", "1", "0.5")
+
+
+@pytest.mark.parametrize("option", [{"category": "node"}, {"rule": "MULAN"}, {"rule": "MP3D"}])
+def test_options_of_slices_are_rejected_in_volumes(folder: Path, option: dict[str, Any]) -> None:
+    (folder / "p.json").write_text(json.dumps({"000001_01_01_001-020": [], "000002_01_01_001-020": []}))
+    ((name, value),) = option.items()
+    with pytest.raises(
+        ValueError, match=rf"Expected --{name} with detections on slices alone, got --{name} {value} .*p\.json"
+    ):
+        score(str(folder / "set"), str(folder / "p.json"), str(folder / "out"), bootstrap_resamples=10, **option)
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,31 @@ def test_truth_that_cannot_be(tmp_path: Path, change: dict) -> None:
     (tmp_path / "r.json").write_text("[]")
     with pytest.raises(ValueError, match=r"t\.json"):
         flat_cases(coco_truth(tmp_path / "t.json", **change), tmp_path / "r.json", "test")
-    with pytest.raises(ValueError, match="one of the categories node, cyst, got 'liver'"):
+    with pytest.raises(ValueError, match=r"one of the categories node \(5\), cyst \(6\), got 'liver' for .*t\.json"):
         flat_cases(coco_truth(tmp_path / "t.json"), tmp_path / "r.json", "test", "liver")
+
+
+def test_categories_of_detections_are_those_of_the_truth(tmp_path: Path) -> None:
+    truth, path = coco_truth(tmp_path / "t.json"), tmp_path / "r.json"
+
+    def scores(*kinds: object) -> list[list[float]]:
+        results = [{"image_id": 0, "category_id": kind, "bbox": [3, 4, 6, 8], "score": 0.9} for kind in kinds]
+        path.write_text(json.dumps(results))
+        return [case["scores"].tolist() for case in flat_cases(truth, path, "test", "node")]
+
+    assert scores(5, "5", "node", 6, "6", "cyst") == [[0.9, 0.9, 0.9], []]
+    for kind in (0, "0", "liver", True):
+        with pytest.raises(ValueError, match=rf"Expected one of the categories .*, got {kind!r} in detection 1 of"):
+            scores(5, kind)
+    with pytest.raises(ValueError, match="Expected a category of every detection, as --category is given, got none in"):
+        scores(5, None)
+    for column in ("category_id", "Label", "class"):
+        table = tmp_path / "r.csv"
+        table.write_text(f"image,{column},x1,y1,x2,y2,score\n0,node,3,4,9,12,0.9\n0,6,1,1,3,3,0.2\n")
+        assert [case["scores"].tolist() for case in flat_cases(truth, table, "test", "node")] == [[0.9], []]
+    table.write_text("image,x1,y1,x2,y2,score\n0,3,4,9,12,0.9\n")
+    with pytest.raises(ValueError, match="Expected a category of every detection"):
+        flat_cases(truth, table, "test", "node")
 
 
 def test_tables_that_cannot_be(tmp_path: Path) -> None:
@@ -253,6 +276,35 @@ def test_results_that_do_not_belong_to_the_set(tmp_path: Path, cases: Path) -> N
     )
     with pytest.raises(ValueError, match="a score for each of 2 boxes, got 1"):
         solid_cases(cases / "set", tmp_path, "all")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "what"),
+    [
+        ([[5, 1, 2, 4, 1, 4]], "expected boxes that end after they begin"),
+        ([[1, 1, 3, 3, 4, 1]], "expected boxes that end after they begin"),
+        (np.ones((6, 2)), r"expected six numbers for each box, got a table of shape \(6, 2\)"),
+        ([[5000, 1, 5002, 4, 1, 4]], r"Expected boxes in the scan of \d+ x \d+ x \d+ voxels"),
+        ([[1, 1, 3, -5000, 1, 4]], "plain_boxes"),
+        ([[1, 1, 3, 9000, 1, 4]], "Expected boxes in the scan"),
+        ([[np.nan, 1, 3, 4, 1, 4]], "Expected finite numbers as boxes and scores, got NaN or infinity in"),
+    ],
+)
+def test_boxes_of_nndetection_that_cannot_be(tmp_path: Path, cases: Path, boxes: Any, what: str) -> None:
+    content = {"pred_boxes": np.array(boxes, dtype=float), "pred_scores": np.full(len(boxes), 0.5)}
+    (tmp_path / "plain_boxes.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=what) as told:
+        solid_cases(cases / "set", tmp_path, "all", missing_is_empty=True)
+    assert f"{tmp_path / 'plain_boxes.pkl'}" in str(told.value)
+
+
+@pytest.mark.parametrize("box", [[9, 4, 2, 3, 9, 5], [3, 4, 2, 9, 9, 1], [3, 4, 9, 9], [-900, 0, 0, -890, 5, 5]])
+def test_own_boxes_that_cannot_be(tmp_path: Path, cases: Path, box: list[float]) -> None:
+    path = tmp_path / "lesions.json"
+    path.write_text(json.dumps({"input": {"name": "plain.nii.gz"}, "lesions": [{"box_voxel": box, "score": 0.5}]}))
+    with pytest.raises(ValueError, match=r"Expected boxes |Expected lesions with box_voxel") as told:
+        solid_cases(cases / "set", tmp_path, "all", missing_is_empty=True)
+    assert str(path) in str(told.value)
 
 
 def test_nndetections_boxes_are_those_of_its_own_code(tmp_path: Path, cases: Path) -> None:

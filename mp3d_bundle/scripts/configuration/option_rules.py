@@ -220,4 +220,9 @@ def _plain_rule(bases: list[Any]) -> Rule | None:
     if groups and len(groups) == len(bases):
         names = ", ".join(sorted({str(name) for group in groups for name in group}))
         return Rule(f"the keys {names}", lambda value: isinstance(value, Mapping))
+    parts = [base for base in bases if isinstance(base, Mapping) and "_target_" in base]
+    if parts and len(parts) == len(bases):
+        names = ", ".join(sorted({str(name) for part in parts for name in part if name != "_target_"}))
+        words = f"a part of the program and not a plain value (its settings, after a #: {names or 'none'})"
+        return Rule(words, lambda value: value is None or isinstance(value, Mapping))
     return None

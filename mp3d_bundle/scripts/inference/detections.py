@@ -30,6 +30,8 @@ from .scan_protocol import ScanLike
 EXTENTS = ("best", "enclosing")
 # The field with the class of each box, from 1; only of a network that distinguishes several.
 LABELS = "labels"
+# The setting of a reviewed result with the SHA-256 of the result in which its lesions got their numbers.
+FIRST_RESULT = "first_result_sha256"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Lesion:
         members: Rows in the `SliceBoxes`, rising.
         fields: Further outputs of the network for the best box, by name.
         review: What a reader said of it, as its entry in ``lesions.json`` has it; empty where nobody did.
+        number: The number that it had in the result that was reviewed; None for its place among the lesions, from 1.
     """
 
     box: np.ndarray
@@ -97,6 +100,7 @@ class Lesion:
     members: tuple[int, ...]
     fields: Instances[np.ndarray] = field(default_factory=dict)
     review: Mapping[str, Any] = field(default_factory=dict)
+    number: int | None = None
 
     @property
     def label(self) -> int | None:
@@ -135,6 +139,11 @@ class ScanResult:
     def notices(self) -> list[str]:
         """Notices that every output must show."""
         return self.document["notices"]
+
+
+def numbered(lesions: Sequence[Lesion]) -> list[tuple[int, Lesion]]:
+    """Lesions with their numbers, those of a review or places from 1."""
+    return [(lesion.number or place, lesion) for place, lesion in enumerate(lesions, start=1)]
 
 
 def link_boxes(

@@ -30,7 +30,7 @@ def score(
     output: str = "scores",
     *,
     split: str = "test",
-    rule: str = "MP3D",
+    rule: str | None = None,
     category: str | None = None,
     missing_is_empty: bool = False,
     bootstrap_resamples: int = 1000,
@@ -47,7 +47,7 @@ def score(
         predictions: File or folder of the detections.
         output: Folder for the results.
         split: Of a data set: train, validation or test; of label files of volumes also another part, or all.
-        rule: Matching on slices: MP3D, MULAN, 3DCE or MVP-Net; the strict form is reported as well.
+        rule: Matching on slices: MP3D (the default), MULAN, 3DCE or MVP-Net; the strict form is reported as well.
         category: Name or id of the only category of a COCO file that counts; by default all, as one.
         missing_is_empty: A scan without a result has no detection; if not, it is an error.
         bootstrap_resamples: Resamples of the patients for the intervals.
@@ -58,7 +58,7 @@ def score(
         OSError: If a file cannot be read or written.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if rule not in RULES:
+    if rule is not None and rule not in RULES:
         raise ValueError(f"Expected one of the rules {', '.join(RULES)}, got {rule!r}.")
     found, labels, folder = Path(predictions), Path(truth), Path(output)
     check_score(truth, predictions)
@@ -73,8 +73,14 @@ def score(
         detections = OutsideDetections.read(found)
         if detections.flat:
             cases = flat_cases(labels, detections, split, category)
-            print(format_table(write_report(cases, folder, about, rule=RULES[rule], bootstrap=draw)))
+            print(format_table(write_report(cases, folder, about, rule=RULES[rule or "MP3D"], bootstrap=draw)))
             return
+        for name, value in (("category", category), ("rule", rule)):
+            if value is not None:
+                raise ValueError(
+                    f"Expected --{name} with detections on slices alone, got --{name} {value} with detections in 3D: "
+                    f"{found}."
+                )
         cases = solid_cases(labels, detections, split, missing_is_empty=missing_is_empty)
         print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw)))
         checked = check_volumes(cases)

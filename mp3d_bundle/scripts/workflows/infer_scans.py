@@ -21,7 +21,7 @@ from ..data.scans.scan_shards import take_shard
 from ..data.scans.volume_files.stored_image import log_text, shown
 from ..engines.engine import EngineChoice
 from ..error_lines import SHOW_TRACEBACK
-from ..inference.detections import Lesion, SliceBoxes, link_boxes
+from ..inference.detections import FIRST_RESULT, Lesion, SliceBoxes, link_boxes
 from ..inference.outputs.lesions_document import cautions
 from ..inference.outputs.result_folder import are_finished
 from ..inference.outputs.result_writer import ResultWriter
@@ -266,12 +266,15 @@ class ScanRunner:
         of_scan: dict[str, Any] = {}
         if self.review is not None:
             of_scan["review"] = self.review.describe(made["source"]["sha256"])
+            of_scan[FIRST_RESULT] = self.review.first_result(made["source"]["sha256"])
         if (known := self.patient.patient_of(scan, self.weights.outline)) is not None:
             of_scan["patient"] = known[1]
         made["settings"] |= of_scan
         if not self.overwrite and are_finished(folder, made):
             logger.info("%s: skipped, its results are in %s.", shown(source.path), place)
             return ScanOutcome(skipped=True)
+        if self.review is not None:
+            self.review.compare(made["source"]["sha256"], folder)
         read = time.perf_counter() - start
         network = self._started()
         settings = {**self.writer.settings, **of_scan}

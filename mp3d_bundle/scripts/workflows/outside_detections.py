@@ -28,6 +28,8 @@ from ..metrics.cases import Case
 from ..metrics.free_response.class_cases import named
 from ..storage.printable import shown, shown_name
 from ..storage.safe_json import finite_numbers, read_json
+from .scoring.checked_results import check_result
+from .scoring.detected_categories import one_category, with_known_categories
 from .scoring.result_boxes import nndetection, own_result
 from .volume_predictions import read_predictions
 
@@ -43,6 +45,7 @@ class _Found(TypedDict):
 
 _IMAGE = ("image", "file_name", "id")
 _BOX = ("x1", "y1", "x2", "y2")
+_KIND = ("category_id", "class", "label")
 _NOTHING = _Found(boxes=np.zeros((0, 4)), scores=np.zeros(0))
 _NNDET = ("_boxes.pkl", "_boxes.json")
 
@@ -86,7 +89,8 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
     Args:
         truth: COCO instances JSON, ``DL_info.csv``, or the folder of a data set.
         predictions: COCO results JSON, ``image_id`` being an id or a file name of the truth; or CSV with ``image``,
-            ``x1 y1 x2 y2`` (pixels from 0, half-open) and ``score``.
+            ``x1 y1 x2 y2`` (pixels from 0, half-open), ``score`` and, for ``category``, ``category_id``, ``class`` or
+            ``label``.
         split: Of a data set.
         category: Name or id of the only category that counts; all by default, as one, and each of its own where
             truth and detections tell classes.
@@ -100,6 +104,8 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
         raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
     cases, number = _coco_truth(truth, category) if coco else (_table_truth(truth, split), None)
     rows = _csv_results(predictions.path) if predictions.content is None else _coco_results(predictions)
+    if category is not None:
+        rows = with_known_categories(rows, _coco_tables(truth)["categories"], predictions.path)
     called = {case["id"]: key for key, case in cases.items()}
     names: Sequence[str] = next(iter(cases.values())).get("class_names", ()) if cases else ()
     by_class = category is None and len(names) > 1 and all(kind is not None for _, kind, _, _ in rows)
@@ -184,18 +190,10 @@ def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     return content
 
 
-def _category_id(categories: Sequence[Mapping[str, Any]], category: str) -> Any:
-    for entry in categories:
-        if category in (str(entry.get("name")), str(entry.get("id"))):
-            return entry.get("id")
-    known = ", ".join(str(entry.get("name")) for entry in categories[:20])
-    raise ValueError(f"Expected one of the categories {known}, got {category!r}.")
-
-
 def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]:
     """Images of a COCO file, without detections, by their ids as text; and the id of the category, None for all."""
     content = _coco_tables(path)
-    number = None if category is None else _category_id(content["categories"], category)
+    number = None if category is None else one_category(content["categories"], str(category), f"for {path}")
     names = _coco_names(content["categories"]) if number is None else {}
     boxes: dict[str, list[Any]] = defaultdict(list)
     kinds: dict[str, list[str]] = defaultdict(list)
@@ -268,7 +266,7 @@ def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
     image = next((columns[name] for name in _IMAGE if name in columns), None)
     if image is None or not {*_BOX, "score"} <= set(columns):
         raise ValueError(f"Expected the columns image, x1, y1, x2, y2, score, got {', '.join(columns)} in {path}.")
-    found, kind = [], columns.get("class")
+    found, kind = [], next((columns[name] for name in _KIND if name in columns), None)
     for line, row in rows:
         try:
             box = [float(row[columns[name]]) for name in _BOX]
@@ -322,6 +320,7 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
         result = own_result(path, name) if path in own else nndetection(path, name)
         series = _series(records, result.names, path)
         _check_same_files(records[series], result.digest, path)
+        check_result(result.boxes, result.scores, records[series]["stored_shape"], path)
         if series in found:
             raise ValueError(f"Expected one result for every scan, got a second one of {series} in {path}.")
         found[series] = {"boxes": stored_boxes(records[series], result.boxes), "scores": result.scores}

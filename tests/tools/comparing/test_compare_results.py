@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from scripts.data.scans.scan import Scan
+from scripts.inference.outputs.lesions_document import result_sha256
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.tools.comparing.compare_results import _cautions, _read, compare
 from scripts.workflows.comparing.rigid_alignment import Alignment
@@ -151,6 +153,13 @@ def test_folders_that_are_no_results_are_named(folders: tuple[str, str], tmp_pat
         (("lesions", 0, "axes", "long_axis_mm"), -1),
         (("lesions", 0, "center_lps_mm", 1), 1e300),
         (("lesions", 0, "lesion"), 2),
+        (("lesions", 0, "lesion"), 0),
+        (("lesions", 0, "lesion"), 1.5),
+        (("lesions", 0, "size_mm"), [1, 2]),
+        (("lesions", 0, "size_mm", 1), -2),
+        (("lesions", 0, "key_point_lps_mm"), None),
+        (("lesions", 0, "axes", "source"), None),
+        (("lesions", 0, "image"), "60"),
         (("lesions", 0), 5),
         (("notices", 0), {}),
         (("model",), None),
@@ -198,6 +207,101 @@ def test_a_review_of_one_scan_alone_is_named(folders: tuple[str, str]) -> None:
     assert told.endswith("did not accept there is new here.")
     before.document["settings"]["review"] = {"accepted": 2}
     assert _cautions(before, after, lying, aligned=False, same=False) == []
+
+
+def _rewritten(folder: Path, place: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of results with a changed lesions.json, and a page that knows it."""
+    shutil.copytree(folder, place)
+    document = json.loads((place / "lesions.json").read_text())
+    page, old = (place / "report.html").read_text(), result_sha256(document)
+    change(document)
+    (place / "lesions.json").write_text(json.dumps(document))
+    (place / "report.html").write_text(page.replace(old, result_sha256(document)))
+    return place
+
+
+def test_masks_and_boxes_are_told_apart(
+    folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def masked(document: dict[str, Any]) -> None:
+        for lesion in document["lesions"]:
+            lesion["axes"] = {"source": "mask", "long_axis_mm": 0.72 * lesion["axes"]["long_axis_mm"]}
+
+    masks = _rewritten(Path(folders[0]), tmp_path / "masks", masked)
+    compare(folders[0], str(masks), str(tmp_path / "out"))
+    told = "The long axes before are from box, those after from mask: all sizes here are the longer sides of the boxes."
+    assert told in capsys.readouterr().out
+    content = read(tmp_path / "out")
+    assert told in content["cautions"]
+    assert content["counts"]["unchanged"] == 4
+    assert {
+        (one["axes_source_before"], one["axes_source_after"], one["compared_by"]) for one in content["changes"]
+    } == {("box", "mask", "box")}
+    rows = list(csv.DictReader((tmp_path / "out" / "changes.csv").open()))
+    assert {row["compared_by"] for row in rows} == {"box"}
+
+    def one_masked(document: dict[str, Any]) -> None:
+        document["lesions"][2]["axes"]["source"] = "mask"
+
+    some = _rewritten(Path(folders[0]), tmp_path / "some", one_masked)
+    compare(folders[0], str(some), str(tmp_path / "out"))
+    assert "those after from box and mask: pairs of different sources (1) are compared by" in capsys.readouterr().out
+
+
+def test_numbers_of_a_review_may_have_gaps(folders: tuple[str, str], tmp_path: Path) -> None:
+    def without_first(document: dict[str, Any]) -> None:
+        del document["lesions"][0]
+
+    rest = _rewritten(Path(folders[0]), tmp_path / "rest", without_first)
+    compare(folders[0], str(rest), str(tmp_path / "out"))
+    assert {(one["before"], one["after"]) for one in read(tmp_path / "out")["changes"]} == {
+        *((1, None), (2, 2), (3, 3), (4, 4))
+    }
+
+
+def test_lesions_of_dicom_are_found_in_the_archive(folders: tuple[str, str], tmp_path: Path) -> None:
+    def named(document: dict[str, Any], when: int) -> None:
+        document["input"]["dicom"] = {"series_instance_uid": f"1.2.{when}", "study_date": f"2026010{when}"}
+        for lesion in document["lesions"]:
+            number = 10 * when + lesion["lesion"]
+            lesion["image"] = {"instance_number": number, "sop_instance_uid": f"1.2.{when}.{number}"}
+
+    places = [
+        _rewritten(Path(folder), tmp_path / str(when), lambda document, when=when: named(document, when))
+        for when, folder in enumerate(folders, start=1)
+    ]
+    compare(str(places[0]), str(places[1]), str(tmp_path / "out"))
+    content = read(tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "changes.csv").open()))
+    for change, row in zip(content["changes"], rows, strict=True):
+        for when, name in enumerate(("before", "after"), start=1):
+            number = None if change[name] is None else 10 * when + change[name]
+            uid = None if number is None else f"1.2.{when}.{number}"
+            known = {
+                f"instance_number_{name}": number,
+                f"sop_instance_uid_{name}": uid,
+                f"series_instance_uid_{name}": f"1.2.{when}",
+                f"study_date_{name}": f"2026010{when}",
+            }
+            assert {key: change[key] for key in known} == known
+            assert {key: row[key] for key in known} == {
+                key: "" if value is None else str(value) for key, value in known.items()
+            }
+            assert (row[f"z_{name}_mm"] == "") == (number is None)
+    chromium()
+    browser = Browser(tmp_path / "profile", (1300, 800))
+    try:
+        browser.open(tmp_path / "out" / "changes.html")
+        browser.wait("document.body.dataset.shown !== undefined")
+        cells = "[...document.querySelectorAll('.changes %s')].map((one) => one.textContent)"
+        assert browser.evaluate(cells % "th")[-2:] == ["Image", "z, mm"]
+        *_, axes, _, image, z = browser.evaluate(cells % "tbody tr:first-child td")
+        assert axes.endswith("(box)")
+        first = content["changes"][0]
+        assert image == f"{first['instance_number_before']} → {first['instance_number_after']}"
+        assert z == f"{first['z_before_mm']:.1f} → {first['z_after_mm']:.1f}"
+    finally:
+        browser.close()
 
 
 def test_page_shows_both_scans_at_the_same_place(compared: Path, tmp_path: Path) -> None:

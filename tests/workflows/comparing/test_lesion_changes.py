@@ -12,10 +12,15 @@ from scripts.workflows.comparing.lesion_changes import ChangeRule, Timepoint, li
 SHAPE = (100, 200, 200)
 
 
-def timepoint(*lesions: tuple[float, float, float, float]) -> Timepoint:
-    """Lesions of x, y, z in mm and a long axis, in a scan of voxels of 1 mm."""
+def timepoint(*lesions: tuple[float, float, float, float], source: str = "box", box: float = 1.0) -> Timepoint:
+    """Lesions of x, y, z in mm and a long axis, in a scan of voxels of 1 mm; boxes are longer by a factor."""
     entries = [
-        {"lesion": number, "center_lps_mm": list(middle), "axes": {"long_axis_mm": long}}
+        {
+            "lesion": number,
+            "center_lps_mm": list(middle),
+            "axes": {"long_axis_mm": long, "source": source},
+            "size_mm": [long * box / 2, long * box, 99.0],
+        }
         for number, (*middle, long) in enumerate(lesions, start=1)
     ]
     return Timepoint(entries, np.eye(4), SHAPE)
@@ -54,6 +59,25 @@ def test_every_state_and_the_sums() -> None:
     # With the new one and the gone one, without those that only one scan covers.
     assert sums["sum_of_long_axes_of_all"] == {"before_mm": 72, "after_mm": 75, "change_percent": 4.2}
     assert sums["counts"]["new"] == sums["counts"]["not in the scan after"] == 1
+
+
+def test_boxes_are_not_compared_with_masks() -> None:
+    """The same lesions, once as boxes and once as masks: nothing shrank."""
+    places = ((50.0, 50.0, 50.0), (90.0, 90.0, 50.0), (150.0, 90.0, 50.0))
+    before = timepoint(*((*place, 20.0) for place in places))
+    after = timepoint(*((*place, 15.0) for place in places[:2]), source="mask", box=4 / 3)
+    for one, other, own in ((before, after, ("box", "mask")), (after, before, ("mask", "box"))):
+        first, second, single = list_changes(one, other, np.eye(4))
+        for pair in (first, second):
+            assert (pair["state"], pair["long_axis_before_mm"], pair["long_axis_after_mm"]) == ("unchanged", 20, 20)
+            assert (pair["axes_source_before"], pair["axes_source_after"], pair["compared_by"]) == (*own, "box")
+        assert single["compared_by"] == "box"
+    # With a source in common only what differs is compared by boxes.
+    mixed = Timepoint([after.lesions[0], before.lesions[1], before.lesions[2]], np.eye(4), SHAPE)
+    changes = list_changes(mixed, after, np.eye(4))
+    assert [one["compared_by"] for one in changes] == ["mask", "box", "box"]
+    assert [one["state"] for one in changes] == ["unchanged", "unchanged", "gone"]
+    assert changes[0]["long_axis_before_mm"] == 15
 
 
 def test_the_matching_is_the_best_of_all_and_not_the_first() -> None:

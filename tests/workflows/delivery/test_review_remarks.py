@@ -29,7 +29,7 @@ CONTENT: dict[str, Any] = {
 def read(content: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     path = folder / "r.json"
     path.write_text(json.dumps(content))
-    return read_remarks(path, len(content["lesions"]))
+    return [*read_remarks(path, range(1, 1 + len(content["lesions"]))).values()]
 
 
 def test_remarks_are_those_of_their_lesions(tmp_path: Path) -> None:
@@ -56,10 +56,19 @@ def test_a_review_without_measurements_has_none(tmp_path: Path) -> None:
     assert [one["measurements"] for one in read(content, tmp_path)] == [[], []]
 
 
+def test_remarks_are_found_by_the_number_of_their_lesion(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"lesions": CONTENT["lesions"], "measurements": [{**RULER, "lesion": 7}]}))
+    found = read_remarks(path, (3, 7))
+    assert [len(found[number]["measurements"]) for number in (3, 7)] == [0, 1]
+    with pytest.raises(ValueError, match="number of a lesion of the review or null, got 7"):
+        read_remarks(path, (3, 8))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lesion": 3}, r"number of a lesion, 1 to 2, or null, got 3 in measurement 1 of .*r\.json"),
+        ({"lesion": 3}, r"number of a lesion of the review or null, got 3 in measurement 1 of .*r\.json"),
         ({"lesion": True}, "number of a lesion"),
         ({"tool": "laser"}, "Expected ruler, diameters, roi in axial"),
         ({"tool": ["ruler"]}, "Expected ruler"),

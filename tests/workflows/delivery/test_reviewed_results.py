@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import highdicom as hd
 import jsonschema
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -18,6 +20,7 @@ from scripts.data.intensity import IntensityWindow
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.inference.outputs import lesions_document
+from scripts.inference.outputs.lesions_document import result_sha256
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.workflows.delivery.reviewed_results import Reviews
@@ -34,10 +37,15 @@ def two_balls() -> np.ndarray:
     return np.maximum(ball_scan(), ball_scan(centre_mm=(12.0, 25.0, 12.5), radius_mm=4.0))
 
 
+def three_balls() -> np.ndarray:
+    return np.maximum(two_balls(), ball_scan(centre_mm=(47.0, 30.0, 12.5), radius_mm=3.5))
+
+
 def runner(series: Path, output: Path, review: Reviews | None = None, **more: Any) -> ScanRunner:
     detector = VolumeDetector(SlabCutter(resample_z), IntensityWindow(), progress=False)
     weights = weights_of(BlobDetector(), {"name": "blob"})
-    writer = ResultWriter(output, outputs=("json", "csv", "dicom"))
+    outputs = ("json", "csv", "slicer", "labelmap", "dicom", "gsps")
+    writer = ResultWriter(output, outputs=outputs)
     return ScanRunner(find_scans(series), detector, weights, writer, review=review, **more)
 
 
@@ -51,8 +59,26 @@ def reviewed(content: dict[str, Any], path: Path, *decisions: str) -> Path:
         {**lesion, "review": {"decision": decision, "comment": ""}}
         for lesion, decision in zip(content["lesions"], decisions, strict=True)
     ]
-    path.write_text(json.dumps({**content, "lesions": lesions}))
+    head = {name: value for name, value in content.items() if name != "timing_s"}
+    path.write_text(json.dumps({**head, "result_sha256": result_sha256(content), "lesions": lesions}))
     return path
+
+
+def tracked(folder: Path) -> dict[str, dict[str, str]]:
+    """Of each DICOM file the tracking UID of each lesion by its name."""
+    report: Any = hd.sr.srread(folder / "lesions_sr.dcm").content
+    shown = pydicom.dcmread(folder / "lesions_pr.dcm").GraphicAnnotationSequence
+    lines = [one for page in shown for one in page.get("GraphicObjectSequence", [])]
+    segments = hd.seg.segread(folder / "lesions_seg.dcm").SegmentSequence
+    return {
+        "report": {
+            str(one.tracking_identifier): str(one.tracking_uid)
+            for group in (report.get_volumetric_roi_measurement_groups(), report.get_planar_roi_measurement_groups())
+            for one in group
+        },
+        "segmentation": {str(one.TrackingID): str(one.TrackingUID) for one in segments},
+        "lines": {str(one.TrackingID): str(one.TrackingUID) for one in lines},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +91,15 @@ def results(series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out")
     assert runner(series, folder).run() == []
     return folder
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A series with three lesions, and their results."""
+    folder = tmp_path_factory.mktemp("three")
+    series = write_ct(folder / "ct", three_balls(), spacing=(1.0, 1.0, 2.5))
+    assert runner(series, folder / "out").run() == []
+    return series, folder / "out"
 
 
 def test_only_accepted_lesions_are_in_the_report_and_the_segmentation(
@@ -90,9 +125,7 @@ def test_only_accepted_lesions_are_in_the_report_and_the_segmentation(
     assert pydicom.dcmread(tmp_path / "out" / "lesions_sr.dcm").PatientID == "P-1"
 
 
-def test_remarks_of_the_reader_are_in_every_file_under_the_new_number(
-    series: Path, results: Path, tmp_path: Path
-) -> None:
+def test_remarks_of_the_reader_are_in_every_file(series: Path, results: Path, tmp_path: Path) -> None:
     path = reviewed(read(results), tmp_path / "r.json", "rejected", "accepted")
     content = json.loads(path.read_text())
     content["lesions"][1]["review"]["comment"] = "cyst, old"
@@ -104,7 +137,7 @@ def test_remarks_of_the_reader_are_in_every_file_under_the_new_number(
     schema = json.loads((Path(lesions_document.__file__).parent / "schema" / "lesions.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(document)
     (lesion,) = document["lesions"]
-    assert lesion["lesion"] == 1
+    assert lesion["lesion"] == 2
     assert lesion["review"] == {"decision": "accepted", "comment": "cyst, old", "measurements": [ruler]}
     (row,) = csv.DictReader((tmp_path / "out" / "lesions.csv").open())
     assert (row["comment"], row["measured"]) == ("cyst, old", "ruler 5.0 mm")
@@ -115,6 +148,56 @@ def test_remarks_of_the_reader_are_in_every_file_under_the_new_number(
     path.write_text(json.dumps(content))
     ((_, reason),) = runner(series, tmp_path / "other", Reviews(path)).run()
     assert "Expected length_mm 5.00 as its points give, got 50.0 in measurement 1 of" in reason
+
+
+@pytest.mark.parametrize("accepted", [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)])
+def test_accepted_lesions_keep_their_numbers_and_tracking_uids(
+    accepted: tuple[int, ...], three: tuple[Path, Path], tmp_path: Path
+) -> None:
+    series, results = three
+    content = read(results)
+    decisions = ["accepted" if number in accepted else "rejected" for number in (1, 2, 3)]
+    path = reviewed(content, tmp_path / "r.json", *decisions)
+    assert runner(series, tmp_path / "out", Reviews(path)).run() == []
+    after, before = tracked(tmp_path / "out"), tracked(results)
+    names = [f"Lesion {number}" for number in accepted]
+    assert len(set(before["report"].values())) == 3
+    for kind, uids in after.items():
+        assert uids == {name: before["report"][name] for name in names} == {name: before[kind][name] for name in names}
+    document = read(tmp_path / "out")
+    assert [(one["lesion"], one["box_voxel"]) for one in document["lesions"]] == [
+        (one["lesion"], one["box_voxel"]) for one in content["lesions"] if one["lesion"] in accepted
+    ]
+    boxes = json.loads((tmp_path / "out" / "detections.json").read_text())["detections"]
+    assert {one["lesion"] for one in boxes} - {None} == set(accepted)
+    markups = json.loads((tmp_path / "out" / "lesions.mrk.json").read_text())["markups"]
+    assert [one["name"].split(" (")[0] for one in markups] == names
+    image: Any = nibabel.load(tmp_path / "out" / "lesion_boxes.nii.gz")
+    labels = np.asarray(image.dataobj)
+    assert set(np.unique(labels)) - {0} == set(accepted)
+    # A review of the reviewed result keeps them once more.
+    again = reviewed(document, tmp_path / "again.json", *["rejected"] * (len(accepted) - 1), "accepted")
+    assert runner(series, tmp_path / "again", Reviews(again)).run() == []
+    assert tracked(tmp_path / "again")["report"] == {names[-1]: before["report"][names[-1]]}
+
+
+def test_reviews_of_another_result_in_the_folder_are_told(
+    series: Path, results: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = reviewed(read(results), tmp_path / "r.json", "rejected", "accepted")
+    shutil.copytree(results, tmp_path / "out")
+    for _ in range(2):  # over the result that was reviewed, then over that of the review
+        assert runner(series, tmp_path / "out", Reviews(path), overwrite=True).run() == []
+    assert "another result" not in caplog.text
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "result_sha256": "0" * 64}))
+    assert runner(series, tmp_path / "out", Reviews(path), overwrite=True).run() == []
+    assert f"{path} is the review of another result than the one in {tmp_path / 'out'}: SHA-256 000000000000, not" in (
+        caplog.text
+    )
+    path.write_text(json.dumps({**content, "result_sha256": "0"}))
+    with pytest.raises(ValueError, match=r"Expected a SHA-256 of 64 .*, got '0' as result_sha256 of"):
+        Reviews(path)
 
 
 def test_a_review_that_accepts_nothing_reports_no_lesion(series: Path, results: Path, tmp_path: Path) -> None:
@@ -173,7 +256,8 @@ def test_config_reads_reviews_where_they_are_named(results: Path, tmp_path: Path
 def test_reviews_are_found_where_results_are(tmp_path: Path) -> None:
     def write(place: str, digest: str) -> None:
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / place).write_text(json.dumps({"input": {"sha256": digest}, "lesions": []}))
+        content = {"input": {"sha256": digest}, "result_sha256": "c" * 64, "lesions": []}
+        (tmp_path / place).write_text(json.dumps(content))
 
     for number in range(7):
         write(f"case {number}/lesions_reviewed.json", f"{number}" * 64)

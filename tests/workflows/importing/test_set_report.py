@@ -29,6 +29,7 @@ def test_a_page_in_one_file(folder: Path) -> None:
     path, advice = write_set_report(folder)
     page = path.read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count("Not a medical device. For research use only.") == 1
     assert "a&lt;b&gt;" in page
     assert "<b>" not in re.sub(r"<li><b>", "", page)
     # Slice, close-up and front of two lesions, and slices without one.

@@ -19,7 +19,7 @@ import numpy as np
 from ...instances import select
 from ...storage.atomic_files import hash_files
 from ..body_regions import BodyRegions
-from ..detections import LABELS, Lesion, ScanResult, SliceBoxes
+from ..detections import LABELS, Lesion, ScanResult, SliceBoxes, numbered
 from ..scan_protocol import ScanLike
 from .measurements import Tagging, axes_of_box, describe_box, said_otherwise, tagging_for, tagging_in, volume
 from .measurements import plain_numbers as _numbers
@@ -133,7 +133,7 @@ def describe_detections(
     classes: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """One entry per slice box, slice by slice, with the number of its lesion."""
-    lesion_of = {row: number for number, lesion in enumerate(lesions, start=1) for row in lesion.members}
+    lesion_of = {row: number for number, lesion in numbered(lesions) for row in lesion.members}
     solid = found.solid()
     stored, lps = scan.boxes_to_stored(solid), scan.boxes_to_lps(solid)
     images = _images(scan, found)
@@ -162,7 +162,7 @@ def describe_lesions(
     tagging: Tagging | None = None,
     classes: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """One entry per lesion, best score first, numbered from 1.
+    """One entry per lesion, best score first, numbered from 1 or as in the result that was reviewed.
 
     Args:
         scan: The scan.
@@ -175,7 +175,7 @@ def describe_lesions(
     """
     entries = []
     regions = BodyRegions(scan)
-    for number, lesion in enumerate(lesions, start=1):
+    for number, lesion in numbered(lesions):
         box = lesion.box[None]
         x1, y1, x2, y2 = lesion.key_box
         key = scan.points_to_lps(np.array([[(x1 + x2) / 2, (y1 + y2) / 2, found.positions[lesion.key] + 0.5]]))

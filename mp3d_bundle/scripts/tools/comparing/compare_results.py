@@ -20,9 +20,13 @@ from ...storage.output_folder import check_output_folder
 from ...storage.safe_json import read_json
 from ...workflows.comparing.change_page import change_page
 from ...workflows.comparing.lesion_changes import STATES, ChangeRule, Timepoint, list_changes, sum_up
+from ...workflows.comparing.lesion_places import PLACE_COLUMNS, place_of
 from ...workflows.comparing.rigid_alignment import LATTICE_MM, Alignment, align
 
-_COLUMNS = ("state", "before", "after", "long_axis_before_mm", "long_axis_after_mm", "change_mm", "change_percent")
+_COLUMNS = (
+    *("state", "before", "after", "long_axis_before_mm", "long_axis_after_mm", "change_mm", "change_percent"),
+    *("axes_source_before", "axes_source_after", "compared_by", *PLACE_COLUMNS),
+)
 # No millimetre of a scan is farther away.
 _FARTHEST = 1e5
 # Below this the alignment is called doubtful.
@@ -98,8 +102,12 @@ def _write(
     folder: Path, first: _Result, last: _Result, lying: Alignment, rule: ChangeRule, cautions: Sequence[str]
 ) -> None:
     """Write the three files and print the summary."""
-    changes = list_changes(first.timepoint, last.timepoint, lying.matrix, rule)
+    changes = [
+        {**one, **place_of(first.document, one["before"], "before"), **place_of(last.document, one["after"], "after")}
+        for one in list_changes(first.timepoint, last.timepoint, lying.matrix, rule)
+    ]
     sums = sum_up(changes)
+    cautions = [*cautions, *_source_cautions(changes)]
     notices = list(dict.fromkeys([NOTICE, *first.document["notices"], *last.document["notices"], _ESTIMATES]))
     document = {
         "notices": notices,
@@ -172,12 +180,24 @@ def _check(document: Mapping[str, Any]) -> None:
         raise ValueError("a name, a hash or a notice is not a text")
     series_text(about.get("dicom"))
     document["settings"].get("score_threshold")
-    rows = [(*one["center_lps_mm"], *one["box_lps_mm"], one["axes"]["long_axis_mm"]) for one in lesions]
-    numbers = np.array(rows, dtype=np.float64).reshape(-1, 10)
-    if not (np.abs(numbers) <= _FARTHEST).all() or (numbers[:, -1] < 0).any():
+    rows = [
+        (
+            *one["center_lps_mm"],
+            *one["box_lps_mm"],
+            *one["key_point_lps_mm"],
+            one["axes"]["long_axis_mm"],
+            *one["size_mm"],
+        )
+        for one in lesions
+    ]
+    numbers = np.array(rows, dtype=np.float64).reshape(-1, 16)
+    if not (np.abs(numbers) <= _FARTHEST).all() or (numbers[:, 12:] < 0).any():
         raise ValueError("a position or size of a lesion is impossible")
-    if [one["lesion"] for one in lesions] != list(range(1, len(lesions) + 1)):
-        raise ValueError("its lesions are not counted from 1")
+    if not all(isinstance(one["axes"]["source"], str) and isinstance(one.get("image", {}), Mapping) for one in lesions):
+        raise ValueError("the source of an axis or the image of a lesion is of another kind")
+    counted = [one["lesion"] for one in lesions]
+    if not all(type(one) is int and one > 0 for one in counted) or counted != sorted(set(counted)):
+        raise ValueError("the numbers of its lesions do not rise")
 
 
 def _described(result: _Result) -> dict[str, Any]:
@@ -212,6 +232,23 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
             f"there is {'new' if reviewed[0] else 'gone'} here."
         )
     return told
+
+
+def _source_cautions(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to know where long axes of different sources meet."""
+    sources = [sorted({one[f"axes_source_{when}"] for one in changes} - {None}) for when in ("before", "after")]
+    mixed = sum(None not in (one["before"], one["after"]) and not _of_one_source(one) for one in changes)
+    if not all(sources) or (sources[0] == sources[1] and not mixed):
+        return []
+    told = f"The long axes before are from {' and '.join(sources[0])}, those after from {' and '.join(sources[1])}"
+    if set(sources[0]).isdisjoint(sources[1]):
+        return [f"{told}: all sizes here are the longer sides of the boxes."]
+    rest = f": pairs of different sources ({mixed}) are compared by the longer sides of their boxes" if mixed else ""
+    return [f"{told}{rest}."]
+
+
+def _of_one_source(change: Mapping[str, Any]) -> bool:
+    return change["axes_source_before"] == change["axes_source_after"]
 
 
 def _summary(sums: Mapping[str, Any], cautions: Sequence[str]) -> list[str]:

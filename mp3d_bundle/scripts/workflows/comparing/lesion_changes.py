@@ -1,4 +1,8 @@
-"""Which lesions of two aligned scans are the same, and how they changed."""
+"""Which lesions of two aligned scans are the same, and how they changed.
+
+A long axis that was measured on a mask cannot be compared with the side of a box: a pair with axes of different sources
+is compared by the sides of both boxes, and so are all lesions where the two results have no source in common.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+BOX = "box"
 STATES = ("new", "gone", "grown", "shrunk", "unchanged", "not in the scan before", "not in the scan after")
 
 
@@ -52,6 +57,17 @@ class Timepoint:
         """``(N,)`` long axes in mm."""
         return np.array([lesion["axes"]["long_axis_mm"] for lesion in self.lesions], dtype=np.float64)
 
+    @property
+    def sources(self) -> list[str]:
+        """Where each long axis is from."""
+        return [lesion["axes"]["source"] for lesion in self.lesions]
+
+    def long_axis(self, row: int, source: str) -> float:
+        """The long axis of a lesion in mm: its own, or the longer side of its box in its slices."""
+        lesion = self.lesions[row]
+        own = lesion["axes"]["source"] == source
+        return float(lesion["axes"]["long_axis_mm"] if own else max(lesion["size_mm"][:2]))
+
     def covers(self, point: np.ndarray) -> bool:
         """Whether a point (LPS mm) is in the scan."""
         index = self.index_from_lps[:3, :3] @ point + self.index_from_lps[:3, 3]
@@ -92,11 +108,12 @@ def list_changes(
 
     Returns:
         ``state``, one of `STATES`; ``before`` and ``after``, the numbers of the lesion; their long axes in mm, and the
-        change of them in mm and percent, None where there is none. Pairs first, then new ones, then gone ones.
+        change of them in mm and percent, None where there is none; the source of each lesion's own axes, and of these
+        long axes (``compared_by``). Pairs first, then new ones, then gone ones.
     """
     rule = rule or ChangeRule()
     pairs = match_lesions(before, after, matrix, rule)
-    found = [_entry(before, after, i, j, _state(before.long_axes[i], after.long_axes[j], rule)) for i, j in pairs]
+    found = [_entry(before, after, i, j, rule) for i, j in pairs]
     inverse = np.linalg.inv(matrix)
     for j in sorted(set(range(len(after.lesions))) - {j for _, j in pairs}):
         there = before.covers(inverse[:3, :3] @ after.middles[j] + inverse[:3, 3])
@@ -107,6 +124,11 @@ def list_changes(
     return found
 
 
+def no_common_source(before: Timepoint, after: Timepoint) -> bool:
+    """Whether every long axis before is of another source than every one after."""
+    return bool(before.lesions) and bool(after.lesions) and set(before.sources).isdisjoint(after.sources)
+
+
 def _state(before: float, after: float, rule: ChangeRule) -> str:
     change = after - before
     if abs(change) < max(rule.share * before, rule.least_mm) - 1e-9:
@@ -114,10 +136,18 @@ def _state(before: float, after: float, rule: ChangeRule) -> str:
     return "grown" if change > 0 else "shrunk"
 
 
-def _entry(before: Timepoint, after: Timepoint, i: int | None, j: int | None, state: str) -> dict[str, Any]:
-    one = None if i is None else round(float(before.long_axes[i]), 2)
-    other = None if j is None else round(float(after.long_axes[j]), 2)
+def _entry(
+    before: Timepoint, after: Timepoint, i: int | None, j: int | None, state: str | ChangeRule
+) -> dict[str, Any]:
+    """One line of the table; ``state`` is the rule where it follows from the long axes."""
+    own = (None if i is None else before.sources[i], None if j is None else after.sources[j])
+    known = {source for source in own if source is not None}
+    used = BOX if len(known) > 1 or no_common_source(before, after) else known.pop()
+    one = None if i is None else round(before.long_axis(i, used), 2)
+    other = None if j is None else round(after.long_axis(j, used), 2)
     change = None if one is None or other is None else round(other - one, 2)
+    if isinstance(state, ChangeRule):
+        state = _state(one or 0.0, other or 0.0, state)
     return {
         "state": state,
         "before": None if i is None else before.lesions[i]["lesion"],
@@ -126,6 +156,9 @@ def _entry(before: Timepoint, after: Timepoint, i: int | None, j: int | None, st
         "long_axis_after_mm": other,
         "change_mm": change,
         "change_percent": round(100 * change / one, 1) if change is not None and one else None,
+        "axes_source_before": own[0],
+        "axes_source_after": own[1],
+        "compared_by": used,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,37 +23,38 @@ _SAME_MM = 0.1
 _LONGEST_COMMENT = 10_000
 
 
-def read_remarks(path: Path, count: int) -> list[dict[str, Any]]:
+def read_remarks(path: Path, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Read the remarks of a review, after `scripts.data.importing.truth.reviews.read_review` has accepted it.
 
     Args:
         path: ``lesions_reviewed.json``.
-        count: Number of its lesions.
+        numbers: Those of its lesions.
 
     Returns:
-        Of each lesion ``comment`` and ``measurements``: each with ``tool``, ``plane``, ``points_lps_mm``, the numbers
-        of the tool, and of axial ones ``slice`` and ``instance_number``. Measurements of no lesion are left out.
+        Of each lesion, by its number, ``comment`` and ``measurements``: each with ``tool``, ``plane``,
+        ``points_lps_mm``, the numbers of the tool, and of axial ones ``slice`` and ``instance_number``. Measurements
+        of no lesion are left out.
 
     Raises:
         OSError: If the file cannot be read.
         ValueError: If a comment is not a text, or a measurement is not one of the page, or contradicts its points.
     """
     content: Any = read_json(path, "a review (lesions_reviewed.json)")
-    remarks: list[dict[str, Any]] = [
-        {"comment": _comment(lesion["review"], f"lesion {at} of {path}"), "measurements": []}
-        for at, lesion in enumerate(content["lesions"], start=1)
-    ]
+    remarks: dict[int, dict[str, Any]] = {
+        number: {"comment": _comment(lesion["review"], f"lesion {number} of {path}"), "measurements": []}
+        for number, lesion in zip(numbers, content["lesions"], strict=True)
+    }
     measurements = content.get("measurements", [])
     if not isinstance(measurements, list):
         raise ValueError(f"Expected a list of measurements, got {shown(measurements)} in {path}.")
     for at, saved in enumerate(measurements, start=1):
         where = f"measurement {at} of {path}"
         lesion = saved.get("lesion") if isinstance(saved, Mapping) else -1
-        if lesion is not None and not (type(lesion) is int and 1 <= lesion <= count):
-            raise ValueError(f"Expected the number of a lesion, 1 to {count}, or null, got {shown(lesion)} in {where}.")
+        if lesion is not None and not (type(lesion) is int and lesion in remarks):
+            raise ValueError(f"Expected the number of a lesion of the review or null, got {shown(lesion)} in {where}.")
         measured = _measurement(saved, where)
         if lesion is not None:
-            remarks[lesion - 1]["measurements"].append(measured)
+            remarks[lesion]["measurements"].append(measured)
     return remarks
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from ...inference.detections import Lesion
 from ...inference.scan_protocol import ScanLike
 from ...storage.atomic_files import sha256
 from ...storage.result_files import file_names
+from .review_origin import ReviewOrigin, differing_result, read_origin
 from .review_remarks import read_remarks
 
 logger = logging.getLogger(__name__)
@@ -46,11 +46,13 @@ class Reviews:
         if not files:
             raise FileNotFoundError(f"Expected reviews (*.json) in {path}, got none.")
         self.of_scan: dict[str, Review] = {}
+        self._origins: dict[str, ReviewOrigin] = {}
         for file in files:
             review = read_review(file)
             other = self.of_scan.setdefault(review.sha256, review)
             if other is not review:
                 raise ValueError(f"Expected one review of each scan, got two of one: {other.path} and {file}.")
+            self._origins[review.sha256] = read_origin(file)
 
     def of(self, digest: str) -> Review:
         """The review of the scan whose files have this SHA-256.
@@ -75,8 +77,31 @@ class Reviews:
         accepted = review.decisions.count("accepted")
         return f"{accepted} of {len(review.decisions)} lesions accepted, review SHA-256 {sha256(review.path)}"
 
+    def first_result(self, digest: str) -> str:
+        """SHA-256 of the result in which the lesions of a scan got the numbers that they keep.
+
+        Raises:
+            ValueError: As `of`.
+        """
+        return self._origins[self.of(digest).sha256].first
+
+    def compare(self, digest: str, folder: Path) -> None:
+        """Log a warning if the folder of the results, or that of the review, holds another result of the scan.
+
+        Raises:
+            ValueError: As `of`.
+        """
+        review, origin = self.of(digest), self._origins[digest]
+        for place in dict.fromkeys([review.path.parent.resolve(), folder.resolve()]):
+            other = differing_result(origin, digest, place)
+            if other is not None:
+                logger.warning(
+                    "%s is the review of another result than the one in %s: SHA-256 %s, not %s.",
+                    *(review.path, place, origin.result[:12], other[:12]),
+                )
+
     def accepted(self, scan: ScanLike, digest: str, lesions: Sequence[Lesion]) -> list[Lesion]:
-        """The lesions that were accepted, in their order, with what the reader said of them.
+        """The lesions that were accepted, by their numbers in the review, with what the reader said of them.
 
         Args:
             scan: The scan.
@@ -89,23 +114,28 @@ class Reviews:
         review = self.of(digest)
         labels = np.array([lesion.label or 0 for lesion in lesions])
         found = scan.boxes_to_stored(np.array([lesion.box for lesion in lesions]).reshape(-1, 6))
-        kept: dict[int, dict[str, Any]] = {}
-        remarks = read_remarks(review.path, len(review.boxes))
-        for number, (box, decision) in enumerate(zip(review.boxes, review.decisions, strict=True), start=1):
+        kept: dict[int, Lesion] = {}
+        numbers = self._origins[digest].numbers
+        remarks = read_remarks(review.path, numbers)
+        rows = zip(numbers, review.boxes, review.labels, review.decisions, strict=True)
+        for number, box, label, decision in rows:
             if decision != "accepted":
                 continue
-            of_class = labels == (review.labels[number - 1] or 0)
-            same = np.flatnonzero((np.abs(found - box) <= _SAME_BOX).all(axis=1) & of_class)
-            if not len(same):
+            of_class = labels == (label or 0)
+            near = np.flatnonzero((np.abs(found - box) <= _SAME_BOX).all(axis=1) & of_class)
+            same = [int(at) for at in near if at not in kept]
+            if not same:
                 raise ValueError(
                     f"Expected lesion {number} of {review.path} to be found again, got none at {box.tolist()}: use the "
                     "weights and settings of the result that was reviewed."
                 )
-            kept[int(same[0])] = {"decision": decision, **remarks[number - 1]}
+            # Of two lesions in one place the one that has its number.
+            at = min(same, key=lambda at: abs(at + 1 - number))
+            kept[at] = replace(lesions[at], number=number, review={"decision": decision, **remarks[number]})
         counts = Counter(review.decisions)
         told = ", ".join(f"{counts[decision]} {decision}" for decision in DECISIONS)
         logger.info("%s: %s. Only the accepted ones are written.", review.path, told)
-        return [replace(lesion, review=kept[at]) for at, lesion in enumerate(lesions) if at in kept]
+        return list(kept.values())
 
 
 def _reviews_in(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from ...data.importing.set_advice import Advice, advise
 from ...data.importing.set_records import HISTOGRAM, IMAGES, read_records
 from ...data.importing.set_tables import FOLDS, LABELS, VOLUMES, read_set, volume_labels
 from ...data.slabs.slab_reader import read_slice
+from ...inference.outputs.lesions_document import NOTICE
 from ...inference.outputs.pictures.box_drawing import TRUTH, draw_boxes, mark_sides
 from ...storage.atomic_files import replacing
 
@@ -62,6 +63,7 @@ def write_set_report(folder: Path) -> tuple[Path, list[str]]:
     reasons = advice.reasons if advice else ("No lesion, no advice.",) if to_train else (_TO_SCORE,)
     parts = [
         f"<h1>{html.escape(folder.resolve().name)}</h1>",
+        f'<p class="odd">{html.escape(NOTICE)}</p>',
         "<p>This page holds pictures of the scans. Look at it before a training: boxes that are shifted, mirrored or "
         "upside down show at once.</p>",
         _counts(records, about),

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...storage.safe_json import read_json
 from ...storage.safe_pickle import read_plain_pickle
+from .checked_results import check_corners, six_numbers
 
 # Sides in voxels; boxes of nnDetection that are narrower than the voxel around them would have none.
 _NARROWEST = 0.5
@@ -45,14 +46,14 @@ def own_result(path: Path, name: str) -> ResultBoxes:
     """
     content = read_json(path, "lesions")
     try:
-        boxes = np.array([lesion["box_voxel"] for lesion in content["lesions"]], dtype=np.float64).reshape(-1, 6)
+        boxes = six_numbers([lesion["box_voxel"] for lesion in content["lesions"]])
         scores = np.array([lesion["score"] for lesion in content["lesions"]], dtype=np.float64)
         called, digest = str(content["input"]["name"]), content["input"].get("sha256")
         settings = content.get("settings", {})
         shown_from, kept_from = (float(settings.get(key) or 0) for key in ("score_threshold", "box_threshold"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__}."
+            f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__} {error}."
         ) from error
     stem = called
     for ending in (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip"):
@@ -83,7 +84,8 @@ def nndetection(path: Path, name: str) -> ResultBoxes:
         else:
             content = read_plain_pickle(path)
             boxes, scores = content["pred_boxes"], content["pred_scores"]
-        table = np.array(boxes, dtype=np.float64).reshape(-1, 6)
+        table = six_numbers(boxes)
+        check_corners(table[:, [4, 1, 0]], table[:, [5, 3, 2]])
         numbers = np.array(scores, dtype=np.float64).reshape(-1)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"Expected pred_boxes and pred_scores of nnDetection, cannot use {path}: {error}.") from error

@@ -9,15 +9,18 @@ import pytest
 
 from scripts.inference.detections import SliceBoxes, link_boxes
 from scripts.inference.lesion_outlines import outline_of
+from scripts.inference.outputs.pictures import finding_pictures
 from scripts.inference.outputs.pictures.box_drawing import DETECTION
 from scripts.inference.outputs.pictures.finding_pictures import (
     LUNG,
     SOFT_TISSUE,
+    OverlayWriter,
     display_window,
     lesion_picture,
     slice_picture,
 )
-from support.fake_results import elliptic
+from support.fake_results import elliptic, results_of
+from support.fake_scans import ball_scan, scan_of
 
 BOX = np.array([20.0, 10.0, 30.0, 18.0])
 
@@ -71,6 +74,29 @@ def test_the_sides_of_the_patient_are_named() -> None:
     assert right.max() < 100
     assert top.max() > 200
     assert bottom.max() < 100
+
+
+def test_captions_of_dicom_scans_name_the_series_as_the_page_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions: list[str] = []
+
+    def caption(image: np.ndarray, text: str, **_: object) -> np.ndarray:
+        captions.append(text)
+        return image
+
+    monkeypatch.setattr(finding_pictures, "add_caption", caption)
+    result = results_of(scan_of(ball_scan()), [(24, 10, 4, 37, 23, 9)], (0.9,))
+    write = OverlayWriter(slices=True)
+    write(result)
+    assert {text.split(":")[0] for text in captions} == {"scan.nii"}
+    captions.clear()
+    series = {"series_number": "3", "series_description": "THORAX", "study_date": "20260102", "accession_number": "A7"}
+    about = {**result.document["input"], "dicom": series}
+    write(replace(result, document={**result.document, "input": about}))
+    assert len(captions) > 1
+    for text in captions:
+        first, second, *_ = text.split("\n")
+        assert first == "series 3, THORAX, study of 20260102, accession number A7"
+        assert second.startswith("scan.nii: ")
 
 
 def test_outline_and_axes_are_drawn_in_place_of_the_box() -> None:

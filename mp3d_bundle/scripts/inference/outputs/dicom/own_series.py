@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import generate_uid
 
-from ...detections import Lesion, ScanResult
+from ...detections import FIRST_RESULT, Lesion, ScanResult
 from ...scan_protocol import ScanLike
 from ..lesions_document import result_sha256
 from .mask_regions import outlines_on
@@ -88,8 +88,11 @@ def earlier_file(folder: Path | None, name: str, header: Dataset) -> Dataset | N
 
 
 def outlined_lesions(result: ScanResult, slices: Sequence[SourceSlice]) -> list[Outlined]:
-    """The lesions of a result on its images; a lesion has the same tracking UID in all files of the same result."""
-    result_hash = result_sha256(result.document)
+    """The lesions of a result on its images; a lesion has the same tracking UID in all files of the same result.
+
+    In the results of a review it keeps the UID that it had in the result in which it got its number.
+    """
+    result_hash = result.document["settings"].get(FIRST_RESULT) or result_sha256(result.document)
     return [
         Outlined(
             entry=entry,

@@ -13,7 +13,7 @@ from ...lesion_outlines import Outline, outline_of
 from ..lesions_document import image_of, shown_name, stored_slice
 from ..measurements import size_text, tags_text
 from ..named_classes import class_text
-from ..source_names import image_text
+from ..source_names import image_text, series_text
 from .box_drawing import DETECTION, add_caption, draw_boxes, mark_sides
 
 SOFT_TISSUE = (-160.0, 240.0)
@@ -115,6 +115,8 @@ class OverlayWriter:
     Attributes:
         limit: Pictures of at most this many lesions, best first.
         slices: Also write a picture of every slice with a box, in ``overlays/slices/``.
+
+    The caption of a DICOM scan begins with a line that names the series as the report page does.
     """
 
     limit: int = 10
@@ -122,7 +124,9 @@ class OverlayWriter:
 
     def __call__(self, result: ScanResult) -> dict[str, bytes]:
         """The pictures of one scan."""
-        scan, found, name, files = result.scan, result.found, shown_name(result.scan), {}
+        scan, found, files = result.scan, result.found, {}
+        series = series_text(result.document["input"].get("dicom"))
+        name = f"{series}\n{shown_name(scan)}" if series else shown_name(scan)
         for lesion, entry in list(zip(result.lesions, result.entries, strict=True))[: self.limit]:
             size = " x ".join(f"{edge:.0f}" for edge in entry["size_mm"])
             title = f"{name}: lesion {entry['lesion']}{class_text(entry)}, "

@@ -1,0 +1,63 @@
+"""Which category of a truth in COCO style a name or a number means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...storage.printable import shown, shown_name
+
+# Names that a message lists.
+_NAMED = 20
+
+
+def one_category(categories: Sequence[Mapping[str, Any]], wanted: Any, where: str) -> Any:
+    """The id of the only category that a name or a number fits.
+
+    Args:
+        categories: Of the truth.
+        wanted: A whole number, which is an id, or a text: an id or a name.
+        where: What asks for it, for messages.
+
+    Raises:
+        ValueError: If there is none or several, or it has no id.
+    """
+    by_name = isinstance(wanted, str)
+    text = str(int(wanted) if isinstance(wanted, float) and wanted.is_integer() else wanted).strip()
+    fitting = [
+        entry for entry in categories if text == str(entry.get("id")) or (by_name and text == str(entry.get("name")))
+    ]
+    if len(fitting) == 1 and type(fitting[0].get("id")) in (int, str):
+        return fitting[0]["id"]
+    names = (shown_name(f"{entry.get('name')} ({entry.get('id')})") for entry in (fitting or categories)[:_NAMED])
+    known = ", ".join(names)
+    if len(fitting) > 1:
+        raise ValueError(f"Expected one category, got {shown(wanted)}, which fits {known}, {where}.")
+    raise ValueError(f"Expected one of the categories {known}, got {shown(wanted)} {where}.")
+
+
+def with_known_categories(
+    rows: Sequence[tuple[str, Any, list[float], float]], categories: Sequence[Mapping[str, Any]], path: Path
+) -> list[tuple[str, Any, list[float], float]]:
+    """Detections with the ids of their categories as the truth has them.
+
+    Args:
+        rows: Image, category, corners and score of each detection.
+        categories: Of the truth.
+        path: Of the detections, for messages.
+
+    Raises:
+        ValueError: If a detection has no category, or one that the truth does not have.
+    """
+    known: dict[Any, Any] = {}
+    for number, (_, kind, _, _) in enumerate(rows):
+        if kind is None or kind == "":
+            raise ValueError(
+                f"Expected a category of every detection, as --category is given, got none in detection {number} of "
+                f"{path}."
+            )
+        key = type(kind), str(kind)
+        if key not in known:
+            known[key] = one_category(categories, kind, f"in detection {number} of {path}")
+    return [(image, known[type(kind), str(kind)], box, score) for image, kind, box, score in rows]

@@ -10,9 +10,11 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from monai.apps.utils import get_logger
+
+from .cli import SHOW_TRACEBACK
+
 SCRIPTS = Path(__file__).resolve().parents[0]
-# If this variable is set, every error shows its traceback.
-SHOW_TRACEBACK = "MP3D_TRACEBACK"
 # Start of the messages of errors that MONAI wraps around the real one.
 _COMPONENT = "Failed to instantiate component"
 _WRAPPERS = (_COMPONENT, "Failed to evaluate", "applying transform")
@@ -54,9 +56,6 @@ def end_errors_in_one_line() -> None:
     previous = sys.excepthook
     if getattr(previous, "ends_in_one_line", False):
         return
-    # Where a config is built MONAI is there; a command that imports this module may do without it.
-    from monai.apps.utils import get_logger
-
     for name in _ENGINES:
         logging.getLogger(f"ignite.engine.engine.{name}").addFilter(_is_no_error)
     # Made by MONAI, which gives a logger its output only where nobody has asked for it before.

@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import nn
 
+from ..cli import SHOW_TRACEBACK
 from ..data.scans.find_scans import ScanSource
 from ..data.scans.scan import Scan
 from ..data.scans.scan_shards import take_shard
 from ..data.scans.volume_files.stored_image import log_text, shown
 from ..engines.engine import EngineChoice
-from ..error_lines import SHOW_TRACEBACK
 from ..inference.detections import FIRST_RESULT, Lesion, SliceBoxes, link_boxes
 from ..inference.outputs.lesions_document import cautions
 from ..inference.outputs.result_folder import are_finished

@@ -28,7 +28,8 @@ from .box_lists import (
     read_own_json,
 )
 from .contours import READERS, lidc_series, read_lidc, read_structures
-from .mask_files import MASK_FRAMES, MASK_SUFFIXES, read_mask, read_segmentation
+from .mask_files import MASK_FRAMES, MASK_SUFFIXES, read_mask
+from .segmentations import read_segmentation
 from .slice_labels import SliceLabels, read_coco_slices, read_voc, read_yolo, yolo_names
 from .slice_places import SLICE_FRAMES, SlicePlaces, SliceRule
 
@@ -39,6 +40,8 @@ KINDS = ("mask", "seg", "rtstruct", "boxes", "recist", "voc", "coco", "yolo", "m
 LESION_RULES = ("parts", "values")
 # Labels of single slices: many of them belong to one scan.
 SLICE_KINDS = ("voc", "coco", "yolo")
+# The class of label maps among segmentations, which pydicom does not name yet.
+_LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 # What our own results of a scan have next to their lesions, and what a person's review of them is called.
 _OWN, _RECORD, _REVIEWS, _PICTURES = "lesions.json", "finished.json", "lesions_reviewed*.json", "overlays"
 
@@ -216,9 +219,12 @@ def _kind(path: Path) -> str | None:
     except (ForeignFileError, OSError):
         return None
     storage = read_text(header, "SOPClassUID")
-    return {str(SegmentationStorage): "seg", str(RTStructureSetStorage): "rtstruct"}.get(
-        storage, "" if read_text(header, "Modality") == "CT" else None
-    )
+    known = {
+        str(SegmentationStorage): "seg",
+        _LABEL_MAP_SEGMENTATION: "seg",
+        str(RTStructureSetStorage): "rtstruct",
+    }
+    return known.get(storage, "" if read_text(header, "Modality") == "CT" else None)
 
 
 def _json_kind(content: Any) -> str | None:

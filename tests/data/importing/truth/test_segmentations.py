@@ -14,7 +14,7 @@ from scripts.data.importing.truth.segmentations import read_segmentation
 from scripts.data.importing.truth.truth_files import TruthRules, find_truth
 from scripts.data.scans.scan import Scan, read_scan
 from support.fake_dicom import write_stack
-from support.fake_truth import SHAPE, slice_headers, write_dicom_case, write_seg
+from support.fake_truth import SHAPE, write_dicom_case, write_seg
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.data.importing.lesion_classes import ClassRule
 from scripts.data.importing.patient_splits import SplitRule
 from scripts.data.importing.set_records import read_records
 from scripts.data.importing.set_tables import write_set
+from scripts.data.importing.truth.slice_labels import read_coco_slices
+from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from scripts.data.scans.scan import read_scan
 from scripts.metrics.matching import match_detections
 from scripts.storage.atomic_files import sha256
@@ -20,6 +23,7 @@ from scripts.workflows.importing.import_scans import ImportRules, Sources, impor
 from scripts.workflows.outside_detections import OutsideDetections
 from scripts.workflows.outside_detections import flat_cases as cases_on_slices
 from scripts.workflows.outside_detections import solid_cases as cases_in_volumes
+from support.fake_scans import scan_of
 from support.fake_truth import Ball, write_nifti_case
 
 BOX = [3.0, 4.0, 9.0, 12.0]
@@ -42,6 +46,9 @@ def flat_cases(truth: Path, predictions: Path, *rest: str) -> list[dict[str, Any
 
 def solid_cases(truth: Path, predictions: Path, split: str, **rules: bool) -> list[dict[str, Any]]:
     return cases_in_volumes(truth, OutsideDetections.read(predictions), split, **rules)
+
+
+PLACES = SlicePlaces(scan_of(np.zeros((1, 40, 60), np.int16)), {}, {})
 
 
 def coco_truth(path: Path, **change: Any) -> Path:
@@ -275,3 +282,20 @@ def test_crowds_are_regions_to_ignore(tmp_path: Path) -> None:
     assert match_detections([first, second]).outcomes.tolist() == ["ignored"]
     others = flat_cases(tmp_path / "truth.json", tmp_path / "results.json", "test", "cyst")
     assert not any("ignored_boxes" in case for case in others)
+
+
+@pytest.mark.parametrize("name", ["ignore", "Ignored"])
+def test_a_category_called_ignore_is_a_region_as_in_an_import(tmp_path: Path, name: str) -> None:
+    truth = coco_truth(tmp_path / "truth.json", categories=[{"id": 5, "name": "node"}, {"id": 6, "name": name}])
+    (tmp_path / "results.json").write_text(
+        json.dumps([{"image_id": 1, "category_id": 5, "bbox": [1, 1, 3, 3], "score": 0.5}])
+    )
+    rules = ClassRule()
+    imported = [rules.apply(one.lesions_in(PLACES, "0", SliceRule("from_feet", 0))) for one in read_coco_slices(truth)]
+    for category in (None, "node"):
+        cases = flat_cases(truth, tmp_path / "results.json", "test", category)
+        for case, known in zip(cases, imported, strict=True):
+            boxes, regions = ([one.boxes[0].tolist() for one in part] for part in (known.lesions, known.regions))
+            assert case["true_boxes"].tolist() == boxes
+            assert sorted(case["ignored_boxes"].tolist()) == sorted(regions)
+        assert match_detections(cases).outcomes.tolist() == ["ignored"]

@@ -20,6 +20,7 @@ from ..data.deeplesion.dl_info import read_csv
 from ..data.deeplesion.splits import load_records
 from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
+from ..data.importing.lesion_classes import IGNORE
 from ..data.importing.set_records import read_records, stored_boxes
 from ..data.importing.set_tables import VOLUMES, read_table
 from ..data.records import Record
@@ -180,12 +181,15 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
     """Images of a COCO file, without detections, by their ids as text; and the id of the category, None for all."""
     content = _coco_tables(path)
     number = None if category is None else _category_id(content["categories"], category)
+    # As in an import: what is called so is a region to ignore, whichever category counts.
+    unknown = [entry.get("id") for entry in content["categories"] if str(entry.get("name")).lower() in IGNORE]
     boxes: dict[str, list[Any]] = defaultdict(list)
     crowds: dict[str, list[Any]] = defaultdict(list)
     try:
         for row, entry in enumerate(content["annotations"]):
-            if number in (None, entry["category_id"]):
-                part = crowds if entry.get("iscrowd") else boxes
+            region = entry["category_id"] in unknown
+            if region or number in (None, entry["category_id"]):
+                part = crowds if region or entry.get("iscrowd") else boxes
                 box = finite_numbers(entry["bbox"], 4, "bbox", f"annotation {row} of {path}")
                 part[str(entry["image_id"])].append(box)
         cases: dict[str, Case] = {
@@ -212,7 +216,11 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
         for key, case in cases.items():
             case["ignored_boxes"] = _from_rows(crowds[key])
         count = sum(len(rows) for rows in crowds.values())
-        logger.info("%s: %d crowds are regions to ignore: a detection in one is no false positive.", path, count)
+        logger.info(
+            "%s: %d crowds, or boxes of a category called ignore, are regions to ignore: a detection in one is no false positive.",
+            path,
+            count,
+        )
     if not any("patient" in image for image in content["images"]):
         logger.warning("%s names no patients: intervals draw images.", path)
     return cases, number

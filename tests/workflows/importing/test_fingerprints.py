@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def mark(folder: Path, patient: str | None = None) -> str:
     rules = ImportRules(truth=TruthRules(slices=SliceRule(first=0)))
     (source,) = find_scans(folder / "ct" / "a.mhd")
     truths, _ = find_truth(folder / "truth", rules.truth)
-    return fingerprint(ImportScan.of(source, folder / "ct", ""), truths, rules, patient)
+    return fingerprint(ImportScan.of(source, folder / "ct", ""), truths, asdict(rules), patient)
 
 
 @pytest.mark.parametrize("kind", ["yolo", "meta", "nrrd"])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...data.importing.truth.truth_files import Truth
 from ...data.importing.truth_matching import ImportScan
@@ -15,17 +14,14 @@ from ...data.scans.scan import META_SUFFIXES, NRRD_SUFFIXES
 from ...data.scans.volume_files.metaimage import metaimage_files
 from ...data.scans.volume_files.nrrd import nrrd_files
 
-if TYPE_CHECKING:
-    from .import_scans import ImportRules
 
-
-def fingerprint(scan: ImportScan, truths: Sequence[Truth], rules: ImportRules, patient: str | None) -> str:
+def fingerprint(scan: ImportScan, truths: Sequence[Truth], rules: Mapping[str, Any], patient: str | None) -> str:
     """What changes where a scan has to be imported again.
 
     Args:
         scan: The scan: its files count, those that a header names as well.
         truths: Its truth, likewise, and the files next to it that say what its classes are called.
-        rules: The rules that shape its record; splits are divided anew at every import.
+        rules: Those of the import, which shape its record; splits are divided anew at every import.
         patient: Whose it is by the folder or the table of patients; None where its own header says it.
 
     Raises:
@@ -38,7 +34,7 @@ def fingerprint(scan: ImportScan, truths: Sequence[Truth], rules: ImportRules, p
     of_truth = sorted({
         (str(path), *_state(path)) for truth in truths for path in (*_parts(truth.path), *truth.beside)
     })  # fmt: skip
-    shaping = {name: value for name, value in asdict(rules).items() if name not in ("splits", "patients")}
+    shaping = {name: value for name, value in rules.items() if name not in ("splits", "patients")}
     text = json.dumps([scan.name, facts, of_truth, shaping, patient], default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -280,7 +280,7 @@ class _Import:
         """The series and record of a scan, from the disk where it is done."""
         slices = [truth for group in matched.by_slice.values() for truth in group]
         said = None if patients is None else patients[scan.name]
-        mark = fingerprint(scan, [*(truth for truth, _ in truths), *slices], self.rules, said)
+        mark = fingerprint(scan, [*(truth for truth, _ in truths), *slices], asdict(self.rules), said)
         series, record = done.get(scan.name, ("", {}))
         if record.get("fingerprint") == mark and has_all_slices(self.output, series, record["shape"][0]):
             self.used |= {at for at, truth in enumerate(slices) if str(truth.path) in record["truth_by_uid"]}

@@ -173,7 +173,8 @@ def _fill_between(values: np.ndarray, drawn: list[int], spacing: float) -> int:
         if high - low != step:
             continue
         below, above = values[..., low] > 0, values[..., high] > 0
-        parts, _ = ndimage.label(below | above, np.ones((3, 3)))
+        parts = np.zeros(below.shape, dtype=np.int32)
+        ndimage.label(below | above, np.ones((3, 3)), output=parts)
         # Of each part of the two outlines together, whether both are in it.
         shared = np.setdiff1d(np.intersect1d(parts[below], parts[above]), [0])
         filled |= bool(len(shared))

@@ -110,7 +110,7 @@ class LabelGrid:
         at = np.stack([x, y, np.full(x.shape, z)], axis=-1) @ back[:3, :3].T + back[:3, 3]
         # Half-way between two labels the lower one counts, whatever the last digits are.
         index = np.ceil(at - 0.5 - 1e-6).astype(int)
-        inside = ((index >= 0) & (index < self.values.shape)).all(axis=-1)
+        inside = np.asarray(((index >= 0) & (index < self.values.shape)).all(axis=-1))
         return inside, tuple(index[inside].T)
 
     def _keep_thin(
@@ -208,7 +208,8 @@ def _unseen_parts(values: np.ndarray, seen: np.ndarray) -> Iterator[tuple[int, n
     for rank, where in enumerate(ndimage.find_objects(ranks), start=1):
         if where is None or seen[where][ranks[where] == rank].all():
             continue
-        groups, _ = ndimage.label(ranks[where] == rank, _NEIGHBOURS)
+        groups = np.zeros(ranks[where].shape, dtype=np.int32)
+        ndimage.label(ranks[where] == rank, _NEIGHBOURS, output=groups)
         there = set(np.unique(groups[seen[where]]).tolist())
         for number, part in enumerate(ndimage.find_objects(groups), start=1):
             if number not in there:

@@ -16,9 +16,9 @@ from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 from monai.handlers import StatsHandler
 
-from scripts.cli import SHOW_TRACEBACK
 from scripts.data.slabs.slab_reader import SlabReader
 from scripts.error_lines import SCRIPTS, end_errors_in_one_line
+from scripts.storage.printable import SHOW_TRACEBACK
 from scripts.workflows.delivery.send_results import Sender
 from support.clean_processes import python
 

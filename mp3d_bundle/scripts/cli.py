@@ -21,11 +21,10 @@ import fire
 from fire.parser import DefaultParseValue
 
 from .command_words import as_typed, split_words
+from .storage.printable import SHOW_TRACEBACK
 from .tools.early_checks import CHECKS
 
 SCRIPTS = Path(__file__).resolve().parent
-# If this variable is set, every error shows its traceback.
-SHOW_TRACEBACK = "MP3D_TRACEBACK"
 # Errors about the input. Their message is enough: the user does not need a traceback.
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 INTERRUPTED = 130

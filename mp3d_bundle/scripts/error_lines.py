@@ -12,7 +12,7 @@ from types import TracebackType
 
 from monai.apps.utils import get_logger
 
-from .cli import SHOW_TRACEBACK
+from .storage.printable import SHOW_TRACEBACK
 
 SCRIPTS = Path(__file__).resolve().parents[0]
 # Start of the messages of errors that MONAI wraps around the real one.

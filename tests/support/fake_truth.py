@@ -119,17 +119,20 @@ def slice_headers(folder: Path) -> list[Dataset]:
     return sorted(headers, key=lambda header: float(header.ImagePositionPatient[2]))
 
 
-def write_seg(path: Path, series: Path, ball: Ball = BALL) -> Path:
-    """Write the ball as a DICOM segmentation of a series."""
+def write_seg(
+    path: Path, series: Path, ball: Ball = BALL, *, mask: np.ndarray | None = None, kind: str = "BINARY", **options: Any
+) -> Path:
+    """Write the ball, or a mask ``(z, y, x)``, as a DICOM segmentation of a series; empty frames are left out."""
     headers = slice_headers(series)
     affine, shape = stored_grid("plain")
-    mask = ball.inside(affine, shape).transpose(2, 1, 0).astype(np.uint8)
+    if mask is None:
+        mask = ball.inside(affine, shape).transpose(2, 1, 0).astype(np.uint8)
     code = codes.SCT
     describe = SegmentDescription(
         1, "Lesion 1", code.MorphologicallyAbnormalStructure, code.Lesion, "MANUAL",
     )  # fmt: skip
     found = highdicom.seg.Segmentation(
-        headers, mask, "BINARY", [describe], generate_uid(), 9, generate_uid(), 1, "maker", "model", "1", "1"
+        *(headers, mask, kind, [describe], generate_uid(), 9, generate_uid(), 1, "maker", "model", "1", "1"), **options
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     found.save_as(path)

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.data.importing.lesion_classes import ClassRule
 from scripts.data.importing.patient_splits import SplitRule
 from scripts.data.importing.set_records import read_records
 from scripts.data.importing.set_tables import write_set
+from scripts.data.importing.truth.slice_labels import read_coco_slices
+from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from scripts.data.scans.scan import read_scan
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.matching import match_detections
@@ -22,6 +25,7 @@ from scripts.workflows.importing.import_scans import ImportRules, Sources, impor
 from scripts.workflows.outside_detections import OutsideDetections
 from scripts.workflows.outside_detections import flat_cases as cases_on_slices
 from scripts.workflows.outside_detections import solid_cases as cases_in_volumes
+from support.fake_scans import scan_of
 from support.fake_truth import Ball, write_nifti_case
 
 BOX = [3.0, 4.0, 9.0, 12.0]
@@ -44,6 +48,9 @@ def flat_cases(truth: Path, predictions: Path, *rest: str) -> list[dict[str, Any
 
 def solid_cases(truth: Path, predictions: Path, split: str, **rules: bool) -> list[dict[str, Any]]:
     return cases_in_volumes(truth, OutsideDetections.read(predictions), split, **rules)
+
+
+PLACES = SlicePlaces(scan_of(np.zeros((1, 40, 60), np.int16)), {}, {})
 
 
 def coco_truth(path: Path, **change: Any) -> Path:
@@ -192,35 +199,16 @@ def check_perfect(found: list[dict]) -> None:
         assert case["scores"].tolist() == [0.75]
 
 
-def test_folders_of_our_own_results(tmp_path: Path, cases: Path) -> None:
+def test_folders_of_our_own_results(tmp_path: Path, cases: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, boxes in stored(cases).items():
         (tmp_path / name).mkdir()
         lesions = [{"box_voxel": boxes[0].tolist(), "score": 0.75}]
         (tmp_path / name / "lesions.json").write_text(
-            json.dumps({"input": {"name": f"{name}.nii.gz"}, "lesions": lesions})
+            json.dumps({"input": {"name": f"{name}.nii.gz"}, "lesions": lesions, "settings": {"score_threshold": 0.5}})
         )
     check_perfect(solid_cases(cases / "set", tmp_path, "all"))
+    assert "hold no lesion with a score below 0.5: curves end there" in caplog.text
     assert 1 <= len(solid_cases(cases / "set", tmp_path, "test")) <= 2
-
-
-def test_results_that_were_cut_at_a_score_are_named(
-    tmp_path: Path, cases: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def write(**settings: float) -> None:
-        for name, boxes in stored(cases).items():
-            (tmp_path / name).mkdir(exist_ok=True)
-            lesions = [{"box_voxel": boxes[0].tolist(), "score": 0.75}]
-            content = {"input": {"name": f"{name}.nii.gz"}, "lesions": lesions, "settings": settings}
-            (tmp_path / name / "lesions.json").write_text(json.dumps(content))
-
-    write(score_threshold=0.5, box_threshold=0.1)
-    check_perfect(solid_cases(cases / "set", tmp_path, "all"))
-    assert "hold no lesion with a score below 0.5" in caplog.text
-    assert "--score_threshold 0 " in caplog.text
-    caplog.clear()
-    write(score_threshold=0.0, box_threshold=0.1)
-    check_perfect(solid_cases(cases / "set", tmp_path, "all"))
-    assert not caplog.text
 
 
 def test_results_of_other_files_with_the_same_name_are_rejected(tmp_path: Path, cases: Path) -> None:
@@ -348,6 +336,7 @@ def test_classes_of_coco_files_and_tables_are_told_by_number_or_name(tmp_path: P
         assert [case["classes"].tolist() for case in found] == [["cyst"], [""]]
     (tmp_path / "results.csv").write_text(f"image,x1,y1,x2,y2,score\n{NAMES[0]},3,4,9,12,0.9\n")
     assert "classes" not in flat_cases(truth, tmp_path / "results.csv", "test")[0]
+    (tmp_path / "results.json").write_text(json.dumps(results[:1]))
     assert "classes" not in flat_cases(truth, tmp_path / "results.json", "test", "node")[0]
 
 
@@ -384,3 +373,20 @@ def test_classes_of_our_own_results_meet_those_of_the_set(tmp_path: Path, cases:
     assert classes["cyst"]["protocols"]["3D IoU 0.5"]["mean_sensitivity"] == 0
     assert classes["node"]["protocols"]["3D IoU 0.5"]["sensitivity"]["1"] == 1
     assert "classes" not in evaluate_volumes(solid_cases(cases / "set", tmp_path, "all"))[0]
+
+
+@pytest.mark.parametrize("name", ["ignore", "Ignored"])
+def test_a_category_called_ignore_is_a_region_as_in_an_import(tmp_path: Path, name: str) -> None:
+    truth = coco_truth(tmp_path / "truth.json", categories=[{"id": 5, "name": "node"}, {"id": 6, "name": name}])
+    (tmp_path / "results.json").write_text(
+        json.dumps([{"image_id": 1, "category_id": 5, "bbox": [1, 1, 3, 3], "score": 0.5}])
+    )
+    rules = ClassRule()
+    imported = [rules.apply(one.lesions_in(PLACES, "0", SliceRule("from_feet", 0))) for one in read_coco_slices(truth)]
+    for category in (None, "node"):
+        cases = flat_cases(truth, tmp_path / "results.json", "test", category)
+        for case, known in zip(cases, imported, strict=True):
+            boxes, regions = ([one.boxes[0].tolist() for one in part] for part in (known.lesions, known.regions))
+            assert case["true_boxes"].tolist() == boxes
+            assert sorted(case["ignored_boxes"].tolist()) == sorted(regions)
+        assert match_detections(cases).outcomes.tolist() == ["ignored"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import reprlib
 
+# If this variable is set, every error shows its traceback.
+SHOW_TRACEBACK = "MP3D_TRACEBACK"
 _LENGTH = 200
 
 

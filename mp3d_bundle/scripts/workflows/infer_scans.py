@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import nn
 
-from ..cli import SHOW_TRACEBACK
 from ..data.scans.find_scans import ScanSource
 from ..data.scans.scan import Scan
 from ..data.scans.scan_shards import take_shard
@@ -27,6 +26,7 @@ from ..inference.outputs.result_folder import are_finished
 from ..inference.outputs.result_writer import ResultWriter
 from ..inference.volume_detector import VolumeDetector
 from ..interrupts import Stopped, stopped_by_signals
+from ..storage.printable import SHOW_TRACEBACK
 from .delivery.remote_results import check_place, is_gone, local_results
 from .delivery.reviewed_results import Reviews
 from .delivery.send_results import Sender

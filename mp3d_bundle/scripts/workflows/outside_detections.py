@@ -20,6 +20,7 @@ from ..data.deeplesion.dl_info import read_csv
 from ..data.deeplesion.splits import load_records
 from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
+from ..data.importing.lesion_classes import IGNORE
 from ..data.importing.set_records import read_records, stored_boxes
 from ..data.importing.set_tables import VOLUMES, read_table
 from ..data.records import Record
@@ -194,18 +195,12 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
     """Images of a COCO file, without detections, by their ids as text; and the id of the category, None for all."""
     content = _coco_tables(path)
     number = None if category is None else one_category(content["categories"], str(category), f"for {path}")
-    names = _coco_names(content["categories"]) if number is None else {}
-    boxes: dict[str, list[Any]] = defaultdict(list)
-    kinds: dict[str, list[str]] = defaultdict(list)
-    crowds: dict[str, list[Any]] = defaultdict(list)
+    # As in an import: what is called so is a region to ignore, whichever category counts.
+    unknown = [entry.get("id") for entry in content["categories"] if str(entry.get("name")).lower() in IGNORE]
+    known = [entry for entry in content["categories"] if entry.get("id") not in unknown]
+    names = _coco_names(known) if number is None else {}
     try:
-        for row, entry in enumerate(content["annotations"]):
-            if number in (None, entry["category_id"]):
-                part = crowds if entry.get("iscrowd") else boxes
-                box = finite_numbers(entry["bbox"], 4, "bbox", f"annotation {row} of {path}")
-                part[str(entry["image_id"])].append(box)
-                if part is boxes:
-                    kinds[str(entry["image_id"])].append(names.get(str(entry["category_id"]), ""))
+        boxes, kinds, crowds = _coco_boxes(content["annotations"], number, names, unknown, path)
         cases: dict[str, Case] = {
             str(image["id"]): {
                 "id": str(image.get("file_name", image["id"])),
@@ -233,10 +228,29 @@ def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]
         for key, case in cases.items():
             case["ignored_boxes"] = _from_rows(crowds[key])
         count = sum(len(rows) for rows in crowds.values())
-        logger.info("%s: %d crowds are regions to ignore: a detection in one is no false positive.", path, count)
+        logger.info("%s: %d crowds and boxes of a category called ignore are regions to ignore.", path, count)
     if not any("patient" in image for image in content["images"]):
         logger.warning("%s names no patients: intervals draw images.", path)
     return cases, number
+
+
+def _coco_boxes(
+    annotations: Sequence[Mapping[str, Any]], number: Any, names: Mapping[Any, str], unknown: Sequence[Any], path: Path
+) -> tuple[dict[str, list[Any]], dict[str, list[str]], dict[str, list[Any]]]:
+    """By images the boxes of a category, or of all where it is None, their names, and the regions to ignore."""
+    boxes: dict[str, list[Any]] = defaultdict(list)
+    kinds: dict[str, list[str]] = defaultdict(list)
+    crowds: dict[str, list[Any]] = defaultdict(list)
+    for row, entry in enumerate(annotations):
+        region, image = entry["category_id"] in unknown, str(entry["image_id"])
+        if region or number in (None, entry["category_id"]):
+            box = finite_numbers(entry["bbox"], 4, "bbox", f"annotation {row} of {path}")
+            if region or entry.get("iscrowd"):
+                crowds[image].append(box)
+            else:
+                boxes[image].append(box)
+                kinds[image].append(names.get(str(entry["category_id"]), ""))
+    return boxes, kinds, crowds
 
 
 def _from_rows(rows: Sequence[Sequence[float]]) -> np.ndarray:

@@ -96,6 +96,26 @@ def test_a_table_is_read_with_its_lines_whatever_the_case_of_its_columns(tmp_pat
         read_table(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,x1,X1\na,1,2\n", r"every column once, got x1 twice in line 1 of .*t\.csv"),
+        ("image, image \na,b\n", "every column once, got image twice"),
+        ("image,x1\na,1\nb,2,5,6\n", r"2 fields in every row, got 4 in line 3 of .*t\.csv"),
+    ],
+)
+def test_a_table_with_a_field_or_a_column_too_many(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "t.csv")
+
+
+def test_columns_without_a_name_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",image,\n1,a,\n2,b,\n")
+    columns, rows = read_table(tmp_path / "t.csv")
+    assert [row[columns["image"]] for _, row in rows] == ["a", "b"]
+
+
 def test_regions_to_ignore_reach_every_reader(tmp_path: Path) -> None:
     first, second = RECORD["keys"]
     keys = [{**first, "ignored": [[1.0, 2.0, 5.0, 9.0]]}, {**second, "ignored": [[0.0, 0.0, 60.0, 40.0]]}]

@@ -89,6 +89,8 @@ def test_boxes_are_clipped_to_the_scan_and_rejected_outside(tmp_path: Path) -> N
         ({**BOX, "size": [1, 2, float("nan")]}, "3 numbers as size"),
         ({**BOX, "orientation": [1, 1, 0, 0, 1, 0, 0, 0, 1]}, "right angles"),
         ({**BOX, "coordinateSystem": "IJK"}, "LPS or RAS, got 'IJK'"),
+        ({**BOX, "coordinateUnits": "m"}, "millimetres as coordinateUnits, got 'm' as markup 2"),
+        ({**BOX, "coordinateUnits": ["mm", "mm", "cm"]}, "millimetres as coordinateUnits"),
     ],
 )
 def test_what_is_no_box(tmp_path: Path, markup: Any, message: str) -> None:
@@ -102,3 +104,9 @@ def test_what_is_no_markups_file(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"Slicer markups.* in a\.json|in a\.json"):
         read_markups(path)
+
+
+@pytest.mark.parametrize("units", ["mm", ["mm", "mm", "mm"], "millimeter"])
+def test_millimetres_are_what_they_are(tmp_path: Path, units: Any) -> None:
+    plain = read_markups(write(tmp_path / "a.json", BOX))
+    np.testing.assert_array_equal(read_markups(write(tmp_path / "b.json", {**BOX, "coordinateUnits": units})), plain)

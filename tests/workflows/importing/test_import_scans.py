@@ -256,3 +256,40 @@ def test_a_pattern_without_a_folder_searches_sub_folders_where_the_folder_has_no
     with pytest.raises(ValueError, match=r"3 scan\(s\) without truth"):
         run(patterns, tmp_path / "other")
     assert '1 of its files are like *.nii.gz. 3 more in its sub-folders are left out; "**/*.nii.gz"' in caplog.text
+
+
+def record_of(output: Path, scan: str) -> dict[str, Any]:
+    (found,) = [
+        one for path in (output / "scans").glob("*.json") if (one := json.loads(path.read_text()))["scan"] == scan
+    ]
+    return found
+
+
+def test_another_patient_in_the_table_renames_the_series(tmp_path: Path) -> None:
+    sources, table = make_cases(tmp_path), tmp_path / "patients.csv"
+
+    def patients_of(output: str, owners: str) -> list[tuple[str, str, int]]:
+        table.write_text("scan,patient\n" + "".join(f"case_{n},{owner}\n" for n, owner in enumerate(owners)))
+        about = run(sources, tmp_path / output, patients=str(table))["sources"]
+        assert sorted(path.name for path in (tmp_path / output / "Images_png").iterdir()) == sorted(about)
+        return sorted((one["scan"], series.split("_")[0], one["split"]) for series, one in about.items())
+
+    patients_of("set", "ABCD")
+    changed = patients_of("set", "ABCA")
+    # As in a set made anew, scans are of one patient where the table says so.
+    fresh = patients_of("fresh", "ABCA")
+    for found in (changed, fresh):
+        assert found[0][1:] == found[3][1:]
+        assert len({patient for _, patient, _ in found}) == 3
+
+
+def test_slices_that_are_gone_or_empty_are_written_again(tmp_path: Path) -> None:
+    sources = make_cases(tmp_path)
+    run(sources, tmp_path / "set")
+    first, *_, last = paths = sorted((tmp_path / "set" / "Images_png" / "000002_01_01").iterdir())
+    whole = {path: path.read_bytes() for path in paths}
+    first.unlink()
+    last.write_bytes(b"")
+    paths[3].write_bytes(whole[paths[3]][:-20])
+    run(sources, tmp_path / "set")
+    assert {path: path.read_bytes() for path in paths} == whole

@@ -51,3 +51,21 @@ def test_boxes_of_nndetection_become_edges(tmp_path: Path) -> None:
     path.write_text('{"0": {"box": [1], "score": 0.5}}')
     with pytest.raises(ValueError, match="Expected pred_boxes and pred_scores"):
         nndetection(path, "a")
+
+
+@pytest.mark.parametrize(
+    ("settings", "cut_at"),
+    [
+        ({}, 0.0),
+        ({"score_threshold": None}, 0.0),
+        ({"score_threshold": 0.5}, 0.5),
+        ({"score_threshold": 0.5, "box_threshold": 0.1}, 0.5),
+        # Below the least score of a box nothing is left out.
+        ({"score_threshold": 0.0, "box_threshold": 0.1}, 0.0),
+        ({"score_threshold": 0.1, "box_threshold": 0.1}, 0.0),
+    ],
+)
+def test_the_score_that_results_were_cut_at_is_told(tmp_path: Path, settings: dict[str, Any], cut_at: float) -> None:
+    content = {"input": {"name": "a"}, "lesions": [{"box_voxel": BOX, "score": 0.9}], "settings": settings}
+    (tmp_path / "lesions.json").write_text(json.dumps(content))
+    assert own_result(tmp_path / "lesions.json", "a").cut_at == cut_at

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 RECORD_VERSION = 1
 IMAGES, RECORDS = "Images_png", "scans"
+# The last chunk of a PNG and its checksum.
+_PNG_END = b"IEND\xae\x42\x60\x82"
 # DeepLesion's most frequent window for lungs, and below which median a lesion's surroundings are lung.
 LUNG_WINDOW = (-1500.0, 500.0)
 _LUNG_HU = -400
@@ -91,6 +93,25 @@ def write_scan_slices(folder: Path, series: str, scan: Scan) -> None:
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def has_all_slices(folder: Path, series: str, count: int) -> bool:
+    """Whether all slices of a scan are there, each a file with the end of a PNG."""
+    try:
+        for number in range(1, count + 1):
+            with (folder / IMAGES / series / f"{number:03d}.png").open("rb") as file:
+                file.seek(-len(_PNG_END), os.SEEK_END)
+                if file.read() != _PNG_END:
+                    return False
+    except OSError:
+        return False
+    return True
+
+
+def remove_scan(folder: Path, series: str) -> None:
+    """Remove a scan from a set, its record first."""
+    (folder / RECORDS / f"{series}.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / IMAGES / series, ignore_errors=True)
 
 
 class _PlainKeyRecord(TypedDict):

@@ -161,8 +161,21 @@ def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, An
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-            return columns, [(reader.line_num, row) for row in reader]
+            names = list(reader.fieldnames or ())
+            columns = {str(name).strip().lower(): name for name in names}
+            # Nameless columns are no one's.
+            plain = [name for name in (str(name).strip().lower() for name in names) if name]
+            if twice := sorted({name for name in plain if plain.count(name) > 1}):
+                raise ValueError(f"Expected every column once, got {', '.join(twice)} twice in line 1 of {path}.")
+            rows = []
+            for row in reader:
+                if row.get(None):  # pyright: ignore[reportCallIssue, reportArgumentType]
+                    raise ValueError(
+                        f"Expected {len(names)} fields in every row, got {len(names) + len(row[None])} in line "  # pyright: ignore[reportArgumentType]
+                        f"{reader.line_num} of {path}: a comma too many?"
+                    )
+                rows.append((reader.line_num, row))
+            return columns, rows
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
 

@@ -16,6 +16,7 @@ from .scan import Scan
 _UNTURNED = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # A box takes 1 kB or less.
 MAX_BYTES = 1 << 26
+_MILLIMETRES = ("mm", "millimeter", "millimeters", "")
 # Nothing in a scanner is farther away in mm.
 _FARTHEST = 1e5
 _SIGNS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
@@ -77,6 +78,10 @@ def _corners(markup: Any, where: str) -> np.ndarray:
     system = markup.get("coordinateSystem", "LPS")
     if system not in ("LPS", "RAS"):
         raise ValueError(f"Expected the coordinate system LPS or RAS, got {shown(system)} as {where}.")
+    # One unit, or one of each axis, in Slicer's own words or as codes of UCUM.
+    units = markup.get("coordinateUnits", "mm")
+    if any(unit not in _MILLIMETRES for unit in (units if isinstance(units, list) else [units])):
+        raise ValueError(f"Expected millimetres as coordinateUnits, got {shown(units)} as {where}.")
     return (centre + (_SIGNS * size) @ axes.T) * (1.0 if system == "LPS" else np.array([-1.0, -1.0, 1.0]))
 
 

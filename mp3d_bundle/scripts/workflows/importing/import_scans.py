@@ -6,7 +6,6 @@ resumes by the same command.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -27,7 +26,9 @@ from ...data.importing.set_records import (
     KeyRule,
     check_copies,
     describe_scan,
+    has_all_slices,
     read_records,
+    remove_scan,
     write_record,
     write_scan_slices,
 )
@@ -41,6 +42,7 @@ from ...data.scans.scan import Scan
 from ...data.scans.volume_files.stored_image import DEFAULT_RULES, ReadingRules
 from ...storage.output_folder import LOCK, FolderLock, check_output_folder
 from ..scan_patient import facts_of_header
+from .fingerprints import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -277,9 +279,10 @@ class _Import:
     ) -> tuple[str, dict[str, Any]]:
         """The series and record of a scan, from the disk where it is done."""
         slices = [truth for group in matched.by_slice.values() for truth in group]
-        mark = _fingerprint(scan, [*(truth for truth, _ in truths), *slices], self.rules)
+        said = None if patients is None else patients[scan.name]
+        mark = fingerprint(scan, [*(truth for truth, _ in truths), *slices], asdict(self.rules), said)
         series, record = done.get(scan.name, ("", {}))
-        if record.get("fingerprint") == mark:
+        if record.get("fingerprint") == mark and has_all_slices(self.output, series, record["shape"][0]):
             self.used |= {at for at, truth in enumerate(slices) if str(truth.path) in record["truth_by_uid"]}
             return series, record
         with scan.source.open() as opened:
@@ -292,7 +295,7 @@ class _Import:
                     "no truth names a slice of it (--without_truth negative takes it for one without a lesion)"
                 )
             truth = self.rules.classes.apply(ScanTruth.joined(parts))
-            name = patients[scan.name] if patients is not None else places.patient or _own_patient(scan)
+            name = said if said is not None else places.patient or _own_patient(scan)
             content = {
                 "scan": scan.name,
                 "patient": patient_key(name),
@@ -303,6 +306,10 @@ class _Import:
                 **_facts(opened),
                 **describe_scan(opened, truth, self.rules.keys),
             }
+            if series and record["patient"] != content["patient"]:
+                # Series are numbered by patient.
+                remove_scan(self.output, series)
+                series = ""
             series = series or namer.next(content["patient"])
             write_scan_slices(self.output, series, opened)
         write_record(self.output, series, content)
@@ -382,19 +389,3 @@ class _SeriesNames:
         known = self.taken.setdefault(patient, [number, 0])
         known[1] += 1
         return f"{known[0]:06d}_01_{known[1]:02d}"
-
-
-def _fingerprint(scan: ImportScan, truths: Sequence[Truth], rules: ImportRules) -> str:
-    """What changes where a scan has to be imported again: its files, its truth, and the rules that shape its record."""
-    path = scan.source.path
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    facts = [_state(file) for file in files if file.is_file()]
-    of_truth = sorted({str(truth.path): _state(truth.path) for truth in truths}.items())
-    shaping = {name: value for name, value in asdict(rules).items() if name != "splits"}
-    text = json.dumps([scan.name, facts, of_truth, shaping], default=str, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _state(path: Path) -> tuple[str, int, int]:
-    state = path.stat()
-    return path.name, state.st_size, state.st_mtime_ns

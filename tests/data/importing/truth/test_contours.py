@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
+from scripts.data.importing.true_lesions import ScanTruth
 from scripts.data.importing.truth.contours import lidc_series, read_lidc, read_structures
 from scripts.data.scans.scan import Scan, read_scan
 from scripts.storage.safe_xml import read_xml
-from support.fake_truth import pixel_boxes, write_dicom_case, write_lidc, write_nifti_case, write_rtstruct
+from support.fake_truth import (
+    pixel_boxes,
+    slice_headers,
+    write_dicom_case,
+    write_lidc,
+    write_nifti_case,
+    write_rtstruct,
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +120,137 @@ def test_a_structure_set_that_lacks_its_parts(tmp_path: Path, series: Path, scan
     dataset.save_as(path)
     with pytest.raises(ValueError, match="a DICOM structure set, cannot use"):
         read_structures(path, scan, each_structure=False)
+
+
+def copies(path: Path, *offsets: float, turned: bool = False) -> Path:
+    """Write every outline of a structure set again at each of these distances in mm, from another point on."""
+    dataset = pydicom.dcmread(path)
+    drawn = list(dataset.ROIContourSequence[0].ContourSequence)
+    for offset, contour in itertools.product(offsets, drawn):
+        points = np.array(contour.ContourData, dtype=float).reshape(-1, 3) + np.array([0, 0, offset])
+        other = Dataset()
+        other.ContourGeometricType = "CLOSED_PLANAR"
+        other.ContourData = [
+            f"{value:.4f}" for value in (points[::-1] if turned else np.roll(points, 5, axis=0)).ravel()
+        ]
+        dataset.ROIContourSequence[0].ContourSequence.append(other)
+    dataset.save_as(path)
+    return path
+
+
+def boxes_of(truth: ScanTruth) -> list[dict[int, list[float]]]:
+    """Boxes of each lesion by slice."""
+    return [dict(zip(one.slices.tolist(), one.boxes.tolist(), strict=True)) for one in truth.lesions]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "turned"), [((0.0,), False), ((0.0,), True), ((0.5, -0.5, 1.0, -1.0), False), ((0.8,), True)]
+)
+def test_outlines_drawn_twice_or_closer_than_slices_give_the_same_boxes(
+    tmp_path: Path, series: Path, scan: Scan, offsets: tuple[float, ...], turned: bool
+) -> None:
+    once = read_structures(write_rtstruct(tmp_path / "a.dcm", series), scan, each_structure=False)
+    path = copies(write_rtstruct(tmp_path / "b.dcm", series), *offsets, turned=turned)
+    assert boxes_of(read_structures(path, scan, each_structure=False)) == boxes_of(once)
+
+
+def write_squares(
+    path: Path, series: Path, scan: Scan, squares: Sequence[tuple[float, float, float, float, int]]
+) -> Path:
+    """A structure of squares ``x1, y1, x2, y2`` in pixels on slices."""
+    dataset = pydicom.dcmread(write_rtstruct(path, series))
+    items = []
+    for x1, y1, x2, y2, z in squares:
+        corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+        lps = scan.points_to_lps(np.column_stack([corners, np.full(4, z + 0.5)]))
+        item = Dataset()
+        item.ContourGeometricType = "CLOSED_PLANAR"
+        item.ContourData = [f"{value:.4f}" for value in lps.ravel()]
+        items.append(item)
+    dataset.ROIContourSequence[0].ContourSequence = items
+    dataset.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("squares", "slices"),
+    [
+        # Every second slice, as a structure's own spacing, is filled.
+        ([(5, 5, 15, 15, z) for z in (2, 4, 6)], [[2, 3, 4, 5, 6]]),
+        # Two lesions far apart in slices, or next to each other in the plane, stay two.
+        ([(5, 5, 15, 15, z) for z in (1, 12)], [[1], [12]]),
+        ([(5, 5, 15, 15, 2), (25, 25, 35, 35, 4)], [[2], [4]]),
+        ([(5, 5, 15, 15, z) for z in (2, 4, 9)], [[2, 3, 4], [9]]),
+        # One outline of two on a slice goes on.
+        ([(5, 5, 15, 15, 2), (25, 25, 35, 35, 2), (5, 5, 15, 15, 4)], [[2, 3, 4], [2]]),
+        # Four slices apart are 10 mm: two outlines alone say nothing of their spacing.
+        ([(5, 5, 15, 15, z) for z in (1, 5)], [[1], [5]]),
+        ([(5, 5, 15, 15, z) for z in (1, 5, 9)], [list(range(1, 10))]),
+    ],
+)
+def test_only_between_outlines_of_one_lesion_slices_are_filled(
+    tmp_path: Path, series: Path, scan: Scan, squares: list[tuple[float, float, float, float, int]], slices: list
+) -> None:
+    truth = read_structures(write_squares(tmp_path / "a.dcm", series, scan, squares), scan, each_structure=False)
+    assert sorted(one.slices.tolist() for one in truth.lesions) == sorted(slices)
+    assert bool(truth.notes) == any(len(one) > 1 for one in slices)
+
+
+def test_outlines_next_to_the_image_and_a_hole_in_one(tmp_path: Path, series: Path, scan: Scan) -> None:
+    squares = [(5, 5, 15, 15, 3), (8, 8, 12, 12, 3)]
+    (lesion,) = read_structures(
+        write_squares(tmp_path / "a.dcm", series, scan, squares), scan, each_structure=True
+    ).lesions
+    assert lesion.boxes.tolist() == [[5, 5, 15, 15]]
+    path = write_squares(tmp_path / "b.dcm", series, scan, [(5, 5, 15, 15, 3), (105, 5, 115, 15, 3)])
+    with pytest.raises(ValueError, match="outlines inside of the scan"):
+        read_structures(path, scan, each_structure=False)
+
+
+def test_a_structure_of_points_alone_is_no_scan_without_a_lesion(tmp_path: Path, series: Path, scan: Scan) -> None:
+    path = write_squares(tmp_path / "a.dcm", series, scan, [(5, 5, 15, 15, 3)])
+    with pytest.raises(ValueError, match=r"closed outlines, got only points or open lines in .*a\.dcm"):
+        read_structures(change(path, kind="POINT"), scan, each_structure=False)
+    path = change(write_squares(tmp_path / "b.dcm", series, scan, [(5, 5, 15, 15, 3), (5, 5, 15, 15, 8)]), kind="POINT")
+    truth = read_structures(path, scan, each_structure=False)
+    assert (truth.unsure, [one.slices.tolist() for one in truth.lesions]) == ((3,), [[8]])
+
+
+def lidc_of(path: Path, series: Path, nodules: Sequence[Sequence[tuple[int, tuple[int, int, int, int], str]]]) -> Path:
+    """Four readers' nodules: outlines of boxes on slices, and whether what is within belongs to them."""
+    headers = slice_headers(series)
+    text = ""
+    for nodule in nodules:
+        rois = ""
+        for z, (x1, y1, x2, y2), inclusion in nodule:
+            points = [(x1 - 1, y1 - 1), (x2, y1 - 1), (x2, y2), (x1 - 1, y2)]
+            edges = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points)
+            uid = f"<imageSOP_UID>{headers[z].SOPInstanceUID}</imageSOP_UID>"
+            rois += f"<roi>{uid}<inclusion>{inclusion}</inclusion>{edges}</roi>"
+        text += f"<unblindedReadNodule>{rois}</unblindedReadNodule>"
+    path.write_text(f"<LidcReadMessage>{f'<readingSession>{text}</readingSession>' * 4}</LidcReadMessage>")
+    return path
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_several_outlines_of_a_nodule_on_a_slice_are_one_area(
+    tmp_path: Path, series: Path, scan: Scan, turned: bool
+) -> None:
+    drawn = [(4, (5, 5, 15, 15), "TRUE"), (4, (20, 8, 25, 18), "TRUE"), (4, (7, 7, 9, 9), "FALSE")]
+    path = lidc_of(tmp_path / "r.xml", series, [drawn[::-1] if turned else drawn])
+    (lesion,) = read_lidc(path, scan).lesions
+    assert boxes_of(read_lidc(path, scan)) == [{4: [5, 5, 25, 18]}]
+    assert len(lesion.outlines[4]) == 8
+
+
+def test_two_nodules_on_the_same_slices_are_two(tmp_path: Path, series: Path, scan: Scan) -> None:
+    nodules = [[(z, box, "TRUE") for z in (4, 5)] for box in ((5, 5, 15, 15), (30, 20, 38, 28))]
+    path = lidc_of(tmp_path / "r.xml", series, nodules)
+    found = sorted(one.bounds.tolist() for one in read_lidc(path, scan).lesions)
+    assert found == [[5, 5, 15, 15], [30, 20, 38, 28]]
+
+
+def test_outlines_without_anything_within_are_counted(tmp_path: Path, series: Path, scan: Scan) -> None:
+    truth = read_lidc(lidc_of(tmp_path / "r.xml", series, [[(4, (6, 5, 6, 15), "TRUE")]]), scan)
+    assert truth.notes == ("Left out 4 outline(s) without a pixel within (r.xml).",)
+    assert truth.unsure == (4,)

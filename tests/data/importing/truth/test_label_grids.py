@@ -44,13 +44,44 @@ def test_each_value_may_be_a_lesion() -> None:
     ]
 
 
-def test_a_label_between_the_slices_is_named() -> None:
-    values = np.zeros((20, 30, 40), np.int32)
-    values[4, 3:8, 4:10], values[5, 3:8, 20:30] = 1, 2
-    affine = np.diag([1.0, 1.0, 1.0, 1.0])
-    truth = LabelGrid(values.transpose(2, 1, 0), affine, "mask").lesions_in(SCAN)
-    assert [one.name for one in truth.lesions] == ["1"]
-    assert "Label 2 has 50 voxels, but none of them is nearest to a voxel of the scan" in " ".join(truth.notes)
+def fine(z: slice, *, step: float = 0.1, x: slice = slice(20, 30), values: np.ndarray | None = None) -> LabelGrid:
+    """A lesion on thin slices, from 0.9 mm below the middle of the first slice of the scan on."""
+    values = np.zeros((200, 30, 40), np.int32) if values is None else values
+    values[z, 3:8, x] = 1
+    affine = np.diag([1.0, 1.0, step, 1.0])
+    affine[2, 3] = -0.9
+    return LabelGrid(values.transpose(2, 1, 0), SCAN.affine @ np.diag([1, 1, 0.5, 1]) @ affine, "mask")
+
+
+@pytest.mark.parametrize(("first", "slice_"), [(60, 3), (41, 2), (47, 2), (31, 1), (67, 3)])
+def test_a_thin_lesion_between_the_slices_is_kept_on_the_nearest_one(first: int, slice_: int) -> None:
+    thin = slice(first, first + 4)
+    # Alone, and next to another one of the same value.
+    for others in ([], [slice(88, 112)]):
+        values = np.zeros((200, 30, 40), np.int32)
+        for other in others:
+            values[other, 20:25, 5:9] = 1
+        truth = fine(thin, values=values).lesions_in(SCAN)
+        assert len(truth.lesions) == 1 + len(others)
+        assert (truth.lesions[0].slices.tolist(), truth.lesions[0].boxes.tolist()) == ([slice_], [[20, 3, 30, 8]])
+        between = "1 part(s) of label 1 lie between the slices or pixels of the scan: each was kept"
+        assert (between in " ".join(truth.notes)) == (first not in (47, 67))
+
+
+def test_parts_outside_of_the_scan_are_counted() -> None:
+    values = np.zeros((30, 30, 40), np.int32)
+    values[2:5, 3:8, 4:10] = values[15:18, 3:8, 4:10] = values[25:28, 3:8, 4:10] = 7
+    truth = grid(values).lesions_in(SCAN)
+    assert [one.slices.tolist() for one in truth.lesions] == [[2, 3, 4]]
+    assert "2 part(s) of label 7 lie outside of the scan: left out (mask)." in truth.notes
+
+
+def test_a_part_thinner_than_a_pixel_keeps_one() -> None:
+    values = np.zeros((10, 300, 400), np.int32)
+    values[4, 47:49, 57:59] = 3_000_000
+    affine = SCAN.affine @ np.diag([0.1, 0.1, 1, 1])
+    (lesion,) = LabelGrid(values.transpose(2, 1, 0), affine, "mask").lesions_in(SCAN).lesions
+    assert (lesion.slices.tolist(), lesion.boxes.tolist()) == ([4], [[6, 5, 7, 6]])
 
 
 def test_labels_off_by_a_fraction_of_a_pixel_keep_it() -> None:

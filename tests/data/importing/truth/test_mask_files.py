@@ -8,9 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from scripts.data.importing.truth.mask_files import read_mask, read_segmentation
+from scripts.data.importing.truth.mask_files import read_mask
 from scripts.data.scans.scan import Scan, read_scan
-from support.fake_truth import BALL, save_nifti, stored_grid, write_dicom_case, write_nifti_case, write_seg
+from support.fake_truth import BALL, save_nifti, stored_grid, write_nifti_case
 
 
 @pytest.fixture
@@ -87,20 +87,3 @@ def test_a_mask_without_a_place_needs_to_be_told_where_it_is(tmp_path: Path, sca
     with pytest.raises(ValueError, match=r"a mask with its position.*--mask_frame voxel"):
         read(tmp_path / "m.nii.gz", scan)
     assert read(tmp_path / "m.nii.gz", scan, "voxel") == 1
-
-
-def test_a_segmentation_and_one_elsewhere(tmp_path: Path) -> None:
-    series = write_dicom_case(tmp_path / "CT")
-    scan = read_scan(series)
-    path = write_seg(tmp_path / "seg.dcm", series)
-    assert len(read_segmentation(path, scan, each_segment=True).lesions) == 1
-    far = np.array(scan.affine)
-    far[2, 3] += 900
-    with pytest.raises(ValueError, match=r"'Lesion 1' of .* is outside"):
-        read_segmentation(path, Scan(scan.hu, far, np.eye(4), scan.stored_shape, scan.path, ()), each_segment=False)
-
-
-def test_what_is_no_segmentation(tmp_path: Path) -> None:
-    series = write_dicom_case(tmp_path / "CT")
-    with pytest.raises(ValueError, match="a DICOM segmentation of parallel slices, cannot use"):
-        read_segmentation(series / "IM0001.dcm", read_scan(series), each_segment=False)

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.data.importing.truth.slice_labels import SliceLabels, read_coco_slices, read_voc, read_yolo, yolo_names
+from scripts.data.importing.truth.slice_labels import (
+    SliceLabels,
+    may_be_yolo,
+    read_coco_slices,
+    read_voc,
+    read_yolo,
+    yolo_names,
+)
 from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from support.fake_scans import scan_of
 
@@ -78,6 +85,7 @@ def test_coco_images_crowds_and_empty_ones(tmp_path: Path) -> None:
         {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
         {"images": [{"id": 1, "file_name": "a", "width": float("inf"), "height": 5}], "annotations": []},
         {"categories": {}},
+        {"categories": [{"id": 3, "name": "cyst"}, {"id": 3, "name": "ignore"}]},
     ],
 )
 def test_coco_files_that_cannot_be(tmp_path: Path, change: dict) -> None:
@@ -93,10 +101,46 @@ def test_rows_of_yolo(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.boxes, [[0.4, 0.3, 0.6, 0.7], [0.1, 0.2, 0.3, 0.6]])
     (lesion, _) = found.lesions_in(PLACES, "1", FEET).lesions
     np.testing.assert_allclose(lesion.boxes, [[24, 12, 36, 28]])
-    for text in ("0 0.5 0.5 0.2", "x 0.5 0.5 0.2 0.4", "0 50 50 20 40", "0 nan 0.5 0.2 0.4"):
+    for text in ("0 0.5 0.5 0.2", "x 0.5 0.5 0.2 0.4", "0 50 50 20 40", "0 nan 0.5 0.2 0.4", "-1 0.5 0.5 0.2 0.4"):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"in line 1 of .*a\.txt"):
             read_yolo(path, tmp_path, {})
+
+
+BOX = "0 0.5 0.5 0.2 0.4\n"
+
+
+@pytest.mark.parametrize("text", [f"\ufeff{BOX}", f"# by hand\n{BOX}", f"\ufeff#\n\n{BOX}", f"{BOX.strip()} # sure\n"])
+def test_marks_and_comments_of_yolo_change_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(BOX, encoding="utf-8")
+    plain = read_yolo(path, tmp_path, {})
+    path.write_text(text, encoding="utf-8")
+    found = read_yolo(path, tmp_path, {})
+    assert may_be_yolo(path)
+    assert (found.boxes.tolist(), found.names) == (plain.boxes.tolist(), plain.names)
+
+
+def test_what_may_be_yolo(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for text, likely in (("", True), ("# nothing here\n", True), ("-1 0.5", True), ("a note", False), ("0.5 1", False)):
+        path.write_text(text)
+        assert may_be_yolo(path) == likely
+    (tmp_path / "classes.txt").write_text("\ufeffcyst\n", encoding="utf-8")
+    assert yolo_names(tmp_path)[0] == {0: "cyst"}
+
+
+def test_boxes_of_voc_that_cannot_be(tmp_path: Path) -> None:
+    bounds = "<bndbox><xmin>{}</xmin><ymin>4</ymin><xmax>5</xmax><ymax>4</ymax></bndbox>"
+    for text, message in (
+        (bounds.format(0), r"pixels counted from 1, got .* in .*a\.xml \(--pixels_from 0"),
+        (bounds.format(1) + bounds.format(3), r"one bndbox in every object, got 2 in .*a\.xml"),
+    ):
+        (tmp_path / "a.xml").write_text(f"<annotation><object><name>x</name>{text}</object></annotation>")
+        with pytest.raises(ValueError, match=message):
+            read_voc(tmp_path / "a.xml", SliceRule(), tmp_path)
+    (tmp_path / "a.xml").write_text(f"<annotation><object>{bounds.format(0)}</object></annotation>")
+    assert read_voc(tmp_path / "a.xml", SliceRule(pixels_from=0), tmp_path).boxes.tolist() == [[0, 4, 6, 5]]
 
 
 def test_names_of_yolo(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from scripts.data.scans.scan import read_scan
+from scripts.data.scans.volume_files.metaimage import metaimage_files
 from support.fake_volumes import META_SPACE, ORIGIN, SPACING, body, itk_image, meta
 
 RAW = body().astype("<i2").tobytes()
@@ -165,3 +166,17 @@ def test_size_of_the_compressed_data_is_held_against_the_file(tmp_path: Path, si
     lines = (*META_SPACE, "CompressedData = True", f"CompressedDataSize = {size}")
     with pytest.raises(OSError, match=f"Expected {size} bytes of compressed voxels"):
         read_scan(meta(tmp_path / "scan.mha", *lines, data=zlib.compress(RAW)))
+
+
+def test_two_matrices_have_to_agree(tmp_path: Path) -> None:
+    same = META_SPACE[1].replace("TransformMatrix", "Rotation")
+    plain = read_scan(meta(tmp_path / "a.mha", *META_SPACE))
+    np.testing.assert_array_equal(read_scan(meta(tmp_path / "b.mha", *META_SPACE, same)).affine, plain.affine)
+    with pytest.raises(ValueError, match=r"one TransformMatrix, got others as Rotation or Orientation in .*c\.mha"):
+        read_scan(meta(tmp_path / "c.mha", *META_SPACE, "Rotation = 0.8 0.6 0 -0.6 0.8 0 0 0 1"))
+
+
+def test_files_with_voxels_are_named_without_reading_them(tmp_path: Path) -> None:
+    assert metaimage_files(meta(tmp_path / "a.mha", *META_SPACE)) == [tmp_path / "a.mha"]
+    (tmp_path / "all.raw").write_bytes(b"")
+    assert metaimage_files(meta(tmp_path / "b.mhd", *META_SPACE, where="all.raw")) == [tmp_path / "all.raw"]

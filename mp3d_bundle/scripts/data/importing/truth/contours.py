@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pydicom
+from scipy import ndimage
 
 from ....storage.safe_xml import plain_tag, read_xml
 from ...scans.dicom.dicom_files import read_dataset, read_text
@@ -21,6 +21,11 @@ from .slice_places import SlicePlaces
 
 # Points of one outline may be off its slice by this share of the distance of slices.
 _FLAT = 0.25
+# Outlines nearer to each other than this, in mm, are on one plane.
+_SAME_PLANE = 0.05
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+# Between outlines of a structure drawn on every so many slices, no more slices or mm than these are filled.
+_FILLED_SLICES, _FILLED_MM = 2, 10.0
 # LIDC outlines with fewer points mark a place: a nodule under 3 mm, or none.
 _OUTLINE_POINTS = 3
 # Of four readers; LUNA16 takes nodules that three of them outlined.
@@ -51,88 +56,149 @@ def _structures(dataset: pydicom.Dataset, path: Path, scan: Scan, each_structure
     names = {int(roi.ROINumber): read_text(roi, "ROIName") for roi in dataset.get("StructureSetROISequence") or ()}
     found: list[ScanTruth] = []
     notes = []
+    unsure: set[int] = set()
     for roi in dataset.get("ROIContourSequence") or ():
         number = int(roi.get("ReferencedROINumber", -1))
         name = names.get(number) or f"structure {number}"
-        planes: dict[int, list[np.ndarray]] = defaultdict(list)
+        lines: list[np.ndarray] = []
         for contour in roi.get("ContourSequence") or ():
-            line = _line(contour, scan, f"{name} of {path}")
-            if line is None:
-                notes.append(f"Structure {name} has an outline that is not closed: left out ({path.name}).")
+            points = _points(contour, scan, f"{name} of {path}")
+            if str(contour.get("ContourGeometricType", "")).upper() in _CLOSED:
+                lines.append(_on_slice(points, scan, f"{name} of {path}"))
             else:
-                planes[line[0]].append(line[1])
-        if planes:
-            found.append(_structure(planes, scan, name, path, each_structure))
+                notes.append(f"Structure {name} has an outline that is not closed: left out ({path.name}).")
+                unsure |= {int(place) for place in np.floor(points[:, 2] + 1e-6) if 0 <= place < len(scan.hu)}
+        if lines:
+            found.append(_structure(lines, scan, name, path, each_structure))
+    if notes and not found:
+        raise ValueError(f"Expected closed outlines, got only points or open lines in {path}: where is its lesion?")
     lesions = tuple(lesion for truth in found for lesion in truth.lesions)
-    return ScanTruth(lesions, tuple(dict.fromkeys([*notes, *(note for truth in found for note in truth.notes)])))
+    told = tuple(dict.fromkeys([*notes, *(note for truth in found for note in truth.notes)]))
+    return ScanTruth(lesions, told, tuple(sorted(unsure)))
 
 
-def _line(contour: pydicom.Dataset, scan: Scan, where: str) -> tuple[int, np.ndarray] | None:
-    """Slice and points ``(N, 2)`` of an outline in pixels, None for a point or an open line."""
-    if str(contour.get("ContourGeometricType", "")).upper() not in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"):
-        return None
+def _points(contour: pydicom.Dataset, scan: Scan, where: str) -> np.ndarray:
+    """Points ``(N, 3)`` of an outline in voxels of the scan (edges)."""
     try:
         points = np.array([float(value) for value in contour.ContourData], dtype=np.float64).reshape(-1, 3)
     except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"Expected the points of an outline, three numbers each, got others in {where}.") from None
+        points = np.empty((0, 3))
+    if not len(points) or not np.isfinite(points).all():
+        raise ValueError(f"Expected the points of an outline, three numbers each, got others in {where}.")
     inverse = np.linalg.inv(scan.affine)
-    places = points @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
-    middle = float(places[:, 2].mean())
-    if np.abs(places[:, 2] - middle).max() > _FLAT:
+    return points @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
+
+
+def _on_slice(points: np.ndarray, scan: Scan, where: str) -> np.ndarray:
+    """The points of a closed outline, which must be within the scan, on one plane along its slices."""
+    if np.abs(points[:, 2] - points[:, 2].mean()).max() > _FLAT:
         raise ValueError(f"Expected outlines on slices of {scan.path}, got one across them in {where}.")
-    number = int(np.floor(middle + 1e-6))
-    if not 0 <= number < len(scan.hu):
+    # A plane belongs to the slice it is in: none is farther than half a slice from the middle of its slice.
+    slices, height, width = scan.hu.shape
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    inside = (high > 0).all() and (low < (width, height)).all()
+    if not inside or not 0 <= np.floor(points[:, 2].mean() + 1e-6) < slices:
         raise ValueError(f"Expected outlines inside of the scan {scan.path}, got one outside of it in {where}.")
-    return number, places[:, :2]
+    return points
 
 
-def _structure(
-    planes: dict[int, list[np.ndarray]], scan: Scan, name: str, path: Path, each_structure: bool
-) -> ScanTruth:
-    """Lesions of the outlines of one structure by slice."""
-    notes = []
-    numbers = sorted(planes)
-    steps = np.diff(numbers)
-    if len(steps) and int(steps.min()) > 1:
-        # Drawn on every second slice, for example: those between belong to it as well.
-        step = int(steps.min())
-        for low, high in itertools.pairwise(numbers):
-            if high - low == step:
-                planes |= {n: planes[low if n - low <= high - n else high] for n in range(low + 1, high)}
-        notes.append(
-            f"Structure {name} is drawn on every slice {step} apart: those between took the nearest outline "
-            f"({path.name})."
-        )
+def _planes(lines: list[np.ndarray], spacing: float) -> list[tuple[int, list[np.ndarray]]]:
+    """Slice and outlines ``(N, 2)`` of each plane, from the feet; an outline that comes twice counts once."""
+    planes: list[tuple[int, list[np.ndarray]]] = []
+    seen: set[frozenset[tuple[float, ...]]] = set()
+    last = -np.inf
+    for line in sorted(lines, key=lambda points: float(points[:, 2].mean())):
+        height = float(line[:, 2].mean())
+        if (height - last) * spacing > _SAME_PLANE:
+            planes.append((int(np.floor(height + 1e-6)), []))
+            seen, last = set(), height
+        # The same points from another start, or the other way round, are the same outline.
+        points = frozenset(tuple(point) for point in np.round(line[:, :2], 3).tolist())
+        if points not in seen:
+            seen.add(points)
+            planes[-1][1].append(line[:, :2])
+    return planes
+
+
+def _structure(lines: list[np.ndarray], scan: Scan, name: str, path: Path, each_structure: bool) -> ScanTruth:
+    """Lesions of the outlines of one structure.
+
+    Within a plane, where two outlines overlap is outside (a hole); what several planes within one slice enclose is
+    united.
+    """
+    planes = _planes(lines, scan.spacing[2])
     height, width = scan.hu.shape[1:]
-    first, last = min(planes), max(planes)
+    first, last = planes[0][0], planes[-1][0]
     values = np.zeros((width, height, last - first + 1), dtype=np.int32)
-    for number, lines in planes.items():
-        mask, (column, row) = polygon_mask(lines)
+    for number, outlines in planes:
+        mask, (column, row) = polygon_mask(outlines)
         x, y = max(column, 0), max(row, 0)
         inside = mask[y - row : max(height - row, 0), x - column : max(width - column, 0)]
-        values[x : x + inside.shape[1], y : y + inside.shape[0], number - first] = inside.T
+        values[x : x + inside.shape[1], y : y + inside.shape[0], number - first] |= inside.T
     if not values.any():
         raise ValueError(f"Expected outlines inside of the scan {scan.path}, {name} of {path} is outside of it.")
+    step = _fill_between(values, sorted({number - first for number, _ in planes}), scan.spacing[2])
     shift = np.eye(4)
     shift[2, 3] = first
     grid = LabelGrid(values, scan.affine @ shift, path.name, lambda _: name, each_structure)
-    return replace(grid.lesions_in(scan), notes=tuple(notes))
+    truth = grid.lesions_in(scan)
+    if not step:
+        return truth
+    note = (
+        f"Structure {name} is drawn on every slice {step} apart: those between took the nearest outline ({path.name})."
+    )
+    return replace(truth, notes=(*truth.notes, note))
+
+
+def _fill_between(values: np.ndarray, drawn: list[int], spacing: float) -> int:
+    """Fill what is drawn on every second slice, for example, in place.
+
+    Args:
+        values: ``(I, J, K)``, 1 where an outline is.
+        drawn: The slices with outlines, rising.
+        spacing: Distance of slices in mm.
+
+    Returns:
+        The distance in slices that the outlines regularly have, 0 where nothing was filled. Between outlines farther
+        apart than that, or that do not overlap, nothing is: they are of different lesions. Two slices or 10 mm are the
+        most that is filled, more than two slices only where three outlines follow each other at this distance.
+    """
+    steps = np.diff(drawn)
+    step = int(steps.min()) if len(steps) else 1
+    regular = step <= _FILLED_SLICES + 1 or (steps[1:] + steps[:-1] == 2 * step).any()
+    if step == 1 or not regular or step * spacing > _FILLED_MM + 1e-6:
+        return 0
+    filled = False
+    for low, high in itertools.pairwise(drawn):
+        if high - low != step:
+            continue
+        below, above = values[..., low] > 0, values[..., high] > 0
+        parts = np.zeros(below.shape, dtype=np.int32)
+        ndimage.label(below | above, np.ones((3, 3)), output=parts)
+        # Of each part of the two outlines together, whether both are in it.
+        shared = np.setdiff1d(np.intersect1d(parts[below], parts[above]), [0])
+        filled |= bool(len(shared))
+        for n in range(low + 1, high):
+            nearest = below if n - low <= high - n else above
+            values[..., n] |= nearest & np.isin(parts, shared)
+    return step if filled else 0
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What one reader outlined as one nodule: box and outline by slice."""
+    """What one reader outlined as one nodule: by slice the box around all of its outlines there, and these."""
 
     reader: int
-    planes: dict[int, tuple[np.ndarray, np.ndarray]]
+    planes: dict[int, tuple[np.ndarray, list[np.ndarray]]]
 
 
 def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     """Read the nodules of an LIDC-IDRI reading (XML): those of at least 3 mm that enough readers outlined.
 
     LIDC outlines run through the first pixels outside of a nodule (Armato et al., Medical Physics 38(2), 2011): the
-    box is the area within. On each slice the box is the median of the readers' edges; a slice counts that at least
-    half of the readers of the nodule outlined.
+    box is the area within, of all outlines that a reader drew of it on a slice; a hole (``inclusion`` FALSE) is within
+    one of them and does not change it. On each slice the box is the median of the readers' edges; a slice counts that
+    at least half of the readers of the nodule outlined.
 
     Args:
         path: The file.
@@ -148,11 +214,11 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     if not places.by_uid:
         raise ValueError(f"Expected DICOM slices, which {path} names by their UIDs, got {scan.path} without such.")
     readings: list[_Reading] = []
-    missing = small = 0
+    missing = small = hollow = 0
     unsure: set[int] = set()
     for reader, session in enumerate(_all(root, "readingSession")):
         for nodule in _all(session, "unblindedReadNodule"):
-            planes = {}
+            planes: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
             marks = [roi for roi in _all(nodule, "roi") if _text(roi, "inclusion").upper() != "FALSE"]
             for roi in marks:
                 number = places.by_uid.get(_text(roi, "imageSOP_UID"))
@@ -163,8 +229,14 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
                 low, high = points.min(axis=0) + 1, points.max(axis=0)
                 slice_, box = places.on_slice(number, np.array([*low, *high], dtype=np.float64))
                 unsure.add(slice_)
-                if len(points) >= _OUTLINE_POINTS and (high > low).all():
-                    planes[slice_] = (box, places.points_on_slice(number, points + 0.5))
+                if len(points) < _OUTLINE_POINTS:
+                    continue
+                if (high > low).all():
+                    others, lines = planes.get(slice_, (box, []))
+                    united = np.concatenate([np.minimum(box[:2], others[:2]), np.maximum(box[2:], others[2:])])
+                    planes[slice_] = (united, [*lines, places.points_on_slice(number, points + 0.5)])
+                else:
+                    hollow += 1
             if planes:
                 readings.append(_Reading(reader, planes))
             elif marks and len(_edge(marks[0], path)) < _OUTLINE_POINTS:
@@ -172,6 +244,7 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     lesions, few = _agreed(readings, readers, path.name)
     notes = [
         (missing, "outline(s) on slices that the scan does not have"),
+        (hollow, "outline(s) without a pixel within"),
         (small, "mark(s) of nodules under 3 mm, which have no outline"),
         (few, f"nodule(s) that fewer than {readers} readers outlined"),
         (sum(1 for _ in _all(root, "nonNodule")), "mark(s) that the readers call no nodule"),
@@ -185,7 +258,7 @@ def _agreed(readings: Sequence[_Reading], readers: int, source: str) -> tuple[li
     groups: list[list[_Reading]] = []
     for reading in readings:
         same = [group for group in groups if any(_overlap(reading, other) for other in group)]
-        groups = [group for group in groups if group not in same]
+        groups = [group for group in groups if not any(group is one for one in same)]
         groups.append([*(one for group in same for one in group), reading])
     lesions, few = [], 0
     for group in groups:
@@ -198,7 +271,7 @@ def _agreed(readings: Sequence[_Reading], readers: int, source: str) -> tuple[li
         kept = [number for number in slices if 2 * len(drawn[number]) >= count]
         if kept:
             boxes = np.array([np.median([box for box, _ in drawn[number]], axis=0) for number in kept])
-            lines = {number: [line for _, line in drawn[number]] for number in kept}
+            lines = {number: [line for _, some in drawn[number] for line in some] for number in kept}
             lesions.append(TrueLesion("nodule", np.array(kept), boxes, "outline", source, lines))
     return lesions, few
 

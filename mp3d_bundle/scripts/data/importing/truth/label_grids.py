@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -21,6 +22,8 @@ _NEIGHBOURS = np.ones((3, 3, 3), dtype=np.int8)
 SPECK = 4
 # No truth has as many values: an image, most likely.
 _MOST_VALUES = 1000
+_KEPT = "lie between the slices or pixels of the scan: each was kept on the nearest slice"
+_LOST = "lie outside of the scan: left out"
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,16 @@ class LabelGrid:
             raise ValueError(
                 f"Expected labels, got {len(values)} different values in {self.source}: an image and not a mask?"
             )
-        on_scan, offset = self._on_scan(scan, _filled(found))
+        on_scan, offset, seen = self._on_scan(scan, _filled(found))
         shifts = self._shifts(scan)
         notes = []
+        if not seen[found].all():
+            on_scan, offset, lost = self._keep_thin(scan, on_scan, offset, seen)
+            notes += lost
         lesions: list[TrueLesion] = []
         for value in values:
             part = on_scan == value
             if not part.any():
-                notes.append(
-                    f"Label {self.name_of(value)} has {int((self.values == value).sum())} voxels, but none of them is "
-                    f"nearest to a voxel of the scan ({self.source})."
-                )
                 continue
             groups = part.astype(np.int32)
             if not self.each_value:
@@ -83,25 +85,75 @@ class LabelGrid:
                 )
         return ScanTruth(tuple(lesions), (*self._grid_notes(scan), *notes))
 
-    def _on_scan(self, scan: Scan, filled: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int]]:
-        """Labels ``(z, h, w)`` of the part of the scan that they reach, and where in the scan it begins."""
+    def _on_scan(self, scan: Scan, filled: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int], np.ndarray]:
+        """Labels ``(z, h, w)`` of the part of the scan that they reach, where it begins, and which were taken."""
         to_scan = np.linalg.inv(scan.affine) @ self.affine
         corners = np.array(list(itertools.product(*(filled[:, axis] + (-0.5, 0.5) for axis in range(3)))))
         places = corners @ to_scan[:3, :3].T + to_scan[:3, 3]
         extent = np.array(scan.hu.shape[::-1])
         low = np.clip(np.floor(places.min(axis=0)).astype(int), 0, extent)
         high = np.clip(np.ceil(places.max(axis=0)).astype(int) + 1, low, extent)
-        back = np.linalg.inv(to_scan)
         out = np.zeros(tuple((high - low)[::-1]), dtype=self.values.dtype)
+        seen = np.zeros(self.values.shape, dtype=bool)
         if out.size:
-            y, x = np.meshgrid(np.arange(low[1], high[1]), np.arange(low[0], high[0]), indexing="ij")
             for z, plane in zip(range(low[2], high[2]), out, strict=True):
-                at = np.stack([x, y, np.full_like(x, z)], axis=-1) @ back[:3, :3].T + back[:3, 3]
-                # Half-way between two labels the lower one counts, whatever the last digits are.
-                index = np.ceil(at - 0.5 - 1e-6).astype(int)
-                inside = ((index >= 0) & (index < self.values.shape)).all(axis=-1)
-                plane[inside] = self.values[tuple(index[inside].T)]
-        return out, (int(low[2]), int(low[1]), int(low[0]))
+                inside, index = self._nearest(np.linalg.inv(to_scan), z, low[:2], high[:2])
+                plane[inside] = self.values[index]
+                seen[index] = True
+        return out, (int(low[2]), int(low[1]), int(low[0])), seen
+
+    def _nearest(
+        self, back: np.ndarray, z: float, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Which pixels from columns and rows ``low`` to ``high`` of a plane have labels, and the nearest of each."""
+        y, x = np.meshgrid(np.arange(low[1], high[1]), np.arange(low[0], high[0]), indexing="ij")
+        at = np.stack([x, y, np.full(x.shape, z)], axis=-1) @ back[:3, :3].T + back[:3, 3]
+        # Half-way between two labels the lower one counts, whatever the last digits are.
+        index = np.ceil(at - 0.5 - 1e-6).astype(int)
+        inside = np.asarray(((index >= 0) & (index < self.values.shape)).all(axis=-1))
+        return inside, tuple(index[inside].T)
+
+    def _keep_thin(
+        self, scan: Scan, on_scan: np.ndarray, offset: tuple[int, int, int], seen: np.ndarray
+    ) -> tuple[np.ndarray, tuple[int, int, int], list[str]]:
+        """Put parts of labels that no voxel of the scan is nearest to on the slice nearest to their middle.
+
+        Returns:
+            The labels and where they begin, as given, now of the whole scan if there are such parts; and what is to be
+            said about them, and about parts outside of the scan.
+        """
+        to_scan = np.linalg.inv(scan.affine) @ self.affine
+        extent = np.array(scan.hu.shape[::-1])
+        whole: np.ndarray | None = None
+        kept: Counter[int] = Counter()
+        lost: Counter[int] = Counter()
+        for value, mask, corner in _unseen_parts(self.values, seen):
+            places = (np.argwhere(mask) + corner) @ to_scan[:3, :3].T + to_scan[:3, 3]
+            nearest = np.floor(places.mean(axis=0) + 0.5 - 1e-6).astype(int)
+            if not ((nearest >= 0) & (nearest < extent)).all():
+                lost[value] += 1
+                continue
+            if whole is None:
+                whole = np.zeros(scan.hu.shape, dtype=on_scan.dtype)
+                whole[tuple(slice(o, o + n) for o, n in zip(offset, on_scan.shape, strict=True))] = on_scan
+            low = np.clip(np.floor(places.min(axis=0)).astype(int) - 1, 0, extent)[:2]
+            high = np.clip(np.ceil(places.max(axis=0)).astype(int) + 2, 0, extent)[:2]
+            # What a plane through its middle cuts.
+            part = LabelGrid(mask, self.affine @ _shift(corner), self.source)
+            inside, index = part._nearest(np.linalg.inv(to_scan @ _shift(corner)), places[:, 2].mean(), low, high)
+            cut = np.zeros(inside.shape, dtype=bool)
+            cut[inside] = mask[index]
+            if not cut.any():
+                cut[nearest[1] - low[1], nearest[0] - low[0]] = True
+            plane = whole[nearest[2], low[1] : high[1], low[0] : high[0]]
+            plane[cut & (plane == 0)] = value
+            kept[value] += 1
+        notes = [
+            f"{count} part(s) of label {self.name_of(value)} {what} ({self.source})."
+            for counts, what in ((kept, _KEPT), (lost, _LOST))
+            for value, count in counts.items()
+        ]
+        return (on_scan, offset, notes) if whole is None else (whole, (0, 0, 0), notes)
 
     def _shifts(self, scan: Scan) -> np.ndarray:
         """Offset of labels from their pixels, ``(Z, 2)`` x and y in pixels.
@@ -147,6 +199,29 @@ class LabelGrid:
             f"The labels have another grid than the scan ({edges} mm and {own} mm): each voxel of the scan took the "
             f"nearest label ({self.source})."
         ]
+
+
+def _unseen_parts(values: np.ndarray, seen: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Connected parts of which no voxel was seen: value, mask of the part, and the index that the mask begins at."""
+    known = np.union1d([0], values)
+    ranks = np.searchsorted(known, values).astype(np.int32)
+    for rank, where in enumerate(ndimage.find_objects(ranks), start=1):
+        if where is None or seen[where][ranks[where] == rank].all():
+            continue
+        groups = np.zeros(ranks[where].shape, dtype=np.int32)
+        ndimage.label(ranks[where] == rank, _NEIGHBOURS, output=groups)
+        there = set(np.unique(groups[seen[where]]).tolist())
+        for number, part in enumerate(ndimage.find_objects(groups), start=1):
+            if number not in there:
+                corner = [outer.start + inner.start for outer, inner in zip(where, part, strict=True)]
+                yield int(known[rank]), groups[part] == number, np.array(corner)
+
+
+def _shift(corner: np.ndarray) -> np.ndarray:
+    """Index from a corner on to index ``(4, 4)``."""
+    shift = np.eye(4)
+    shift[:3, 3] = corner
+    return shift
 
 
 def _filled(found: np.ndarray) -> np.ndarray:

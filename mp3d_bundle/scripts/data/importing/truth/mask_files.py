@@ -1,4 +1,4 @@
-"""Masks: NIfTI, NRRD and MetaImage files of labels, and DICOM segmentations."""
+"""Masks: NIfTI, NRRD and MetaImage files of labels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import highdicom
 import numpy as np
-import pydicom
 
 from ...scans.scan import META_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, Scan
 from ...scans.volume_files.metaimage import read_metaimage
@@ -29,10 +27,6 @@ _READERS: tuple[tuple[tuple[str, ...], Callable[[Path, ReadingRules], StoredImag
 _RULES = ReadingRules(any_geometry=True)
 # Whole numbers that went through a slope are off by less.
 _WHOLE = 1e-3
-# Frames nearer to each other than this, in mm, are one slice; and by how much of a gap slices may be off their places.
-_SAME_PLACE, _UNEVEN = 0.01, 0.1
-# From this share on a fractional segmentation counts as there.
-_THERE = 0.5
 
 
 def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTruth:
@@ -108,80 +102,3 @@ def _labels(stored: StoredImage, path: Path) -> np.ndarray:
             "image?"
         )
     return values.astype(np.int32)
-
-
-def read_segmentation(path: Path, scan: Scan, *, each_segment: bool) -> ScanTruth:
-    """Read the lesions of a DICOM segmentation (SEG); a segment's label is what its lesions are called.
-
-    Args:
-        path: The file.
-        scan: The scan it belongs to.
-        each_segment: Whether each segment is a lesion; if not, each connected part of one is.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is outside of the scan, or its frames are not slices of one stack.
-    """
-    try:
-        segmentation = highdicom.seg.segread(str(path))
-        numbers = [int(number) for number in segmentation.segment_numbers]
-        labels = {number: str(segmentation.get_segment_description(number).segment_label) for number in numbers}
-        grids = [(*_segment(segmentation, number), labels[number]) for number in numbers]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"Expected a DICOM segmentation of parallel slices, cannot use {path}: {reason}") from error
-    found = []
-    for values, affine, label in grids:
-        grid = LabelGrid(values, affine, path.name, lambda _, label=label: label, each_segment)
-        truth = grid.lesions_in(scan)
-        if values.any() and not truth.lesions:
-            raise ValueError(f"Expected segments inside of the scan {scan.path}, {label!r} of {path} is outside of it.")
-        found.append(truth)
-    return ScanTruth(
-        tuple(lesion for truth in found for lesion in truth.lesions),
-        tuple(dict.fromkeys(note for truth in found for note in truth.notes)),
-    )
-
-
-def _segment(segmentation: highdicom.seg.Segmentation, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A segment as ``(I, J, K)`` of 0 and 1, and its affine (index to LPS mm); with a tilted gantry it is sheared."""
-    frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
-    shared = segmentation.SharedFunctionalGroupsSequence[0]
-    groups = segmentation.PerFrameFunctionalGroupsSequence
-    if segmentation.SegmentationType == "LABELMAP":
-        chosen, there = range(len(frames)), frames == number
-    else:
-        of = [int(_group(group, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber) for group in groups]
-        chosen = [at for at, segment in enumerate(of) if segment == number]
-        there = frames >= _THERE * float(segmentation.get("MaximumFractionalValue", 1))
-    if not len(chosen):
-        return np.zeros((1, 1, 1), dtype=np.int32), np.eye(4)
-    along = np.array(_group(groups[chosen[0]], shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
-    measures = _group(groups[chosen[0]], shared, "PixelMeasuresSequence")
-    between_rows, between_columns = (float(edge) for edge in measures.PixelSpacing)
-    places = np.array(
-        [_group(groups[at], shared, "PlanePositionSequence").ImagePositionPatient for at in chosen], dtype=float
-    )
-    heights = places @ np.cross(along[:3], along[3:])
-    order = np.argsort(heights)
-    steps = np.diff(heights[order])
-    # Slices without a voxel of the segment are left out of many files.
-    step = float(steps[steps > _SAME_PLACE].min()) if (steps > _SAME_PLACE).any() else 0.0
-    index = np.rint((heights - heights.min()) / step).astype(int) if step else np.zeros(len(chosen), dtype=int)
-    if step and np.abs((heights - heights.min()) / step - index).max() > _UNEVEN:
-        raise ValueError("its slices are unevenly spaced")
-    low, high = places[order[0]], places[order[-1]]
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = along[:3] * between_columns, along[3:] * between_rows
-    depth = float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0)
-    affine[:3, 2] = (high - low) / index.max() if index.max() else np.cross(along[:3], along[3:]) * depth
-    affine[:3, 3] = low
-    values = np.zeros((segmentation.Columns, segmentation.Rows, int(index.max()) + 1), dtype=np.int32)
-    for at, k in zip(chosen, index.tolist(), strict=True):
-        values[:, :, k] |= there[at].T
-    return values, affine
-
-
-def _group(frame: pydicom.Dataset, shared: pydicom.Dataset, name: str) -> pydicom.Dataset:
-    """An item of a functional group of a frame, or of all frames."""
-    return (frame if name in frame else shared)[name].value[0]

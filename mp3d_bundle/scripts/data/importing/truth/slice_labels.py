@@ -25,6 +25,8 @@ from .contours import plain_tag, read_xml
 from .slice_places import SlicePlaces, SliceRule
 
 _NAMES = ("classes.txt", "obj.names", "data.yaml", "data.yml")
+# Bytes of a text file by which its kind is told.
+_START = 4096
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,10 @@ def read_voc(path: Path, rule: SliceRule, root: Path) -> SliceLabels:
     boxes, names = [], []
     for element in (child for child in tree if plain_tag(child) == "object"):
         values = {plain_tag(child): str(child.text or "").strip() for child in element}
-        corners = {plain_tag(v): str(v.text or "") for child in element if plain_tag(child) == "bndbox" for v in child}
+        bounds = [child for child in element if plain_tag(child) == "bndbox"]
+        if len(bounds) > 1:
+            raise ValueError(f"Expected one bndbox in every object, got {len(bounds)} in {path}.")
+        corners = {plain_tag(v): str(v.text or "") for child in bounds for v in child}
         try:
             x1, y1, x2, y2 = (float(corners[key]) for key in ("xmin", "ymin", "xmax", "ymax"))
         except (KeyError, ValueError):
@@ -113,6 +118,10 @@ def read_voc(path: Path, rule: SliceRule, root: Path) -> SliceLabels:
                 f"Expected xmin, ymin, xmax and ymax in every bndbox, got {shown(corners)} in {path}."
             ) from None
         shift = rule.pixels_from
+        if min(x1, y1) < shift:
+            raise ValueError(
+                f"Expected pixels counted from {shift}, got {shown(corners)} in {path} (--pixels_from 0 counts from 0)."
+            )
         boxes.append([x1 - shift, y1 - shift, x2 - shift + 1, y2 - shift + 1])
         names.append(values.get("name") or "unnamed")
     size = {plain_tag(v): str(v.text or "") for child in tree if plain_tag(child) == "size" for v in child}
@@ -137,8 +146,9 @@ def read_coco_slices(path: Path) -> list[SliceLabels]:
     try:
         categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         images = {entry["id"]: entry for entry in content["images"]}
-        if len(images) < len(content["images"]):
-            raise ValueError("an image id comes twice")
+        for known, table in ((images, "images"), (categories, "categories")):
+            if len(known) < len(content[table]):
+                raise ValueError(f"an id comes twice in {table}")
         of_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
         for number, entry in enumerate(content["annotations"]):
             if entry["image_id"] not in images or entry["category_id"] not in categories:
@@ -182,7 +192,7 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
     """Read a YOLO text file: rows of a class, and centre and size, or the points of an outline, as shares.
 
     Args:
-        path: The file; an empty one means a slice without a lesion.
+        path: The file; an empty one means a slice without a lesion. Lines that begin with ``#`` are comments.
         root: Folder that names begin in.
         names: Known names of the classes by number.
 
@@ -191,11 +201,13 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
     """
     boxes, found = [], []
     for number, line in enumerate(_lines(path), start=1):
-        words = line.split()
+        words = _content(line).split()
         if not words:
             continue
         try:
             kind, values = int(words[0]), np.array([float(word) for word in words[1:]])
+            if kind < 0:
+                raise ValueError("a class below 0")
             if len(values) == 4:
                 x, y, width, height = values
                 box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
@@ -215,6 +227,18 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
         found.append(names.get(kind, str(kind)))
     image = path.relative_to(root).with_suffix("").as_posix()
     return SliceLabels(image, _table(boxes), tuple(found), path.name, relative=True)
+
+
+def may_be_yolo(path: Path) -> bool:
+    """Whether a text file has no line, or begins with the number of a class; a note next to the labels does not."""
+    text = path.read_bytes()[:_START].decode("utf-8-sig", errors="replace")
+    words = next((words for line in text.splitlines() if (words := _content(line).split())), [])
+    return not words or words[0].removeprefix("-").isdigit()
+
+
+def _content(line: str) -> str:
+    """What a line says before a comment."""
+    return line.partition("#")[0]
 
 
 def yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
@@ -238,7 +262,7 @@ def yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"Expected UTF-8 text, cannot read {path}.") from error
 

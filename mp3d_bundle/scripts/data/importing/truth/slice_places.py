@@ -132,8 +132,13 @@ class SlicePlaces:
         return self.scan.boxes_from_stored(np.concatenate([flat, flat], axis=1))[:, :2]
 
 
+def frame_of_reference(scan: Scan) -> str:
+    """FrameOfReferenceUID of a DICOM series; ``""`` of other files."""
+    return read_text(_header(scan, 0), "FrameOfReferenceUID") if scan.series is not None else ""
+
+
 def _header(scan: Scan, number: int) -> pydicom.Dataset:
     path = scan.files[number]
     content = scan.headers[number] if number < len(scan.headers) else None
-    tags = ["SOPInstanceUID", "PatientID", "StudyInstanceUID"]
+    tags = ["SOPInstanceUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"]
     return read_dataset(path, None if content is None else functools.partial(io.BytesIO, content), tags=tags)

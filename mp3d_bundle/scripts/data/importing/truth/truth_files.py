@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from .box_lists import (
     read_own_json,
 )
 from .contours import READERS, lidc_series, read_lidc, read_structures
-from .mask_files import MASK_FRAMES, MASK_SUFFIXES, read_mask, read_segmentation
-from .slice_labels import SliceLabels, read_coco_slices, read_voc, read_yolo, yolo_names
+from .mask_files import MASK_FRAMES, MASK_SUFFIXES, read_mask
+from .segmentations import read_segmentation
+from .slice_labels import SliceLabels, may_be_yolo, read_coco_slices, read_voc, read_yolo, yolo_names
 from .slice_places import SLICE_FRAMES, SlicePlaces, SliceRule
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ KINDS = ("mask", "seg", "rtstruct", "boxes", "recist", "voc", "coco", "yolo", "m
 LESION_RULES = ("parts", "values")
 # Labels of single slices: many of them belong to one scan.
 SLICE_KINDS = ("voc", "coco", "yolo")
+# The class of label maps among segmentations, which pydicom does not name yet.
+_LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 # What our own results of a scan have next to their lesions, and what a person's review of them is called.
 _OWN, _RECORD, _REVIEWS, _PICTURES = "lesions.json", "finished.json", "lesions_reviewed*.json", "overlays"
 
@@ -96,6 +99,7 @@ class Truth:
         image: What it calls its scan or slice: a name, a path without ending; ``""`` where it does not say.
         series: SeriesInstanceUID of its scan, ``""`` where it does not say.
         read: Reads the lesions of a scan; of the labels of a slice given its name.
+        beside: Other files that shape it: the names of its classes.
     """
 
     path: Path
@@ -104,6 +108,7 @@ class Truth:
     image: str
     series: str
     read: Callable[[SlicePlaces, str], ScanTruth]
+    beside: tuple[Path, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -168,7 +173,8 @@ def find_truth(
         if known is None:
             left.append(path)
         elif known:
-            found += _READERS[known](path, root, rules, names)
+            beside = (names_file,) if known == "yolo" and names_file is not None else ()
+            found += [replace(truth, beside=beside) for truth in _READERS[known](path, root, rules, names)]
     if not found:
         raise FileNotFoundError(
             f"Expected truth (masks, DICOM SEG or RTSTRUCT, boxes, VOC, COCO, YOLO, markups, LIDC, lesions.json) in "
@@ -206,9 +212,7 @@ def _kind(path: Path) -> str | None:
     if name.endswith(".json"):
         return _json_kind(read_json(path, "truth"))
     if name.endswith(".txt"):
-        # A note next to the labels does not begin with the number of a class.
-        words = path.read_bytes()[:200].split()
-        return "yolo" if not words or words[0].isdigit() else None
+        return "yolo" if may_be_yolo(path) else None
     if not may_be_dicom(path):
         return None
     try:
@@ -216,9 +220,12 @@ def _kind(path: Path) -> str | None:
     except (ForeignFileError, OSError):
         return None
     storage = read_text(header, "SOPClassUID")
-    return {str(SegmentationStorage): "seg", str(RTStructureSetStorage): "rtstruct"}.get(
-        storage, "" if read_text(header, "Modality") == "CT" else None
-    )
+    known = {
+        str(SegmentationStorage): "seg",
+        _LABEL_MAP_SEGMENTATION: "seg",
+        str(RTStructureSetStorage): "rtstruct",
+    }
+    return known.get(storage, "" if read_text(header, "Modality") == "CT" else None)
 
 
 def _json_kind(content: Any) -> str | None:

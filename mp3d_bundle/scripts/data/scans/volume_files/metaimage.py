@@ -71,6 +71,16 @@ def read_metaimage(path: Path, rules: ReadingRules) -> StoredImage:
     return as_itk(StoredImage(read_voxels(parts, shape, dtype, encoding, rules), affine, (path,), notes=notes), parts)
 
 
+def metaimage_files(path: Path) -> list[Path]:
+    """The files that hold the voxels of a MetaImage file: itself, or those that its header names.
+
+    Raises:
+        ValueError: If the header is not as expected.
+        OSError: If a file is missing.
+    """
+    return [part.path for part in _parts(_read_fields(path), 0)]
+
+
 def _read_fields(path: Path) -> Fields:
     values: dict[str, str] = {}
     fields = Fields(path, values, (), 0)
@@ -112,6 +122,9 @@ def _affine(fields: Fields, dimensions: int) -> tuple[np.ndarray, tuple[str, ...
     check_spacing(tuple(spacing or ())[:3], path)
     directions = np.eye(3)
     turned = fields.get("transformmatrix", "rotation", "orientation")
+    given = [text for key in ("transformmatrix", "rotation", "orientation") if (text := fields.get(key)) is not None]
+    if any(numbers(one, "TransformMatrix", path) != numbers(given[0], "TransformMatrix", path) for one in given[1:]):
+        raise ValueError(f"Expected one TransformMatrix, got others as Rotation or Orientation in {path}.")
     if turned is None:
         notes.append(NO_ORIENTATION)
     else:

@@ -91,6 +91,16 @@ def read_nrrd(path: Path, rules: ReadingRules) -> StoredImage:
     return as_itk(StoredImage(read_voxels(parts, shape, dtype, encoding, rules), affine, (path,), notes=notes), parts)
 
 
+def nrrd_files(path: Path) -> list[Path]:
+    """The files that hold the voxels of an NRRD file: itself, or those that its header names.
+
+    Raises:
+        ValueError: If the header is not as expected.
+        OSError: If a file is missing.
+    """
+    return [part.path for part in _parts(_read_fields(path), 0, RAW)]
+
+
 def _read_fields(path: Path) -> Fields:
     values: dict[str, str] = {}
     fields = Fields(path, values, (), 0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from ..detections import LABELS, ScanResult
-from ..lesion_outlines import LENGTHS
+from ..lesion_outlines import AXES, LENGTHS, MASKS
 from .measurements import measured_text
 from .named_classes import classes_in
 from .source_names import IMAGE_KEYS, SERIES_KEYS
@@ -15,11 +16,17 @@ _CORNERS = ("1", "2")
 _AXES = ("long_axis", "short_axis")
 
 
+def _points(points: Sequence[Sequence[float]]) -> str:
+    """``x y z; x y z; ...``, so that a field holds any number of points."""
+    return "; ".join(" ".join(f"{value:g}" for value in point) for point in points)
+
+
 def lesion_table(result: ScanResult) -> dict[str, bytes]:
     """Write the lesions of a scan as ``lesions.csv``.
 
     The notice has a column of its own, so that every reader can read the rest. The estimates from the box are empty
-    where the network measures (``axes_source``). Fields of one number a lesion are columns behind the notice. Which
+    where the network measures (``axes_source``); ends of the axes and outlines are points in LPS mm, separated by
+    semicolons. Fields of one number a lesion are columns behind the notice. Which
     columns there are depends on the input (DICOM or not), the weights and the settings, not on what was found.
     """
     text = io.StringIO()
@@ -39,7 +46,11 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     last = ["key_slice", *names, "num_slices", "notice", *remarks, *tags, *fields]
     sizes = [*estimates, *axes, "axes_source", "volume_estimate_ml", "volume_source"]
     region = ["region", "region_source"]
-    writer.writerow(["lesion", *kind, "score", *probability, *voxel, *lps, *size, *sizes, *region, *last])
+    ends = [f"{name}_lps_mm" for name in _AXES] if {MASKS, AXES} & set(result.found.fields) else []
+    outline = ["outline_lps_mm"] if MASKS in result.found.fields else []
+    writer.writerow(
+        ["lesion", *kind, "score", *probability, *voxel, *lps, *size, *sizes, *ends, *outline, *region, *last]
+    )
     for entry in result.entries:
         writer.writerow(
             [
@@ -53,6 +64,8 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
                 *(entry.get(name) for name in estimates),
                 *(entry["axes"][name] for name in (*axes, "source")),
                 *(entry["volume"][name] for name in ("estimate_ml", "source")),
+                *(_points(entry["axes"].get(name, ())) for name in ends),
+                *(_points(entry.get("outline", {}).get("lps_mm", ())) for _ in outline),
                 *(entry["region"][name] for name in ("name", "source")),
                 entry["key_slice"],
                 *({**entry.get("image", {}), **(series or {})}.get(name) for name in names),

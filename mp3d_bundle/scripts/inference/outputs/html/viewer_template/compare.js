@@ -48,6 +48,15 @@ const paint = (side, values) => {
   painting.drawImage(tile, left, top, width * stepX * scale, height * stepY * scale);
   painting.font = "600 13px 'Segoe UI', 'DejaVu Sans', Arial, sans-serif";
   painting.textBaseline = "middle";
+  const write = (text, x, y, align, colour) => {
+    painting.textAlign = align;
+    painting.lineWidth = 3;
+    painting.strokeStyle = "#000";
+    painting.strokeText(text, x, y);
+    painting.fillStyle = colour;
+    painting.fillText(text, x, y);
+    painting.textAlign = "left";
+  };
   const labels = [];
   for (const change of data.changes) {
     const box = change[`${name}_box`];
@@ -64,17 +73,8 @@ const paint = (side, values) => {
     const places = [y - 10, ...Array.from({ length: 12 }, (_, step) => bottom + 10 + 15 * step)];
     const place = places.find(free) ?? y - 10;
     labels.push({ x, end, place });
-    painting.fillText(text, x, place);
+    write(text, x, place, "left", painting.fillStyle);
   }
-  const write = (text, x, y, align, colour) => {
-    painting.textAlign = align;
-    painting.lineWidth = 3;
-    painting.strokeStyle = "#000";
-    painting.strokeText(text, x, y);
-    painting.fillStyle = colour;
-    painting.fillText(text, x, y);
-    painting.textAlign = "left";
-  };
   write(name === "before" ? "Before" : "After, aligned", 8, 14, "left", "#dfe3e8");
   write("R", 8, high / 2, "left", "#dfe3e8");
   write("L", wide - 8, high / 2, "right", "#dfe3e8");

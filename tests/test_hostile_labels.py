@@ -179,7 +179,7 @@ def end_of(read: Callable[[Any], object], given: Any) -> str:
         assert 0 < len(message) < 3000, message[:300]
         assert "\n" not in message
         assert "\0" not in message
-        assert re.search("Expected|say --label_format", message), message[:300]
+        assert re.search("Expected|add --label_format", message), message[:300]
         return "rejected"
     return "read"
 

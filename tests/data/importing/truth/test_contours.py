@@ -18,21 +18,10 @@ from scripts.storage.safe_xml import read_xml
 from support.fake_truth import (
     pixel_boxes,
     slice_headers,
-    write_dicom_case,
     write_lidc,
     write_nifti_case,
     write_rtstruct,
 )
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dicom_case(tmp_path_factory.mktemp("dicom") / "CT")
-
-
-@pytest.fixture(scope="module")
-def scan(series: Path) -> Scan:
-    return read_scan(series)
 
 
 def change(

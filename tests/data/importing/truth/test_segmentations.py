@@ -17,16 +17,6 @@ from support.fake_dicom import write_stack
 from support.fake_truth import SHAPE, write_dicom_case, write_seg
 
 
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dicom_case(tmp_path_factory.mktemp("dicom") / "CT")
-
-
-@pytest.fixture(scope="module")
-def scan(series: Path) -> Scan:
-    return read_scan(series)
-
-
 def squares(*slices: int) -> np.ndarray:
     """A square on each of these slices."""
     mask = np.zeros(SHAPE, np.uint8)

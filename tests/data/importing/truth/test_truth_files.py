@@ -22,7 +22,6 @@ from support.fake_truth import (
     slice_headers,
     stored_grid,
     write_coco,
-    write_dicom_case,
     write_lidc,
     write_nifti_case,
     write_rtstruct,
@@ -83,16 +82,6 @@ def test_a_mask_on_another_grid(tmp_path: Path, turn: str) -> None:
     assert "another grid than the scan (0.625 x 1.25 x 0.5 mm and 1 x 1.25 x 2." in truth.notes[0]
     # Half a pixel for the voxels of the mask, and half for those of the scan.
     check(only(truth), scan, off=1.0)
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dicom_case(tmp_path_factory.mktemp("dicom") / "CT")
-
-
-@pytest.fixture(scope="module")
-def scan(series: Path) -> Scan:
-    return read_scan(series)
 
 
 def test_a_dicom_segmentation(tmp_path: Path, series: Path, scan: Scan) -> None:

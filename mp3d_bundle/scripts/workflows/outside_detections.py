@@ -103,14 +103,15 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
     coco = truth.suffix.lower() == ".json"
     if category is not None and not coco:
         raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
-    cases, number = _coco_truth(truth, category) if coco else (_table_truth(truth, split), None)
+    content = _coco_tables(truth) if coco else {}
+    cases, number = _coco_truth(truth, content, category) if coco else (_table_truth(truth, split), None)
     rows = _csv_results(predictions.path) if predictions.content is None else _coco_results(predictions)
     if category is not None:
-        rows = with_known_categories(rows, _coco_tables(truth)["categories"], predictions.path)
+        rows = with_known_categories(rows, content["categories"], predictions.path)
     called = {case["id"]: key for key, case in cases.items()}
     names: Sequence[str] = next(iter(cases.values())).get("class_names", ()) if cases else ()
     by_class = category is None and len(names) > 1 and all(kind is not None for _, kind, _, _ in rows)
-    kinds = _numbers_of(truth, names, coco=coco) if by_class else {}
+    kinds = _numbers_of(names, content.get("categories")) if by_class else {}
     found: dict[str, list[tuple[list[float], float, str]]] = defaultdict(list)
     strange: list[str] = []
     for image, kind, box, score in rows:
@@ -167,9 +168,9 @@ def _table_case(record: Record) -> Case:
     return case
 
 
-def _numbers_of(truth: Path, names: Sequence[str], *, coco: bool) -> dict[str, str]:
-    """The class that a detection means by a number or a name; of a data set classes count from 1."""
-    numbers = _coco_names(_coco_tables(truth)["categories"]) if coco else dict(enumerate(names, start=1))
+def _numbers_of(names: Sequence[str], categories: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    """The class that a detection means by a number or a name; of a data set, without categories, they count from 1."""
+    numbers = dict(enumerate(names, start=1)) if categories is None else _coco_names(categories)
     return {**{name: name for name in names}, **{str(number): name for number, name in numbers.items()}}
 
 
@@ -191,9 +192,10 @@ def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     return content
 
 
-def _coco_truth(path: Path, category: str | None) -> tuple[dict[str, Case], Any]:
+def _coco_truth(
+    path: Path, content: Mapping[str, Sequence[Mapping[str, Any]]], category: str | None
+) -> tuple[dict[str, Case], Any]:
     """Images of a COCO file, without detections, by their ids as text; and the id of the category, None for all."""
-    content = _coco_tables(path)
     number = None if category is None else one_category(content["categories"], str(category), f"for {path}")
     # As in an import: what is called so is a region to ignore, whichever category counts.
     unknown = [entry.get("id") for entry in content["categories"] if str(entry.get("name")).lower() in IGNORE]

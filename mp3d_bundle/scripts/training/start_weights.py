@@ -94,7 +94,7 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If it holds no body that fits, or ``transfer`` or ``parts`` is none of those named.
+        ValueError: If it holds no body that fits, or ``transfer`` or ``parts`` is not one of those named.
     """
     if transfer not in TRANSFERS:
         raise ValueError(f"Expected a transfer of the group transform out of {sorted(TRANSFERS)}, got {transfer!r}.")

@@ -163,7 +163,7 @@ def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, An
             reader = csv.DictReader(file)
             names = list(reader.fieldnames or ())
             columns = {str(name).strip().lower(): name for name in names}
-            # Nameless columns are no one's.
+            # Columns without a name are not used.
             plain = [name for name in (str(name).strip().lower() for name in names) if name]
             if twice := sorted({name for name in plain if plain.count(name) > 1}):
                 raise ValueError(f"Expected every column once, got {', '.join(twice)} twice in line 1 of {path}.")

@@ -32,7 +32,7 @@ def fingerprint(scan: ImportScan, truths: Sequence[Truth], rules: Mapping[str, A
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     facts = [_state(part) for file in files if file.is_file() for part in _parts(file)]
     of_truth = sorted({
-        (str(path), *_state(path)) for truth in truths for path in (*_parts(truth.path), *truth.beside)
+        (str(path), *_state(path)) for truth in truths for path in (*_parts(truth.path), *truth.companions)
     })  # fmt: skip
     shaping = {name: value for name, value in rules.items() if name not in ("splits", "patients")}
     text = json.dumps([scan.name, facts, of_truth, shaping, patient], default=str, sort_keys=True)

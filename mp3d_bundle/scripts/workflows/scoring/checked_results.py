@@ -46,7 +46,7 @@ def check_result(boxes: np.ndarray, scores: np.ndarray, shape: Sequence[int], pa
         path: Of the result, for messages.
 
     Raises:
-        ValueError: If a number is not finite, a box ends before it begins, or is beside the scan or far outside of it.
+        ValueError: If a number is not finite, a box ends before it begins, or is next to the scan or far outside of it.
     """
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError(f"Expected finite numbers as boxes and scores, got NaN or infinity in {path}.")

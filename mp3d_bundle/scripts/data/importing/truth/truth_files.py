@@ -99,7 +99,7 @@ class Truth:
         image: What it calls its scan or slice: a name, a path without ending; ``""`` where it does not say.
         series: SeriesInstanceUID of its scan, ``""`` where it does not say.
         read: Reads the lesions of a scan; of the labels of a slice given its name.
-        beside: Other files that shape it: the names of its classes.
+        companions: Other files that shape it: the names of its classes.
     """
 
     path: Path
@@ -108,7 +108,7 @@ class Truth:
     image: str
     series: str
     read: Callable[[SlicePlaces, str], ScanTruth]
-    beside: tuple[Path, ...] = ()
+    companions: tuple[Path, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -173,8 +173,8 @@ def find_truth(
         if known is None:
             left.append(path)
         elif known:
-            beside = (names_file,) if known == "yolo" and names_file is not None else ()
-            found += [replace(truth, beside=beside) for truth in _READERS[known](path, root, rules, names)]
+            companions = (names_file,) if known == "yolo" and names_file is not None else ()
+            found += [replace(truth, companions=companions) for truth in _READERS[known](path, root, rules, names)]
     if not found:
         raise FileNotFoundError(
             f"Expected truth (masks, DICOM SEG or RTSTRUCT, boxes, VOC, COCO, YOLO, markups, LIDC, lesions.json) in "

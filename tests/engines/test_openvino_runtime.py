@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from scripts.engines import openvino_runtime
 from scripts.engines.engine import EngineChoice
 from scripts.engines.openvino_runtime import OpenVino
 from support.engine_networks import LARGE_NETWORKS, NETWORKS, check_engine, found, gaps, make, slabs
@@ -105,22 +102,3 @@ print("alive")
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    kernel=st.tuples(*[st.integers(1, 3)] * 3),
-    stride=st.tuples(*[st.integers(1, 2)] * 3),
-    ceil=st.booleans(),
-    dilation=st.integers(1, 2),
-)
-def test_maxima_in_two_steps_are_those_in_one(
-    kernel: tuple[int, int, int], stride: tuple[int, int, int], ceil: bool, dilation: int
-) -> None:
-    padding = tuple(side // 2 for side in kernel)
-    pool = torch.nn.MaxPool3d(kernel, stride, padding, dilation, ceil_mode=ceil)
-    values = torch.randn(2, 3, 7, 9, 8, generator=torch.Generator().manual_seed(0))
-    own = pool(values)
-    with openvino_runtime._pooling_in_two_steps(torch.nn.Sequential(pool)):
-        assert torch.equal(pool(values), own)
-    assert "forward" not in pool.__dict__

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.utils import optional_import
-from torch import Tensor, nn
+from torch import Tensor
 
 from .network_parts import PartExample, Run
 
@@ -62,7 +60,7 @@ class OpenVino:
     def convert(self, example: PartExample) -> dict[str, bytes]:
         """The part as OpenVINO's two files, weights in float32, sides of slabs left open."""
         decoder = _openvino(".frontend.pytorch.ts_decoder").TorchScriptPythonDecoder
-        with torch.no_grad(), _pooling_in_two_steps(example.part), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings():
             # The tracer's own: it calls itself old, and warns of every check of a shape.
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(example.flat(), example.inputs, check_trace=False)
@@ -105,30 +103,3 @@ class OpenVino:
             return [torch.from_numpy(results[row]) for row in range(count)]
 
         return run, _NAMES[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
-
-
-@contextlib.contextmanager
-def _pooling_in_two_steps(part: nn.Module) -> Iterator[None]:
-    """Have the 3D maxima of a part be taken in planes first, then between slices: the same values.
-
-    OpenVINO 2026.4 takes 3D maxima of slabs of any size 20 times as slowly in float32, a tenth of the whole network.
-    """
-    pools = [module for module in part.modules() if isinstance(module, nn.MaxPool3d)]
-    for pool in pools:
-        pool.forward = functools.partial(_two_steps, pool)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for pool in pools:
-            del pool.__dict__["forward"]
-
-
-def _two_steps(pool: nn.MaxPool3d, x: Tensor) -> Tensor:
-    kernel, stride, padding, dilation = (
-        side if isinstance(side, tuple) else (side,) * 3
-        for side in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-    )
-    planes = F.max_pool2d(x.flatten(1, 2), kernel[1:], stride[1:], padding[1:], dilation[1:], pool.ceil_mode)
-    planes = planes.unflatten(1, (x.shape[1], -1))
-    between = ((kernel[0], 1, 1), (stride[0], 1, 1), (padding[0], 0, 0), (dilation[0], 1, 1))
-    return F.max_pool3d(planes, *between, pool.ceil_mode)

@@ -9,12 +9,61 @@ import torch
 from torch import nn
 
 from scripts.networks import FullBottleneck, PseudoBasicBlock, PseudoBottleneck, ResNet3d, Stem, isotropic_pools
-from scripts.networks.backbones.resnet3d import ConvNorm, InterSlicePool, SeparablePair, VolumePairs, group_norm
+from scripts.networks.backbones.resnet3d import (
+    ConvNorm,
+    InterSlicePool,
+    LineConv3d,
+    SeparablePair,
+    SlabMaxPool3d,
+    VolumePairs,
+    group_norm,
+)
 
 
 def no_norm(channels: int) -> nn.Module:
     del channels
     return nn.Identity()
+
+
+def results(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Output of a layer, and gradients of its input and weights for a loss in which every output counts differently."""
+    x = x.clone().requires_grad_()
+    out = layer(x)
+    (out * torch.arange(out.numel(), dtype=out.dtype).view_as(out).cos()).sum().backward()
+    return [out, x.grad, *[each.grad for each in layer.parameters()]]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("slices", [1, 2, 9])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_products_of_matrices_are_the_convolution(kernel: int, stride: int, slices: int) -> None:
+    torch.manual_seed(0)
+    settings = {"kernel_size": (kernel, 1, 1), "stride": (1, stride, stride), "padding": (kernel // 2, 0, 0)}
+    ours = LineConv3d(4, 6, bias=False, dtype=torch.float64, **settings)
+    plain = nn.Conv3d(4, 6, bias=False, dtype=torch.float64, **settings)
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, slices, 7, 10, dtype=torch.float64)
+    for own, expected in zip(results(ours, x), results(plain, x), strict=True):
+        torch.testing.assert_close(own, expected, rtol=0, atol=1e-12)
+
+
+def test_products_of_matrices_follow_autocast() -> None:
+    layer = LineConv3d(4, 6, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    x = torch.randn(1, 4, 3, 5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), layer(x), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (3, 1, 1), (3, 2, 3)])
+@pytest.mark.parametrize("stride", [(1, 2, 2), (2, 1, 2)])
+def test_maxima_in_two_steps_are_those_in_one(kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+    padding = tuple(side // 2 for side in kernel)
+    x = torch.randn(2, 3, 7, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    pools = (kind(kernel, stride=stride, padding=padding) for kind in (SlabMaxPool3d, nn.MaxPool3d))
+    for own, expected in zip(*[results(pool, x) for pool in pools], strict=True):
+        torch.testing.assert_close(own, expected, rtol=0, atol=1e-12)
 
 
 def test_block_kinds_run_over_the_whole_network() -> None:

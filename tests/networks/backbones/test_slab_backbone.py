@@ -82,6 +82,13 @@ def test_weights_run_over_the_slices_of_each_channel() -> None:
     torch.testing.assert_close(gtm(x), torch.einsum("cd,bcdhw->bchw", gtm.conv.weight[..., 0, 0], x))
 
 
+def test_sums_over_slices_are_the_grouped_convolution() -> None:
+    gtm = GroupTransform(4, 3).double()
+    x = torch.randn(2, 4, 3, 5, 6, dtype=torch.float64)
+    grouped = torch.nn.functional.conv2d(x.flatten(1, 2), gtm.conv.weight, groups=4)
+    torch.testing.assert_close(gtm(x), grouped, rtol=0, atol=1e-12)
+
+
 def test_weights_start_kaiming_normal_by_fan_out() -> None:
     torch.manual_seed(0)
     assert GroupTransform(2048, 9).conv.weight.std().item() == pytest.approx(math.sqrt(2 / 2048), rel=0.03)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from .resnet3d import ResNet3d
+from .resnet3d import ResNet3d, is_exported
 
 STRIDES = (4, 8, 16, 32, 64)
 # A slab is padded to a multiple of the deepest stage's stride.
@@ -36,6 +37,20 @@ def check_slabs(slabs: Tensor, num_slices: int) -> None:
         )
 
 
+class SliceSums(nn.Conv2d):
+    """Grouped 1x1 convolution with one output channel for each group, as one batch of matrix products: the same sums.
+
+    With one thread on a CPU, PyTorch runs its own kernel once for each of up to 2048 groups.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C * D, H, W)`` -> ``(B, C, H, W)``, C the number of groups."""
+        if is_exported():
+            return super().forward(x)
+        slices = x.flatten(2).unflatten(1, (self.groups, -1))
+        return torch.matmul(self.weight.flatten(1).unsqueeze(1), slices).flatten(1, 2).unflatten(2, x.shape[2:])
+
+
 class GroupTransform(nn.Module):
     """GTM, the group transform module: each output channel is a learned weighted sum over its own slices.
 
@@ -51,7 +66,7 @@ class GroupTransform(nn.Module):
     def __init__(self, channels: int, num_slices: int) -> None:
         super().__init__()
         self.num_slices = num_slices
-        self.conv = nn.Conv2d(channels * num_slices, channels, 1, groups=channels, bias=False)
+        self.conv = SliceSums(channels * num_slices, channels, 1, groups=channels, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -77,9 +77,20 @@ def test_lesions_of_a_ct_without_a_network(tmp_path: Path, engine: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_set_is_made_without_a_network(tmp_path: Path) -> None:
+def test_a_set_a_training_and_an_evaluation_without_a_network(tmp_path: Path) -> None:
     counts = ["--num_train", "6", "--num_validation", "3", "--num_test", "3", "--workers", "1"]
-    done = run(tmp_path, "scripts.synthetic", "--output", str(tmp_path / "set"), *counts)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "set" / "DL_info.csv").is_file()
+    data = ["--dataset_dir", str(tmp_path / "set"), "--num_workers", "1"]
+    weights, scores = tmp_path / "run" / "model.pt", tmp_path / "scores"
+    narrow = "['configs/train.json','configs/variants/size_narrow.yaml']"
+    bundle = ["monai.bundle", "run"]
+    train = ["training", "--config_file", narrow, *data, "--output_dir", str(weights.parent), "--max_epochs", "1"]
+    evaluate = ["evaluating", "--config_file", "configs/evaluate.json", *data, "--checkpoint", str(weights)]
+    for words, result in (
+        (["scripts.synthetic", "--output", str(tmp_path / "set"), *counts], tmp_path / "set" / "DL_info.csv"),
+        ([*bundle, *train], weights),
+        ([*bundle, *evaluate, "--output_dir", str(scores)], scores / "metrics.json"),
+    ):
+        done = run(tmp_path, *words)
+        assert done.returncode == 0, done.stderr
+        assert result.is_file()
     assert not (tmp_path / "calls").exists(), (tmp_path / "calls").read_text()

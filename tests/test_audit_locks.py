@@ -128,8 +128,18 @@ def test_every_version_of_every_lock_is_asked_for(
     stand_in(tool, tmp_path, ALL_GOOD)
     marked = ("pad==1.0 ; python_version < '3.11'", "pad==1.5 ; python_version >= '3.11'", "pen==3")
     lock = write_lock(tmp_path, *marked)
-    assert tool.audit([lock], None, []) == ["pad==1.0 (some.lock): X-1, fixed in 2: bad thing"]
-    assert "3 versions of packages, each with hashes, in 1 lock files" in capsys.readouterr().out
+    assert list(tool.audit([lock], None, [])) == ["pad==1.0 (some.lock): X-1, fixed in 2: bad thing"]
+    said = capsys.readouterr().out
+    assert said == "3 versions of packages, each with hashes, in 1 lock files\nThe registry knows all hashes.\n"
+
+
+def test_foreign_hashes_are_named_where_advisories_cannot_be_asked_for(tool: ModuleType, tmp_path: Path) -> None:
+    stand_in(tool, tmp_path, "sys.exit('no route')")
+    lines = tool.audit([write_lock(tmp_path, "pad==1.0")], None, [])
+    tool.unknown_hashes = lambda lock: [f"{lock.name} is odd"]
+    assert next(lines) == "some.lock is odd"
+    with pytest.raises(RuntimeError, match="no route"):
+        next(lines)
 
 
 def test_a_hash_that_the_registry_does_not_know_is_named(tool: ModuleType, tmp_path: Path) -> None:

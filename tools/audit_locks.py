@@ -228,15 +228,15 @@ def unknown_hashes(lock: Path) -> list[str]:
             for pin, left in unknown.items() if left]  # fmt: skip
 
 
-def audit(locks: list[Path], advisories: Path | None, words: list[str]) -> list[str]:
-    """Audit lock files.
+def audit(locks: list[Path], advisories: Path | None, words: list[str]) -> Iterator[str]:
+    """Audit lock files. What is wrong comes as soon as it is known: what follows may end in an error.
 
     Args:
         locks: Files.
         advisories: OSV records, in the place of the network.
         words: Further arguments of pip-audit.
 
-    Returns:
+    Yields:
         A line for each thing that is wrong.
 
     Raises:
@@ -256,11 +256,14 @@ def audit(locks: list[Path], advisories: Path | None, words: list[str]) -> list[
             newest = max(str(record.get("modified", "")) for record in every.values())[:10] or "an unknown day"
             print(f"{len(every)} advisories for {len(records)} packages, the newest of {newest}; no network is used")
             words = ["-s", "osv", "--osv-url", stack.enter_context(answering(records)), *words]
-        wrong = [line for lock in locks if advisories is None for line in unknown_hashes(lock)]
+        else:
+            foreign = [line for lock in locks for line in unknown_hashes(lock)]
+            yield from foreign
+            if not foreign:
+                print("The registry knows all hashes.", flush=True)
         for group in rounds(pins):
             found = vulnerabilities(group, words)
-            wrong += [f"{pin} ({', '.join(places[pin])}): {line}" for pin, lines in found.items() for line in lines]
-    return wrong
+            yield from (f"{pin} ({', '.join(places[pin])}): {line}" for pin, lines in found.items() for line in lines)
 
 
 def main() -> int:
@@ -268,11 +271,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--advisories", type=Path, help="zip archive, folder or file of OSV records; no network")
     options, words = parser.parse_known_args()
+    wrong = 0
     try:
-        wrong = audit(LOCKS, options.advisories, words)
+        for line in audit(LOCKS, options.advisories, words):
+            print(line, flush=True)
+            wrong += 1
     except (RuntimeError, ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
-    print("\n".join(wrong) if wrong else "Nothing known is wrong with them.")
+    if not wrong:
+        print("Nothing known is wrong with them.")
     return 1 if wrong else 0
 
 

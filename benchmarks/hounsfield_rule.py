@@ -68,6 +68,11 @@ def shifted_forms(hu: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield "stored values with padding", values
     yield "stored values times 16", stored * 16
     yield "offset of 8192", hu.astype(np.int32) + 8192
+    yield "1000 too low", hu.astype(np.int32) - 1000
+    yield "500 too high", hu.astype(np.int32) + 500
+    for factor in (10, 2, 0.5):
+        yield f"{factor:g} times the values", np.rint(hu * factor)
+    yield "cut off at -160 and 240", np.clip(hu, -160, 240)
     for low, high in ((-160, 240), (-1000, 400)):
         yield "8-bit picture", np.rint((np.clip(hu, low, high) - float(low)) * (255 / (high - low)))
 

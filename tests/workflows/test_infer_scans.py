@@ -18,7 +18,7 @@ from monai.bundle import ConfigWorkflow
 from pydicom.uid import RLELossless
 
 from scripts.data.intensity import IntensityWindow
-from scripts.data.scans.find_scans import find_scans
+from scripts.data.scans.find_scans import ScanSource, find_scans
 from scripts.data.slabs.slab_reader import resample_z
 from scripts.error_lines import root_error
 from scripts.inference.detections import link_boxes
@@ -26,7 +26,7 @@ from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
 from scripts.weights import build_network, load_network, save_weights
-from scripts.workflows.infer_scans import ScanRunner
+from scripts.workflows.infer_scans import ScanRunner, reason_of
 from support.clean_processes import python
 from support.fake_dicom import write_ct
 from support.fake_scans import BlobDetector, ball_scan
@@ -389,3 +389,11 @@ def test_command_line_ends_in_one_line_and_a_status(tmp_path: Path, checkpoint: 
     assert done.stderr.splitlines()[-1] == f"Expected a volume of 3 dimensions, got 2 (shape (6, 5)) in {flat}."
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_reason_is_one_line_with_the_name_of_the_scan_once() -> None:
+    source = ScanSource(Path("in") / "a\nb.nii")
+    for error in (ValueError(f"Expected a CT, got none in {source.path}."), RuntimeError("no\n  memory")):
+        reason = reason_of(error, source)
+        assert reason.isprintable()
+        assert reason.count("a\\nb.nii") == 1

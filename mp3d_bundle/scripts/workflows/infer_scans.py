@@ -42,7 +42,8 @@ _TOLD = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 def reason_of(error: Exception, source: ScanSource) -> str:
     """Why a scan could not be done, in one line with its path."""
-    path, reason = shown(source.path), " ".join(shown(error).split())
+    path = shown(source.path)
+    reason = shown(" ".join(str(error).replace(str(source.path), path).split()))
     if not isinstance(error, _TOLD):
         reason = f"{type(error).__name__}: {reason}"
     reason = reason or type(error).__name__

@@ -101,10 +101,13 @@ def test_a_table_is_read_with_its_lines_whatever_the_case_of_its_columns(tmp_pat
     [
         ("image,x1,X1\na,1,2\n", r"every column once, got x1 twice in line 1 of .*t\.csv"),
         ("image, image \na,b\n", "every column once, got image twice"),
-        ("image,x1\na,1\nb,2,5,6\n", r"2 fields in every row, got 4 in line 3 of .*t\.csv"),
+        ("image,x1\na,1\nb,2,5,6\n", r"2 fields in every row, got 4 in line 3 of .*t\.csv: a comma too many"),
+        # Cut short, a row without its numbers would say that there is no lesion.
+        ("image,x1,y1\na,1,2\nb", r"3 fields in every row, got 1 in line 3 of .*t\.csv: a row that is cut short"),
+        ('image,x1\n"a,1\nb,2\n', r"a table as UTF-8 text, cannot read .*t\.csv: unexpected end of data"),
     ],
 )
-def test_a_table_with_a_field_or_a_column_too_many(tmp_path: Path, text: str, message: str) -> None:
+def test_a_table_with_too_many_or_too_few_fields_or_columns(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_table(tmp_path / "t.csv")

@@ -44,7 +44,6 @@ GOOD = {
     "lung": normal(-850, 60),
     "fat": normal(-100, 15),
     "muscle with fat": np.where(RNG.random((20, 20, 3)) < 0.02, -90, normal(50, 12)).astype(np.int16),
-    "clipped to a window": np.clip(body(), -175, 250).astype(np.int16),
     "bone with marrow": np.where(RNG.random((20, 20, 3)) < 0.3, normal(-40, 20), normal(600, 250)).astype(np.int16),
     "metal": np.where(RNG.random((20, 20, 3)) < 0.1, 30000, body((20, 20, 3))).astype(np.int16),
 }
@@ -63,6 +62,10 @@ BAD = {
     "12 bits at the upper end": (stored().astype(int) * 16).clip(0, 32767).astype(np.int16),
     "offset of 8192": (body() + 8192).astype(np.int16),
     "picture": np.rint((np.clip(body(), -160, 240) + 160) * 0.6375).astype(np.int16),
+    "ten times as much": (body() * 10).astype(np.int16),
+    "twice as much": (body() * 2).astype(np.int16),
+    "1000 too low": (body() - 1000).astype(np.int16),
+    "ten times as much with padding": np.where(np.arange(24) < 3, -32768, body() * 10).astype(np.int16),
     "mask": (body() > 300).astype(np.int16) * 255,
     "magnetic resonance": np.where(body() > -500, normal(600, 200, body().shape), normal(12, 4, body().shape)),
     "the same with a ringing": np.where(body() > -500, normal(600, 200, body().shape), 0) - 3,
@@ -73,6 +76,27 @@ BAD = {
 def test_values_of_cts_are_taken_as_they_are(name: str) -> None:
     hu, notes = convert(GOOD[name])
     np.testing.assert_array_equal(hu, GOOD[name])
+    assert notes == ()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.clip(body(), -175, 250), body() // 2, body() + 500, np.clip(body(), -160, 240) - 3],
+    ids=["cut off", "half as much", "500 too high", "cut off and moved"],
+)
+def test_air_that_is_brighter_than_air_is_noted(values: np.ndarray) -> None:
+    hu, notes = convert(values.astype(np.int16))
+    np.testing.assert_array_equal(hu, values)
+    assert [note.startswith("Much is darker than fat and nothing as dark as air") for note in notes] == [True]
+
+
+def test_padding_of_two_values_and_its_edge_are_no_other_scale() -> None:
+    values = body((6, 200, 240)).astype(np.int16)
+    values[:, :60], values[:, :, :40] = -3024, -2000
+    # An interpolation mixes padding with air along the edge.
+    values[:, 60:64] = np.linspace(-2900, -1100, 4).astype(np.int16)[:, None]
+    hu, notes = convert(values)
+    np.testing.assert_array_equal(hu, values)
     assert notes == ()
 
 

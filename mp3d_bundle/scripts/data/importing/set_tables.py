@@ -160,7 +160,8 @@ def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, An
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            # Strictly, as a quote that is not closed would take the lines after it into one field.
+            reader = csv.DictReader(file, strict=True)
             names = list(reader.fieldnames or ())
             columns = {str(name).strip().lower(): name for name in names}
             # Columns without a name are not used.
@@ -169,10 +170,12 @@ def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, An
                 raise ValueError(f"Expected every column once, got {', '.join(twice)} twice in line 1 of {path}.")
             rows = []
             for row in reader:
-                if row.get(None):  # pyright: ignore[reportCallIssue, reportArgumentType]
+                more = row.get(None) or ()  # pyright: ignore[reportCallIssue, reportArgumentType]
+                fields = len(names) + len(more) - sum(value is None for value in row.values())
+                if fields != len(names):
                     raise ValueError(
-                        f"Expected {len(names)} fields in every row, got {len(names) + len(row[None])} in line "  # pyright: ignore[reportArgumentType]
-                        f"{reader.line_num} of {path}: a comma too many?"
+                        f"Expected {len(names)} fields in every row, got {fields} in line {reader.line_num} of {path}: "
+                        f"{'a comma too many' if more else 'a row that is cut short'}?"
                     )
                 rows.append((reader.line_num, row))
             return columns, rows

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...storage.object_stores import url_of
-from .dicom.dicom_files import DICOM_SUFFIXES, Open, label_of, uid_name
+from .dicom.dicom_files import DICOM_SUFFIXES, label_of, uid_name
 from .dicom.dicom_headers import Contents, Look, Series, folder_files, holds_dicom, read_contents
 from .dicom.dicom_series import read_found, read_slices
-from .dicom.dicom_zip import ZIP_SUFFIX, archive_files, open_zipped_series
+from .dicom.dicom_zip import ZIP_SUFFIX, archive_contents, open_zipped_series
 from .png_folders import find_runs, read_run
 from .remote_scans import VOLUME_SUFFIXES, hidden_name, list_scans
 from .scan import Scan, canonical, read_scan
@@ -121,7 +121,7 @@ def find_scans(
         found = [source for source in found if source.series == series] or [_absent(series, paths, found)]
         if len(found) == 1 and single:
             found = [replace(found[0], name="")]
-    _tell_scattered(found)
+    _tell_scattered((source.series, shown(source.path)) for source in found if source.series is not None)
     if result_names == "series":
         found = [replace(source, name=source.name and case_name(source)) for source in found]
     return with_unique_names(with_extensions(found))
@@ -136,12 +136,11 @@ def _path(entry: object) -> Path:
     return Path(entry)
 
 
-def _tell_scattered(sources: Iterable[ScanSource]) -> None:
-    """Warn about a series whose parts or copies are in several places."""
+def _tell_scattered(found: Iterable[tuple[str, str]]) -> None:
+    """Warn about a series whose parts or copies are in several places, given as pairs of UID and place."""
     places: dict[str, list[str]] = defaultdict(list)
-    for source in sources:
-        if source.series is not None:
-            places[source.series].append(shown(source.path))
+    for series, place in found:
+        places[series].append(place)
     for series, paths in places.items():
         # Several stacks of one series in one place have their own notes.
         if len(set(paths)) > 1:
@@ -275,26 +274,26 @@ class _Finder:
         return sources
 
     def _zipped(self, path: Path, name: str) -> list[ScanSource]:
-        """The series in an archive, folder by folder; one that cannot be read becomes a source that reports it."""
+        """The series in an archive, folder by folder; what cannot be read becomes a source that reports it."""
         opener = partial(open_zipped_series, path, rules=self.rules)
         try:
-            with archive_files(path) as files:
-                folders: dict[Path, dict[Path, Open]] = defaultdict(dict)
-                for member, open_file in files.items():
-                    folders[member.parent][member] = open_file
-                contents = {place: read_contents(inside) for place, inside in folders.items()}
+            contents = archive_contents(path)
         except Exception as error:
             return [ScanSource(path, name, opener=partial(_refuse, error, path))]
-        filled = [place for place, inside in contents.items() if inside.series]
-        if not filled:
-            return [ScanSource(path, name, opener=partial(_refuse_empty, contents.values(), path))]
-        return [
-            source
-            for place in filled
-            for source in self._sources(
-                path, os.path.join(name, place) if len(filled) > 1 else name, contents[place], opener
-            )
-        ]
+        empty = [inside for inside in contents.values() if isinstance(inside, Contents) and not inside.series]
+        if len(empty) == len(contents):
+            return [ScanSource(path, name, opener=partial(_refuse_empty, empty, path))]
+        several = len(contents) - len(empty) > 1
+        sources, scattered = [], []
+        for place, inside in contents.items():
+            own_name = os.path.join(name, place) if several else name
+            if isinstance(inside, Exception):
+                sources.append(ScanSource(path, own_name, opener=partial(_refuse, inside, path)))
+            elif inside.series:
+                sources += self._sources(path, own_name, inside, opener)
+                scattered += [(one.uid, shown(path / place)) for one in inside.series]
+        _tell_scattered(scattered)
+        return sources
 
     def _runs(self, folder: Path, place: str) -> list[ScanSource]:
         runs = find_runs(folder)

@@ -5,11 +5,15 @@ docs/rejected_scans.md. It is:
 
 * 8-bit values, and values that are all from -20 to 20, are not Hounsfield units;
 * values below -1200 are padding and are ignored, as is a single value that fills in for air;
+* if a tenth of all values is below -1500, and they are not one or two values of padding, they are not Hounsfield units:
+  nothing is darker than air;
 * if a fifth of the rest is above 3100, they are not Hounsfield units: only metal is that dense;
 * if a tenth of the rest is around 1024 (soft tissue without its intercept of -1024), twice as much as in the rest
   of the range of bone, and less than a fiftieth is below fat (-100), they are stored values;
 * if less than a thousandth is below water, they are accepted as a crop within soft tissue (the median from 10 to 130
-  and hardly any value above 200) or with bone (hardly any value above 2,000, few around 0 or 1024), or rejected.
+  and hardly any value above 200) or with bone (hardly any value above 2,000, few around 0 or 1024), or rejected;
+* if a fifth is below -300 and hardly any of it below -700, or a tenth has the lowest value and that is above -900, air
+  is not where it should be: a note.
 """
 
 from __future__ import annotations
@@ -29,8 +33,14 @@ _PLANES = 128
 # HU limits: padding is below; air; fat; noise around water; soft tissue and the densest bone are below; start of
 # bone; start of metal.
 _PADDING, _AIR, _FAT, _WATER, _SOFT, _DENSEST, _BONE, _METAL = -1200, (-1050, -950), -100, 20, 200, 2000, 300, 3100
+# Darker than the noise of air; where a CT with much air has some of it; the lowest value of one with air in it.
+_DARKEST, _MUCH_AIR, _SOME_AIR, _LOWEST = -1500, -300, -700, -900
 # Stored values of soft tissue if an intercept of -1024 or -1000 is missing.
 _STORED_SOFT = (824, 1224)
+_NO_AIR = (
+    "Much is darker than fat and nothing as dark as air (-1000): values that are cut off, or of another scale or "
+    "offset, give wrong lesions."
+)
 _NOTE = "Hardly any voxel is air or fat: values were read as Hounsfield units of a crop within {}."
 
 
@@ -111,6 +121,10 @@ def check_distribution(hu: np.ndarray, low: float, high: float) -> str | None:
     if low < high and max(-low, high) <= _NORMALISED_BELOW:
         raise ValueError("an image that was normalised already?")
     counts = _histogram(hu)
+    dark = np.sort(counts[: _DARKEST - _INT16.min])
+    # Padding has one value, or two.
+    if dark[:-2].sum() >= 0.1 * counts.sum():
+        raise ValueError("values of another scale or with another offset, as so many are darker than air?")
 
     def share(first: int, last: int = _INT16.max) -> float:
         """Share of values from ``first`` on and below ``last``."""
@@ -127,6 +141,10 @@ def check_distribution(hu: np.ndarray, low: float, high: float) -> str | None:
         raise ValueError("values of another scale or with another offset?")
     shifted, bone = share(*_STORED_SOFT), share(_BONE)
     below_water = share(_PADDING, -_WATER)
+    gas, lowest = share(_PADDING, _MUCH_AIR), int(np.flatnonzero(counts)[0])
+    cut_off = counts[lowest] >= 0.1 * total and _LOWEST < lowest + _INT16.min < -_WATER
+    if cut_off or (gas >= 0.2 and share(_PADDING, _SOME_AIR) < 0.02 * gas):
+        return _NO_AIR
     if shifted >= 0.1 and shifted >= 2 * (bone - shifted) and share(_PADDING, _FAT) < 0.02:
         raise ValueError("a CT stored without its rescale intercept of -1024, or an MR?")
     if below_water >= 0.001 or spike >= 0.01 * whole:

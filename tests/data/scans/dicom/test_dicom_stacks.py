@@ -184,3 +184,37 @@ def test_problem_of_one_series_stops_no_other(tmp_path: Path) -> None:
         bad.open()
     with good.open() as scan:
         np.testing.assert_array_equal(scan.hu, HU)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"PixelData": (HU[3] + 1025).astype(np.uint16).tobytes()}, "their pixels, or in how these are coded"),
+        ({"PixelData": (HU[3] + 1024).astype(np.uint16).tobytes()[:-2]}, "their pixels, or in how these are coded"),
+        ({"RescaleIntercept": -1000}, "RescaleIntercept"),
+        ({"PixelSpacing": [0.9, 0.8]}, "PixelSpacing"),
+    ],
+)
+def test_images_with_one_uid_and_place_that_differ_are_rejected(tmp_path: Path, change: dict, what: str) -> None:
+    write_slices(tmp_path, lambda index: {})
+    write_ct(tmp_path / "one", HU[3:4], origin=(-12, 30, -92.5), **{"SOPInstanceUID": "1.9.3", **change})
+    # By its name it comes before the other, and would be the one that is kept.
+    (tmp_path / "one" / "IM0001.dcm").rename(tmp_path / "0_again.dcm")
+    (tmp_path / "one").rmdir()
+    (source,) = find_scans(tmp_path)
+    with (
+        pytest.raises(ValueError, match=rf"for different images: .*3\.dcm \(1\.9\.3\) differ in {what}\."),
+        source.open(),
+    ):
+        pass
+
+
+def test_copy_of_an_image_may_be_written_in_another_way(tmp_path: Path) -> None:
+    write_slices(tmp_path, lambda index: {})
+    again = {"SOPInstanceUID": "1.9.3", "RescaleIntercept": "-1024.0", "PatientComments": "sent twice"}
+    write_ct(tmp_path / "one", HU[3:4], origin=(-12, 30, -92.5), **again)
+    (tmp_path / "one" / "IM0001.dcm").rename(tmp_path / "again.dcm")
+    (tmp_path / "one").rmdir()
+    (scan,) = scans(tmp_path)
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert any("Left out a copy of an image" in note for note in scan.notes)

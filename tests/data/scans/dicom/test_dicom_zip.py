@@ -78,6 +78,43 @@ def test_each_series_of_an_archive_is_a_scan(tmp_path: Path, scratch: Path) -> N
     assert os.listdir(scratch) == []
 
 
+def test_damaged_folder_of_an_archive_costs_no_other_series(tmp_path: Path) -> None:
+    write_ct(tmp_path / "in" / "good", HU)
+    for file in write_ct(tmp_path / "in" / "bad", HU, SeriesInstanceUID="5.6").iterdir():
+        file.write_bytes(file.read_bytes()[:140])
+    bad, good = find_scans(pack(tmp_path / "in", tmp_path / "scan.zip"), result_names="place")
+    assert (bad.name, good.name) == ("bad", "good")
+    with good.open() as scan:
+        np.testing.assert_array_equal(scan.hu, HU)
+    with pytest.raises(OSError, match=r"header of bad.IM0001\.dcm is cut short.*scan\.zip"), bad.open():
+        pass
+
+
+def test_what_an_archive_holds_besides_ct_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_ct(tmp_path / "in" / "ct", HU)
+    write_ct(tmp_path / "in" / "scout", HU[:1], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    (tmp_path / "in" / "other").mkdir()
+    for name in ("a.txt", "inner.zip", "scan.nii.gz"):
+        (tmp_path / "in" / "other" / name).write_bytes(b"anything")
+    path = pack(tmp_path / "in", tmp_path / "scan.zip")
+    (source,) = find_scans(path)
+    assert source.series == SERIES
+    assert f"{path}/scout: Left out IM0001.dcm: a localizer." in caplog.messages
+    assert any("left out 3 file(s)" in line and "other/inner.zip the first" in line for line in caplog.messages)
+
+
+def test_series_in_two_folders_of_an_archive_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_ct(tmp_path / "in" / "a", HU)
+    (tmp_path / "in" / "b").mkdir()
+    for file in sorted(folder.iterdir())[:2]:
+        file.rename(tmp_path / "in" / "b" / file.name)
+    path = pack(tmp_path / "in", tmp_path / "scan.zip")
+    assert len(find_scans(path)) == 2
+    (line,) = caplog.messages
+    assert line.startswith(f"Series {SERIES} is in several places")
+    assert f"{path}/a, {path}/b" in line
+
+
 def rejected(path: Path) -> str:
     """The message about an archive."""
     (source,) = find_scans(path)

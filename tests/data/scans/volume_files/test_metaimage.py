@@ -176,6 +176,18 @@ def test_two_matrices_have_to_agree(tmp_path: Path) -> None:
         read_scan(meta(tmp_path / "c.mha", *META_SPACE, "Rotation = 0.8 0.6 0 -0.6 0.8 0 0 0 1"))
 
 
+@pytest.mark.parametrize("key", ["Position", "Origin"])
+def test_two_origins_have_to_agree(tmp_path: Path, key: str) -> None:
+    same = META_SPACE[2].replace("Offset", key)
+    plain = read_scan(meta(tmp_path / "a.mha", *META_SPACE))
+    np.testing.assert_array_equal(read_scan(meta(tmp_path / "b.mha", *META_SPACE, same)).affine, plain.affine)
+    with pytest.raises(ValueError, match=rf"one Offset, got another as {key} in .*c\.mha"):
+        read_scan(meta(tmp_path / "c.mha", *META_SPACE, f"{key} = 1 2 3"))
+    # ITK takes the last of the keys that is there.
+    with pytest.raises(ValueError, match=r"one Offset, got another as Origin in .*d\.mha"):
+        read_scan(meta(tmp_path / "d.mha", *META_SPACE[:2], "Position = 1 2 3", "Origin = 3 2 1"))
+
+
 def test_files_with_voxels_are_named_without_reading_them(tmp_path: Path) -> None:
     assert metaimage_files(meta(tmp_path / "a.mha", *META_SPACE)) == [tmp_path / "a.mha"]
     (tmp_path / "all.raw").write_bytes(b"")

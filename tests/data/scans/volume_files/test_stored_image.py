@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 
 from scripts.data.scans.find_scans import find_scans
-from scripts.data.scans.volume_files.stored_image import Note, ReadingRules, log_text
+from scripts.data.scans.volume_files.stored_image import Note, ReadingRules, log_text, shown
 
 
 def test_results_get_the_text_and_the_log_the_names() -> None:
     note = Note("Left out a file.", log="Left out DOE.dcm.")
     assert json.loads(json.dumps([note, "plain"])) == ["Left out a file.", "plain"]
     assert (f"{note}", log_text(note), log_text("plain")) == ("Left out a file.", "Left out DOE.dcm.", "plain")
+
+
+def test_names_are_shown_on_one_line() -> None:
+    assert shown(Path("CT é") / "a\nb\r\x1b[2J.nii") == "CT é/a\\nb\\r\\x1b[2J.nii"
+    assert shown(Path("a\udcff.nii")) == "a\\udcff.nii"
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,17 @@ def bytes_before_pixels(path: Path, content: bytes) -> bytes | None:
     return content[: element.value_tell]
 
 
+def read_pixel_bytes(path: Path, open_file: Open) -> bytes:
+    """The stored pixels of a file as they are coded; none at all if it has none.
+
+    Raises:
+        OSError: If it cannot be read as DICOM.
+    """
+    element = read_dataset(path, open_file, tags=["PixelData"]).get_item("PixelData")
+    pixels = None if element is None else element.value
+    return pixels if isinstance(pixels, bytes) else b""
+
+
 def uid_name(uid: str) -> str:
     """A file name for the text of a header's UID, which can hold neither a path nor a person's name.
 

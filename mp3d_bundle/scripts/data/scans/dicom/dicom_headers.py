@@ -199,7 +199,7 @@ def read_contents(files: Mapping[Path, Open], known: Mapping[Path, Look] | None 
         others[kind] += 1
         left[uid, read_text(header, "SeriesDescription") or "no description", text].append(path)
     series = []
-    for stack in (stack for uid, headers in kept.items() for stack in split_series(uid, headers)):
+    for stack in (stack for uid, headers in kept.items() for stack in split_series(uid, headers, files)):
         if stack.other is None:
             series.append(Series(stack.uid, stack.headers, stack.notes, stack.problem))
         else:

@@ -11,9 +11,10 @@ slices only if they are at the same positions or between each other.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 import pydicom
 
 from ..volume_files.stored_image import Note
-from .dicom_files import read_text, read_vector
+from .dicom_files import Open, read_numbers, read_pixel_bytes, read_text, read_vector
 
 Headers = tuple[tuple[Path, pydicom.Dataset], ...]
 
@@ -57,17 +58,23 @@ _KINDS = (
     "AcquisitionNumber",
 )
 _ACQUISITION = "AcquisitionNumber"
-TAGS = (
-    *_SPLIT,
-    *_REFUSE,
-    *_KINDS,
+# What makes Hounsfield units at a place of stored pixels: copies of an image agree in these and in their pixels.
+_IMAGE = (
+    "BitsAllocated",
+    "BitsStored",
     "Columns",
+    "HighBit",
     "ImageOrientationPatient",
     "ImagePositionPatient",
+    "PixelPaddingRangeLimit",
+    "PixelPaddingValue",
+    "PixelRepresentation",
     "PixelSpacing",
+    "RescaleIntercept",
+    "RescaleSlope",
     "Rows",
-    "SOPInstanceUID",
 )
+TAGS = (*_SPLIT, *_REFUSE, *_KINDS, *_IMAGE, "SOPInstanceUID")
 # Two slices closer than this are at the same position.
 SAME_PLACE_MM = 1e-3
 # So few positions with so many images each: the images track a contrast agent.
@@ -94,19 +101,20 @@ class Stack:
     other: tuple[str, str] | None = None
 
 
-def split_series(uid: str, headers: Sequence[tuple[Path, pydicom.Dataset]]) -> list[Stack]:
+def split_series(uid: str, headers: Sequence[tuple[Path, pydicom.Dataset]], files: Mapping[Path, Open]) -> list[Stack]:
     """Sort the slices of a series into stacks.
 
     Args:
         uid: Its SeriesInstanceUID.
         headers: Path and header of each file, with those `TAGS` that the file has.
+        files: How to open each file: pixels are read of images that come twice.
 
     Returns:
         One stack in most cases; several in the order of their first files. A header without a usable position is left
         for the reader to reject.
     """
     stacks = [Stack(uid, tuple(headers))]
-    for split in _SPLITS:
+    for split in (*_BEFORE_COPIES, functools.partial(_drop_copies, files=files), *_AFTER_COPIES):
         stacks = [part for stack in stacks for part in (split(stack) if _open(stack) else [stack])]
     return stacks
 
@@ -178,8 +186,8 @@ def _agree(stack: Stack) -> list[Stack]:
     return [stack]
 
 
-def _drop_doubles(stack: Stack) -> list[Stack]:
-    """Leave out copies of a file: same SOPInstanceUID, same position."""
+def _drop_copies(stack: Stack, *, files: Mapping[Path, Open]) -> list[Stack]:
+    """Leave out copies of an image: same SOPInstanceUID, place, pixels and rescale."""
     first: dict[str, tuple[Path, pydicom.Dataset]] = {}
     kept, notes = [], []
     for path, header in stack.headers:
@@ -191,10 +199,14 @@ def _drop_doubles(stack: Stack) -> list[Stack]:
             kept.append((path, header))
             continue
         other, same = first[uid]
-        if read_text(header, "ImagePositionPatient") != read_text(same, "ImagePositionPatient"):
+        try:
+            what = _difference(header, same) or _other_pixels(path, other, files)
+        except OSError as error:
+            return [replace(stack, problem=error)]
+        if what:
             problem = ValueError(
                 f"Expected a UID of its own for each image, got one SOPInstanceUID for different images: {other} and "
-                f"{path} ({uid})."
+                f"{path} ({uid}) differ in {what}."
             )
             return [replace(stack, problem=problem)]
         text = f"SOP instance UID {uid}"
@@ -205,6 +217,25 @@ def _drop_doubles(stack: Stack) -> list[Stack]:
             )
         )
     return [replace(stack, headers=tuple(kept), notes=(*stack.notes, *notes))]
+
+
+def _difference(header: pydicom.Dataset, other: pydicom.Dataset) -> str:
+    """The first tag of the image in which two headers differ, ``""`` if they agree."""
+    return next((tag for tag in _IMAGE if _comparable(header, tag) != _comparable(other, tag)), "")
+
+
+def _comparable(header: pydicom.Dataset, tag: str) -> list[float] | str:
+    """Numbers of a tag, which may be written in several ways; its text if they are invalid."""
+    try:
+        return read_numbers(header, tag, Path())
+    except ValueError:
+        return read_text(header, tag)
+
+
+def _other_pixels(path: Path, other: Path, files: Mapping[Path, Open]) -> str:
+    one, two = (read_pixel_bytes(each, files[each]) for each in (path, other))
+    # A file may end in a byte that makes its length even.
+    return "" if one.rstrip(b"\0") == two.rstrip(b"\0") else "their pixels, or in how these are coded"
 
 
 def _by_geometry(stack: Stack) -> list[Stack]:
@@ -314,11 +345,5 @@ def _crossed(heights: np.ndarray, values: Sequence[str]) -> tuple[bool, bool]:
     return bool((same & changes).any()), 1 + sum(changes) > len(set(values))
 
 
-_SPLITS: tuple[Callable[[Stack], list[Stack]], ...] = (
-    *map(_by_tag, _SPLIT),
-    _agree,
-    _drop_doubles,
-    _by_geometry,
-    _timing,
-    *map(_by_kind, _KINDS),
-)
+_BEFORE_COPIES: tuple[Callable[[Stack], list[Stack]], ...] = (*map(_by_tag, _SPLIT), _agree)
+_AFTER_COPIES: tuple[Callable[[Stack], list[Stack]], ...] = (_by_geometry, _timing, *map(_by_kind, _KINDS))

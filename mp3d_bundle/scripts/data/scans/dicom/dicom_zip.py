@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import shutil
@@ -11,16 +12,19 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ..scan import Scan, canonical
-from ..volume_files.stored_image import DEFAULT_RULES, ReadingRules
+from ..scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical
+from ..volume_files.stored_image import DEFAULT_RULES, ReadingRules, log_text, shown
 from .dicom_files import Open
-from .dicom_headers import Series
+from .dicom_headers import NO_DICOM, Contents, Series, read_contents
 from .dicom_series import read_found, read_slices
+
+logger = logging.getLogger(__name__)
 
 ZIP_SUFFIX = ".zip"
 # Larger archives are rejected. A scan seldom compresses better than this ratio, but a small archive may, such as
@@ -49,6 +53,57 @@ def archive_files(path: Path) -> Iterator[dict[Path, Open]]:
     with _opened(path) as archive:
         members = _checked(archive, path)
         yield {Path(name): functools.partial(archive.open, members[name]) for name in sorted(members)}
+
+
+def archive_contents(path: Path) -> dict[Path, Contents | Exception]:
+    """The contents of each folder of an archive; what is left out of folders without a CT series is logged.
+
+    Args:
+        path: The archive.
+
+    Returns:
+        By folder the contents, or why they cannot be read: a damaged folder does not cost the others.
+
+    Raises:
+        ValueError: As `archive_files` does.
+        OSError: Likewise.
+    """
+    folders: dict[Path, dict[Path, Open]] = defaultdict(dict)
+    contents: dict[Path, Contents | Exception] = {}
+    with archive_files(path) as files:
+        for member, open_file in files.items():
+            folders[member.parent][member] = open_file
+        for place, inside in folders.items():
+            try:
+                contents[place] = read_contents(inside)
+            except (OSError, ValueError) as error:
+                contents[place] = error
+    if any(isinstance(inside, Exception) or inside.series for inside in contents.values()):
+        _tell_left_out(path, contents, folders)
+    return contents
+
+
+def _tell_left_out(
+    path: Path, contents: Mapping[Path, Contents | Exception], folders: Mapping[Path, Mapping[Path, Open]]
+) -> None:
+    strange: list[Path] = []
+    for place, inside in contents.items():
+        if isinstance(inside, Exception) or inside.series:
+            continue
+        for note in inside.notes:
+            if not note.endswith(f"{NO_DICOM}."):
+                logger.warning("%s: %s", shown(path / place), log_text(note))
+        strange += [] if inside.others else folders[place]
+    # A volume or another archive first: it may be a scan.
+    scans = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, ZIP_SUFFIX)
+    strange.sort(key=lambda member: not member.name.lower().endswith(scans))
+    if strange:
+        logger.warning(
+            "%s: left out %d file(s) in folders without a CT series, %s the first: in an archive only DICOM is read.",
+            shown(path),
+            len(strange),
+            shown(strange[0]),
+        )
 
 
 @contextmanager

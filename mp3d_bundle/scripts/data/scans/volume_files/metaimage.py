@@ -117,6 +117,9 @@ def _affine(fields: Fields, dimensions: int) -> tuple[np.ndarray, tuple[str, ...
         return None if text is None else numbers(text, keys[0], path, count=dimensions)
 
     spacing, origin = vector("elementspacing", "elementsize"), vector("offset", "position", "origin")
+    for key in ("position", "origin"):
+        if vector(key) not in (None, origin):
+            raise ValueError(f"Expected one Offset, got another as {key.capitalize()} in {path}.")
     if spacing is None:
         notes.append(NO_SPACING)
     check_spacing(tuple(spacing or ())[:3], path)

@@ -121,14 +121,15 @@ class StoredImage:
 
 
 def shown(path: object) -> str:
-    """A printable form of a path or URL, or of a text with one: names may not be UTF-8."""
+    """A path or URL, or a text with one, on one line: names may hold line breaks, and bytes that are not UTF-8."""
     url = url_of(path) if isinstance(path, Path) else None
-    return (url or str(path)).encode("utf-8", "backslashreplace").decode()
+    text = (url or str(path)).encode("utf-8", "backslashreplace").decode()
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _check_encoding(path: Path) -> None:
     """Reject a name that ITK cannot open."""
-    if shown(path) != str(path):
+    if str(path).encode("utf-8", "replace").decode() != str(path):
         raise ValueError(f"Expected a name in UTF-8, got {shown(path)}: rename the file or its folder.")
 
 

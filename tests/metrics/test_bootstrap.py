@@ -71,9 +71,10 @@ def test_one_patient_gives_no_interval() -> None:
     assert interval(np.zeros(0)) is None
 
 
-def test_a_negative_number_of_resamples_is_rejected() -> None:
-    with pytest.raises(ValueError, match="0 or more bootstrap resamples, got -1"):
-        Bootstrap(resamples=-1).weights(["a", "b"])
+@pytest.mark.parametrize("name", ["resamples", "seed"])
+def test_negative_numbers_are_rejected(name: str) -> None:
+    with pytest.raises(ValueError, match=f"bootstrap {name} of 0 or more, got -1"):
+        Bootstrap(**{name: -1}).weights(["a", "b"])
 
 
 @pytest.mark.parametrize("rule", [RELEASED, MULAN, STRICT])

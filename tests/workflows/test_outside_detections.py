@@ -42,8 +42,9 @@ RECORD = {
 NAMES = ["000001_01_01_006.png", "000001_01_01_015.png"]
 
 
-def flat_cases(truth: Path, predictions: Path, *rest: str) -> list[dict[str, Any]]:
-    return cases_on_slices(truth, OutsideDetections.read(predictions), *rest)
+def flat_cases(truth: Path, predictions: Path, split: str | None, *rest: str) -> list[dict[str, Any]]:
+    split = None if truth.suffix == ".json" else split
+    return cases_on_slices(truth, OutsideDetections.read(predictions), split, *rest)
 
 
 def solid_cases(truth: Path, predictions: Path, split: str, **rules: bool) -> list[dict[str, Any]]:
@@ -127,6 +128,9 @@ def test_results_that_cannot_be(tmp_path: Path, content: Any, what: str) -> None
         {"images": [{"id": 0, "width": 96, "height": True}]},
         {"images": [{"id": 0, "width": 96}]},
         {"images": [{"id": 0, "width": 1, "height": 1}, {"id": 0, "width": 1, "height": 1}]},
+        {"images": [{"id": n, "file_name": str(1 - n), "width": 60, "height": 40} for n in (0, 1)]},
+        {"annotations": [{"image_id": 0, "category_id": 9, "bbox": [1, 2, 3, 4]}]},
+        {"categories": [{"id": 5, "name": "node"}, {"id": 5, "name": "cyst"}, {"id": 6, "name": "scar"}]},
     ],
 )
 def test_truth_that_cannot_be(tmp_path: Path, change: dict) -> None:
@@ -135,6 +139,8 @@ def test_truth_that_cannot_be(tmp_path: Path, change: dict) -> None:
         flat_cases(coco_truth(tmp_path / "t.json", **change), tmp_path / "r.json", "test")
     with pytest.raises(ValueError, match=r"one of the categories node \(5\), cyst \(6\), got 'liver' for .*t\.json"):
         flat_cases(coco_truth(tmp_path / "t.json"), tmp_path / "r.json", "test", "liver")
+    with pytest.raises(ValueError, match="got --split train with labels in COCO style"):
+        cases_on_slices(tmp_path / "t.json", OutsideDetections.read(tmp_path / "r.json"), "train")
 
 
 def test_categories_of_detections_are_those_of_the_truth(tmp_path: Path) -> None:

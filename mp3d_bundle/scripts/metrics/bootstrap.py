@@ -44,10 +44,11 @@ class Bootstrap:
             single patient: resampling says nothing about the spread between patients then.
 
         Raises:
-            ValueError: If the number of resamples is negative.
+            ValueError: If the number of resamples or the seed is negative.
         """
-        if self.resamples < 0:
-            raise ValueError(f"Expected 0 or more bootstrap resamples, got {self.resamples}.")
+        for name, value in (("resamples", self.resamples), ("seed", self.seed)):
+            if value < 0:
+                raise ValueError(f"Expected bootstrap {name} of 0 or more, got {value}.")
         # Sorted names: the draw does not depend on the order of the images.
         names, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
         generator = np.random.default_rng(self.seed)

@@ -29,7 +29,7 @@ def score(
     predictions: str,
     output: str = "scores",
     *,
-    split: str = "test",
+    split: str | None = None,
     rule: str | None = None,
     category: str | None = None,
     missing_is_empty: bool = False,
@@ -46,7 +46,8 @@ def score(
         truth: Label file, or folder of a data set.
         predictions: File or folder of the detections.
         output: Folder for the results.
-        split: Of a data set: train, validation or test; of label files of volumes also another part, or all.
+        split: Of a data set: train, validation or test (the default); of label files of volumes also another part, or
+            all. A COCO file has none.
         rule: Matching on slices: MP3D (the default), MULAN, 3DCE or MVP-Net; the strict form is reported as well.
         category: Name or id of the only category of a COCO file that counts; by default all, as one.
         missing_is_empty: A scan without a result has no detection; if not, it is an error.
@@ -81,7 +82,7 @@ def score(
                     f"Expected --{name} with detections on slices alone, got --{name} {value} with detections in 3D: "
                     f"{found}."
                 )
-        cases = solid_cases(labels, detections, split, missing_is_empty=missing_is_empty)
+        cases = solid_cases(labels, detections, split or "test", missing_is_empty=missing_is_empty)
         print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw)))
         checked = check_volumes(cases)
         rows = []

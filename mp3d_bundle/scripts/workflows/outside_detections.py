@@ -84,7 +84,9 @@ class OutsideDetections:
         return (suffix == ".json" and isinstance(self.content, list)) or (suffix == ".csv" and not self.path.is_dir())
 
 
-def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category: str | None = None) -> list[Case]:
+def flat_cases(
+    truth: Path, predictions: OutsideDetections, split: str | None = None, category: str | None = None
+) -> list[Case]:
     """Cases of images, see `scripts.metrics.cases`.
 
     Args:
@@ -92,7 +94,7 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
         predictions: COCO results JSON, ``image_id`` being an id or a file name of the truth; or CSV with ``image``,
             ``x1 y1 x2 y2`` (pixels from 0, half-open), ``score`` and, for ``category``, ``category_id``, ``class`` or
             ``label``.
-        split: Of a data set.
+        split: Of a data set, test by default; a COCO file has none.
         category: Name or id of the only category that counts; all by default, as one, and each of its own where
             truth and detections tell classes.
 
@@ -103,12 +105,21 @@ def flat_cases(truth: Path, predictions: OutsideDetections, split: str, category
     coco = truth.suffix.lower() == ".json"
     if category is not None and not coco:
         raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
+    if split is not None and coco:
+        raise ValueError(
+            f"Expected --split with a data set alone, got --split {split} with labels in COCO style: {truth}."
+        )
     content = _coco_tables(truth) if coco else {}
-    cases, number = _coco_truth(truth, content, category) if coco else (_table_truth(truth, split), None)
+    cases, number = _coco_truth(truth, content, category) if coco else (_table_truth(truth, split or "test"), None)
     rows = _csv_results(predictions.path) if predictions.content is None else _coco_results(predictions)
     if category is not None:
         rows = with_known_categories(rows, content["categories"], predictions.path)
-    called = {case["id"]: key for key, case in cases.items()}
+    called: dict[str, str] = {}
+    for key, case in cases.items():
+        if called.setdefault(case["id"], key) != key or (case["id"] != key and case["id"] in cases):
+            raise ValueError(
+                f"Expected a name of its own for each image of {truth}, got {shown_name(case['id'])} twice."
+            )
     names: Sequence[str] = next(iter(cases.values())).get("class_names", ()) if cases else ()
     by_class = category is None and len(names) > 1 and all(kind is not None for _, kind, _, _ in rows)
     kinds = _numbers_of(names, content.get("categories")) if by_class else {}
@@ -189,6 +200,15 @@ def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     )
     if not good or not content["images"]:
         raise ValueError(f"Expected a JSON object with the lists {', '.join(tables)} in {path}.")
+    known = [str(entry.get("id")) for entry in content["categories"]]
+    for row, entry in enumerate(content["annotations"]):
+        if str(entry.get("category_id")) not in known:
+            raise ValueError(
+                f"Expected a category_id out of {', '.join(known)}, got {entry.get('category_id')!r}: "
+                f"annotation {row} of {path}."
+            )
+    if len(set(known)) < len(known):
+        raise ValueError(f"Expected an id of its own for each category, got {', '.join(known)} in {path}.")
     return content
 
 

@@ -105,7 +105,7 @@ def printed(bundle: Path) -> dict[str, str]:
 
 
 def test_every_block_of_the_page_is_used() -> None:
-    assert HEADINGS == ["An output", "A head", "A detector", "A data set"]
+    assert HEADINGS == ["An output", "A head", "A detector", "A body", "A data set"]
     assert sum(len(steps_of(heading)) for heading in HEADINGS) == len(re.findall(r"(?m)^```\w+$", PAGE))
 
 
@@ -139,6 +139,13 @@ def test_a_head_is_trained_and_gives_each_box_its_field(printed: dict[str, str])
 
 def test_a_detector_is_saved_and_built_again(printed: dict[str, str]) -> None:
     assert re.search(r"torch\.Size\(\[\d+, 4\]\)", printed["A detector"])
+
+
+def test_a_body_learns_but_for_its_frozen_stages_and_is_built_again(printed: dict[str, str]) -> None:
+    learns, tensors, boxes = printed["A body"].split(" ", 2)
+    # Four tensors a stage, two of the stem.
+    assert (int(learns), int(tensors)) == (8, 18)
+    assert re.search(r"torch\.Size\(\[\d+, 4\]\)", boxes)
 
 
 def test_a_data_set_gives_records_and_slabs(printed: dict[str, str]) -> None:

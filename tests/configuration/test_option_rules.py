@@ -49,12 +49,24 @@ def test_parts_of_the_program_are_not_replaced_by_plain_values(name: str) -> Non
     config = json.loads((CONFIGS / f"{name}.json").read_text())
     parts = {key: value for key, value in config.items() if isinstance(value, dict) and "_target_" in value}
     assert "window" in parts
+    parts.pop("learning_rate", None)
     for key, part in parts.items():
         for value in ([100, -100], 5, "abc", True):
             (told,) = misfits(key, value, [part])
             assert told.endswith(f"for config key {key}, got {value!r}")
         for value in (part, None, "@other", "$None"):
             assert not list(misfits(key, value, [part]))
+
+
+def test_a_number_may_be_the_learning_rate_itself() -> None:
+    part = json.loads((CONFIGS / "train.json").read_text())["learning_rate"]
+    for value in (0.004, 1, part, "@mine", "$0.1 / 8"):
+        assert not list(misfits("learning_rate", value, [part]))
+        assert not list(misfits("optimizer#lr", value, ["@learning_rate"]))
+    for value in (0, -0.004, math.nan, math.inf, "fast", True, [0.1]):
+        (told,) = misfits("learning_rate", value, [part])
+        assert told.startswith("expected a number above 0, or ")
+        assert told.endswith(f" for config key learning_rate, got {value!r}")
 
 
 @pytest.mark.parametrize(

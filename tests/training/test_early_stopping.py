@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from ignite.engine import Engine, Events
 
@@ -66,3 +68,13 @@ def test_without_validations_it_is_an_error() -> None:
         handler.attach(engine)
     engine.state.max_epochs = 4
     handler.attach(engine)
+
+
+def test_a_validation_without_a_lesion_is_an_error() -> None:
+    evaluator, engine = Engine(lambda *_: None), Engine(lambda *_: None)
+    records = [{"instances": {"boxes": np.zeros((0, 4), np.float32)}}]
+    evaluator.data_loader = SimpleNamespace(dataset=SimpleNamespace(data=records))  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="lesions in the validation images for early_stopping, got none"):
+        StopEarly(evaluator, 2).attach(engine)  # type: ignore[arg-type]
+    records[0]["instances"]["boxes"] = np.zeros((1, 4), np.float32)
+    StopEarly(evaluator, 2).attach(engine)  # type: ignore[arg-type]

@@ -160,6 +160,10 @@ RULES: Mapping[str, Rule] = {
         lambda value: False,
     ),
     "base_learning_rate": number(0, above=True),
+    # The one part that a plain number may replace: it is then the rate itself.
+    "learning_rate": either(
+        number(0, above=True), Rule("the part that computes it", lambda value: isinstance(value, Mapping))
+    ),
     "max_gradient_norm": optional(number(0, above=True)),
     "slice_spacing": LENGTH,
     "pixel_spacing": optional(LENGTH),

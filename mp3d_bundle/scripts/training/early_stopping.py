@@ -10,6 +10,8 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from monai.engines import Evaluator
 
+from .training_check import has_lesions
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,12 +35,17 @@ class StopEarly:
         """Watch ``engine``, a trainer.
 
         Raises:
-            ValueError: If it will have no validation.
+            ValueError: If it will have no validation, or one without a lesion to find.
         """
         if engine.state.max_epochs is not None and engine.state.max_epochs < self.interval:
             raise ValueError(
                 "Expected validations for early_stopping, got a training without any: leave the option out, or give "
                 "the data set patients for validation."
+            )
+        if has_lesions(self.evaluator) is False:
+            raise ValueError(
+                "Expected lesions in the validation images for early_stopping, got none: leave the option out, or give "
+                "the data set validation images with lesions."
             )
         self._handler = EarlyStopping(self.patience, self._score, engine)
         self.evaluator.add_event_handler(Events.COMPLETED, self._count)

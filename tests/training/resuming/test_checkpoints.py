@@ -229,6 +229,7 @@ def test_a_run_without_validation_leaves_its_last_weights(tmp_path: Path) -> Non
 
 def test_a_number_beats_nan() -> None:
     assert improves(0.0, float("nan"))
+    assert improves(float("nan"), float("nan"))
     assert not improves(float("nan"), 0.0)
     assert not improves(0.5, 0.5)
 

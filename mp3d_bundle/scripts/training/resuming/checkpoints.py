@@ -49,8 +49,8 @@ def network_definition(key: str = "network_def") -> dict[str, Any]:
 
 
 def improves(current: float, best: float) -> bool:
-    """Whether a metric is better than the best so far; a number always beats NaN (no lesion to find)."""
-    return current > best or (math.isnan(best) and not math.isnan(current))
+    """Whether a metric is better than the best so far; anything beats NaN, so that without lesions the last counts."""
+    return current > best or math.isnan(best)
 
 
 class Checkpointer:

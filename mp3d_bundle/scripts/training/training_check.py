@@ -1,0 +1,104 @@
+"""What a training is about to do, compared with what its settings and its labels say."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from torch.optim.lr_scheduler import LambdaLR
+
+from ..instances import true_rows
+
+logger = logging.getLogger(__name__)
+
+# Epochs after a training's end by which all of its milestones lie behind.
+_FAR = 1_000_000
+# Share of the rate that counts as all of it: a warm-up may end with the epoch before a milestone.
+_FULL = 0.99
+
+
+class TrainingCheck:
+    """Rejects a training without a lesion to learn from, and warns of settings that do not fit its length and data.
+
+    These are a warm-up that ends after the training, milestones that it does not reach, a step that should have more
+    images than an epoch has, and a validation split without a lesion.
+
+    Args:
+        scheduler: Schedule of the learning rate, stepped once an iteration; its rates are only checked if it is a
+            ``LambdaLR``, as in `scripts.training.learning_rate`.
+        evaluator: Of the validation.
+    """
+
+    def __init__(self, scheduler: Any, evaluator: Any = None) -> None:
+        self.scheduler, self.evaluator = scheduler, evaluator
+
+    def attach(self, engine: Engine) -> None:
+        """Check the labels, and the settings when ``engine``, a trainer, starts.
+
+        Raises:
+            ValueError: If no training image has a lesion.
+        """
+        if has_lesions(engine) is False:
+            raise ValueError(
+                "Expected at least one lesion in the images to train on, got none: the network would learn that there "
+                "is nothing to find."
+            )
+        engine.add_event_handler(Events.STARTED, self.warn)
+
+    def warn(self, engine: Engine) -> None:
+        """Log the warnings, in the first process."""
+        if idist.get_rank() != 0:
+            return
+        epochs, length = engine.state.max_epochs or 1, engine.state.epoch_length or 1
+        if isinstance(self.scheduler, LambdaLR):
+            self._warn_of_rates(epochs, length)
+        _warn_of_steps(engine)
+        if has_lesions(self.evaluator) is False:
+            logger.warning(
+                "The validation images have no lesion: there is nothing to choose weights by, and model.pt will hold "
+                "those of the last epoch."
+            )
+
+    def _warn_of_rates(self, epochs: int, length: int) -> None:
+        factor, rate = self.scheduler.lr_lambdas[0], self.scheduler.base_lrs[0]
+        # Within an epoch the rate rises in the warm-up and is constant otherwise: the last iteration has the highest.
+        factors = [factor(epoch * length - 1) for epoch in range(1, epochs + 1)]
+        if max(factors) < _FULL:
+            logger.warning(
+                "The learning rate rises to %g and never to %g: the warm-up does not end before the training of %d "
+                "iterations, or before a milestone. Shorten it by --lr_scheduler#warmup_iterations.",
+                *(rate * max(factors), rate, epochs * length),
+            )
+        if factor((epochs + _FAR) * length) < factors[-1]:
+            logger.warning(
+                "The learning rate falls at a milestone after the %d epochs of this training, which has no effect: set "
+                "--milestones.",
+                epochs,
+            )
+
+
+def has_lesions(engine: Any) -> bool | None:
+    """Whether any image of an engine's loader has a lesion; None if it has no images, or its data set no records."""
+    records = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "data", None)
+    try:
+        found = [bool(true_rows(record["instances"]).any()) for record in records or ()]
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return any(found) if found else None
+
+
+def _warn_of_steps(engine: Any) -> None:
+    loader: Any = getattr(engine, "data_loader", None)
+    batch, sampler = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
+    if batch is None or sampler is None:
+        return
+    processes = idist.get_world_size()
+    wanted = batch * getattr(engine, "accumulation_steps", 1) * processes
+    if (images := len(sampler) * processes) < wanted:
+        logger.warning(
+            "A step has the %d images of an epoch and not %d, as the batch size (times accumulated batches and "
+            "processes) says: a learning rate that is scaled to the latter is too high.",
+            *(images, wanted),
+        )

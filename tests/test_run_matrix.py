@@ -22,7 +22,7 @@ if words[:2] == ["python", "find"]:
 elif words[0] == "venv":
     os.makedirs(words[-1] + "/bin")
 elif "broken" in words:
-    sys.exit("error: no wheel of broken\\n")
+    sys.exit("error: no wheel of broken\\n\\nhint: look it up\\n")
 else:
     path = words[words.index("--python") + 1]
     with open(path, "w") as script:

@@ -58,7 +58,9 @@ def prepare(cell: dict[str, Any], folder: Path) -> str:
     told([*UV, "venv", "--quiet", "--clear", "--python", found.strip(), str(folder)])
     words = ["--resolution", cell["resolution"], "-r", "pyproject.toml", "--group", "dev", *cell.get("pins", [])]
     status, _, said = told([*UV, "pip", "install", "--python", str(folder / "bin" / "python"), *words])
-    return f"packages: {last_line(said)}" if status else ""
+    # uv gives the reason first, and hints at the end.
+    reasons = [line for line in said.splitlines() if line.startswith("error")]
+    return f"packages: {reasons[0] if reasons else last_line(said)}" if status else ""
 
 
 def run_cell(cell: dict[str, Any], tests: list[str], folder: Path) -> dict[str, Any]:

@@ -334,6 +334,31 @@ def test_heads_for_other_classes_start_anew_and_are_named(tmp_path: Path, caplog
     assert "roi_heads.predictor.cls_score.weight" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("held", "wanted", "anew", "told"),
+    [
+        (["dark", "bright"], ["dark", "bright"], False, ""),
+        (["dark", "bright"], ["bright", "dark"], True, "knows the classes dark, bright, this training bright, dark"),
+        (["dark", "bright"], ["dark", "grey"], True, "the layers of the classes start anew"),
+        (["class 1", "class 2"], ["bright", "dark"], False, "class 1, class 2 are taken for bright, dark, in this"),
+        (None, ["bright", "dark"], False, ""),
+    ],
+)
+def test_classes_of_another_order_are_not_taken_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, held: list[str] | None, wanted: list[str], anew: bool, told: str
+) -> None:
+    path, stored = whole(tmp_path, num_classes=2)
+    info = {} if held is None else {"recipe": {"classes": held}}
+    write_atomically({"model": stored.state_dict(), "network": {}, "info": info}, path)
+    network = narrow(9, num_classes=2)
+    start_from(network, path, parts="all", classes=wanted)
+    name = "roi_heads.predictor.cls_score.weight"
+    assert torch.equal(network.get_parameter(name), stored.get_parameter(name)) != anew
+    assert torch.equal(network.rpn.head.cls_logits.weight, stored.rpn.head.cls_logits.weight)
+    assert told in caplog.text
+    assert bool(told) == bool(caplog.text)
+
+
 def test_a_whole_detector_for_another_number_of_slices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path, _ = whole(tmp_path)

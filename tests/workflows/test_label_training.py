@@ -102,6 +102,14 @@ def test_an_order_that_cannot_be_done_ends_in_one_line(tmp_path: Path, changes: 
     assert not (tmp_path / "answer.json").exists()
 
 
+def test_boxes_without_a_class_do_not_train_weights_of_several(tmp_path: Path) -> None:
+    two = {**NARROW, "num_classes": 2}
+    save_weights(tmp_path / "model.pt", build_network(two), two, {"inference": {"pixel_spacing": 2.0}})
+    with pytest.raises(SystemExit, match=r"^Expected weights of one class to train, .* weights of 2: class 1, class 2"):
+        main(*order(tmp_path))
+    assert not (tmp_path / PREVIOUS).exists()
+
+
 @pytest.mark.parametrize(
     ("count", "share", "chosen"), [(1, 0.2, 0), (1, 0.9, 0), (2, 0.2, 0), (5, 0.2, 1), (4, 0.9, 3)]
 )

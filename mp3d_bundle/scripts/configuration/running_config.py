@@ -18,6 +18,7 @@ from .option_rules import RULES, TEXTS, misfits
 from .overlay_order import overlay_complaints
 from .read_keys import SEPARATOR, changes, item, normal, unread
 from .recipe_checks import recipe_complaints
+from .set_classes import LOADER, adopt_classes
 from .tracking import adopt_tracking
 from .typed_options import (
     MARKS,
@@ -33,8 +34,6 @@ from .typed_options import (
 logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# What reads a split of a data set.
-_LOADER = "scripts.data.deeplesion.splits.load_records"
 # Options of `evaluate_volumes.json` that say how lesions are detected; a file of predictions needs none of them.
 _OF_A_DETECTOR = (
     *("checkpoint", "num_slices", "slice_spacing", "pixel_spacing", "image_size", "box_threshold", "sw_batch_size"),
@@ -127,7 +126,7 @@ def _empty_splits(config: Mapping[str, Any]) -> Iterator[str]:
         ("dataset::data", config.get("split"), "give --split"),
     ):
         data = item(config, place)
-        reads = isinstance(data, Mapping) and data.get("_target_") == _LOADER and data.get("annotations") is None
+        reads = isinstance(data, Mapping) and data.get("_target_") == LOADER and data.get("annotations") is None
         about = read_set(Path(folder)) if reads and split in SPLITS else None
         if about is not None and split not in about["splits"]:
             yield f"expected patients for {split} in {folder}, it has them for {', '.join(about['splits'])}: {advice}"
@@ -174,6 +173,7 @@ def check_config(parser: ConfigParser | None = None) -> None:
     take_as_typed(parser, TEXTS)
     take_none(parser, [name for name, rule in RULES.items() if rule.fits(None)])
     adopt_tracking(parser)
+    adopt_classes(parser)
     for complaint in _complaints(parser):
         raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")
     _check_device(parser.get("device"))

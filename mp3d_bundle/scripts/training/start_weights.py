@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,8 @@ CONVERSIONS = "backbone.conversions."
 _ONE_STAGE = "network.feature_extractor."
 PARTS = ("body", "all")
 # Layers that have an output for each class, and heads that not every network has: they may start anew.
-_OF_CLASSES = (
-    "roi_heads.predictor.",
-    "roi_heads.fields.",
-    "roi_heads.tag_head.",
-    "roi_heads.refine.",
-    "network.classification_head.cls_logits.",
-)
+_BY_CLASS = ("roi_heads.predictor.", "roi_heads.refine.", "network.classification_head.cls_logits.")
+_OF_CLASSES = (*_BY_CLASS, "roi_heads.fields.", "roi_heads.tag_head.")
 
 
 def _fresh(own: Tensor, stored: Tensor | None) -> Tensor:
@@ -77,7 +73,14 @@ _HOW = {
 
 
 @torch.no_grad()
-def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "fresh", parts: str = "body") -> None:
+def start_from(
+    network: nn.Module,
+    path: str | Path | None,
+    *,
+    transfer: str = "fresh",
+    parts: str = "body",
+    classes: Sequence[str] = (),
+) -> None:
     """Load the body of a weights file into a network, and set up its group transform; or load the whole detector.
 
     As in the released code, the pyramid and the heads start fresh, and a group transform for the same number
@@ -91,6 +94,9 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
             ``"fresh"`` (as in the released code), ``"centre"`` or ``"interpolated"`` (ours).
         parts: ``"body"``; or ``"all"`` for every tensor of a detector of the same kind. Layers for another number of
             classes, and further heads that the file does not hold, then start fresh, and the log names them.
+        classes: Names of the classes of this training. Where they are several, and the file counts some of them
+            otherwise, the layers of the classes start fresh too; where it knows none of them but as many, they meet in
+            their order.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -103,7 +109,7 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
     if path is None:
         return
     if parts == "all":
-        _start_whole(network, path, transfer)
+        _start_whole(network, path, transfer, classes)
         return
     own = network.get_submodule(BODY.rstrip("."))
     state = _read(path)
@@ -133,13 +139,19 @@ def start_from(network: nn.Module, path: str | Path | None, *, transfer: str = "
     )
 
 
-def _start_whole(network: nn.Module, path: str | Path, transfer: str) -> None:
+def _start_whole(network: nn.Module, path: str | Path, transfer: str, classes: Sequence[str]) -> None:
     """Load every tensor of a detector's file, but for what depends on the classes and the number of slices."""
-    state = read_stored(path)["model"]
+    stored = read_stored(path)
+    state = stored["model"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"Expected a weights file of a whole detector, got something else in {path}.")
     own = network.state_dict()
-    anew = [name for name in own if name.startswith(_OF_CLASSES) and not _fits(own[name], state.get(name))]
+    fresh = _BY_CLASS if _counts_otherwise(stored["info"], classes, path) else ()
+    anew = [
+        name
+        for name in own
+        if name.startswith(_OF_CLASSES) and (name.startswith(fresh) or not _fits(own[name], state.get(name)))
+    ]
     left = [str(name) for name in state if str(name).startswith(_OF_CLASSES) and name not in own]
     slices = [
         name
@@ -160,6 +172,23 @@ def _start_whole(network: nn.Module, path: str | Path, transfer: str) -> None:
     ):
         if names:
             logger.info("%d tensors %s: %s.", len(names), what, ", ".join(names))
+
+
+def _counts_otherwise(info: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> bool:
+    """Whether a file's classes have names of this training in other places; the log says how both meet."""
+    recipe = info.get("recipe") if isinstance(info, Mapping) else None
+    held = tuple(recipe.get("classes") or ()) if isinstance(recipe, Mapping) else ()
+    if len(classes) < 2 or len(held) < 2 or held == tuple(classes):
+        return False
+    if set(held) & set(classes):
+        logger.warning(
+            "%s knows the classes %s, this training %s: the layers of the classes start anew.",
+            *(path, ", ".join(held), ", ".join(classes)),
+        )
+        return True
+    if len(held) == len(classes):
+        logger.warning("%s: its classes %s are taken for %s, in this order.", path, ", ".join(held), ", ".join(classes))
+    return False
 
 
 def _fits(own: Tensor, stored: Tensor | None) -> bool:

@@ -136,10 +136,15 @@ def train(request: TrainingRequest, folder: Path) -> dict[str, Any]:
 
     Raises:
         OSError: If a file cannot be read or written.
-        ValueError: If labels, scans or weights cannot be used.
+        ValueError: If labels, scans or weights cannot be used, or the weights distinguish several classes.
         Stopped: If SIGTERM or Ctrl-C ends it; the served weights are then as they were.
     """
-    read_served(request["weights"])  # before a lock is put next to them
+    names = read_served(request["weights"]).recipe.classes  # before a lock is put next to them
+    if len(names) > 1:
+        raise ValueError(
+            f"Expected weights of one class to train, as boxes drawn in MONAI Label have no class, got weights of "
+            f"{len(names)}: {', '.join(names)}."
+        )
     # Of two trainings that begin with the same weights, the second would replace what the first has learnt.
     with FolderLock(Path(request["weights"]).parent, "a training of MONAI Label", name=".label_training.lock"):
         return _train(request, folder)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.data.coco.coco_instances import Categories
 from scripts.data.deeplesion.dl_info import read_csv
 from scripts.data.deeplesion.mined_lesions import Mined
 from scripts.data.deeplesion.splits import load_records
@@ -56,6 +57,49 @@ def test_detections_become_lesions_from_a_score_on(records: list[Record], tmp_pa
     assert (one["instances"]["boxes"][1].tolist(), len(other["instances"]["boxes"])) == ([30, 40, 50, 60], 1)
     assert (one["instances"]["lesion_type"].tolist(), one["instances"]["labels"].tolist()) == ([3, -1], [1, 1])
     assert "ignored" not in one["instances"]
+
+
+@pytest.fixture
+def several(records: list[Record]) -> list[Any]:
+    return [{**record, "categories": Categories((1, 2), ("tumour", "node"))} for record in records]
+
+
+def test_detections_become_lesions_of_the_class_that_they_name(several: list[Any], tmp_path: Path) -> None:
+    one, other = (record["file_name"] for record in several)
+    boxes = [[30.0, 40, 50, 60], [31.0, 40, 50, 60], [70.0, 70, 90, 90], [300.0, 300, 320, 330]]
+    # The second is of another class in the place of the first, which scores higher; nobody knows a cyst.
+    kinds = [(one, "node", 0.97), (one, "tumour", 0.92), (one, "cyst", 0.95), (other, "tumour", 0.95)]
+    path = detections(tmp_path / "d.csv", *((at, box, s) for (at, _, s), box in zip(kinds, boxes, strict=True)))
+    head, *rows = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([f"{head},class", *(f"{row},{kind}" for row, (_, kind, _) in zip(rows, kinds, strict=True))])
+    )
+    for lines in (path.read_text(), "\n".join([f"{head},class", *path.read_text().splitlines()[:0:-1]])):
+        path.write_text(lines)
+        first, second = (record["instances"] for record in Mined(path, "lesions")(several))
+        assert first["boxes"].tolist()[1:] == [boxes[0], boxes[2]]
+        assert (first["labels"].tolist()[1], first["ignored"].tolist()) == (2, [False, False, True])
+        assert (second["labels"].tolist()[1], "ignored" in second) == (1, False)
+    regions = Mined(path)(several)[0]["instances"]
+    assert regions["ignored"].tolist() == [False, True, True, True]
+
+
+def test_lesions_in_3d_become_those_of_their_class(several: list[Any], tmp_path: Path) -> None:
+    lesions = [{"box": [30, 40, 50, 60], "slices": [108, 112], "class": "node"}]
+    volume = {"series": "000001_01_01", "slice_range": [103, 115], "spacing": [1, 1, 2.5], "lesions": lesions}
+    path = tmp_path / "mined.json"
+    path.write_text(json.dumps({"volumes": [volume]}))
+    instances = Mined(path, "lesions")(several)[0]["instances"]
+    assert (instances["labels"].tolist(), "ignored" in instances) == ([1, 2], False)
+
+
+def test_boxes_of_no_class_are_no_lesions_of_a_set_of_several(several: list[Any], tmp_path: Path) -> None:
+    path = labels(tmp_path / "mined.json", OTHER)
+    with pytest.raises(
+        ValueError, match=r"boxes of the classes tumour, node, .* got none in .*mined\.json: mined_as ig"
+    ):
+        Mined(path, "lesions")(several)
+    assert Mined(path)(several)[0]["instances"]["ignored"].tolist() == [False, True]
 
 
 def test_training_reads_them(write_csv: WriteCsv, tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def test_folders_that_are_no_results_are_named(folders: tuple[str, str], tmp_pat
         (("lesions", 0, "key_point_lps_mm"), None),
         (("lesions", 0, "axes", "source"), None),
         (("lesions", 0, "image"), "60"),
+        (("lesions", 0, "class"), 2),
         (("lesions", 0), 5),
         (("notices", 0), {}),
         (("model",), None),
@@ -246,6 +247,30 @@ def test_masks_and_boxes_are_told_apart(
     some = _rewritten(Path(folders[0]), tmp_path / "some", one_masked)
     compare(folders[0], str(some), str(tmp_path / "out"))
     assert "those after from box and mask: pairs of different sources (1) are compared by" in capsys.readouterr().out
+
+
+def test_a_lesion_of_another_class_is_named(
+    folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def classed(*names: str) -> Callable[[dict[str, Any]], None]:
+        def change(document: dict[str, Any]) -> None:
+            document["model"]["classes"] = ["tumour", "node"]
+            for lesion, name in zip(document["lesions"], names, strict=True):
+                lesion["class"] = name
+
+        return change
+
+    one = _rewritten(Path(folders[0]), tmp_path / "one", classed("tumour", "node", "node", "tumour"))
+    other = _rewritten(Path(folders[0]), tmp_path / "other", classed("tumour", "tumour", "node", "tumour"))
+    compare(str(one), str(other), str(tmp_path / "out"))
+    told = "Lesions of another class after than before, which may be an error of the network: 2 (node) is 2 (tumour)."
+    assert told in capsys.readouterr().out
+    assert told in read(tmp_path / "out")["cautions"]
+    rows = list(csv.DictReader((tmp_path / "out" / "changes.csv").open()))
+    assert [(row["class_before"], row["class_after"]) for row in rows][:2] == [("tumour", "tumour"), ("node", "tumour")]
+    assert "other classes count as 50 %" in (tmp_path / "out" / "changes.html").read_text()
+    compare(folders[0], str(other), str(tmp_path / "out"))
+    assert "The classes that the weights know differ: one class before, tumour, node after." in capsys.readouterr().out
 
 
 def test_numbers_of_a_review_may_have_gaps(folders: tuple[str, str], tmp_path: Path) -> None:

@@ -227,6 +227,25 @@ def test_a_run_without_validation_leaves_its_last_weights(tmp_path: Path) -> Non
     assert_same(torch.load(tmp_path / "model.pt", weights_only=True)["model"], run.weights())
 
 
+def test_a_set_with_its_classes_in_another_order_is_another_run(tmp_path: Path) -> None:
+    def run(*classes: str) -> Run:
+        found = Run(tmp_path, epochs=1)
+        own: Any = found.checkpointer
+        info = {"recipe": {"classes": list(classes)}}
+        options = {"definition": own.definition, "evaluator": own.evaluator, "info": info, "settings": {"seed": 0}}
+        own.__init__(tmp_path, {"model": own.network, **own.objects}, **options)
+        return found
+
+    run("dark", "bright").run()
+    with pytest.raises(ValueError, match=r"got classes \['bright', 'dark'\] and not \['dark', 'bright'\]"):
+        run("bright", "dark").run()
+    run("dark", "bright").run()
+    # A checkpoint from before they were kept.
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    torch.save({**content, "settings": {"seed": 0}}, tmp_path / "last.pt")
+    run("bright", "dark").run()
+
+
 def test_a_number_beats_nan() -> None:
     assert improves(0.0, float("nan"))
     assert improves(float("nan"), float("nan"))

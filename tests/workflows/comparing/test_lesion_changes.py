@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.workflows.comparing.lesion_changes import ChangeRule, Timepoint, list_changes, match_lesions, sum_up
+from scripts.workflows.comparing.lesion_changes import (
+    ChangeRule,
+    Timepoint,
+    class_changed,
+    list_changes,
+    match_lesions,
+    sum_up,
+)
 
 SHAPE = (100, 200, 200)
 
@@ -59,6 +66,39 @@ def test_every_state_and_the_sums() -> None:
     # With the new one and the gone one, without those that only one scan covers.
     assert sums["sum_of_long_axes_of_all"] == {"before_mm": 72, "after_mm": 75, "change_percent": 4.2}
     assert sums["counts"]["new"] == sums["counts"]["not in the scan after"] == 1
+
+
+def called(scan: Timepoint, *names: str) -> Timepoint:
+    entries = [{**one, "class": name} for one, name in zip(scan.lesions, names, strict=True)]
+    return Timepoint(entries, scan.index_from_lps, scan.shape)
+
+
+def test_a_pair_of_one_class_is_preferred_but_place_comes_first() -> None:
+    before = timepoint((50, 50, 50, 10))
+
+    def pairs(far: float, *names: str) -> list[tuple[int | None, int | None]]:
+        """Pairs with one lesion 3 mm away, and another one so far away on the other side."""
+        after = called(timepoint((53, 50, 50, 10), (50 - far, 50, 50, 10)), *names)
+        changes = list_changes(called(before, "node"), after, np.eye(4))
+        return [(one["before"], one["after"]) for one in changes if one["before"] is not None]
+
+    # 15 mm are allowed, and 7.5 of them are what another class counts for.
+    assert pairs(10, "tumour", "node") == [(1, 2)]
+    assert pairs(11, "tumour", "node") == [(1, 1)]
+    assert pairs(4, "node", "node") == [(1, 1)]
+    assert pairs(4, "tumour", "tumour") == [(1, 1)]
+    # No pair is lost because of its class, however far apart within the rule.
+    far = list_changes(called(before, "node"), called(timepoint((64, 50, 50, 10)), "tumour"), np.eye(4))
+    assert (len(far), far[0]["class_before"], far[0]["class_after"], class_changed(far[0])) == (
+        1,
+        "node",
+        "tumour",
+        True,
+    )
+    # Results without classes pair by place alone, and say nothing of classes.
+    mixed = list_changes(before, called(timepoint((53, 50, 50, 10)), "tumour"), np.eye(4))
+    assert (mixed[0]["class_before"], class_changed(mixed[0])) == (None, False)
+    assert "class_before" not in list_changes(before, before, np.eye(4))[0]
 
 
 def test_boxes_are_not_compared_with_masks() -> None:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,9 @@ MINED_AS = ("ignored", "lesions")
 MINED_SCORE = 0.9
 # From this overlap on a mined box is a lesion that has a label.
 _SAME = 0.5
+# Boxes ``(N, 4)`` and the name of the class of each, "" where it has none.
+Boxes = tuple[np.ndarray, Sequence[str]]
+_NONE: Boxes = (np.zeros((0, 4)), ())
 _KNOWN = {"boxes", "labels", "noisy", "lesion_type", IGNORED}
 
 
@@ -38,7 +42,8 @@ class Mined:
     Attributes:
         path: A label file of sub-volumes (``.pkl`` or ``.json``, see `.subvolume_labels`), whose boxes count on every
             slice that they reach; or the ``detections.csv`` of an evaluation.
-        kind: ``"ignored"``: regions to ignore; ``"lesions"``: lesions of the first class.
+        kind: ``"ignored"``: regions to ignore; ``"lesions"``: lesions. In a set of several classes they are of the
+            class that the file names; what has none, or one that the set does not have, becomes a region to ignore.
         score: Detections that score lower are left out; labels have no score.
     """
 
@@ -60,7 +65,8 @@ class Mined:
 
         Raises:
             OSError: If the file cannot be read.
-            ValueError: If it is not as expected, or lesions have fields that mined ones cannot have.
+            ValueError: If it is not as expected, lesions have fields that mined ones cannot have, or none of them is
+                of a class of the set.
         """
         further = sorted({name for record in records for name in record["instances"]} - _KNOWN)
         if further and self.kind == "lesions":
@@ -68,56 +74,94 @@ class Mined:
         path = Path(self.path)
         read = _detections if path.suffix.lower() == ".csv" else _labels
         of_slice = read(path, self.score, records)
-        added = same = 0
+        classes = self._classes(of_slice, records)
+        added = same = unnamed = twice = 0
         found: list[Record] = []
         for record in records:
-            boxes = of_slice.get(record["file_name"], np.zeros((0, 4)))
-            labelled = record["instances"]["boxes"]
-            free = boxes[(pairwise_iou(boxes, labelled) < _SAME).all(axis=1)]
-            added, same = added + len(free), same + len(boxes) - len(free)
-            found.append(self._with(record, free.astype(np.float32)))
+            boxes, names = of_slice.get(record["file_name"], _NONE)
+            free = (pairwise_iou(boxes, record["instances"]["boxes"]) < _SAME).all(axis=1)
+            same += int((~free).sum())
+            first = _first(boxes, names) if classes else np.ones(len(boxes), dtype=bool)
+            twice += int((free & ~first).sum())
+            rows = np.flatnonzero(free & first)
+            # Labels count from 1; one class needs no name.
+            labels = np.array([classes.get(names[row], 0) if classes else 1 for row in rows.tolist()], dtype=np.int64)
+            added, unnamed = added + len(rows), unnamed + int((labels == 0).sum())
+            found.append(self._with(record, boxes[rows].astype(np.float32), labels))
         logger.info(
             "%s: %d mined boxes on %d key slices are %s; %d belong to lesions that have a label.",
             *(self.path, added, len(records), "lesions" if self.kind == "lesions" else "regions to ignore", same),
         )
+        if classes:
+            logger.info(
+                "%s: %d of these boxes have no class of this set and are regions to ignore; %d more are left out, "
+                "where one of another class scores higher.",
+                *(self.path, unnamed, twice),
+            )
         return found
 
-    def _with(self, record: Record, boxes: np.ndarray) -> Record:
+    def _classes(self, of_slice: Mapping[str, Boxes], records: Sequence[Record]) -> dict[str, int]:
+        """Labels of the classes by name where mined boxes become lesions of several classes, else none."""
+        categories: Any = records[0].get("categories") if records and self.kind == "lesions" else None
+        classes = {} if categories is None else {name: row for row, name in enumerate(categories.names, start=1)}
+        told = {name for _, names in of_slice.values() for name in names}
+        if told and len(classes) > 1 and not told & classes.keys():
+            got = ", ".join(sorted(told - {""})) or "none"
+            raise ValueError(
+                f"Expected boxes of the classes {', '.join(classes)}, as the data set has, got {got} in {self.path}: "
+                "mined_as ignored makes regions to ignore of them."
+            )
+        return classes if len(classes) > 1 else {}
+
+    def _with(self, record: Record, boxes: np.ndarray, labels: np.ndarray) -> Record:
         own = dict(record["instances"])
         count = len(own["boxes"])
-        more = unknown(own, len(boxes)) | {"boxes": boxes, "labels": np.ones(len(boxes), dtype=np.int64)}
+        more = unknown(own, len(boxes)) | {"boxes": boxes, "labels": np.maximum(labels, 1)}
         more["lesion_type"] = np.full(len(boxes), -1, dtype=np.int64)
-        if self.kind == "ignored" or IGNORED in own:
+        regions = (labels == 0) | (self.kind == "ignored")
+        if self.kind == "ignored" or regions.any() or IGNORED in own:
             own[IGNORED] = own.get(IGNORED, np.zeros(count, dtype=bool))
-            more[IGNORED] = np.full(len(boxes), self.kind == "ignored")
+            more[IGNORED] = regions
         joined = {name: np.concatenate([values, more[name]]) for name, values in own.items()}
         return {**record, "instances": joined}
 
 
-def _labels(path: Path, score: float, records: Sequence[Record]) -> Mapping[str, np.ndarray]:
-    """Boxes of sub-volumes, as slab-frame boxes ``(N, 4)`` by the file name of the key slice."""
+def _first(boxes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Whether each box ``(N, 4)``, best first, is the first of the classes that are named in its place."""
+    kept: list[int] = []
+    overlaps = pairwise_iou(boxes, boxes) >= _SAME
+    for row in range(len(boxes)):
+        if not any(overlaps[row, other] and names[row] != names[other] for other in kept):
+            kept.append(row)
+    return np.isin(np.arange(len(boxes)), kept)
+
+
+def _labels(path: Path, score: float, records: Sequence[Record]) -> Mapping[str, Boxes]:
+    """Boxes of sub-volumes, as slab-frame boxes by the file name of the key slice."""
     del score
-    volumes = read_volume_labels(path).volumes
-    by_series: dict[str, list[np.ndarray]] = defaultdict(list)
-    for volume in volumes:
-        by_series[volume.series] += [boxes for boxes in (volume.true_boxes, volume.key_boxes) if boxes is not None]
+    by_series: dict[str, list[tuple[np.ndarray, Sequence[str]]]] = defaultdict(list)
+    for volume in read_volume_labels(path).volumes:
+        for boxes, names in ((volume.true_boxes, volume.true_classes), (volume.key_boxes, None)):
+            if boxes is not None:
+                by_series[volume.series].append((boxes, names or [""] * len(boxes)))
     found = {}
     for record in records:
-        boxes = np.concatenate([np.zeros((0, 6)), *by_series.get(record["series"], [])])
-        plane, first, last = to_slab(boxes)
-        on_slice = plane[(first <= record["key_slice"]) & (record["key_slice"] <= last)]
+        parts = by_series.get(record["series"], [])
+        names = [name for _, own in parts for name in own]
+        plane, first, last = to_slab(np.concatenate([np.zeros((0, 6)), *(boxes for boxes, _ in parts)]))
         height, width = record["image_size"]
-        inside = (on_slice[:, 2:] > 0).all(axis=1) & (on_slice[:, 0] < width) & (on_slice[:, 1] < height)
-        found[record["file_name"]] = on_slice[inside]
+        here = (first <= record["key_slice"]) & (record["key_slice"] <= last)
+        here &= (plane[:, 2:] > 0).all(axis=1) & (plane[:, 0] < width) & (plane[:, 1] < height)
+        found[record["file_name"]] = plane[here], [names[row] for row in np.flatnonzero(here)]
     if not by_series.keys() & {record["series"] for record in records}:
         raise ValueError(f"Expected sub-volumes of the series of this data set, got none of them in {path}.")
     return found
 
 
-def _detections(path: Path, score: float, records: Sequence[Record]) -> Mapping[str, np.ndarray]:
-    """Boxes of an evaluation that score enough, likewise."""
+def _detections(path: Path, score: float, records: Sequence[Record]) -> Mapping[str, Boxes]:
+    """Boxes of an evaluation that score enough, likewise, best first."""
     sizes = {record["file_name"]: record["image_size"] for record in records}
-    found: dict[str, list[list[float]]] = defaultdict(list)
+    found: dict[str, list[tuple[float, list[float], str]]] = defaultdict(list)
     known = False
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -126,12 +170,13 @@ def _detections(path: Path, score: float, records: Sequence[Record]) -> Mapping[
                 certainty, box = _numbers(row, f"line {number} of {path}")
                 if row["id"] in sizes and certainty >= score:
                     _check_inside(box, sizes[row["id"]], f"line {number} of {path}")
-                    found[row["id"]].append(box)
+                    found[row["id"]].append((certainty, box, row.get("class") or ""))
     except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"Expected the detections.csv of an evaluation, cannot use {path}: {error}.") from error
     if not known:
         raise ValueError(f"Expected detections on the key slices of this data set, got none of them in {path}.")
-    return {name: np.array(boxes, dtype=np.float64) for name, boxes in found.items()}
+    best = {name: sorted(rows, key=lambda row: -row[0]) for name, rows in found.items()}
+    return {name: (np.array([row[1] for row in rows]), [row[2] for row in rows]) for name, rows in best.items()}
 
 
 def _numbers(row: Mapping[str, str], where: str) -> tuple[float, list[float]]:

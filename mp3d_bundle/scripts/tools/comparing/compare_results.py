@@ -19,7 +19,15 @@ from ...storage.atomic_files import replacing, write_csv, write_json
 from ...storage.output_folder import check_output_folder
 from ...storage.safe_json import read_json
 from ...workflows.comparing.change_page import change_page
-from ...workflows.comparing.lesion_changes import STATES, ChangeRule, Timepoint, list_changes, sum_up
+from ...workflows.comparing.lesion_changes import (
+    OTHER_CLASS,
+    STATES,
+    ChangeRule,
+    Timepoint,
+    class_changed,
+    list_changes,
+    sum_up,
+)
 from ...workflows.comparing.lesion_places import PLACE_COLUMNS, place_of
 from ...workflows.comparing.rigid_alignment import LATTICE_MM, Alignment, align
 
@@ -27,6 +35,7 @@ _COLUMNS = (
     *("state", "before", "after", "long_axis_before_mm", "long_axis_after_mm", "change_mm", "change_percent"),
     *("axes_source_before", "axes_source_after", "compared_by", *PLACE_COLUMNS),
 )
+_CLASS_COLUMNS = ("class_before", "class_after")
 # No millimetre of a scan is farther away.
 _FARTHEST = 1e5
 # Below this the alignment is called doubtful.
@@ -107,7 +116,7 @@ def _write(
         for one in list_changes(first.timepoint, last.timepoint, lying.matrix, rule)
     ]
     sums = sum_up(changes)
-    cautions = [*cautions, *_source_cautions(changes)]
+    cautions = [*cautions, *_class_cautions(first, last, changes), *_source_cautions(changes)]
     notices = list(dict.fromkeys([NOTICE, *first.document["notices"], *last.document["notices"], _ESTIMATES]))
     document = {
         "notices": notices,
@@ -125,8 +134,9 @@ def _write(
         "changes": changes,
     }
     write_json(document, folder / "changes.json")
-    rows = [[*(one[name] for name in _COLUMNS), " ".join(notices)] for one in changes]
-    write_csv([*_COLUMNS, "notice"], rows, folder / "changes.csv")
+    columns = [*_COLUMNS, *(_CLASS_COLUMNS if changes and _CLASS_COLUMNS[0] in changes[0] else ()), "notice"]
+    rows = [[*(one[name] for name in columns[:-1]), " ".join(notices)] for one in changes]
+    write_csv(columns, rows, folder / "changes.csv")
     summary = _summary(sums, cautions)
     texts = {
         "title": f"{first.name} and {last.name}",
@@ -193,6 +203,8 @@ def _check(document: Mapping[str, Any]) -> None:
     numbers = np.array(rows, dtype=np.float64).reshape(-1, 16)
     if not (np.abs(numbers) <= _FARTHEST).all() or (numbers[:, 12:] < 0).any():
         raise ValueError("a position or size of a lesion is impossible")
+    if not all(isinstance(one.get("class", ""), str) for one in lesions):
+        raise ValueError("the class of a lesion is not a text")
     if not all(isinstance(one["axes"]["source"], str) and isinstance(one.get("image", {}), Mapping) for one in lesions):
         raise ValueError("the source of an axis or the image of a lesion is of another kind")
     counted = [one["lesion"] for one in lesions]
@@ -234,6 +246,26 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
     return told
 
 
+def _known_classes(result: _Result) -> list[str]:
+    """The names of the classes that the weights of a result distinguish; none of weights of one class."""
+    return [str(name) for name in result.document["model"].get("classes") or ()]
+
+
+def _class_cautions(first: _Result, last: _Result, changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to know of classes: of results that know others, and of lesions that are called otherwise."""
+    known = [_known_classes(one) for one in (first, last)]
+    told = []
+    if known[0] != known[1]:
+        names = [", ".join(one) or "one class" for one in known]
+        told.append(f"The classes that the weights know differ: {names[0]} before, {names[1]} after.")
+    if other := [one for one in changes if class_changed(one)]:
+        pairs = ", ".join(
+            f"{one['before']} ({one['class_before']}) is {one['after']} ({one['class_after']})" for one in other
+        )
+        told.append(f"Lesions of another class after than before, which may be an error of the network: {pairs}.")
+    return told
+
+
 def _source_cautions(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     """What to know where long axes of different sources meet."""
     sources = [sorted({one[f"axes_source_{when}"] for one in changes} - {None}) for when in ("before", "after")]
@@ -266,6 +298,7 @@ def _summary(sums: Mapping[str, Any], cautions: Sequence[str]) -> list[str]:
 
 def _about(first: _Result, last: _Result, lying: Alignment, rule: ChangeRule) -> list[tuple[str, str]]:
     shift = ", ".join(f"{one:.1f}" for one in _shift(first, lying))
+    classed = any(_known_classes(one) for one in (first, last))
     return [
         ("Before", f"{first.name}, SHA-256 {first.document['input']['sha256'][:12]}"),
         ("After", f"{last.name}, SHA-256 {last.document['input']['sha256'][:12]}"),
@@ -277,7 +310,8 @@ def _about(first: _Result, last: _Result, lying: Alignment, rule: ChangeRule) ->
         ),
         (
             "Same lesion",
-            f"middles at most {rule.max_distance_mm:g} mm apart, or half of the longer long axis",
+            f"middles at most {rule.max_distance_mm:g} mm apart, or half of the longer long axis"
+            + (f"; other classes count as {100 * OTHER_CLASS:g} % of that farther apart" if classed else ""),
         ),
         (
             "Grown, shrunk",

@@ -78,7 +78,7 @@ class Checkpointer:
         definition: Description of the network, stored with the weights.
         evaluator: Evaluator whose key metric decides; None in a run without validation.
         info: Further plain facts to store with the weights.
-        settings: What must be the same when the run resumes, see `run_settings`; None for no check.
+        settings: What must be the same when the run resumes, see `run_settings`, and so the classes; None: no check.
         interval: Iterations from one checkpoint within an epoch to the next; 0 or None for none but at the epochs'
             ends. It needs a loader with a :class:`~scripts.training.resuming.sample_order.ResumableSampler`.
 
@@ -107,7 +107,8 @@ class Checkpointer:
         self.definition = dict(definition)
         self.evaluator = evaluator
         self.info = dict(info or {})
-        self.settings = None if settings is None else dict(settings)
+        classes = list((self.info.get("recipe") or {}).get("classes") or ())  # a set may be imported anew
+        self.settings = None if settings is None else {**settings, **({"classes": classes} if classes else {})}
         self.interval = interval or 0
         self.lock = FolderLock(directory, "a training")
         self.signals = StopSignals()

@@ -1,5 +1,8 @@
 """Which lesions of two aligned scans are the same, and how they changed.
 
+Where both results name classes, a pair of one class is preferred, but place comes first: the same lesion may be called
+otherwise later.
+
 A long axis that was measured on a mask cannot be compared with the side of a box: a pair with axes of different sources
 is compared by the sides of both boxes, and so are all lesions where the two results have no source in common.
 """
@@ -15,6 +18,8 @@ from scipy.optimize import linear_sum_assignment
 
 BOX = "box"
 STATES = ("new", "gone", "grown", "shrunk", "unchanged", "not in the scan before", "not in the scan after")
+# How much farther apart two lesions of different classes count, as a share of the distance that is allowed.
+OTHER_CLASS = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Timepoint:
         return np.array([lesion["axes"]["long_axis_mm"] for lesion in self.lesions], dtype=np.float64)
 
     @property
+    def classes(self) -> list[str | None]:
+        """The class of each; None in results of weights of one class."""
+        return [lesion.get("class") for lesion in self.lesions]
+
+    @property
     def sources(self) -> list[str]:
         """Where each long axis is from."""
         return [lesion["axes"]["source"] for lesion in self.lesions]
@@ -77,6 +87,8 @@ class Timepoint:
 def match_lesions(before: Timepoint, after: Timepoint, matrix: np.ndarray, rule: ChangeRule) -> list[tuple[int, int]]:
     """Pairs of the same lesion: as many and as near as can be (Hungarian matching).
 
+    Lesions of different classes count as `OTHER_CLASS` of the allowed distance farther apart than they are.
+
     Args:
         before: Lesions of the earlier scan.
         after: Lesions of the later one.
@@ -90,8 +102,10 @@ def match_lesions(before: Timepoint, after: Timepoint, matrix: np.ndarray, rule:
     distances = np.linalg.norm(moved[:, None] - after.middles[None], axis=2)
     longest = np.maximum(before.long_axes[:, None], after.long_axes[None])
     cost = distances / np.maximum(rule.max_distance_mm, longest / 2)
+    other = [[None not in (one, two) and one != two for two in after.classes] for one in before.classes]
+    others = OTHER_CLASS * np.array(other, dtype=np.float64).reshape(cost.shape)
     # A pair that is too far apart costs more than any number of good ones.
-    rows, columns = linear_sum_assignment(np.where(cost <= 1, cost, 1e6))
+    rows, columns = linear_sum_assignment(np.where(cost <= 1, cost + others, 1e6))
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if cost[i, j] <= 1]
 
 
@@ -109,9 +123,11 @@ def list_changes(
     Returns:
         ``state``, one of `STATES`; ``before`` and ``after``, the numbers of the lesion; their long axes in mm, and the
         change of them in mm and percent, None where there is none; the source of each lesion's own axes, and of these
-        long axes (``compared_by``). Pairs first, then new ones, then gone ones.
+        long axes (``compared_by``); where a result names classes, ``class_before`` and
+        ``class_after``. Pairs first, then new ones, then gone ones.
     """
     rule = rule or ChangeRule()
+    named = any(name is not None for name in [*before.classes, *after.classes])
     pairs = match_lesions(before, after, matrix, rule)
     found = [_entry(before, after, i, j, rule) for i, j in pairs]
     inverse = np.linalg.inv(matrix)
@@ -121,7 +137,21 @@ def list_changes(
     for i in sorted(set(range(len(before.lesions))) - {i for i, _ in pairs}):
         there = after.covers(matrix[:3, :3] @ before.middles[i] + matrix[:3, 3])
         found.append(_entry(before, after, i, None, "gone" if there else "not in the scan after"))
-    return found
+    return [{**one, **_classes(before, after, one)} for one in found] if named else found
+
+
+def _classes(before: Timepoint, after: Timepoint, change: Mapping[str, Any]) -> dict[str, str | None]:
+    """The class of the lesion of an entry in each scan."""
+    return {
+        f"class_{when}": next((one.get("class") for one in scan.lesions if one["lesion"] == change[when]), None)
+        for when, scan in (("before", before), ("after", after))
+    }
+
+
+def class_changed(change: Mapping[str, Any]) -> bool:
+    """Whether both scans name a class of a lesion, and not the same."""
+    names = {change.get("class_before"), change.get("class_after")}
+    return None not in names and len(names) > 1
 
 
 def no_common_source(before: Timepoint, after: Timepoint) -> bool:

@@ -100,7 +100,8 @@ const usePreset = (button) => {
 const pair = (one, other) => `${one ?? "–"} → ${other ?? "–"}`;
 const millimetres = (value) => (value === null || value === undefined ? null : value.toFixed(1));
 const numbered = data.changes.some((change) => (change.instance_number_before ?? change.instance_number_after ?? null) !== null);
-for (const title of [...(numbered ? ["Image"] : []), "z, mm"]) {
+const classed = data.changes.some((change) => "class_before" in change);
+for (const title of [...(classed ? ["Class"] : []), ...(numbered ? ["Image"] : []), "z, mm"]) {
   const head = document.createElement("th");
   head.textContent = title;
   document.querySelector(".changes thead tr").append(head);
@@ -110,7 +111,9 @@ for (const change of data.changes) {
   const shown = (value) => (value === null ? "–" : value);
   const source = change.compared_by ? ` (${change.compared_by})` : "";
   const axes = `${pair(change.long_axis_before_mm, change.long_axis_after_mm)}${source}`;
-  const places = [...(numbered ? [pair(change.instance_number_before, change.instance_number_after)] : []),
+  const { class_before: one, class_after: other } = change;
+  const kinds = classed ? [one && other && one !== other ? pair(one, other) : one ?? other ?? "–"] : [];
+  const places = [...kinds, ...(numbered ? [pair(change.instance_number_before, change.instance_number_after)] : []),
     pair(millimetres(change.z_before_mm), millimetres(change.z_after_mm))];
   const percent = change.change_percent === null ? "–" : `${change.change_percent > 0 ? "+" : ""}${change.change_percent} %`;
   for (const [at, text] of [shown(change.before), shown(change.after), change.state, axes, percent, ...places].entries()) {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from resource import RUSAGE_SELF, getrusage
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
@@ -18,23 +19,28 @@ from scripts.configuration.running_config import CONFIGS
 SIDE = 512
 NETWORKS = (
     "mp3d_9",
-    *("retinanet_3", "fpn_3dce_9", "msb", "mulan", "alignshift", "tsm", "a3d", "satr", "mvpnet_9", "3dce_27"),
+    *("retinanet_3", "retinanet_masks", "fpn_3dce_9", "fpn_3dce_27", "backbone_mr3d", "msb", "mulan", "mulan_patient"),
+    *("alignshift", "tsm", "a3d", "satr", "mvpnet_9", "3dce_27", "3dce_rfcn", "3dce_faster_rcnn"),
 )
+# What is no overlay of its own: the overlay, and settings of the network.
+VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {"mulan_patient": ("mulan", {"extras": ["box", "patient"]})}
 
 
 def _built(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
-    """A network by its overlay (``mp3d_9`` for none), untrained, and a slab for it."""
+    """A network by its overlay (``mp3d_9`` for none) or variation, untrained, and a slab for it."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    overlays = [] if name == "mp3d_9" else [CONFIGS / "variants" / f"{name}.yaml"]
+    overlay, settings = VARIATIONS.get(name, (name, {}))
+    overlays = [] if name == "mp3d_9" else [CONFIGS / "variants" / f"{overlay}.yaml"]
     parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in (CONFIGS / "train.json", *overlays)]))
+    parser.update({f"network_def#{key}": value for key, value in settings.items()})
     return parser.get_parsed_content("network_def"), torch.randn(1, parser["num_slices"], SIDE, SIDE)
 
 
 def _report(name: str, what: str, network: torch.nn.Module, start: float) -> None:
     spent, peak = time.process_time() - start, getrusage(RUSAGE_SELF).ru_maxrss / 2**20
     parameters = sum(each.numel() for each in network.parameters())
-    print(f"{name:15} {parameters:12,} parameters  {what} {spent:6.1f} CPU s {peak:6.2f} GiB at most", flush=True)
+    print(f"{name:16} {parameters:12,} parameters  {what} {spent:6.1f} CPU s {peak:6.2f} GiB at most", flush=True)
 
 
 def evaluate(name: str) -> None:

@@ -11,7 +11,7 @@ from scripts.configuration.running_config import check_config
 
 VARIANTS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs" / "variants"
 NETWORKS = {
-    "narrow_3dce": ("3dce_3", "3dce_27"),
+    "narrow_3dce": ("3dce_3", "3dce_27", "3dce_rfcn", "3dce_faster_rcnn"),
     "narrow_dense": ("mulan", "alignshift", "tsm", "a3d"),
     "narrow_msb": ("msb",),
     "narrow_mvpnet": ("mvpnet_3", "mvpnet_9"),

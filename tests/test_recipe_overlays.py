@@ -90,6 +90,38 @@ def test_rates_and_epochs_are_those_of_the_authors(name: str) -> None:
     assert schedule.optimizer is optimizer
 
 
+@pytest.mark.parametrize(
+    ("network", "target", "rates", "wanted"),
+    [
+        (
+            "3dce_rfcn",
+            "rfcn",
+            {"bias": 2.0, "position_maps.0.weight": 3.0, "position_maps.0.bias": 6.0},
+            {"backbone.position_maps.0.bias": 6e-3, "backbone.position_maps.2.weight": 1e-3},
+        ),
+        ("3dce_faster_rcnn", "vgg_faster_rcnn", {"bias": 2.0}, {"roi_heads.box_head.4.bias": 2e-3}),
+    ],
+)
+def test_the_recipe_of_3dce_fits_the_plain_detectors_of_its_tables(
+    bundle_root: Path, network: str, target: str, rates: dict[str, float], wanted: dict[str, float], caplog: Any
+) -> None:
+    files = [CONFIGS / "train.json", *(CONFIGS / "variants" / f"{each}.yaml" for each in (network, "recipe_3dce"))]
+    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in files]))
+    parser.update({"device": "cpu", "network_def#width": 8, "network_def#fc_channels": 16})
+    parser["optimizer#params#rates"] = rates
+    check_config(parser)
+    assert target in parser["network_def#_target_"]
+    assert "is the recipe of" not in caplog.text
+    parser["epoch_length"] = 5
+    parser["train#dataloader"] = {"_target_": "types.SimpleNamespace", "batch_size": "@batch_size"}
+    groups = parser.get_parsed_content("optimizer").param_groups
+    of = {id(each): group["lr"] for group in groups for each in group["params"]}
+    named = dict(parser.get_parsed_content("network_def").named_parameters())
+    assert {name: of[id(named[name])] for name in wanted} == pytest.approx(wanted)
+    option = repr(rates).replace("'", '"')
+    assert option in (bundle_root / "docs" / "rows.md").read_text()
+
+
 @pytest.fixture(scope="module")
 def data(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two key slices of the first patient, as a data set."""

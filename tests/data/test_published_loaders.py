@@ -50,7 +50,8 @@ def check(case: dict[str, Any], slab: np.ndarray, tolerance: float) -> None:
     assert list(got.shape) == case["shape"]
     np.testing.assert_allclose(got.ravel()[case["idx"]], case["val64"], rtol=0, atol=tolerance)
     assert abs(got.mean() - case["mean64"]) < tolerance
-    assert abs(np.abs(got).max() - case["absmax64"]) < tolerance
+    # The largest one is where scaling mixes the most different neighbours, with positions in float32.
+    assert abs(np.abs(got).max() - case["absmax64"]) < max(tolerance, 1e-5 * case["absmax64"])
 
 
 @pytest.mark.parametrize(("system", "key"), [("alignshift", "alignshift"), ("a3d", "a3d")])
@@ -72,16 +73,33 @@ def test_slabs_of_mvp_net_in_its_windows(shared: Path, loaders: dict[str, Any]) 
         check(case, np.concatenate([IntensityWindow(*each, 0.0, 1.0)(seen) for each in WINDOWS]), ROUNDING)
 
 
-def test_slabs_of_msb_are_cropped_to_the_body_and_scaled(shared: Path, loaders: dict[str, Any]) -> None:
-    recipe = LAYOUTS["msb"].recipe
-    crop, scale = CropBorderd(), ScalePixelsd(loaders["msb"]["norm_spacing"], loaders["msb"]["max_size"])
-    for case in loaders["msb"]["cases"]:
+def check_cropped_and_scaled(shared: Path, key: str, cases: list[dict[str, Any]], scale: ScalePixelsd) -> None:
+    """Compare slabs of the body alone, in pixels of one size, before the mean is taken off."""
+    recipe, crop = LAYOUTS[key].recipe, CropBorderd()
+    for case in cases:
         given: Any = record(shared, case)
-        whole = LoadSlabd(reader_of("msb", 3))(given)
+        whole = LoadSlabd(reader_of(key, case["shape"][-1]))(given)
         up, down, left, right = case["crop_u_d_l_r"]
         assert crop.box(whole) == (left, up, right + 1, down + 1)
         cropped: Any = crop(whole)
         assert torch.equal(cropped["origin"], torch.tensor([float(left), float(up)]))
         assert scale.factor(cropped) == pytest.approx(case["im_scale"])
         windowed: Any = {**cropped, "image": IntensityWindow(*recipe.window, 0.0, 1.0)(cropped["image"])}
-        check(case, scale(windowed)["image"].numpy(), ROUNDING)
+        slab = scale(windowed)["image"].numpy()
+        check(case, slab, ROUNDING)
+        means = slab.mean((1, 2), dtype=np.float64)
+        np.testing.assert_allclose(means, case["per_slice_mean"], rtol=0, atol=ROUNDING)
+
+
+def test_slabs_of_msb_are_cropped_to_the_body_and_scaled(shared: Path, loaders: dict[str, Any]) -> None:
+    scale = ScalePixelsd(loaders["msb"]["norm_spacing"], loaders["msb"]["max_size"])
+    check_cropped_and_scaled(shared, "msb", loaders["msb"]["cases"], scale)
+
+
+def test_slabs_of_mulan_are_cropped_to_the_body_and_scaled(shared: Path) -> None:
+    loader = json.loads((shared / "reference/golden_field/mulan_extra.json").read_text())["loader"]
+    recipe: Any = LAYOUTS["mulan"].recipe
+    assert [*recipe.window] == loader["window"]
+    assert (recipe.mean, recipe.slice_spacing) == (loader["pixel_mean"], loader["slice_intv"])
+    assert {case["shape"][-1] for case in loader["cases"]} == {loader["num_slices"]}
+    check_cropped_and_scaled(shared, "mulan", loader["cases"], ScalePixelsd(loader["norm_spacing"], loader["max"]))

@@ -41,7 +41,7 @@ def test_every_row_of_the_paper_has_its_commands(
     study(str(data), str(tmp_path / "out"), seeds=(0, 1, 2), dry_run=True, num_workers=8)
     lines = capsys.readouterr().out.splitlines()
     assert lines.pop(0) == f"cd {BUNDLE}"
-    assert len(lines) == 2 * 3 * 41
+    assert len(lines) == 2 * 3 * 42
     assert len(set(lines)) == len(lines)
     assert all("--num_workers 8" in line for line in lines if " training " in line)
 

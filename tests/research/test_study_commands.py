@@ -72,6 +72,18 @@ def test_a_network_that_comes_whole_is_narrowed_after_its_overlay(tmp_path: Path
     assert configs(full["training"]) == ["train", "mulan"]
 
 
+def test_retinanet_with_masks_runs_like_the_one_without(tmp_path: Path) -> None:
+    planner = planner_in(tmp_path)
+    plain, masks = (run_of(planner, "1", name).steps for name in ("retinanet_3", "retinanet_masks_3"))
+    assert configs(masks["training"])[:2] == ["train", "size_narrow"]
+    for step in ("training", "evaluating"):
+        assert "retinanet_masks" in configs(masks[step])
+        for key in ("strides", "scales"):
+            fine = option(masks[step], f"network_def#anchors#{key}")
+            assert fine is not None
+            assert fine == option(plain[step], f"network_def#anchors#{key}")
+
+
 def test_a_rate_goes_to_every_key_that_holds_it(tmp_path: Path) -> None:
     planner = planner_in(tmp_path)
     run = run_of(planner, "1", "mp3d_9", rate=0.006)

@@ -19,6 +19,7 @@ from scripts.networks import (
     mp3d_retinanet,
     multi_scale_booster,
     mvp_net,
+    rfcn,
     slice_attention,
     temporal_shift,
     three_dce,
@@ -38,6 +39,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mp3d_retinanet": lambda: mp3d_retinanet(3, body=small_body(), fpn_channels=16),
     "fpn_3dce": lambda: fpn_3dce(9, body=ResNet2d(width=8), fpn_channels=16, head=HEAD),
     "three_dce": lambda: three_dce(9, width=8, rpn_channels=16, fc_channels=32),
+    "rfcn": lambda: rfcn(width=8, rpn_channels=16, fc_channels=32),
 }
 # Full-size bodies: most published systems have one size.
 LARGE_NETWORKS: dict[str, Callable[[], nn.Module]] = {

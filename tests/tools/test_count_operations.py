@@ -188,6 +188,8 @@ class TestCommandLine:
             ("mvpnet_9", ["157,173,741", "445.143"]),
             ("3dce_3", ["17,195,150", "109.086"]),
             ("3dce_27", ["25,223,310", "942.167"]),
+            ("3dce_rfcn", ["16,431,748", "109.138"]),
+            ("3dce_faster_rcnn", ["71,516,836", "162.630"]),
         ],
     )
     def test_counts_the_other_published_networks(

@@ -198,6 +198,8 @@ PUBLISHED: dict[str, Callable[..., nn.Module]] = {
     "multi_scale_booster": partial(networks.multi_scale_booster, width=8, channels=16, fc_channels=16),
     "mvp_net": partial(networks.mvp_net, 3, layers=(1, 1, 1, 1), channels=16, fc_channels=16),
     "three_dce": partial(networks.three_dce, 9, width=8, rpn_channels=8, fc_channels=16),
+    "rfcn": partial(networks.rfcn, width=8, rpn_channels=8, fc_channels=16),
+    "vgg_faster_rcnn": partial(networks.vgg_faster_rcnn, width=8, rpn_channels=8, fc_channels=16),
     "retinanet_masks": partial(networks.retinanet_masks, 3, body=ResNet2d((1, 1, 1, 1), width=8), fpn_channels=16),
 }
 

@@ -15,6 +15,7 @@ from .published.mvp_net import MVPNet, mvp_net
 from .published.retinanet_masks import retinanet_masks
 from .published.slice_attention import slice_attention
 from .published.three_dce import ThreeDCE, three_dce
+from .published.vgg_detectors import rfcn, vgg_faster_rcnn
 from .two_stage import FasterRCNN
 
 __all__ = [
@@ -55,7 +56,9 @@ __all__ = [
     "mvp_net",
     "retinanet_2d",
     "retinanet_masks",
+    "rfcn",
     "slice_attention",
     "temporal_shift",
     "three_dce",
+    "vgg_faster_rcnn",
 ]

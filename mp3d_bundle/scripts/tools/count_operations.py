@@ -154,7 +154,9 @@ def _run(network: nn.Module, size: int) -> None:
     first, second = network.features(slab)
     network.rpn.head(first)
     heads = network.roi_heads
-    first_layer = next(layer for layer in heads.box_head.modules() if isinstance(layer, nn.Linear))
+    first_layer = next((layer for layer in heads.box_head.modules() if isinstance(layer, nn.Linear)), None)
+    if first_layer is None:  # R-FCN's second stage takes means of bins and nothing else
+        return
     heads.predictor(heads.box_head(torch.empty(PROPOSALS, first_layer.in_features)))
     _run_further(heads, second)
 

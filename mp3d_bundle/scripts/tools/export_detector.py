@@ -162,6 +162,8 @@ def to_torchscript(network: FasterRCNN, path: Path, info: Mapping[str, Any]) -> 
         meta_values=json.loads(_config("metadata")),
         more_extra_files={name: text.encode() for name, text in extra.items()},
     )
+    if not path.suffix:  # MONAI gives such a file an ending
+        os.replace(path.with_suffix(".ts"), path)
     return torch.jit.load(str(path)).eval()
 
 

@@ -7,6 +7,8 @@ of all images are pooled for each proposal and fused by one fully connected laye
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
@@ -85,8 +87,8 @@ def position_sensitive_pool(level_map: Tensor, rois: Tensor, scale: float, group
     return means.permute(0, 3, 1, 2).to(level_map.dtype)
 
 
-class PositionSensitivePool(PyramidRoIAlign):
-    """Crops of one level by :func:`position_sensitive_pool`."""
+class OneLevelPool(PyramidRoIAlign):
+    """Crops of the one level there is."""
 
     def __init__(self) -> None:
         super().__init__((STRIDE,), output_size=GROUP)
@@ -94,6 +96,10 @@ class PositionSensitivePool(PyramidRoIAlign):
     def levels(self, boxes: Tensor) -> Tensor:
         """The one level there is, ``(N,)``, for boxes of any size ``(N, 4)``."""
         return torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+
+
+class PositionSensitivePool(OneLevelPool):
+    """Crops of one level by :func:`position_sensitive_pool`."""
 
     def crop(self, level_map: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Crops ``(R, maps, output_size, output_size)`` of rows and inclusive boxes ``(R, 5)``."""
@@ -124,18 +130,28 @@ class SoftmaxRPNHead(RPNHead):
         return [lesion - background for background, lesion in halves], offsets
 
 
+def map_layer(inputs: int, outputs: int) -> nn.Conv2d:
+    """1x1 convolution ``(B, inputs, h, w)`` -> ``(B, outputs, h, w)`` with its authors' start."""
+    layer = nn.Conv2d(inputs, outputs, 1)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
 class TripletVgg(nn.Module):
     """VGG-16 without its fourth max-pool, on each three neighbouring slices of a slab.
 
     Args:
         num_slices: D = 3 M, with M odd: 3, 9, ... 33; or 1, one slice used three times.
         width: Channels of the first convolutions; 64 is VGG-16.
+        maps: Makes the maps of the second stage from the features of an image, ``(B, out_channels, h, w)``; 3DCE's
+            position-sensitive ones by default.
 
     Raises:
         ValueError: If ``num_slices`` is another number.
     """
 
-    def __init__(self, num_slices: int, *, width: int = 64) -> None:
+    def __init__(self, num_slices: int, *, width: int = 64, maps: nn.Module | None = None) -> None:
         super().__init__()
         if num_slices != 1 and num_slices not in range(3, 34, 6):
             raise ValueError(f"Expected 1, 3, 9, 15, 21, 27 or 33 slices for 3DCE, got {num_slices!r}.")
@@ -144,22 +160,21 @@ class TripletVgg(nn.Module):
         w = width
         self.out_channels = 8 * w
         self.body = make_layers([w, w, "M", 2 * w, 2 * w, "M", *[4 * w] * 3, "M", *[8 * w] * 6])
-        self.position_maps = nn.Conv2d(self.out_channels, MAPS * GROUP**2, 1)
-        nn.init.normal_(self.position_maps.weight, std=0.01)
-        nn.init.zeros_(self.position_maps.bias)  # type: ignore[arg-type]
+        self.position_maps = maps or map_layer(self.out_channels, MAPS * GROUP**2)
         for layer in self.body:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, slabs: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the middle image, and position-sensitive maps of all.
+        """Features of the middle image, and maps of all for the second stage.
 
         Args:
             slabs: ``(B, 3 M, H, W)`` normalised slabs, H and W multiples of 8.
 
         Returns:
-            Two maps, ``(B, out_channels, H / 8, W / 8)`` and ``(B, M * 490, H / 8, W / 8)``, image after image.
+            Two maps, ``(B, out_channels, H / 8, W / 8)`` and, image after image, ``(B, M * 490, H / 8, W / 8)`` of
+            3DCE.
 
         Raises:
             ValueError: If the slabs do not have ``num_slices`` slices.
@@ -197,9 +212,32 @@ def three_dce(
     Raises:
         ValueError: If ``num_slices`` is another number, or there are no classes.
     """
+    backbone = TripletVgg(num_slices, width=width)
+    box_head = nn.Sequential(nn.Flatten(), nn.Linear(backbone.images * MAPS * GROUP**2, fc_channels), nn.ReLU())
+    predictor = BoxPredictor(fc_channels, num_classes, background=True)
+    network = vgg_detector(backbone, PositionSensitivePool(), box_head, predictor, rpn_channels=rpn_channels)
+    nn.init.normal_(box_head[1].weight, std=0.001)  # type: ignore[arg-type]
+    return network
+
+
+def vgg_detector(
+    backbone: TripletVgg, pool: PyramidRoIAlign, box_head: nn.Module, predictor: Any, *, rpn_channels: int
+) -> ThreeDCE:
+    """3DCE's two stages, with a second one of these parts.
+
+    Args:
+        backbone: Features and maps of stride 8.
+        pool: Crops of the maps.
+        box_head: Crops to vectors; its linear layers start by Xavier's rule.
+        predictor: Vectors to class scores and offsets, see `BoxPredictor`.
+        rpn_channels: Channels inside the region proposal head.
+
+    Raises:
+        ValueError: If there are no classes.
+    """
+    num_classes = predictor.num_classes
     if num_classes < 1:
         raise ValueError(f"Expected at least one class in addition to the background, got num_classes={num_classes!r}.")
-    backbone = TripletVgg(num_slices, width=width)
     anchors = FixedAnchors([detectron_anchors(STRIDE, (2, 3, 4, 6, 12), (0.5, 1.0, 2.0))], (STRIDE,))
     rpn = RegionProposalNetwork(
         SoftmaxRPNHead(backbone.out_channels, rpn_channels, anchors.per_cell),
@@ -211,13 +249,12 @@ def three_dce(
         rules=RULES,
     )
     roi_heads = RoIHeads(
-        PositionSensitivePool(),
-        nn.Sequential(nn.Flatten(), nn.Linear(backbone.images * MAPS * GROUP**2, fc_channels), nn.ReLU()),
-        BoxPredictor(fc_channels, num_classes, background=True),
+        pool,
+        box_head,
+        predictor,
         sampling=Sampling(32, 0.25),
         limits=DetectionLimits(nms_iou=0.3, per_image=300 * num_classes),
         rules=RULES,
     )
     roi_heads.box_weight = 10.0
-    nn.init.normal_(roi_heads.box_head[1].weight, std=0.001)  # type: ignore[index]
     return ThreeDCE(backbone, rpn, roi_heads)

@@ -191,7 +191,8 @@ def test_one_machine_resumes_a_stopped_batch(tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "out" / "batch.csv").open(newline="")))
     statuses = sorted(row["status"] for row in rows)
     assert statuses.count("failed") == 2
-    assert statuses.count("skipped") >= before["done"] >= 1
+    # The signal may come after a scan was written and before the batch heard of it.
+    assert statuses.count("skipped") >= max(before["done"], 1)
     assert statuses.count("skipped") + statuses.count("done") == 6
 
 

@@ -70,7 +70,7 @@ def torch_file(weights: Path) -> Path:
 def test_torchscript_agrees(weights: Path, torch_file: Path, shape: tuple[int, int, int]) -> None:
     network, _ = load_network(weights)
     slabs = torch.randn(shape[0], 3, *shape[1:])
-    assert max(disagreement(network, torch.jit.load(str(torch_file)), slabs)) <= 1e-5
+    assert max(disagreement(network, torch.jit.load(str(torch_file)), slabs)) <= 1e-4
 
 
 def test_onnx_agrees(weights: Path, onnx_file: Path) -> None:

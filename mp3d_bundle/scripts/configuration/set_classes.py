@@ -6,13 +6,12 @@ import inspect
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from pydoc import locate
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-from ..data.importing.set_tables import read_set
+from ..data.importing.set_tables import class_names
 from .read_keys import item
 from .typed_options import MARKS
 
@@ -38,8 +37,7 @@ def set_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     if not isinstance(folder, str) or folder.startswith(MARKS) or not os.path.isdir(folder):
         return ()
-    about = read_set(Path(folder))
-    names = tuple(str(name) for name in about["classes"]) if about else ()
+    names = class_names(folder)
     return names if len(names) > 1 else ()
 
 

@@ -53,9 +53,7 @@ def test_what_is_written_scores_as_it_was_scored(tmp_path: Path) -> None:
         "categories": [{"id": 7, "name": "lesion"}],
     }
     (tmp_path / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
-    again = flat_cases(
-        tmp_path / "truth.json", OutsideDetections.read(tmp_path / "evaluation" / "coco_results.json"), "all"
-    )
+    again = flat_cases(tmp_path / "truth.json", OutsideDetections.read(tmp_path / "evaluation" / "coco_results.json"))
     scored = write_report(again, tmp_path / "again", bootstrap=Bootstrap(resamples=5))
     for name in ("sensitivity", "sensitivity_strict", "ap50", "ap50_95"):
         assert scored[name] == pytest.approx(metrics[name]), name

@@ -92,6 +92,6 @@ def test_the_table_names_every_scan_and_why_it_failed(tmp_path: Path) -> None:
         **{"path": "", "results": "x/y", "series": "1.2.3", "status": "done", "lesions": 7, "seconds": 1.26},
         **{"machine": "node", "tries": 1, "reason": None},
     }
-    assert rows[0]["path"] == str(odd.path)
+    assert rows[0]["path"] == 'in/a "b",\\nc.nii', "on one line"
     assert rows[1]["reason"] == "in/b.nii: Expected a CT, got an MR."
     assert (rows[1]["tries"], rows[2]["lesions"]) == ("2", "")

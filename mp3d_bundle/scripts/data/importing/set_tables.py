@@ -183,6 +183,15 @@ def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, An
         raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
 
 
+def class_names(folder: str | Path) -> tuple[str, ...]:
+    """Names of the classes of a data set; none if it has no ``set.json``.
+
+    Raises:
+        ValueError: See `read_set`.
+    """
+    return tuple(str(name) for name in (read_set(Path(folder)) or {}).get("classes", ()))
+
+
 def read_set(folder: Path) -> dict[str, Any] | None:
     """Content of ``set.json`` of a data set; None if it has none.
 

@@ -34,9 +34,13 @@ def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
 NormFactory = Callable[[int], nn.Module]
 
 
-def is_exported() -> bool:
-    """Whether the network is being converted for another engine, which has its own ways of running a convolution."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+def pays_as_products(x: Tensor) -> bool:
+    """Whether convolutions of one pixel run faster as products of matrices: on a CPU, in the usual order in memory.
+
+    Not while the network is being converted for another engine, which has its own ways of running a convolution.
+    """
+    converted = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return x.device.type == "cpu" and x.is_contiguous() and not converted
 
 
 class LineConv3d(nn.Conv3d):
@@ -48,8 +52,9 @@ class LineConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, Cin, D, H, W)`` -> ``(B, C, D, H / stride, W / stride)``, rounded up."""
+        products = pays_as_products(x)
         x = x[:, :, :: self.stride[0], :: self.stride[1], :: self.stride[2]]
-        if x.device.type != "cpu" or is_exported():
+        if not products:
             return F.conv3d(x, self.weight, padding=self.padding)
         # Autocast does not reach what is added in place.
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -75,6 +80,8 @@ class SlabMaxPool3d(nn.MaxPool3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, D, H, W)`` -> ``(B, C, D', H', W')``."""
+        if not x.is_contiguous():
+            return super().forward(x)
         (across, *kernel), (step, *stride), (margin, *padding) = self.kernel_size, self.stride, self.padding
         planes = F.max_pool2d(x.flatten(1, 2), kernel, stride, padding).unflatten(1, x.shape[1:3])
         # Slices as rows, the pixels of a slice as columns.

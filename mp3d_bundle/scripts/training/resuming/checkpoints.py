@@ -107,8 +107,8 @@ class Checkpointer:
         self.definition = dict(definition)
         self.evaluator = evaluator
         self.info = dict(info or {})
-        classes = list((self.info.get("recipe") or {}).get("classes") or ())  # a set may be imported anew
-        self.settings = None if settings is None else {**settings, **({"classes": classes} if classes else {})}
+        classes = self.info["recipe"].get("classes") if isinstance(self.info.get("recipe"), Mapping) else None
+        self.settings = None if settings is None else {**settings, **({"classes": list(classes)} if classes else {})}
         self.interval = interval or 0
         self.lock = FolderLock(directory, "a training")
         self.signals = StopSignals()

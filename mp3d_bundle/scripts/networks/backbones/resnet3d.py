@@ -81,7 +81,7 @@ class SlabMaxPool3d(nn.MaxPool3d):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, D, H, W)`` -> ``(B, C, D', H', W')``."""
         if not x.is_contiguous():
-            return super().forward(x)
+            return F.max_pool3d(x, self.kernel_size, self.stride, self.padding)
         (across, *kernel), (step, *stride), (margin, *padding) = self.kernel_size, self.stride, self.padding
         planes = F.max_pool2d(x.flatten(1, 2), kernel, stride, padding).unflatten(1, x.shape[1:3])
         # Slices as rows, the pixels of a slice as columns.

@@ -111,6 +111,18 @@ def test_a_structure_set_that_lacks_its_parts(tmp_path: Path, series: Path, scan
         read_structures(path, scan, each_structure=False)
 
 
+@pytest.mark.parametrize(("offset", "damage"), [(4, b"HS"), (8, b"\n+")])
+def test_a_damaged_number_of_a_structure(tmp_path: Path, series: Path, scan: Scan, offset: int, damage: bytes) -> None:
+    path = write_rtstruct(tmp_path / "a.dcm", series)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"\x06\x30\x22\x00IS") + offset
+    content[at : at + 2] = damage
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a DICOM structure set, cannot use .*a\.dcm") as caught:
+        read_structures(path, scan, each_structure=False)
+    assert "\n" not in str(caught.value)
+
+
 def copies(path: Path, *offsets: float, turned: bool = False) -> Path:
     """Write every outline of a structure set again at each of these distances in mm, from another point on."""
     dataset = pydicom.dcmread(path)

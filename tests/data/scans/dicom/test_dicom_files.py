@@ -157,6 +157,7 @@ def nested(depth: int) -> bytes:
         lambda data: data.replace(b"UI", b"SQ"),
         lambda data: data.replace(b"DS", b"US"),
         lambda data: data.replace(b"DS", b"UN"),
+        lambda data: data.replace(b"\x02\x00\x00\x00UL\x04\x00", b"\x02\x00\x00\x00UL\x05\x00"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

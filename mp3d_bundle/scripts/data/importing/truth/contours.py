@@ -13,7 +13,7 @@ import pydicom
 from scipy import ndimage
 
 from ....storage.safe_xml import plain_tag, read_xml
-from ...scans.dicom.dicom_files import read_dataset, read_text
+from ...scans.dicom.dicom_files import ODD_CONTENT, read_dataset, read_text
 from ...scans.scan import Scan
 from ..true_lesions import ScanTruth, TrueLesion
 from .label_grids import LabelGrid, polygon_mask
@@ -47,8 +47,10 @@ def read_structures(path: Path, scan: Scan, *, each_structure: bool) -> ScanTrut
     dataset = read_dataset(path)
     try:
         return _structures(dataset, path, scan, each_structure)
-    except (AttributeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except ODD_CONTENT as error:
+        if str(path) in str(error):
+            raise
+        reason = " ".join(ascii(str(error)).split())[:200] or type(error).__name__
         raise ValueError(f"Expected a DICOM structure set, cannot use {path}: {reason}.") from error
 
 

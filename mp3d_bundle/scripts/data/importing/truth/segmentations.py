@@ -9,6 +9,7 @@ import highdicom
 import numpy as np
 import pydicom
 
+from ...scans.dicom.dicom_files import ODD_CONTENT
 from ...scans.scan import Scan
 from ..true_lesions import ScanTruth
 from .label_grids import LabelGrid
@@ -63,7 +64,7 @@ def read_segmentation(path: Path, scan: Scan, *, each_segment: bool) -> ScanTrut
             frames = _frames(segmentation, number)
             if frames:
                 grids.append((*(_on_slices(frames, scan) or _on_stack(frames, scan)), labels[number]))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (*ODD_CONTENT, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"Expected a DICOM segmentation of parallel slices, cannot use {path}: {reason}.") from error
     found = []

@@ -21,7 +21,7 @@ from typing import IO
 
 import pydicom
 from pydicom.dataelem import RawDataElement
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -42,9 +42,11 @@ _HEAD = 132
 # Start of a data set without preamble: the meta group or the first elements of group 8.
 _FIRST_GROUPS = (0x0002, 0x0008)
 _VRS = frozenset((b"AE", b"CS", b"DA", b"LO", b"OB", b"PN", b"SH", b"SQ", b"TM", b"UI", b"UL", b"US"))
-# pydicom's errors for unexpected content; a damaged archive is reported when it is opened.
-_ODD = (
+# pydicom's errors for unexpected content, in a whole file or when an element is asked for; a damaged archive is
+# reported when it is opened.
+ODD_CONTENT = (
     InvalidDicomError,
+    BytesLengthException,
     OSError,
     EOFError,
     ValueError,
@@ -167,7 +169,7 @@ def read_dataset(path: Path, open_file: Open | None = None, *, tags: Sequence[st
             )
     except ForeignFileError:
         raise
-    except _ODD as error:
+    except ODD_CONTENT as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise OSError(f"Expected a complete DICOM file, could not read the header of {path} ({reason}).") from error
 

@@ -22,7 +22,7 @@ NETWORKS = (
     *("retinanet_3", "retinanet_masks", "fpn_3dce_9", "fpn_3dce_27", "backbone_mr3d", "msb", "mulan", "mulan_patient"),
     *("alignshift", "tsm", "a3d", "satr", "mvpnet_9", "3dce_27", "3dce_rfcn", "3dce_faster_rcnn"),
 )
-# What is no overlay of its own: the overlay, and settings of the network.
+# Variations of an overlay: the overlay, and settings of the network.
 VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {"mulan_patient": ("mulan", {"extras": ["box", "patient"]})}
 
 

@@ -45,6 +45,7 @@ def test_slices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = counts(folder / "out" / "thresholds.csv", threshold="0.5")
     assert [at[name] for name in list(at)[1:4]] == ["1", "1", "1"]
     metrics = json.loads((folder / "out" / "metrics.json").read_text())
+    assert metrics["split"] == "test"
     # The box on the slice without a lesion is a false positive.
     assert metrics["counts"]["images_without_lesions"] == 2
     assert metrics["sensitivity"]["0.5"] == 1.0

@@ -18,7 +18,7 @@ from ..metrics.volume.volume_report import write_volume_report
 from ..metrics.volume.volume_tables import format_volume_table
 from ..storage.atomic_files import write_csv
 from ..storage.output_folder import check_output_folder, evaluation_lock
-from ..workflows.outside_detections import OutsideDetections, flat_cases, solid_cases
+from ..workflows.outside_detections import OutsideDetections, flat_cases, in_coco_style, solid_cases
 from .early_checks import check_score
 
 _SCORES = (0.01, 0.02, 0.05, *(number / 10 for number in range(1, 10)), 0.95, 0.98, 0.99)
@@ -64,14 +64,16 @@ def score(
     found, labels, folder = Path(predictions), Path(truth), Path(output)
     check_score(truth, predictions)
     check_output_folder(folder)
-    about = Evaluated(
-        f"{labels.name} ({found.name})",
-        dataset_notice(labels if labels.is_dir() else labels.parent),
-        origin={"truth": truth, "predictions": predictions, "split": split},
-    )
     draw = Bootstrap(resamples=bootstrap_resamples, seed=seed)
     with evaluation_lock(folder):
         detections = OutsideDetections.read(found)
+        if split is None and not (detections.flat and in_coco_style(labels)):
+            split = "test"
+        about = Evaluated(
+            f"{labels.name} ({found.name})",
+            dataset_notice(labels if labels.is_dir() else labels.parent),
+            origin={"truth": truth, "predictions": predictions, "split": split},
+        )
         if detections.flat:
             cases = flat_cases(labels, detections, split, category)
             print(format_table(write_report(cases, folder, about, rule=RULES[rule or "MP3D"], bootstrap=draw)))
@@ -82,7 +84,7 @@ def score(
                     f"Expected --{name} with detections on slices alone, got --{name} {value} with detections in 3D: "
                     f"{found}."
                 )
-        cases = solid_cases(labels, detections, split or "test", missing_is_empty=missing_is_empty)
+        cases = solid_cases(labels, detections, str(split), missing_is_empty=missing_is_empty)
         print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw)))
         checked = check_volumes(cases)
         rows = []

@@ -84,6 +84,11 @@ class OutsideDetections:
         return (suffix == ".json" and isinstance(self.content, list)) or (suffix == ".csv" and not self.path.is_dir())
 
 
+def in_coco_style(truth: Path) -> bool:
+    """Whether labels of slices are COCO's, which have no splits."""
+    return truth.suffix.lower() == ".json"
+
+
 def flat_cases(
     truth: Path, predictions: OutsideDetections, split: str | None = None, category: str | None = None
 ) -> list[Case]:
@@ -102,13 +107,11 @@ def flat_cases(
         OSError: If a file is not there.
         ValueError: If one is not as expected, or detections are of images that the truth does not have.
     """
-    coco = truth.suffix.lower() == ".json"
+    coco = in_coco_style(truth)
     if category is not None and not coco:
         raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
     if split is not None and coco:
-        raise ValueError(
-            f"Expected --split with a data set alone, got --split {split} with labels in COCO style: {truth}."
-        )
+        raise ValueError(f"Expected --split with a data set, got --split {split} with labels in COCO style: {truth}.")
     content = _coco_tables(truth) if coco else {}
     cases, number = _coco_truth(truth, content, category) if coco else (_table_truth(truth, split or "test"), None)
     rows = _csv_results(predictions.path) if predictions.content is None else _coco_results(predictions)
@@ -117,9 +120,7 @@ def flat_cases(
     called: dict[str, str] = {}
     for key, case in cases.items():
         if called.setdefault(case["id"], key) != key or (case["id"] != key and case["id"] in cases):
-            raise ValueError(
-                f"Expected a name of its own for each image of {truth}, got {shown_name(case['id'])} twice."
-            )
+            raise ValueError(f"Expected its own name for each image of {truth}, got {shown_name(case['id'])} twice.")
     names: Sequence[str] = next(iter(cases.values())).get("class_names", ()) if cases else ()
     by_class = category is None and len(names) > 1 and all(kind is not None for _, kind, _, _ in rows)
     kinds = _numbers_of(names, content.get("categories")) if by_class else {}

@@ -52,10 +52,9 @@ class LineConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, Cin, D, H, W)`` -> ``(B, C, D, H / stride, W / stride)``, rounded up."""
-        products = pays_as_products(x)
+        if not pays_as_products(x):
+            return super().forward(x)
         x = x[:, :, :: self.stride[0], :: self.stride[1], :: self.stride[2]]
-        if not products:
-            return F.conv3d(x, self.weight, padding=self.padding)
         # Autocast does not reach what is added in place.
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         columns, (depth, *plane) = x.flatten(2).to(dtype), x.shape[2:]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.storage.printable import shown, shown_name
+from scripts.storage.printable import one_line, shown, shown_name
 
 
 def test_short_values_are_shown_as_they_are() -> None:
@@ -38,3 +38,10 @@ def test_others_are_cut() -> None:
         for text in (shown(value), shown_name(value)):
             assert 0 < len(text) <= 200
             assert text.isprintable()
+
+
+def test_the_text_of_an_error_is_one_line() -> None:
+    assert one_line(ValueError("a\n  b ")) == "a b"
+    assert one_line(ValueError("abc"), 2) == "ab"
+    assert one_line(KeyError()) == "KeyError"
+    assert one_line(MemoryError("\n")) == "MemoryError"

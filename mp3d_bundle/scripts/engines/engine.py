@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from ..storage.printable import one_line
 from ..weights import tensors_sha256
 from .kept_networks import KeptNetwork
 from .network_parts import ConvertedPart, PartExample, Run, detach, part_examples
@@ -141,7 +142,7 @@ class EngineChoice:
                 runs, formats = self._converted(network, runtime, precision)
         # Converters fail in ways of their own on what they do not know.
         except Exception as error:
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = one_line(error, 300)
             if self.name != "auto":
                 raise ValueError(
                     f"Expected a network that {runtime.title} can run, it cannot run this one: {reason}. Use --engine "

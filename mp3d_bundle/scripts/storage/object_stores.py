@@ -14,6 +14,8 @@ from typing import Any
 
 import fsspec
 
+from .printable import one_line
+
 # Protocols of fsspec that are stores of objects; a path may begin with any other word and a colon.
 SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "memory")
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/+([^/].*)", re.DOTALL)
@@ -153,4 +155,4 @@ def _asked(url: str) -> Iterator[tuple[Any, str]]:
         raise FileNotFoundError(f"Expected an object at {url}, found none.") from None
     # Each store has errors of its own, many of which are plain exceptions.
     except Exception as error:
-        raise OSError(f"Could not use {url}: {' '.join(str(error).split()) or type(error).__name__}.") from error
+        raise OSError(f"Could not use {url}: {one_line(error)}.") from error

@@ -24,3 +24,8 @@ def shown(value: object) -> str:
 def shown_name(text: object) -> str:
     """A name for a message: unchanged if it is short and on one line, otherwise as `shown`."""
     return text if isinstance(text, str) and text.isprintable() and len(text) <= _LENGTH else shown(text)
+
+
+def one_line(error: BaseException, length: int = 1000) -> str:
+    """The text of an error on one line, cut to ``length`` characters; its kind if it has no text."""
+    return " ".join(str(error).split())[:length] or type(error).__name__

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .printable import shown
+from .printable import one_line, shown
 
 # What a document holds that is written as JSON.
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -53,8 +53,7 @@ def read_json(path: str | Path, what: str = "JSON") -> Any:
             raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
         return parse_json(path.read_bytes())
     except (ValueError, RecursionError, MemoryError) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ValueError(f"Expected {what}, cannot read {path}: {reason}.") from error
+        raise ValueError(f"Expected {what}, cannot read {path}: {one_line(error).rstrip('.')}.") from error
 
 
 def parse_json(data: bytes) -> Any:

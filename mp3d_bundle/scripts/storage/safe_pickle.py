@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .printable import shown
+from .printable import one_line, shown
 
 # The largest public label file has 0.4 MB.
 MAX_BYTES = 1 << 29
@@ -207,8 +207,9 @@ def _reason(error: Exception) -> str:
     """The reason of an error of our own or of the reader; others may be as long as the file."""
     if isinstance(error, EOFError):
         return "Ran out of input"
-    text = " ".join(str(error).split()).rstrip(".") if isinstance(error, pickle.UnpicklingError) else ""
-    return text[:300] or f"it is damaged or not a pickle ({type(error).__name__})"
+    if isinstance(error, pickle.UnpicklingError):
+        return one_line(error, 300).rstrip(".")
+    return f"it is damaged or not a pickle ({type(error).__name__})"
 
 
 def _check(content: Any, budget: int) -> None:

@@ -87,6 +87,19 @@ def test_missing_and_odd_values_are_none(tmp_path: Path) -> None:
     assert series_text(series) == "a b"
 
 
+def test_damaged_numbers_are_none(tmp_path: Path) -> None:
+    folder = write_ct(tmp_path, ball_scan(), SeriesNumber=1234)
+    for path in folder.iterdir():
+        # Four bytes of a text as one number of eight bytes, which pydicom notices when the element is asked for.
+        path.write_bytes(path.read_bytes().replace(b"\x20\x00\x11\x00IS", b"\x20\x00\x11\x00FD"))
+    scan = read_scan(folder)
+    assert pydicom.dcmread(scan.files[0]).get_item("SeriesNumber").VR == "FD"
+    series = name_series(scan)
+    assert series is not None
+    assert series["series_number"] is None
+    assert series["series_instance_uid"] == scan.series
+
+
 def test_other_scans_have_no_names() -> None:
     results = results_of(scan_of(ball_scan()), [BOX], (0.9,))
     assert name_series(results.scan) is None

@@ -29,6 +29,7 @@ from pathlib import Path
 import nibabel.orientations as orientations
 import numpy as np
 
+from ...storage.printable import one_line
 from .dicom.dicom_series import read_series
 from .hounsfield_check import to_hounsfield
 from .uneven_spacing import to_places, to_slices
@@ -194,10 +195,9 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
                 return canonical(read(path, rules), path, rules)
             except _UNFORESEEN as error:
                 # Any failure of a library on a header becomes one line, like other damage.
-                reason = " ".join(str(error).split()) or "no further details"
-                raise OSError(
-                    f"Expected a CT volume, could not read {path} ({type(error).__name__}: {reason})."
-                ) from error
+                kind, reason = type(error).__name__, one_line(error)
+                text = reason if reason == kind else f"{kind}: {reason}"
+                raise OSError(f"Expected a CT volume, could not read {path} ({text}).") from error
     known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES))
     raise ValueError(f"Expected a file ending in {known} or the folder of a DICOM series, got {path}.")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pydicom
 
+from ...storage.dicom_errors import ODD_CONTENT
 from ..scan_protocol import ScanLike
 
 _SERIES = {
@@ -26,7 +27,6 @@ _IMAGE = {"instance_number": "InstanceNumber", "sop_instance_uid": "SOPInstanceU
 SERIES_KEYS, IMAGE_KEYS = tuple(_SERIES), tuple(_IMAGE)
 # No text of these attributes is longer.
 _LONGEST = 64
-_ODD = (ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def name_series(scan: ScanLike) -> dict[str, str | None] | None:
@@ -92,7 +92,7 @@ def read_header(scan: ScanLike, index: int, names: dict[str, str]) -> dict[str, 
     try:
         header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=[*names.values()], force=True)
     # What was read as a scan may still hold an element that pydicom stumbles over.
-    except _ODD:
+    except ODD_CONTENT:
         return dict.fromkeys(names)
     return {key: _text(header, keyword) for key, keyword in names.items()}
 
@@ -101,7 +101,7 @@ def _text(header: pydicom.Dataset, keyword: str) -> str | None:
     """The printable text of an attribute; None where there is none."""
     try:
         text = str(header.get(keyword) or "")
-    except _ODD:
+    except ODD_CONTENT:
         return None
     printable = "".join(letter if letter.isprintable() else " " for letter in text).strip()
     return printable.encode("utf-8", "replace").decode()[:_LONGEST] or None

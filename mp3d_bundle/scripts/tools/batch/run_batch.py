@@ -36,6 +36,7 @@ from ...error_lines import root_error
 from ...interrupts import Stopped, stopped_by_signals
 from ...storage.object_stores import url_of
 from ...storage.output_folder import FolderLock
+from ...storage.printable import one_line
 from ...workflows.delivery.remote_results import table_folder
 from ...workflows.infer_scans import ScanOutcome, ScanRunner, reason_of
 from .batch_record import DOCUMENT, TABLE, BatchRecord
@@ -112,7 +113,7 @@ class Worker:
         except SystemExit as error:
             return str(error.code)
         except Exception as error:
-            return " ".join(str(error).split()) or type(error).__name__
+            return one_line(error)
         return None
 
     def do(self, source: ScanSource, scan: Scan | Failure | None) -> tuple[ScanOutcome, float, str] | Failure:

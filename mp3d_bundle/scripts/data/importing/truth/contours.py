@@ -12,8 +12,9 @@ import numpy as np
 import pydicom
 from scipy import ndimage
 
+from ....storage.dicom_errors import ODD_CONTENT
 from ....storage.safe_xml import plain_tag, read_xml
-from ...scans.dicom.dicom_files import ODD_CONTENT, read_dataset, read_text
+from ...scans.dicom.dicom_files import read_dataset, read_text
 from ...scans.scan import Scan
 from ..true_lesions import ScanTruth, TrueLesion
 from .label_grids import LabelGrid, polygon_mask
@@ -83,7 +84,7 @@ def _points(contour: pydicom.Dataset, scan: Scan, where: str) -> np.ndarray:
     """Points ``(N, 3)`` of an outline in voxels of the scan (edges)."""
     try:
         points = np.array([float(value) for value in contour.ContourData], dtype=np.float64).reshape(-1, 3)
-    except (AttributeError, TypeError, ValueError):
+    except ODD_CONTENT:
         points = np.empty((0, 3))
     if not len(points) or not np.isfinite(points).all():
         raise ValueError(f"Expected the points of an outline, three numbers each, got others in {where}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import highdicom
 import numpy as np
 import pydicom
 
-from ...scans.dicom.dicom_files import ODD_CONTENT
+from ....storage.dicom_errors import ODD_CONTENT
+from ....storage.printable import one_line
 from ...scans.scan import Scan
 from ..true_lesions import ScanTruth
 from .label_grids import LabelGrid
@@ -64,8 +66,9 @@ def read_segmentation(path: Path, scan: Scan, *, each_segment: bool) -> ScanTrut
             frames = _frames(segmentation, number)
             if frames:
                 grids.append((*(_on_slices(frames, scan) or _on_stack(frames, scan)), labels[number]))
-    except (*ODD_CONTENT, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    # highdicom keeps what it reads in a table of SQLite.
+    except (*ODD_CONTENT, sqlite3.Error) as error:
+        reason = one_line(error, 200)
         raise ValueError(f"Expected a DICOM segmentation of parallel slices, cannot use {path}: {reason}.") from error
     found = []
     for values, affine, label in grids:

@@ -15,15 +15,17 @@ import zlib
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from struct import error as StructError
 from struct import unpack
 from typing import IO
 
 import pydicom
 from pydicom.dataelem import RawDataElement
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from ....storage.dicom_errors import ODD_CONTENT
+from ....storage.printable import one_line
 
 # Opens one file.
 Open = Callable[[], IO[bytes]]
@@ -42,23 +44,6 @@ _HEAD = 132
 # Start of a data set without preamble: the meta group or the first elements of group 8.
 _FIRST_GROUPS = (0x0002, 0x0008)
 _VRS = frozenset((b"AE", b"CS", b"DA", b"LO", b"OB", b"PN", b"SH", b"SQ", b"TM", b"UI", b"UL", b"US"))
-# pydicom's errors for unexpected content, in a whole file or when an element is asked for; a damaged archive is
-# reported when it is opened.
-ODD_CONTENT = (
-    InvalidDicomError,
-    BytesLengthException,
-    OSError,
-    EOFError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    NotImplementedError,
-    MemoryError,
-    StructError,
-)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.-]+")
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
@@ -170,7 +155,7 @@ def read_dataset(path: Path, open_file: Open | None = None, *, tags: Sequence[st
     except ForeignFileError:
         raise
     except ODD_CONTENT as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200)
         raise OSError(f"Expected a complete DICOM file, could not read the header of {path} ({reason}).") from error
 
 
@@ -245,8 +230,8 @@ def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
             return []
         numbers = [_number(one) for one in (value if isinstance(value, (MultiValue, list)) else [value])]
     # pydicom converts values on access, each kind with its own errors.
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except ODD_CONTENT as error:
+        reason = one_line(error)
         raise ValueError(f"Expected numbers in the DICOM tag {tag}, got others in {path} ({reason}).") from error
     if not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"Expected finite numbers in the DICOM tag {tag}, got {value} in {path}.")
@@ -295,5 +280,5 @@ def read_text(header: pydicom.Dataset, tag: str) -> str:
         text = "\\".join("" if one is None else str(one).strip() for one in values).strip("\0 ")
         printed = text.isprintable()
         return text if printed else "".join(one if one.isprintable() else " " for one in text)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+    except ODD_CONTENT:
         return ""

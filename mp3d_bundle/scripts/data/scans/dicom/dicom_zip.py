@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from ....storage.printable import one_line
 from ..scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical
 from ..volume_files.stored_image import DEFAULT_RULES, ReadingRules, log_text, shown
 from .dicom_files import Open
@@ -151,8 +152,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except _DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"Expected a complete zip archive, could not read {path} ({reason}).") from error
+        raise OSError(f"Expected a complete zip archive, could not read {path} ({one_line(error)}).") from error
 
 
 def _checked(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:

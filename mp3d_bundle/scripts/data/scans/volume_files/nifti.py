@@ -20,6 +20,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from ....storage.printable import one_line
 from .stored_image import LPS_FROM_RAS, ReadingRules, StoredImage, check_shape, check_spacing
 from .voxel_data import GZIP, RAW, Part, read_voxels
 
@@ -50,8 +51,7 @@ def read_nifti(path: Path, rules: ReadingRules) -> StoredImage:
         header = _read_header(path, packed=packed)
         dtype = header.get_data_dtype()
     except (EOFError, OSError, HeaderDataError, WrapStructError, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise OSError(f"Expected a complete NIfTI file, could not read {path} ({reason}).") from error
+        raise OSError(f"Expected a complete NIfTI file, could not read {path} ({one_line(error)}).") from error
     if dtype.kind not in "iuf":
         raise ValueError(f"Expected one real number per voxel, got data type {dtype} (a colour image?) in {path}.")
     if int(header["bitpix"]) not in (0, 8 * dtype.itemsize):

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ....storage.printable import one_line
 from .stored_image import MAX_GIGABYTES, ReadingRules, StoredImage
 
 RAW, GZIP, ZLIB, BZIP2, TEXT, HEX = "raw", "gzip", "zlib", "bzip2", "text", "hex"
@@ -78,7 +79,7 @@ def read_voxels(
         try:
             _fill(target[number * share : (number + 1) * share], part, encoding, dtype)
         except (EOFError, OSError, zlib.error, ValueError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise OSError(f"Expected a complete and undamaged file, could not read {part.path} ({reason}).") from error
     return values.astype(dtype.newbyteorder("="), copy=False)
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from pydicom import DataElement, Dataset
 from pydicom.config import RAISE
+from pydicom.datadict import keyword_for_tag
 from pydicom.valuerep import DA, TM, validate_value
+
+from ....storage.dicom_errors import ODD_CONTENT
 
 # Groups of attributes on the patient, the clinical trial, the request, the visit and the procedure.
 _GROUPS = (0x0010, 0x0012, 0x0032, 0x0038, 0x0040)
@@ -31,6 +34,25 @@ _STUDY = ("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNum
 _CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 # An image with a de-identified patient must name the method; many do not.
 UNKNOWN_METHOD = "Not stated in the source images"
+
+
+def drop_damaged(header: Dataset) -> list[str]:
+    """Remove the attributes of a header that cannot be read, which pydicom notices when they are asked for.
+
+    Args:
+        header: Changed in place.
+
+    Returns:
+        The attributes, such as "StudyDate, which is damaged", in the order of the header.
+    """
+    damaged = []
+    for tag in list(header.keys()):
+        try:
+            _ = header[tag]
+        except ODD_CONTENT:
+            del header[tag]
+            damaged.append(f"{keyword_for_tag(tag) or tag}, which is damaged")
+    return damaged
 
 
 def keep_valid(header: Dataset) -> list[str]:
@@ -82,6 +104,6 @@ def _is_valid(element: DataElement) -> bool:
         for value in element.value if element.VM > 1 else [element.value]:
             {"DA": DA, "TM": TM}.get(element.VR, str)(str(value))
             validate_value(element.VR, str(value), RAISE)
-    except (ArithmeticError, TypeError, ValueError):
+    except ODD_CONTENT:
         return False
     return element.VM == 1 or element.keyword == _METHODS[0]

@@ -14,9 +14,9 @@ from typing import Any
 
 import highdicom as hd
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import generate_uid
 
+from ....storage.dicom_errors import ODD_CONTENT
 from ...detections import FIRST_RESULT, Lesion, ScanResult
 from ...scan_protocol import ScanLike
 from ..lesions_document import result_sha256
@@ -81,8 +81,11 @@ def earlier_file(folder: Path | None, name: str, header: Dataset) -> Dataset | N
     try:
         earlier = dcmread(folder / name, stop_before_pixels=True)
         same = (earlier.Manufacturer, earlier.StudyInstanceUID) == (MANUFACTURER, header.StudyInstanceUID)
-        return earlier if same and int(earlier.InstanceNumber) > 0 and earlier.SeriesInstanceUID else None
-    except (AttributeError, InvalidDicomError, OSError, TypeError, ValueError):
+        named = int(earlier.InstanceNumber) > 0 and earlier.SeriesInstanceUID
+        # Asked for here, as pydicom converts values, and finds damage, on access.
+        _ = earlier.get("SeriesDescription"), earlier.get("SoftwareVersions")
+        return earlier if same and named else None
+    except ODD_CONTENT:
         logger.warning("%s: an earlier file that cannot be read is replaced.", folder / name)
         return None
 
@@ -119,7 +122,7 @@ def files_or_warning(scan: ScanLike, make: Callable[[], dict[str, bytes]]) -> di
     try:
         return make()
     # Headers of all kinds come from scanners and archives: a bad header must not cost a lesion.
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except ODD_CONTENT as error:
         logger.warning("%s: no DICOM results are written. %s", scan.path, error)
         logger.debug("%s", scan.path, exc_info=True)
         return {}

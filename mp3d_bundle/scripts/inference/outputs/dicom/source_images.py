@@ -20,7 +20,7 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from ...scan_protocol import ScanLike
-from .inherited_attributes import keep_valid
+from .inherited_attributes import drop_damaged, keep_valid
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ def read_sources(files: Sequence[Path], headers: Sequence[bytes | None] = ()) ->
     for path, known in zip(files, headers or [None] * len(files), strict=True):
         # Files that were read as a scan are DICOM, with or without preamble.
         header = pydicom.dcmread(path if known is None else io.BytesIO(known), stop_before_pixels=True, force=True)
+        lines = drop_damaged(header)
         missing = [name for name in _NEEDED if header.get(name) in (None, "")]
         if missing:
             raise ValueError(f"Expected the attribute {missing[0]}, which results need to refer to {path}.")
@@ -141,7 +142,7 @@ def read_sources(files: Sequence[Path], headers: Sequence[bytes | None] = ()) ->
                 setattr(header, name, "")
         if header.PatientSex not in _SEXES:
             header.PatientSex = ""
-        for line in keep_valid(header):
+        for line in (*lines, *keep_valid(header)):
             if line not in told:
                 told.add(line)
                 logger.warning("%s: the DICOM results leave out %s.", path, line)

@@ -58,7 +58,9 @@ LONG_FUNCTIONS = {
 _CONFIG = "built by a config: its arguments are config ids"
 _RULES = "the parts and rules of a detector's stage by name: published detectors differ in each"
 MANY_PARAMETERS = {
+    "align_shift.a3d": _CONFIG,
     "align_shift.align_shift": _CONFIG,
+    "align_shift.temporal_shift": _CONFIG,
     "checkpoints.__init__": _CONFIG,
     "compare_results.compare": "a command line: its arguments are the options",
     "coco_instances.load_instances": _CONFIG,

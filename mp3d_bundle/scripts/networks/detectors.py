@@ -66,8 +66,6 @@ def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageH
 
 
 def _two_stages(channels: int, num_classes: int, head: TwoStageHead) -> tuple[RegionProposalNetwork, RoIHeads]:
-    if num_classes < 1:
-        raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
     anchors = PyramidAnchors(scale=head.anchor_scale, ratios=head.anchor_ratios)
     rpn = RegionProposalNetwork(
         RPNHead(channels, anchors.per_cell),

@@ -11,12 +11,13 @@ from scripts.networks.heads.score_refinement import Patient, ScoreRefinement
 
 
 @pytest.mark.parametrize("extras", [(), ("box", "patient"), ("patient", "position", "box")])
+@pytest.mark.parametrize("num_classes", [1, 3])
 @torch.no_grad()
-def test_it_starts_as_the_identity(extras: tuple[str, ...]) -> None:
-    refine = ScoreRefinement(4, extras)
+def test_it_starts_as_the_identity(extras: tuple[str, ...], num_classes: int) -> None:
+    refine = ScoreRefinement(4, extras, num_classes)
     boxes = torch.tensor([[1.0, 2.0, 30.0, 40.0]] * 3)
     known = refine.read(boxes, (64, 96), Patient(1, 60, 0.7))
-    classes, tags = torch.randn(3, 2), torch.randn(3, 4)
+    classes, tags = torch.randn(3, 1 + num_classes), torch.randn(3, 4)
     found = refine(classes, tags, known)
     assert known.shape == (3, {0: 0, 2: 6, 3: 7}[len(extras)])
     torch.testing.assert_close(found, (classes, tags))

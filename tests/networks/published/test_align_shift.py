@@ -56,6 +56,15 @@ def test_it_learns_and_finds(name: str) -> None:
     assert sum(len(one["boxes"]) for one in found) > 0
 
 
+@pytest.mark.parametrize("name", FACTORIES)
+def test_boxes_may_have_classes(name: str) -> None:
+    boxes = target([[10.0, 20.0, 40.0, 50.0], [50.0, 10.0, 70.0, 30.0]], labels=torch.tensor([2, 3]))
+    found = check_both_ways(narrow(name, num_classes=3), 3, [boxes, target([])])
+    assert {1, 2, 3} >= set(torch.cat([one["labels"] for one in found]).tolist()) != {1}
+    with pytest.raises(ValueError, match="at least one class besides background, got num_classes=0"):
+        narrow(name, num_classes=0)
+
+
 def test_masks_may_be_left_out() -> None:
     network = narrow("tsm", masks=False)
     network(torch.zeros(1, 3, 32, 32), [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}])

@@ -166,6 +166,26 @@ def test_boxes_are_chosen_by_unrefined_scores_and_ordered_by_refined_ones() -> N
     torch.testing.assert_close(after["tag_scores"].logit(), before["tag_scores"].flip(0).logit() + 0.5)
 
 
+def test_boxes_may_have_classes() -> None:
+    boxes = tagged([[10.0, 20.0, 40.0, 50.0], [50.0, 10.0, 70.0, 30.0]], labels=torch.tensor([2, 3]))
+    check_both_ways(narrow(num_classes=3), 3, [boxes, tagged([])])
+
+
+@torch.no_grad()
+def test_refined_scores_are_those_of_the_class_of_a_box() -> None:
+    network = narrow(num_classes=2).double().eval()
+    torch.nn.init.normal_(network.roi_heads.predictor.cls_score.weight, std=0.5)
+    torch.nn.init.zeros_(network.roi_heads.predictor.cls_score.bias)
+    network.roi_heads.limits = DetectionLimits(per_image=300)
+    slab = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    (before,) = network(slab)
+    assert set(before["labels"].tolist()) == {1, 2}
+    network.roi_heads.refine.classes.bias.copy_(torch.tensor([0.0, -50.0, 50.0]))
+    (after,) = network(slab)
+    assert len(after["labels"]) == len(before["labels"])
+    torch.testing.assert_close(after["scores"] > 0.5, after["labels"] == 2)
+
+
 @torch.no_grad()
 def test_scores_depend_on_the_patient_of_each_slab() -> None:
     network = narrow(extras=("patient",)).double().eval()

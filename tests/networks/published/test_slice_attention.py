@@ -60,7 +60,8 @@ def test_the_authors_tensors_fit(shared: Path) -> None:
     check_checkpoint(slice_attention, keys_of(shared, "satr")["7_slices"], SLICE_ATTENTION_NAMES)
 
 
-def test_it_learns_and_finds() -> None:
-    network = slice_attention(3, growth=8, channels=16, embedding=24, fc_channels=32)
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_it_learns_and_finds(num_classes: int) -> None:
+    network = slice_attention(3, num_classes, growth=8, channels=16, embedding=24, fc_channels=32)
     found = check_both_ways(network, 3, [target([[10.0, 20.0, 40.0, 50.0]]), target([])])
     assert all(one["masks"].shape == (len(one["boxes"]), 28, 28) for one in found)

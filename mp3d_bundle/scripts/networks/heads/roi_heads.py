@@ -75,10 +75,15 @@ class BoxPredictor(nn.Module):
         num_classes: Number of classes without background.
         background: Whether the layer of the offsets has four outputs for the background too, in front, that are
             never read: older code has them.
+
+    Raises:
+        ValueError: If there are no classes.
     """
 
     def __init__(self, channels: int, num_classes: int, *, background: bool = False) -> None:
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
         self.num_classes = num_classes
         self.background = background
         self.cls_score = nn.Linear(channels, num_classes + 1)

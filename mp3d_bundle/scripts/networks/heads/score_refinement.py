@@ -46,35 +46,36 @@ class Patient(NamedTuple):
 
 
 class ScoreRefinement(nn.Module):
-    """A linear layer for the two class logits and one for the tags, each on all of them and on the extras.
+    """A linear layer for the class logits and one for the tags, each on all of them and on the extras.
 
     It starts as the identity.
 
     Args:
         tags: Number of tags, T.
         extras: Names in `EXTRAS` of what is read too.
+        num_classes: K, classes without background.
 
     Raises:
         ValueError: If an extra has another name.
     """
 
-    def __init__(self, tags: int, extras: Sequence[str] = ()) -> None:
+    def __init__(self, tags: int, extras: Sequence[str] = (), num_classes: int = 1) -> None:
         super().__init__()
         for name in set(extras) - set(EXTRAS):
             raise ValueError(f"Expected extras among {', '.join(EXTRAS)}, got {name!r}.")
         self.extras = tuple(name for name in EXTRAS if name in extras)
         # Class logits, tag logits and extras of a box.
-        self.widths = (2, tags, sum(EXTRAS[name] for name in self.extras))
+        self.widths = (1 + num_classes, tags, sum(EXTRAS[name] for name in self.extras))
         inputs = sum(self.widths)
-        self.classes, self.tags = nn.Linear(inputs, 2), nn.Linear(inputs, tags)
-        for layer, first in ((self.classes, 0), (self.tags, 2)):
+        self.classes, self.tags = nn.Linear(inputs, 1 + num_classes), nn.Linear(inputs, tags)
+        for layer, first in ((self.classes, 0), (self.tags, 1 + num_classes)):
             start = torch.zeros_like(layer.weight)
             start[:, first : first + layer.out_features] = torch.eye(layer.out_features)
             layer.weight = nn.Parameter(start)
             nn.init.zeros_(layer.bias)
 
     def forward(self, classes: Tensor, tags: Tensor, extras: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(R, 2)`` and ``(R, T)`` and extras ``(R, E)`` to the refined logits, in float32 or float64."""
+        """Logits ``(R, 1 + K)`` and ``(R, T)`` and extras ``(R, E)`` to the refined logits, in float32 or float64."""
         x = torch.cat([classes, tags, extras], dim=1)
         return at_least_float32(self.classes(x)), at_least_float32(self.tags(x))
 

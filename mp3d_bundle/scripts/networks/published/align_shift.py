@@ -110,7 +110,7 @@ def one_map_mask_rcnn(
     backbone: nn.Module,
     channels: int,
     *,
-    fc_channels: int,
+    predictor: BoxPredictor,
     masks: bool,
     score: float,
     detector: type[FasterRCNN] = FasterRCNN,
@@ -120,7 +120,7 @@ def one_map_mask_rcnn(
     Args:
         backbone: Slabs to a list of one map.
         channels: Channels of the map; the mask head has half as many.
-        fc_channels: Width of the two fully connected layers.
+        predictor: Feature vectors, as long as the two fully connected layers are wide, to scores and offsets.
         masks: Whether boxes get the field ``masks``, which the training targets then need too.
         score: Only boxes that score higher are reported, at most 50.
         detector: What is made of the parts.
@@ -139,8 +139,8 @@ def one_map_mask_rcnn(
     mask_head = MaskHead(channels, InclusiveRoIAlign([STRIDE], output_size=14), width=channels // 2)
     roi_heads = RoIHeads(
         pool,
-        TwoMLPHead(channels * pool.output_size**2, fc_channels),
-        BoxPredictor(fc_channels, 1, background=True),
+        TwoMLPHead(channels * pool.output_size**2, predictor.cls_score.in_features),
+        predictor,
         matching=Matching(0.5, 0.5),
         sampling=Sampling(64, 0.25),
         limits=DetectionLimits(score=score, per_image=50),
@@ -152,6 +152,7 @@ def one_map_mask_rcnn(
 
 def align_shift(
     num_slices: int = 3,
+    num_classes: int = 1,
     *,
     masks: bool = True,
     thickness: float = 2.0,
@@ -166,6 +167,7 @@ def align_shift(
 
     Args:
         num_slices: Slices of a slab, odd.
+        num_classes: Classes without background; the authors' weights are for one.
         masks: Whether boxes get the field ``masks``, which the training targets then need too.
         thickness: Distance between slices in mm where a call does not give it.
         layers: Dense layers of each block.
@@ -176,16 +178,16 @@ def align_shift(
     Raises:
         ValueError: If ``num_slices`` is not an odd number >= 1, or the thickness not positive.
     """
+    predictor = BoxPredictor(fc_channels, num_classes, background=True)
     backbone = DenseSlabBackbone(
         num_slices, AlignShift, out_channels=channels, layers=layers, growth=growth, thickness=thickness
     )
-    return one_map_mask_rcnn(
-        backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3, detector=ThicknessRCNN
-    )
+    return one_map_mask_rcnn(backbone, channels, predictor=predictor, masks=masks, score=1e-3, detector=ThicknessRCNN)
 
 
 def temporal_shift(
     num_slices: int = 3,
+    num_classes: int = 1,
     *,
     masks: bool = True,
     layers: Sequence[int] = (6, 12, 24),
@@ -194,12 +196,14 @@ def temporal_shift(
     fc_channels: int = 2048,
 ) -> FasterRCNN:
     """TSM on the network of AlignShift: as many parameters. See `align_shift`."""
+    predictor = BoxPredictor(fc_channels, num_classes, background=True)
     backbone = DenseSlabBackbone(num_slices, TemporalShift, out_channels=channels, layers=layers, growth=growth)
-    return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=1e-3)
+    return one_map_mask_rcnn(backbone, channels, predictor=predictor, masks=masks, score=1e-3)
 
 
 def a3d(
     num_slices: int = 3,
+    num_classes: int = 1,
     *,
     masks: bool = True,
     layers: Sequence[int] = (6, 12, 24),
@@ -211,5 +215,6 @@ def a3d(
 
     See `align_shift`.
     """
+    predictor = BoxPredictor(fc_channels, num_classes, background=True)
     backbone = DenseSlabBackbone(num_slices, SlicePairs, out_channels=channels, layers=layers, growth=growth)
-    return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=5e-5)
+    return one_map_mask_rcnn(backbone, channels, predictor=predictor, masks=masks, score=5e-5)

@@ -172,7 +172,8 @@ class MulanHeads(RoIHeads):
         """
         extras = self.refine.read(found["boxes"], size, patient)
         classes, tags = self.refine(found.pop("class_logits"), found.pop("tag_logits"), extras)
-        found |= {"scores": classes.softmax(dim=1)[:, 1], "tag_scores": tags.sigmoid()}
+        scores = classes.softmax(dim=1).gather(1, found["labels"][:, None])[:, 0]
+        found |= {"scores": scores, "tag_scores": tags.sigmoid()}
         for name, head in (("masks", self.mask_head), ("tag_scores", self.tag_head)):
             # The last bias starts at zero and moves with the first step of training.
             if not bool(head.logits.bias.any()):  # type: ignore[union-attr]
@@ -237,6 +238,7 @@ class MULAN(FasterRCNN):
 
 def mulan(
     num_slices: int = 9,
+    num_classes: int = 1,
     *,
     tags: int = 171,
     extras: Sequence[str] = (),
@@ -251,6 +253,7 @@ def mulan(
 
     Args:
         num_slices: Three times an odd number.
+        num_classes: Classes without background; the authors' weights are for one.
         tags: Number of tags, T.
         extras: What the refinement reads next to the scores: ``box`` (place and size in the slab), ``position``
             (along the body), ``patient`` (sex and age). The paper's row in MP3D's Table 1 has box and patient.
@@ -275,14 +278,14 @@ def mulan(
     )
     pool = UnalignedRoIAlign([STRIDE])
     box_head = TwoMLPHead(channels * pool.output_size**2, fc_channels)
-    predictor = BoxPredictor(fc_channels, 1, background=True)
+    predictor = BoxPredictor(fc_channels, num_classes, background=True)
     heads = MulanHeads(
         pool,
         box_head,
         predictor,
         mask_head=MaskHead(channels, UnalignedRoIAlign([STRIDE], output_size=14), width=channels // 2),
         tag_head=TagHead(channels, UnalignedRoIAlign([STRIDE]), tags=tags, width=fc_channels // 2),
-        refine=ScoreRefinement(tags, extras),
+        refine=ScoreRefinement(tags, extras, num_classes),
     )
     for layer in (box_head.fc6, box_head.fc7):
         nn.init.kaiming_uniform_(layer.weight, a=1)

@@ -198,8 +198,8 @@ def multi_scale_booster(
     Raises:
         ValueError: If ``num_slices`` is not 3, or there are no classes.
     """
-    if num_slices != BoosterBackbone.num_slices or num_classes < 1:
-        raise ValueError(f"Expected 3 slices and at least one class for MSB, got {num_slices!r} and {num_classes!r}.")
+    if num_slices != BoosterBackbone.num_slices:
+        raise ValueError(f"Expected {BoosterBackbone.num_slices} slices for MSB, got {num_slices!r}.")
     backbone = BoosterBackbone(ResNet2d(layers, width=width, norm=nn.BatchNorm2d), out_channels=channels)
     bases = [mmdetection_anchors(stride, (2, 4, 6, 8), (0.5, 1.0, 2.0)) for stride in STRIDES]
     anchors = FixedAnchors(bases, STRIDES)

@@ -300,8 +300,6 @@ def mvp_net(
     Raises:
         ValueError: If ``num_slices`` is neither 3 nor 9, or there are no classes.
     """
-    if num_classes < 1:
-        raise ValueError(f"Expected at least one class in addition to the background, got num_classes={num_classes!r}.")
     backbone = MultiViewBackbone(num_slices, channels=channels, layers=layers, width=channels // 4, window=window)
     anchors = FixedAnchors([detectron_anchors(stride, (4,), (0.5, 1.0, 2.0)) for stride in STRIDES], STRIDES)
     rpn = RegionProposalNetwork(

@@ -16,6 +16,7 @@ from torchvision.ops import MLP, StochasticDepth
 
 from ..backbones.densenet import SlicePairs
 from ..backbones.densenet_slab import DenseSlabBackbone
+from ..heads.roi_heads import BoxPredictor
 from ..two_stage import FasterRCNN
 from .align_shift import AUTHORS_BACKBONE, MASK_RCNN, one_map_mask_rcnn
 from .authors_names import Rules
@@ -193,6 +194,7 @@ class AttentionBackbone(DenseSlabBackbone):
 
 def slice_attention(
     num_slices: int = 7,
+    num_classes: int = 1,
     *,
     masks: bool = True,
     layers: Sequence[int] = (6, 12, 24),
@@ -207,6 +209,7 @@ def slice_attention(
 
     Args:
         num_slices: Slices of a slab, odd and at least 3.
+        num_classes: Classes without background; the authors' weights are for one.
         masks: Whether boxes get the field ``masks``, which the training targets then need too.
         layers: Dense layers of each block.
         growth: Channels that a dense layer adds; the stem has twice as many.
@@ -217,5 +220,6 @@ def slice_attention(
     Raises:
         ValueError: If ``num_slices`` is not an odd number >= 3.
     """
+    predictor = BoxPredictor(fc_channels, num_classes, background=True)
     backbone = AttentionBackbone(num_slices, embedding=embedding, out_channels=channels, layers=layers, growth=growth)
-    return one_map_mask_rcnn(backbone, channels, fc_channels=fc_channels, masks=masks, score=5e-5)
+    return one_map_mask_rcnn(backbone, channels, predictor=predictor, masks=masks, score=5e-5)

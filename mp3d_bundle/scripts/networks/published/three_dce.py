@@ -231,13 +231,7 @@ def vgg_detector(
         box_head: Crops to vectors; its linear layers start by Xavier's rule.
         predictor: Vectors to class scores and offsets, see `BoxPredictor`.
         rpn_channels: Channels inside the region proposal head.
-
-    Raises:
-        ValueError: If there are no classes.
     """
-    num_classes = predictor.num_classes
-    if num_classes < 1:
-        raise ValueError(f"Expected at least one class in addition to the background, got num_classes={num_classes!r}.")
     anchors = FixedAnchors([detectron_anchors(STRIDE, (2, 3, 4, 6, 12), (0.5, 1.0, 2.0))], (STRIDE,))
     rpn = RegionProposalNetwork(
         SoftmaxRPNHead(backbone.out_channels, rpn_channels, anchors.per_cell),
@@ -253,7 +247,7 @@ def vgg_detector(
         box_head,
         predictor,
         sampling=Sampling(32, 0.25),
-        limits=DetectionLimits(nms_iou=0.3, per_image=300 * num_classes),
+        limits=DetectionLimits(nms_iou=0.3, per_image=300 * predictor.num_classes),
         rules=RULES,
     )
     roi_heads.box_weight = 10.0

@@ -22,6 +22,8 @@ class BinVotes(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
         self.num_classes = num_classes
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,11 +51,12 @@ def test_a_checkpoint_of_before_runs_resumed_within_an_epoch_still_fits() -> Non
 
 
 def test_a_checkpoint_of_before_an_option_fits_a_run_without_it() -> None:
-    later = ("background_fraction", "mined", "early_stopping", "stop_early", "frozen_stages", "body_rate")
+    later = ("background_fraction", "hard_negatives", "mined", "early_stopping", "stop_early", "frozen", "body_rate")
     older = {name: value for name, value in settings().items() if not any(word in name for word in later)}
     assert len(older) < len(settings())
     assert differences(older, settings(), 1) == ""
     assert "background_fraction" in differences(older, settings(background_fraction=0.25), 1)
+    assert "hard_negatives" in differences(older, settings(background_fraction=0.25, hard_negatives="a.csv"), 1)
     assert "mined" in differences(older, settings(mined="a.pkl"), 1)
 
 

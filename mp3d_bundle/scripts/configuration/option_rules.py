@@ -16,7 +16,7 @@ from ..data.slabs.z_lattice import LATTICES
 TEXTS = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "pretrained", "imagenet", "input"),
     *("annotations", "labels", "predictions", "images", "train_annotations", "train_images", "val_annotations"),
-    *("val_images", "series", "model_name", "notice", "tags", "review", "shard", "mined"),
+    *("val_images", "series", "model_name", "notice", "tags", "review", "shard", "mined", "hard_negatives"),
 )
 
 
@@ -108,7 +108,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "labels"), PATH),
     **dict.fromkeys(("images", "train_annotations", "train_images", "val_annotations", "val_images"), PATH),
     **dict.fromkeys(("pretrained", "imagenet", "predictions", "annotations", "tags", "review"), optional(PATH)),
-    "mined": optional(PATH),
+    **dict.fromkeys(("mined", "hard_negatives"), optional(PATH)),
     "mined_as": optional(one_of("ignored", "lesions")),
     "mined_score": optional(SHARE),
     "mask_targets": optional(one_of("ellipses", "grabcut")),

@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Files that the run names itself, next to the arguments of MONAI's `run`.
 _FILES = ("config_file", "args_file")
 # Options whose files and folders must be there before the run starts.
-_PATHS = ("input", "dataset_dir", "checkpoint", "pretrained", "review", "mined", "tags")
+_PATHS = ("input", "dataset_dir", "checkpoint", "pretrained", "review", "mined", "hard_negatives", "tags")
 
 
 def options_of(words: Sequence[str]) -> dict[str, str | None]:

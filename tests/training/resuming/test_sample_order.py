@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -52,7 +55,7 @@ class TestBackground:
     # Ten with lesions, seven without; in one of these is a region to ignore.
     DATA = SampleDataset([{"instances": kind} for kind in [LESION] * 10 + [NONE] * 6 + [REGION]])
 
-    def sampler(self, fraction: float | None, **options: int) -> ResumableSampler:
+    def sampler(self, fraction: float | None, **options: Any) -> ResumableSampler:
         return ResumableSampler(self.DATA, background_fraction=fraction, **{"num_replicas": 1, "rank": 0, **options})
 
     def epochs(self, fraction: float | None, count: int, **options: int) -> list[list[int]]:
@@ -89,6 +92,54 @@ class TestBackground:
             part.set_epoch(4)
             parts.append(list(part))
         assert set(whole) == {*parts[0], *parts[1]}
+
+    def hard(self, folder: Path, marked: dict[int, float], fraction: float = 1 / 3) -> ResumableSampler:
+        """A sampler with the detections of an evaluation, of which the best of some slices scores so much."""
+        path = folder / "detections.csv"
+        rows = [f"{index}.png,1,2,8,9,{score}" for index, score in marked.items()]
+        path.write_text("\n".join(["id,x1,y1,x2,y2,score", "3.png,1,2,8,9,0.99", *rows]))
+        known = {"image_size": (64, 64)}
+        records = [{**record, "file_name": f"{index}.png", **known} for index, record in enumerate(self.DATA.data)]
+        return ResumableSampler(
+            SampleDataset(records), background_fraction=fraction, hard_negatives=path, num_replicas=1, rank=0
+        )
+
+    def test_half_of_the_others_are_those_that_an_evaluation_marks(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO):
+            own = self.hard(tmp_path, {11: 0.9, 12: 0.5, 13: 0.8, 14: 0.49})
+        assert "are in 3 of the 7 slices without a lesion: an epoch has 2 of these" in caplog.text
+        assert len(own) == 15
+        taken = np.zeros(17, dtype=int)
+        for number in range(12):
+            own.set_epoch(number)
+            epoch = np.bincount(list(own), minlength=17)
+            assert epoch[:10].tolist() == [1] * 10
+            assert (epoch[[11, 12, 13]].sum(), epoch[[10, 14, 15, 16]].sum()) == (2, 3)
+            assert epoch.max() == 1
+            taken += epoch
+        assert set(taken[[11, 12, 13]]) == {8}
+        assert set(taken[[10, 14, 15, 16]]) == {9}
+
+    @pytest.mark.parametrize(("marked", "hard"), [((), 0), ((12,), 1), (range(10, 17), 5)])
+    def test_few_or_all_of_the_others_are_hard(self, tmp_path: Path, marked: Sequence[int], hard: int) -> None:
+        own = self.hard(tmp_path, dict.fromkeys(marked, 0.7))
+        own.set_epoch(1)
+        epoch = list(own)
+        assert len(epoch) == len(set(epoch)) == 15
+        assert len(set(epoch) & set(marked)) == hard
+
+    def test_files_that_do_not_fit(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="Expected a background_fraction"):
+            ResumableSampler(self.DATA, hard_negatives=tmp_path / "a.csv", num_replicas=1, rank=0)
+        own = tmp_path / "detections.csv"
+        own.write_text("id,x1,y1,x2,y2,score\nelsewhere.png,1,2,8,9,0.5\n")
+        records = [{**record, "file_name": "a.png", "image_size": (64, 64)} for record in self.DATA.data]
+        with pytest.raises(ValueError, match=r"key slices of this data set, got none of them in .*detections\.csv"):
+            ResumableSampler(
+                SampleDataset(records), background_fraction=0.5, hard_negatives=own, num_replicas=1, rank=0
+            )
 
     def test_none_takes_all_as_they_are(self) -> None:
         plain = DistributedSampler(self.DATA, num_replicas=1, rank=0)

@@ -72,7 +72,7 @@ class Mined:
         if further and self.kind == "lesions":
             raise ValueError(f"Expected mined_as ignored where lesions have the fields {', '.join(further)}.")
         path = Path(self.path)
-        read = _detections if path.suffix.lower() == ".csv" else _labels
+        read = read_detections if path.suffix.lower() == ".csv" else _labels
         of_slice = read(path, self.score, records)
         classes = self._classes(of_slice, records)
         added = same = unnamed = twice = 0
@@ -158,8 +158,21 @@ def _labels(path: Path, score: float, records: Sequence[Record]) -> Mapping[str,
     return found
 
 
-def _detections(path: Path, score: float, records: Sequence[Record]) -> Mapping[str, Boxes]:
-    """Boxes of an evaluation that score enough, likewise, best first."""
+def read_detections(path: Path, score: float, records: Sequence[Record]) -> dict[str, Boxes]:
+    """Read the boxes of an evaluation, a ``detections.csv``.
+
+    Args:
+        path: The file.
+        score: Boxes that score lower are left out.
+        records: The key slices of a data set; boxes elsewhere are left out.
+
+    Returns:
+        By the file name of the key slice, slab-frame boxes ``(N, 4)``, best first, and the class of each.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is another file, or one of other slices.
+    """
     sizes = {record["file_name"]: record["image_size"] for record in records}
     found: dict[str, list[tuple[float, list[float], str]]] = defaultdict(list)
     known = False

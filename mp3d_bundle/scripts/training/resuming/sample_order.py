@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.data import Dataset, DistributedSampler
 
+from ...data.deeplesion.mined_lesions import read_detections
 from ...instances import true_rows
 
 logger = logging.getLogger(__name__)
+
+# From this score on a box in a slice without a lesion makes it a hard one: what a reader would be shown by default.
+HARD_SCORE = 0.5
 
 
 class ResumableSampler(DistributedSampler):
@@ -25,16 +30,33 @@ class ResumableSampler(DistributedSampler):
         background_fraction: Share, from 0 to below 1, of an epoch's samples that have no lesion. An epoch then has
             every sample with lesions once and the number of others that makes the share: the next ones of a row that
             begins again at its end. None takes all samples as they are.
+        hard_negatives: The ``detections.csv`` of an evaluation on these records. Half of the samples without a lesion
+            are then taken from those in which it has a box of at least `HARD_SCORE`, each at most once in an epoch,
+            the rest from the others.
         kwargs: Those of MONAI's sampler.
 
     Raises:
-        ValueError: If the share is not from 0 to below 1, or there is nothing to take it from.
+        OSError: If the file cannot be read.
+        ValueError: If the share is not from 0 to below 1, there is nothing to take it from, or the file is another one.
     """
 
     _first = 0
 
-    def __init__(self, dataset: Dataset, *, background_fraction: float | None = None, **kwargs: Any) -> None:
-        self._pools = None if background_fraction is None else _Pools.split(dataset.data, background_fraction)
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        background_fraction: float | None = None,
+        hard_negatives: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if hard_negatives is not None and background_fraction is None:
+            raise ValueError("Expected a background_fraction, of which hard_negatives are a half, got none.")
+        self._pools = None
+        if background_fraction is not None:
+            self._pools = _Pools.split(dataset.data, background_fraction)
+        if self._pools is not None and hard_negatives is not None:
+            self._pools.prefer(dataset.data, Path(hard_negatives))
         # The sampler beneath shuffles and shares out places; `_Pools.epoch` says which sample is at each.
         places: Any = dataset if self._pools is None else range(len(self._pools))
         super().__init__(places, **kwargs)
@@ -59,10 +81,12 @@ class _Pools:
         lesions: Indices of the former.
         background: Indices of the latter.
         count: How many of the latter an epoch has.
+        hard: Those of the latter of which half of the count is taken.
     """
 
     def __init__(self, lesions: np.ndarray, background: np.ndarray, count: int) -> None:
         self.lesions, self.background, self.count = lesions, background, count
+        self.hard = background[:0]
 
     @classmethod
     def split(cls, records: Sequence[Any], fraction: float) -> _Pools:
@@ -84,11 +108,33 @@ class _Pools:
         )
         return cls(lesions, background, count)
 
+    def prefer(self, records: Sequence[Any], path: Path) -> None:
+        """Take half of the samples without a lesion from those in which an evaluation marks something."""
+        marked = read_detections(path, HARD_SCORE, records)
+        hard = [index for index in self.background.tolist() if records[index]["file_name"] in marked]
+        self.hard = np.array(hard, dtype=np.intp)
+        self.background = np.setdiff1d(self.background, self.hard)
+        logger.info(
+            "%s: boxes that score at least %g are in %d of the %d slices without a lesion: an epoch has %d of these.",
+            *(path, HARD_SCORE, len(self.hard), len(self.hard) + len(self.background), self._hard_count()),
+        )
+
+    def _hard_count(self) -> int:
+        return min(self.count // 2, len(self.hard)) if len(self.background) else self.count
+
     def __len__(self) -> int:
         return len(self.lesions) + self.count
 
     def epoch(self, number: int, seed: int) -> np.ndarray:
         """The samples of an epoch, unordered; it depends on the number and the seed alone."""
-        row = np.random.default_rng(seed).permutation(self.background)
-        places = (np.arange(self.count) + self.count * number) % max(len(row), 1)
-        return np.concatenate([self.lesions, row[places]])
+        draw, hard = np.random.default_rng(seed), self._hard_count()
+        parts = [
+            _part(draw.permutation(indices), count, number)
+            for indices, count in ((self.background, self.count - hard), (self.hard, hard))
+        ]
+        return np.concatenate([self.lesions, *parts])
+
+
+def _part(row: np.ndarray, count: int, number: int) -> np.ndarray:
+    """The part of a row, which begins again at its end, that belongs to an epoch."""
+    return row[(np.arange(count) + count * number) % max(len(row), 1)]

@@ -15,16 +15,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 
 from scripts.data.deeplesion.splits import load_records
 from scripts.tools.import_set import main as import_set
 from scripts.tools.score_predictions import score
 from scripts.weights import write_atomically
+from support.bundle_runs import run_workflow
 from support.fake_truth import save_nifti
 
-CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 # Neither the order of the alphabet nor that of the values of the masks.
 CLASSES = ("dark", "bright", "absent")
 PATTERNS = ["dark=2", "bright=1", "absent=9"]
@@ -61,37 +60,26 @@ def own_process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     set_determinism(None)
 
 
-def run(name: str, run_id: str, overlays: tuple[str, ...] = (), **settings: Any) -> None:
-    flow = ConfigWorkflow(
-        config_file=[str(CONFIGS / file) for file in (name, *(f"variants/{each}.yaml" for each in overlays))],
-        meta_file=str(CONFIGS / "metadata.json"),
-        logging_file=False,
-        run_id=run_id,
-        workflow_type="train" if run_id == "training" else "infer",
-        device="cpu",
-        **settings,
-    )
-    flow.initialize()
-    flow.run()
-    flow.finalize()
-
-
 def train(data: Path, output: Path, *overlays: str, **settings: Any) -> Path:
-    narrow = ("size_narrow", *overlays, "optimizer_adamw", "own_data")
+    files = [f"variants/{name}.yaml" for name in ("size_narrow", *overlays, "optimizer_adamw", "own_data")]
     settings |= {"train_scales": [SIDE], "test_scale": SIDE, "network_def#head#anchor_scale": 3, "num_workers": 0}
-    run("train.json", "training", narrow, dataset_dir=str(data), output_dir=str(output), **settings)
+    run_workflow("training", "train.json", *files, dataset_dir=str(data), output_dir=str(output), **settings)
     return output / "model.pt"
 
 
 def evaluate(data: Path, weights: Path, output: Path) -> dict[str, Any]:
     few = {"bootstrap_resamples": 5, "gallery_images": 0, "num_workers": 0, "engine": "torch"}
-    run("evaluate.json", "evaluating", dataset_dir=str(data), checkpoint=str(weights), output_dir=str(output), **few)
+    run_workflow(
+        "evaluating", "evaluate.json", dataset_dir=str(data), checkpoint=str(weights), output_dir=str(output), **few
+    )
     return json.loads((output / "metrics.json").read_text())
 
 
 def detect(scan: Path, weights: Path, output: Path, **settings: Any) -> dict[str, Any]:
     settings |= {"engine": "torch", "outputs": "json,csv", "progress": False}
-    run("inference.json", "inferring", input=str(scan), checkpoint=str(weights), output_dir=str(output), **settings)
+    run_workflow(
+        "inferring", "inference.json", input=str(scan), checkpoint=str(weights), output_dir=str(output), **settings
+    )
     return json.loads((output / "lesions.json").read_text())
 
 

@@ -7,13 +7,11 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 
 from scripts.data.deeplesion.splits import load_records
@@ -22,29 +20,14 @@ from scripts.data.slabs.slab_reader import SlabReader
 from scripts.data.synthetic import generate
 from scripts.data.transforms import LoadSlabd
 from scripts.inference.outputs import lesions_document
+from support.bundle_runs import run_workflow
 from support.fake_dicom import write_ct
 from support.fake_scans import ball_scan
 
-CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 NAMES = ["lung", "nodule", "liver", "cyst"]
 OVERLAY = """
 network_def: {_target_: scripts.networks.mulan, num_slices: 9, tags: 4, growth: 4, channels: 16, fc_channels: 16}
 """
-
-
-def run(name: str, run_id: str, files: list[str], **settings: Any) -> None:
-    flow = ConfigWorkflow(
-        config_file=[str(CONFIGS / name), *files],
-        meta_file=str(CONFIGS / "metadata.json"),
-        logging_file=False,
-        run_id=run_id,
-        workflow_type="train" if run_id == "training" else "infer",
-        device="cpu",
-        **settings,
-    )
-    flow.initialize()
-    flow.run()
-    flow.finalize()
 
 
 def write_tags(folder: Path, rows: int) -> Path:
@@ -73,13 +56,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             tags = write_tags(place, len(list(csv.DictReader(file))))
         (place / "overlay.yaml").write_text(OVERLAY)
         common = {"dataset_dir": str(place / "data"), "num_workers": 0, "tags": str(tags), "num_slices": 9}
-        run("train.json", "training", [str(place / "overlay.yaml")], output_dir=str(place / "models"), max_epochs=1,
+        run_workflow("training", "train.json", place / "overlay.yaml", output_dir=str(place / "models"), max_epochs=1,
             mask_targets="ellipses", train_scales=[96], test_scale=96, **common)  # fmt: skip
         weights = str(place / "models" / "model.pt")
-        run("evaluate.json", "evaluating", [], output_dir=str(place / "eval"), checkpoint=weights,
+        run_workflow("evaluating", "evaluate.json", output_dir=str(place / "eval"), checkpoint=weights,
             bootstrap_resamples=5, gallery_images=0, **common)  # fmt: skip
         write_ct(place / "series", ball_scan(shape=(6, 64, 64)), spacing=(1.0, 1.0, 2.5))
-        run("inference.json", "inferring", [], input=str(place / "series"), output_dir=str(place / "out"),
+        run_workflow("inferring", "inference.json", input=str(place / "series"), output_dir=str(place / "out"),
             checkpoint=weights, box_threshold=0.0, score_threshold=0.0, tag_threshold=0.0, overlays=1,
             outputs="json,csv,slicer,overlays", progress=False)  # fmt: skip
         yield place

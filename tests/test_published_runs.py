@@ -13,16 +13,15 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.data.synthetic import generate
 from scripts.tools.convert_weights import convert
+from support.bundle_runs import run_workflow
 from support.fake_scans import ball_scan
 from support.whole_detectors import keys_of
 
-CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 THIN = {"growth": 8, "channels": 16, "fc_channels": 32}
 OVERLAYS: dict[str, dict[str, Any]] = {
     "mulan": THIN,
@@ -56,21 +55,6 @@ def own_process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     set_determinism(None)
 
 
-def run(name: str, run_id: str, overlays: tuple[str, ...] = (), **settings: Any) -> None:
-    flow = ConfigWorkflow(
-        config_file=[str(CONFIGS / file) for file in (name, *(f"variants/{each}.yaml" for each in overlays))],
-        meta_file=str(CONFIGS / "metadata.json"),
-        logging_file=False,
-        run_id=run_id,
-        workflow_type="train" if run_id == "training" else "infer",
-        device="cpu",
-        **settings,
-    )
-    flow.initialize()
-    flow.run()
-    flow.finalize()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", list(OVERLAYS))
 def test_an_overlay_trains_evaluates_and_finds(dataset: Path, tmp_path: Path, overlay: str) -> None:
@@ -79,7 +63,7 @@ def test_an_overlay_trains_evaluates_and_finds(dataset: Path, tmp_path: Path, ov
     training = {"output_dir": str(tmp_path / "models"), "max_epochs": 1, "train_scales": [96], "test_scale": 96}
     if overlay == "mulan":
         training["tags"] = str(dataset / "tags.json")
-    run("train.json", "training", (overlay,), **training, **common, **thin)
+    run_workflow("training", "train.json", f"variants/{overlay}.yaml", **training, **common, **thin)
     curves = EventAccumulator(str(tmp_path / "models" / "tensorboard")).Reload()
     (mask_loss,) = [event.value for event in curves.Scalars("train/loss_masks")]
     assert 0 < mask_loss < 1
@@ -88,11 +72,11 @@ def test_an_overlay_trains_evaluates_and_finds(dataset: Path, tmp_path: Path, ov
         assert tag_loss > 0
     found = {**common, "checkpoint": str(tmp_path / "models" / "model.pt")}
     settings = {"output_dir": str(tmp_path / "eval"), "bootstrap_resamples": 5, "gallery_images": 0}
-    run("evaluate.json", "evaluating", **settings, **found)
+    run_workflow("evaluating", "evaluate.json", **settings, **found)
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text())
     settings = {"checkpoint": found["checkpoint"], "box_threshold": 0.0, "score_threshold": 0.0, "image_size": 64}
-    run(
-        "inference.json", "inferring", input=str(dataset / "scan.nii.gz"), output_dir=str(tmp_path / "out"),
+    run_workflow(
+        "inferring", "inference.json", input=str(dataset / "scan.nii.gz"), output_dir=str(tmp_path / "out"),
         outputs="json,csv", progress=False, **settings,
     )  # fmt: skip
     document = json.loads((tmp_path / "out" / "lesions.json").read_text())
@@ -124,8 +108,8 @@ def test_a_converted_mulan_of_full_size_tags_and_outlines_a_real_ct_in_every_out
     (tmp_path / "tags.json").write_text(json.dumps({"term_list": names}))
     convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), tags=str(tmp_path / "tags.json"))
     out = tmp_path / "out"
-    run(
-        "inference.json", "inferring", input=str(shared / "data" / "volumes" / "dicom_3slice"), output_dir=str(out),
+    run_workflow(
+        "inferring", "inference.json", input=str(shared / "data" / "volumes" / "dicom_3slice"), output_dir=str(out),
         checkpoint=str(tmp_path / "b.pt"), score_threshold=0.48, tag_threshold=0.3, progress=False,
     )  # fmt: skip
     document = json.loads((out / "lesions.json").read_text())

@@ -13,7 +13,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
@@ -28,9 +27,8 @@ from scripts.data.slabs.slab_reader import resample_z
 from scripts.data.synthetic import generate
 from scripts.inference.volume_detector import PlaneScale, SlabCutter, VolumeDetector
 from scripts.weights import load_network
+from support.bundle_runs import run_workflow
 from support.fake_scans import ball_scan
-
-CONFIGS = Path(__file__).resolve().parents[1] / "mp3d_bundle" / "configs"
 
 OVERLAY = f"""
 network_def#head#fields:
@@ -82,41 +80,30 @@ def offered() -> Iterator[None]:
     set_determinism(None)
 
 
-def run(name: str, run_id: str, overlays: list[str], **settings: Any) -> None:
-    flow = ConfigWorkflow(
-        config_file=[str(CONFIGS / name), *overlays],
-        meta_file=str(CONFIGS / "metadata.json"),
-        logging_file=False,
-        run_id=run_id,
-        workflow_type="train" if run_id == "training" else "infer",
-        device="cpu",
-        num_slices=3,
-        **settings,
-    )
-    flow.initialize()
-    flow.run()
-    flow.finalize()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, offered: None) -> Path:
     """A data set, a training, an evaluation and the results of a scan."""
     place = tmp_path_factory.mktemp("third")
     generate(place / "data", "small", seed=1, workers=1, num_train=4, num_validation=2, num_test=2)
     (place / "overlay.yaml").write_text(OVERLAY)
-    common = {"dataset_dir": str(place / "data"), "num_workers": 0}
-    narrow = str(CONFIGS / "variants" / "size_narrow.yaml")
-    overlays = [narrow, str(place / "overlay.yaml")]
-    run("train.json", "training", overlays, output_dir=str(place / "models"), max_epochs=1, **common)
+    common = {"dataset_dir": str(place / "data"), "num_workers": 0, "num_slices": 3}
+    overlays = ["variants/size_narrow.yaml", place / "overlay.yaml"]
+    run_workflow("training", "train.json", *overlays, output_dir=str(place / "models"), max_epochs=1, **common)
     weights_file = str(place / "models" / "model.pt")
     settings = {**common, "checkpoint": weights_file, "bootstrap_resamples": 5, "gallery_images": 0}
-    run("evaluate.json", "evaluating", [], output_dir=str(place / "eval"), **settings)
+    run_workflow("evaluating", "evaluate.json", output_dir=str(place / "eval"), **settings)
     affine = np.diag([-1.0, -1.0, 2.5, 1.0])
     nibabel.save(nibabel.Nifti1Image(ball_scan().transpose(2, 1, 0), affine), place / "scan.nii.gz")
-    settings = {"checkpoint": weights_file, "box_threshold": 0.0, "score_threshold": 0.0, "image_size": 64}
+    settings = {
+        "checkpoint": weights_file,
+        "num_slices": 3,
+        "box_threshold": 0.0,
+        "score_threshold": 0.0,
+        "image_size": 64,
+    }
     outputs = {"outputs": "json,csv", "progress": False}
-    run(
-        "inference.json", "inferring", [], input=str(place / "scan.nii.gz"), output_dir=str(place / "out"),
+    run_workflow(
+        "inferring", "inference.json", input=str(place / "scan.nii.gz"), output_dir=str(place / "out"),
         **settings, **outputs,
     )  # fmt: skip
     return place

@@ -119,6 +119,14 @@ def test_an_option_without_its_value_is_named() -> None:
             run_typed(see, words)
 
 
+def test_an_empty_text_is_rejected_unless_it_is_the_default() -> None:
+    run_typed(see, ["a", "--files", ""])
+    assert SEEN == ["a", None, (), "", 1, {}]
+    for words in ([""], ["--path="], ["--path", " "]):
+        with pytest.raises(SystemExit, match=r"^Error: Expected a value for (--path|PATH), got an empty text\.$"):
+            run_typed(see, words)
+
+
 def measure(path: str, target: str, size: int | None = None, *, fast: bool = False, **further: float) -> None:
     """Keep what arrives."""
     SEEN[:] = [path, target, size, fast, further]

@@ -161,6 +161,7 @@ def _literal_words(function: Callable[..., None], words: Sequence[str]) -> list[
         name = option if key else next(places, rest)
         if text is None and name in readers:
             sys.exit(f"Error: Expected a value for {key}, got none.")
+        _check_empty(key or name.upper(), text, signature, name)
         _check_value(key or name.upper(), text, kinds.get(name, further))
         literal += [f"--{name}"] if key and name in order else [key] if key else []
         literal += [] if text is None else [repr(readers[name](text)) if name in readers else text]
@@ -183,6 +184,13 @@ def _check(found: Sequence[tuple[str, str, str | None]], parameters: Sequence[in
     required = [entry.name.upper() for entry in free[len(bare) :] if entry.default is _KINDS.empty]
     if required:
         sys.exit(f"Error: Expected {' and '.join(required)}, got none. --help describes the command.")
+
+
+def _check_empty(shown: str, text: str | None, parameters: Sequence[inspect.Parameter], name: str) -> None:
+    """Reject an empty text unless it is the default: an empty path would be the working folder."""
+    default = next((entry.default for entry in parameters if entry.name == name), None)
+    if text is not None and not text.strip() and default != "":
+        sys.exit(f"Error: Expected a value for {shown}, got an empty text.")
 
 
 def _check_value(name: str, text: str | None, annotation: str) -> None:

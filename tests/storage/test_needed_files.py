@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.storage.needed_files import EVALUATION, need_evaluation, need_weights
+from scripts.storage.needed_files import EVALUATION, need_evaluation, need_folder, need_weights
 
 
 def test_weights(tmp_path: Path) -> None:
@@ -25,3 +25,13 @@ def test_an_evaluation(tmp_path: Path, lost: str) -> None:
     (tmp_path / lost).unlink()
     with pytest.raises(FileNotFoundError, match=f"found no {lost} in {tmp_path}"):
         need_evaluation(tmp_path)
+
+
+def test_a_folder_is_there_missing_or_a_file(tmp_path: Path) -> None:
+    need_folder(tmp_path, "the slices in")
+    file = tmp_path / "labels.csv"
+    with pytest.raises(FileNotFoundError, match=rf"^Expected the slices in {file}, but the folder does not exist\.$"):
+        need_folder(file, "the slices in")
+    file.write_text("")
+    with pytest.raises(NotADirectoryError, match=rf"^Expected the slices in {file}, but that is a file\.$"):
+        need_folder(file, "the slices in")

@@ -19,6 +19,24 @@ def need_weights(path: str | Path) -> None:
         )
 
 
+def need_folder(path: str | Path, what: str) -> None:
+    """Check that a folder is there.
+
+    Args:
+        path: The folder.
+        what: What it is, for the message: "a data set folder at".
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        NotADirectoryError: If it is a file.
+    """
+    if Path(path).is_dir():
+        return
+    if Path(path).exists():
+        raise NotADirectoryError(f"Expected {what} {path}, but that is a file.")
+    raise FileNotFoundError(f"Expected {what} {path}, but the folder does not exist.")
+
+
 def need_evaluation(folder: str | Path) -> None:
     """Check that the files that an evaluation writes are in a folder.
 

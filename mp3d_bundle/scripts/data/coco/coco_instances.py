@@ -17,6 +17,7 @@ import numpy as np
 from ...boxes import from_coco
 from ...instances import num_instances
 from ...storage.contained_paths import plain_name
+from ...storage.needed_files import need_folder
 from ...storage.printable import shown, shown_name
 from ...storage.safe_json import finite_numbers, read_json
 from ..records import MAX_SIDE, ImageRecord, check_images, log_findings
@@ -87,17 +88,16 @@ def load_instances(
         One record per image in the file's order, see the head of this module.
 
     Raises:
-        FileNotFoundError: If the folder, the labels or images are missing.
+        OSError: If the folder, the labels or images are missing, or a file is in the place of a folder.
         ValueError: If the labels are not as expected; the file and the entry are named.
     """
     if empty_images not in EMPTY_IMAGES:
         raise ValueError(f"Expected empty images to be one of {EMPTY_IMAGES}, got {empty_images!r}.")
     folder = Path(dataset_dir)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a data set folder at {folder}, but the folder does not exist.")
+    need_folder(folder, "a data set folder at")
     path, images_dir = folder / annotations, folder / images
-    if missing_images != "ignore" and not images_dir.is_dir():
-        raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but the folder does not exist.")
+    if missing_images != "ignore":
+        need_folder(images_dir, "the images in the folder")
     content = _read(path)
     categories = _categories(content["categories"], path)
     _check_categories(categories, num_classes, like, path)

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ...storage.needed_files import need_folder
 from ..coco.coco_instances import Categories
 from ..importing.set_tables import SET_FILE, read_set
 from ..records import Record, check_images
@@ -85,18 +86,17 @@ def load_records(
         imported set a split may have none.
 
     Raises:
-        FileNotFoundError: If the folder, the labels or images are missing.
+        OSError: If the folder, the labels or images are missing, or a file is in the place of a folder.
         ValueError: If the labels are not as expected; file, row and file name are named.
     """
     if split not in SPLITS:
         raise ValueError(f"Expected one of the splits {', '.join(SPLITS)}, got {split!r}.")
     folder = Path(dataset_dir)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a data set folder at {folder}, but the folder does not exist.")
+    need_folder(folder, "a data set folder at")
     labels = _find_labels(folder, split) if annotations is None else folder / annotations
     images_dir = images_folder(folder) if images is None else folder / images
-    if missing_images != "ignore" and not images_dir.is_dir():
-        raise FileNotFoundError(f"Expected the images in the folder {images_dir}, but the folder does not exist.")
+    if missing_images != "ignore":
+        need_folder(images_dir, "the images in the folder")
     details = _details(mask_targets, measurements=measurements, tags=tags, patients=patients)
     about = read_set(folder)
     classes = tuple(str(name) for name in about["classes"]) if about else ()

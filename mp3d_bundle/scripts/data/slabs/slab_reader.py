@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import torch
 
+from ...storage.needed_files import need_folder
 from ..intensity import IntensityWindow
 from .slice_store import slice_exists, slice_names, stored_series
 from .z_lattice import LATTICES, ON_A_SLICE, Blend
@@ -184,8 +185,7 @@ def _neighbour(key_path: Path, number: int) -> Path:
 
 def _stored_numbers(folder: Path) -> list[int]:
     """The numbers of the slices in the folder of a series, with one listing."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected the slices of a series in {folder}, but the folder does not exist.")
+    need_folder(folder, "the slices of a series in")
     listed = slice_names(folder)
     names = (_SLICE_NAME.fullmatch(name) for name in (os.listdir(folder) if listed is None else listed))
     return [int(name[1]) for name in names if name]

@@ -19,6 +19,8 @@ from monai.handlers import StatsHandler
 from scripts.data.slabs.slab_reader import SlabReader
 from scripts.error_lines import SCRIPTS, end_errors_in_one_line
 from scripts.storage.printable import SHOW_TRACEBACK
+from scripts.training.mixed_precision import MixedPrecision
+from scripts.training.train_handlers import StopOnNonFinite
 from scripts.workflows.delivery.send_results import Sender
 from support.clean_processes import python
 
@@ -51,6 +53,16 @@ def test_a_rejected_input_is_told_in_one_line(capsys: pytest.CaptureFixture[str]
     with pytest.raises(ValueError, match="odd") as own:
         SlabReader(num_slices=4)
     assert shown(rejected(), capsys) == [f"Error: {own.value}"]
+
+
+@pytest.mark.usefixtures("hook")
+def test_a_loss_that_is_not_finite_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    engine: Any = Engine(lambda engine, batch: None)
+    engine.state.output, engine.state.batch = {"loss": float("nan")}, [{"record": {"file_name": "a.png"}}]
+    with pytest.raises(FloatingPointError) as caught:
+        StopOnNonFinite(MixedPrecision("cpu")).check_loss(engine)
+    (line,) = shown(caught.value, capsys)
+    assert line.startswith("Error: Expected a finite loss, got nan at iteration 0")
 
 
 @pytest.mark.usefixtures("hook")

@@ -112,7 +112,8 @@ def _rejected_by_us(error: BaseException) -> bool:
         return True
     # A package for an option that is not there: raised by hand, without the name of a module.
     missing = isinstance(error, ImportError) and error.name is None
-    if not (missing or isinstance(error, (ValueError, OSError))):
+    # FloatingPointError: a training whose loss is not finite.
+    if not (missing or isinstance(error, (ValueError, OSError, FloatingPointError))):
         return False
     text = str(error)
     if _FROM_LOADER in text:

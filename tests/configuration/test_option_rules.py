@@ -95,6 +95,7 @@ def test_a_number_may_be_the_learning_rate_itself() -> None:
         ("train", "train_scales", 512),
         ("train", "flips#z", 1.5),
         ("train", "flips", 0.5),
+        ("train", "flips", {"horizontal": 0.5}),
         ("train", "batch_size", 0),
         ("train", "train#dataloader#batch_size", 0),
         ("train", "train#trainer#max_epochs", 0),

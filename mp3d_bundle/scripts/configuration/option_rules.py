@@ -104,6 +104,13 @@ PIXELS = whole(1, 16384)
 ODD = Rule("an odd number of slices, at least 1", lambda value: type(value) is int and value > 0 and value % 2 == 1)
 SEED = whole(0, 2**32 - 1)
 
+_FLIPS = ("horizontal", "vertical", "z")
+
+
+def _are_flips(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == set(_FLIPS)
+
+
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "labels"), PATH),
     **dict.fromkeys(("images", "train_annotations", "train_images", "val_annotations", "val_images"), PATH),
@@ -146,7 +153,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("test_scale", "image_size"), PIXELS),
     **dict.fromkeys(("longest_side", "random_window"), optional(PIXELS)),
     **dict.fromkeys(("crop_border", "native_slices"), SWITCH),
-    **dict.fromkeys(("flips#horizontal", "flips#vertical", "flips#z"), SHARE),
+    "flips": Rule(f"the keys {', '.join(_FLIPS)} (one alone is --flips#{_FLIPS[0]} 0.5)", _are_flips),
+    **{f"flips#{name}": SHARE for name in _FLIPS},
     **dict.fromkeys(
         ("batch_size", "accumulation_steps", "max_epochs", "val_interval", "log_interval", "sw_batch_size"), whole(1)
     ),

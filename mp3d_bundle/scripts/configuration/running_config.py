@@ -106,7 +106,9 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
         if workflow is not None:
             roots = (workflow.init_id, workflow.run_id, workflow.final_id, *ids_asked())
         yield from unread(config, entries, used=used, roots=roots, given=given)
-    for name in dict.fromkeys([*given, *changes(config, list(entries.values()))]):
+    # A group that lost a key has no key that changed.
+    groups = [name for name in ("flips",) if name in config]
+    for name in dict.fromkeys([*given, *groups, *changes(config, list(entries.values()))]):
         bases = [base for entry in entries.values() if (base := item(entry, name)) is not None]
         value = _expression_value(parser, item(config, name))
         yield from misfits(name.replace(SEPARATOR, "#"), value, bases)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.data.importing.lesion_classes import ClassRule
 from scripts.data.importing.patient_splits import SplitRule
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
 from scripts.workflows.importing.set_report import write_set_report
@@ -51,7 +52,16 @@ def test_a_set_without_a_lesion_has_a_page_as_well(tmp_path: Path) -> None:
     import_scans(Sources(tmp_path / "images"), ImportRules(), tmp_path / "set", progress=False)
     path, advice = write_set_report(tmp_path / "set")
     assert "No lesion, no advice." in path.read_text(encoding="utf-8")
-    assert advice == [""]
+    assert advice == ["No lesion of the set is of class 'lesion'.", ""]
+
+
+def test_a_class_without_a_lesion_is_named(tmp_path: Path) -> None:
+    write_nifti_case(tmp_path, "c")
+    rules = ImportRules(classes=ClassRule.read(["tumour=*", "node=LN*"]), splits=SplitRule((1, 0, 0)))
+    import_scans(Sources(tmp_path / "images", tmp_path / "masks"), rules, tmp_path / "set", progress=False)
+    path, advice = write_set_report(tmp_path / "set")
+    assert advice[0] == "No lesion of the set is of class 'node'."
+    assert "No lesion of the set is of class &#x27;node&#x27;." in path.read_text(encoding="utf-8")
 
 
 def test_a_command_to_copy_fits_the_set(tmp_path: Path) -> None:

@@ -85,7 +85,17 @@ def write_set_report(folder: Path) -> tuple[Path, list[str]]:
         part.write_text(page, encoding="utf-8", errors="backslashreplace")
     odd = sum(len(record["odd"]) for record in records.values())
     told = [f"{odd} thing(s) were odd; the page lists them."] if odd else []
+    if to_train:
+        told += [text for _, text in _empty_classes(records, about)]
     return path, [*told, *(() if to_train and not advice else reasons), command]
+
+
+def _empty_classes(records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A line for each class without a lesion: a pattern of ``--classes`` that is like no name, perhaps."""
+    found = {lesion["class"] for record in records.values() for lesion in record["lesions"]}
+    return [
+        ("classes", f"No lesion of the set is of class {name!r}.") for name in about["classes"] if name not in found
+    ]
 
 
 def _score_command(folder: Path, split: str) -> str:
@@ -157,6 +167,7 @@ def _odd(records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> 
     lines = [(records[series]["scan"], text) for series, record in records.items() for text in record["odd"]]
     lines += [(record["scan"], f"Note: {text}") for record in records.values() for text in record["notes"]]
     lines += [("left out", text) for text in about["left_out"]]
+    lines += _empty_classes(records, about)
     if about["scans_without_a_known_patient"]:
         count = about["scans_without_a_known_patient"]
         lines.append(("patients", f"{count} scan(s) name no patient: each was taken for a patient of its own."))

@@ -13,6 +13,7 @@ from ignite.engine import Engine
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from scripts.instances import IGNORED
+from scripts.networks import FasterRCNN, ResNet3d, TwoStageHead, mp3d_fpn, mulan, mvp_net
 from scripts.training.learning_rate import warmup_step_schedule
 from scripts.training.training_check import TrainingCheck, has_lesions
 
@@ -108,3 +109,42 @@ def test_a_validation_without_a_lesion_is_named(caplog: pytest.LogCaptureFixture
         engine.run([0], max_epochs=1, epoch_length=LENGTH)
     (told,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert told.startswith("The validation images have no lesion")
+
+
+class Masks(torch.nn.Module):
+    """A further head as far as it says what it reads."""
+
+    reads = ("masks",)
+
+
+def detector(**fields: Any) -> FasterRCNN:
+    body = ResNet3d(layers=(1, 1, 1, 1), width=8)
+    return mp3d_fpn(body=body, fpn_channels=8, head=TwoStageHead(fc_channels=8, **fields))
+
+
+@pytest.mark.parametrize(
+    ("network", "reads"),
+    [
+        (detector, ()),
+        (lambda: detector(fields={"masks": lambda length, channels: Masks()}), ("mask_targets",)),
+        (lambda: mvp_net(3, layers=(1, 1, 1, 1), channels=8, fc_channels=8), ("patients",)),
+        (lambda: mulan(9, tags=3, layers=(1, 1, 1), channels=8, fc_channels=8), ("mask_targets", "tags")),
+        (
+            lambda: mulan(9, tags=3, extras=("patient",), layers=(1, 1, 1), channels=8, fc_channels=8),
+            ("mask_targets", "tags", "patients"),
+        ),
+    ],
+)
+def test_fields_that_a_network_does_not_read_are_named(
+    network: Any, reads: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = engine_of(1)
+    fields = dict.fromkeys(("male", "age", "position", "recist", "tags"), np.zeros(1))
+    engine.data_loader.dataset.data[0]["instances"] |= fields
+    engine.network = network()
+    TrainingCheck(schedule(milestones=[], warmup_iterations=0)).attach(engine)
+    with caplog.at_level(logging.WARNING):
+        engine.run([0], max_epochs=1, epoch_length=LENGTH)
+    told = " ".join(record.getMessage() for record in caplog.records)
+    for option in ("patients", "mask_targets", "tags"):
+        assert (f"--{option} has no effect" in told) == (option not in reads)

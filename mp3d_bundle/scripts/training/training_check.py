@@ -7,9 +7,11 @@ from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..instances import true_rows
+from ..networks.heads.roi_heads import RoIHeads
 
 logger = logging.getLogger(__name__)
 
@@ -17,13 +19,19 @@ logger = logging.getLogger(__name__)
 _FAR = 1_000_000
 # Share of the rate that counts as all of it: a warm-up may end with the epoch before a milestone.
 _FULL = 0.99
+# Options that give lesions fields: the option, the fields, what a network reads of them, in its words and in ours.
+_FIELDS = (
+    ("patients", {"male", "age", "position"}, {"patient", "position"}, "sex and age of patients or the position"),
+    ("mask_targets", {"recist"}, {"masks"}, "masks of lesions"),
+    ("tags", {"tags"}, {"tags"}, "tags of lesions"),
+)
 
 
 class TrainingCheck:
     """Rejects a training without a lesion to learn from, and warns of settings that do not fit its length and data.
 
     These are a warm-up that ends after the training, milestones that it does not reach, a step that should have more
-    images than an epoch has, and a validation split without a lesion.
+    images than an epoch has, fields that the network does not read, and a validation split without a lesion.
 
     Args:
         scheduler: Schedule of the learning rate, stepped once an iteration; its rates are only checked if it is a
@@ -55,6 +63,7 @@ class TrainingCheck:
         if isinstance(self.scheduler, LambdaLR):
             self._warn_of_rates(epochs, length)
         _warn_of_steps(engine)
+        _warn_of_unread_fields(engine)
         if has_lesions(self.evaluator) is False:
             logger.warning(
                 "The validation images have no lesion: there is nothing to choose weights by, and model.pt will hold "
@@ -87,6 +96,29 @@ def has_lesions(engine: Any) -> bool | None:
     except (KeyError, TypeError, AttributeError):
         return None
     return any(found) if found else None
+
+
+def _warn_of_unread_fields(engine: Any) -> None:
+    """Warn of options that make fields of lesions which no part of the network says that it reads."""
+    records = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "data", None)
+    network = getattr(engine, "network", None)
+    if not records or not isinstance(network, nn.Module):
+        return
+    fields, read = set(records[0].get("instances", ())), _fields_read(network)
+    for option, own, wanted, what in _FIELDS:
+        if own <= fields and not wanted & read:
+            logger.warning("--%s has no effect: this network does not read %s.", option, what)
+
+
+def _fields_read(network: nn.Module) -> set[str]:
+    """What the parts of a network say that they read of lesions and patients."""
+    probe: Any = [dict.fromkeys(("masks", "tags"))]
+    read: set[str] = set()
+    for part in network.modules():
+        read |= {*getattr(part, "reads", ()), *getattr(part, "patient_facts", ()), *getattr(part, "learnt_facts", ())}
+        if isinstance(part, RoIHeads):
+            read |= set(part.used(probe))
+    return read
 
 
 def _warn_of_steps(engine: Any) -> None:

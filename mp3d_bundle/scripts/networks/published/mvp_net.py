@@ -246,6 +246,8 @@ class MVPNet(FasterRCNN):
     """
 
     backbone: MultiViewBackbone
+    # What its loss reads of patients; detections read nothing.
+    learnt_facts = ("position",)
 
     def __init__(
         self, backbone: MultiViewBackbone, rpn: RegionProposalNetwork, roi_heads: RoIHeads, position: PositionHead

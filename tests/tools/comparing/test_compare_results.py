@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from scripts.data.scans.scan import Scan
+from scripts.inference.outputs.html.report_reading import ReportVolume
 from scripts.inference.outputs.lesions_document import result_sha256
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.tools.comparing.compare_results import _cautions, _read, compare
@@ -194,6 +196,20 @@ def test_dates_in_the_wrong_order_are_named(folders: tuple[str, str]) -> None:
     assert _cautions(after, before, lying, aligned=False, same=False) == []
     after.document["input"]["dicom"] = {"study_date": None}
     assert _cautions(before, after, lying, aligned=False, same=False) == []
+
+
+def test_a_mirror_image_is_named(folders: tuple[str, str]) -> None:
+    before, after = (_read(Path(folder)) for folder in folders)
+    lying = Alignment(np.eye(4), 0.62)
+
+    (told,) = _cautions(before, replace(after, volume=mirrored(after.volume)), lying, aligned=False, same=False)
+    assert told.startswith("One of the scans seems to be mirrored: they agree by 0.62, and by 0.79")
+    assert _cautions(before, after, Alignment(np.eye(4), 0.9), aligned=False, same=False) == []
+
+
+def mirrored(volume: ReportVolume) -> ReportVolume:
+    """The same scan with left and right exchanged."""
+    return replace(volume, affine=np.diag([-1.0, 1.0, 1.0, 1.0]) @ volume.affine)
 
 
 def test_a_review_of_one_scan_alone_is_named(folders: tuple[str, str]) -> None:

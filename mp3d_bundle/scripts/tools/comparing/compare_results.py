@@ -40,6 +40,8 @@ _CLASS_COLUMNS = ("class_before", "class_after")
 _FARTHEST = 1e5
 # Below this the alignment is called doubtful.
 _SURE = 0.6
+# From here on no mirror image is tried; it counts if it agrees better by so much.
+_SURELY_NOT_MIRRORED, _CLEARLY = 0.9, 0.1
 _ESTIMATES = (
     "Sizes and changes are estimates: from boxes or masks of a network, of lesions that it found in each scan alone. "
     "They are no response assessment."
@@ -229,6 +231,11 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
         told.append("Both results are of the same scan.")
     elif not aligned and lying.similarity < _SURE:
         told.append(f"The alignment is doubtful: the scans agree by {lying.similarity:.2f}. Look at the page.")
+    if not (same or aligned) and (mirrored := _mirrored(first, last, lying)) > lying.similarity + _CLEARLY:
+        told.append(
+            f"One of the scans seems to be mirrored: they agree by {lying.similarity:.2f}, and by {mirrored:.2f} if "
+            "left and right of the scan after are exchanged."
+        )
     dates = [str((one.document["input"].get("dicom") or {}).get("study_date")) for one in (first, last)]
     if all(re.fullmatch(r"[0-9]{8}", date) for date in dates) and dates[0] > dates[1]:
         told.append(f"The scan before is the later one by its study date: {dates[0]} and {dates[1]}.")
@@ -244,6 +251,18 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
             f"there is {'new' if reviewed[0] else 'gone'} here."
         )
     return told
+
+
+def _mirrored(first: _Result, last: _Result, lying: Alignment) -> float:
+    """How well the scans agree with left and right of the later one exchanged; 0 where they agree well as they are.
+
+    A body is much like its mirror image, so that the agreement alone does not show a scan that is mirrored.
+    """
+    if lying.similarity >= _SURELY_NOT_MIRRORED:
+        return 0.0
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+    before, after = (first.volume.hu, first.volume.affine), (last.volume.hu, mirror @ last.volume.affine)
+    return align(before, after).similarity
 
 
 def _known_classes(result: _Result) -> list[str]:

@@ -235,6 +235,7 @@ def test_a_notice_travels_with_the_weights_into_the_report(dataset: Path, tmp_pa
     assert metrics["notice"].endswith("Of no use.")
     assert metrics["dataset"] == "synthetic validation"
     assert (metrics["split"], metrics["weights"]["path"]) == ("validation", checkpoint)
+    assert metrics["random_window"] is None
 
 
 def test_an_evaluation_of_a_resume_state_gives_the_same(dataset: Path, trained: Path, tmp_path: Path) -> None:

@@ -120,6 +120,13 @@ def test_an_evaluation_of_other_weights_is_rejected(weights: Path, tmp_path: Pat
     assert other.read_bytes() == before
 
 
+def test_an_evaluation_in_windows_is_told(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for pixels, told in ((None, False), (128, True)):
+        origin = {**origin_of(weights), "random_window": pixels}
+        operating_points(str(weights), str(evaluation_in(tmp_path / str(pixels), origin=origin)))
+        assert ("made in windows of 128 pixels" in caplog.text) == told
+
+
 def test_another_split_and_an_evaluation_that_does_not_say_are_told(
     weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

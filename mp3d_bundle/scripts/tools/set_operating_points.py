@@ -90,7 +90,7 @@ def read_boxes(folder: str | Path) -> Boxes:
 
 
 def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
-    """Reject an evaluation of other weights; warn if it is not of a validation split, or does not name its weights.
+    """Reject an evaluation of other weights; warn of another split, of windows, and if it does not name its weights.
 
     Args:
         metrics: Content of ``metrics.json``.
@@ -100,6 +100,12 @@ def check_origin(metrics: Mapping[str, Any], model: Any, where: str) -> None:
     Raises:
         ValueError: If the evaluation is of other weights, or the file has no tensors by name.
     """
+    if metrics.get("random_window") is not None:
+        logger.warning(
+            "The evaluation was made in windows of %s pixels at random. Inference sees whole slices, in which scores "
+            "may be others: evaluate without --random_window if whole slices can be scored (%s).",
+            *(metrics["random_window"], where),
+        )
     weights = metrics.get("weights")
     if not isinstance(weights, Mapping) or "tensors_sha256" not in weights:
         logger.warning("The evaluation does not name its weights, so they cannot be checked: %s.", where)

@@ -133,10 +133,7 @@ def _named(records: list[Record], classes: tuple[str, ...], folder: Path) -> lis
     highest = max((int(label) for record in records for label in record["instances"]["labels"]), default=0)
     if highest > len(classes):
         raise ValueError(f"Expected the names of {highest} classes in {folder / SET_FILE}, got {len(classes)}.")
-    logger.info(
-        "%s has %d classes, %s: a network for them is --network_def#num_classes %d.",
-        *(folder, len(classes), ", ".join(classes), len(classes)),
-    )
+    logger.info("%s has %d classes: %s.", folder, len(classes), ", ".join(classes))
     found: Any = [
         {**record, "categories": Categories(tuple(range(1, len(classes) + 1)), classes)} for record in records
     ]

@@ -76,3 +76,17 @@ def test_each_folder_comes_once_without_hidden_files_and_results(tmp_path: Path)
     (tmp_path / "c" / "loop").symlink_to(tmp_path)
     found = [(place.relative_to(tmp_path).as_posix(), files) for place, files in walk(tmp_path)]
     assert found == [(".", []), ("a", ["own.json"]), ("b", ["1.nii", "2.nii"]), ("c", []), ("c/d", ["3.nii"])]
+
+
+def test_volumes_in_formats_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["ct.hdr", "ct.img", "b.nii.gz", "notes.txt", *(f"{number:02d}.MGZ" for number in range(10))]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    assert [source.name for source in find_scans(tmp_path)] == ["b"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "left out 12 file(s) in formats that are not read" in line
+    assert "00.MGZ, 01.MGZ" in line
+    assert line.endswith("09.MGZ and 2 more.")
+    caplog.clear()
+    find_scans(tmp_path / "b.nii.gz")
+    assert not caplog.records

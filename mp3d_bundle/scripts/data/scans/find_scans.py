@@ -20,7 +20,7 @@ from .dicom.dicom_zip import ZIP_SUFFIX, archive_contents, open_zipped_series
 from .png_folders import find_runs, read_run
 from .remote_scans import VOLUME_SUFFIXES, hidden_name, list_scans
 from .scan import Scan, canonical, read_scan
-from .scan_lists import is_list, read_list, walk
+from .scan_lists import is_list, log_unread, read_list, walk
 from .volume_files.stored_image import DEFAULT_RULES, Note, ReadingRules, log_text, shown
 
 logger = logging.getLogger(__name__)
@@ -217,6 +217,7 @@ class _Finder:
         series = self._series(folder, place, known) if holds_dicom(folder, names, known) else []
         if any(not source.left_out for source in series):
             return series
+        log_unread(folder, names)
         sources = self._runs(folder, place if place != "." else folder.name)
         for name in names:
             path = folder / name

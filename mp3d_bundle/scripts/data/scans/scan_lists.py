@@ -1,10 +1,11 @@
-"""Where scans are looked for: lists of paths in a text file, and the folders below a folder."""
+"""Where scans are looked for: lists of paths in a text file, and the folders below a folder with their files."""
 
 from __future__ import annotations
 
 import codecs
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...storage.object_stores import read_object, url_of
@@ -14,6 +15,13 @@ from .volume_files.stored_image import shown
 logger = logging.getLogger(__name__)
 
 LIST_SUFFIX = ".txt"
+# Formats of volumes and archives that are not read: a user may expect a scan there.
+_UNREAD = (
+    *(".hdr", ".img", ".hdr.gz", ".img.gz", ".mgh", ".mgz", ".mnc", ".gipl", ".gipl.gz", ".vtk", ".vti", ".par"),
+    *(".rec", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".tif", ".tiff", ".npy", ".npz", ".h5"),
+    *(".hdf5", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z"),
+)
+_SHOWN = 10
 
 
 def is_list(path: Path) -> bool:
@@ -70,3 +78,14 @@ def walk(folder: Path) -> list[tuple[Path, list[str]]]:
         )
         places.append((Path(place), sorted(name for name in set(files) - results if not name.startswith("."))))
     return sorted(places)
+
+
+def log_unread(folder: Path, names: Sequence[str]) -> None:
+    """Log which files of a searched folder hold volumes, or are archives, in a format that is not read."""
+    unread = [name for name in names if name.lower().endswith(_UNREAD)]
+    if unread:
+        more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+        logger.warning(
+            "%s: left out %d file(s) in formats that are not read (convert them to NIfTI, unpack archives): %s%s.",
+            *(shown(folder), len(unread), ", ".join(shown(name) for name in unread[:_SHOWN]), more),
+        )

@@ -90,6 +90,13 @@ def test_header_with_what_none_can_hold_is_rejected(
     assert "scan.nii" in str(caught.value)
 
 
+@pytest.mark.parametrize(("packed", "name"), [(True, "scan.nii"), (False, "scan.nii.gz")])
+def test_content_says_whether_a_file_is_compressed(tmp_path: Path, packed: bool, name: str) -> None:
+    path = nifti(tmp_path / ("as.nii.gz" if packed else "as.nii"))
+    wanted = read_scan(path).hu
+    np.testing.assert_array_equal(read_scan(path.rename(tmp_path / name)).hu, wanted)
+
+
 def test_slope_that_is_none_means_none(tmp_path: Path) -> None:
     path = patch(nifti(tmp_path / "scan.nii"), 112, np.float32("nan"))
     np.testing.assert_array_equal(read_scan(path).hu, body())

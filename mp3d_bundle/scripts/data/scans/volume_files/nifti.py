@@ -28,6 +28,7 @@ from .voxel_data import GZIP, RAW, Part, read_voxels
 _UNITS = {0: ("unknown", 1.0), 1: ("meter", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
 _KINDS = {b"n+1": nibabel.Nifti1Header, b"n+2": nibabel.Nifti2Header}
 _LARGEST_CODE = 5
+_GZIP_MARK = b"\x1f\x8b"
 # Header and stored matrix of one NIfTI file may differ by rounding, not by more than this fraction.
 _SPACING_AGREES = 0.01
 # ITK's limits for equal matrices and for columns at right angles.
@@ -46,8 +47,10 @@ def read_nifti(path: Path, rules: ReadingRules) -> StoredImage:
             colours or complex numbers, or its header has invalid values.
         OSError: If the file cannot be read as NIfTI, is damaged, cut short or longer than its header says.
     """
-    packed = path.name.lower().endswith(".gz")
     try:
+        # Content counts: compressed files are often called .nii, and plain ones .nii.gz.
+        with path.open("rb") as file:
+            packed = file.read(len(_GZIP_MARK)) == _GZIP_MARK
         header = _read_header(path, packed=packed)
         dtype = header.get_data_dtype()
     except (EOFError, OSError, HeaderDataError, WrapStructError, zlib.error) as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import itk
 import nibabel
 import numpy as np
 import pytest
 
 from scripts.data.importing.truth.mask_files import read_mask
 from scripts.data.scans.scan import Scan, read_scan
-from support.fake_truth import BALL, save_nifti, stored_grid, write_nifti_case
+from support.fake_truth import BALL, Ball, ball_hu, save_nifti, stored_grid, write_nifti_case
 
 
 @pytest.fixture
@@ -87,3 +88,22 @@ def test_a_mask_without_a_place_needs_to_be_told_where_it_is(tmp_path: Path, sca
     with pytest.raises(ValueError, match=r"a mask with its position.*--mask_frame voxel"):
         read(tmp_path / "m.nii.gz", scan)
     assert read(tmp_path / "m.nii.gz", scan, "voxel") == 1
+
+
+@pytest.mark.parametrize("name", ["case.nii.gz", "case.nrrd"])
+def test_a_mask_saved_without_its_matrix_is_not_taken_to_begin_at_zero(tmp_path: Path, name: str) -> None:
+    affine, shape = stored_grid("plain")
+    inside = Ball((22.0, 28.0, 18.0))
+    # Of this scan a mask with 1 mm voxels from 0 on would lie inside, and in the wrong place.
+    affine[:3, 3] = 0.0
+    scan = read_scan(save_nifti(tmp_path / "scan.nii.gz", ball_hu(affine, shape, inside), affine))
+    values = inside.inside(affine, shape).astype(np.uint8)
+    path = tmp_path / name
+    if name.endswith(".nrrd"):
+        itk.imwrite(itk.image_from_array(np.ascontiguousarray(values.transpose(2, 1, 0))), str(path))
+    else:
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    with pytest.raises(ValueError, match=r"begin at 0, 0, 0, unlike its scan: .*--mask_frame voxel"):
+        read_mask(path, scan, each_value=False, frame="mm")
+    (lesion,) = read_mask(path, scan, each_value=False, frame="voxel").lesions
+    assert np.abs(lesion.box_on(lesion.widest) - inside.box(scan, lesion.widest)).max() <= 0.5

@@ -40,7 +40,8 @@ def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTr
 
     Raises:
         OSError: If the file is damaged.
-        ValueError: If it is not a mask, has no geometry (and ``frame`` is ``"mm"``), or is outside of the scan.
+        ValueError: If it is not a mask, has no geometry (none, or the identity unlike its scan, where ``frame`` is
+            ``"mm"``), or is outside of the scan.
     """
     stored = next(read for suffixes, read in _READERS if path.name.lower().endswith(suffixes))(path, _RULES)
     affine = stored.affine
@@ -56,6 +57,12 @@ def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTr
             f"Expected a mask with its position, {path} has none (--mask_frame voxel reads its voxels as those "
             "of the scan's file)."
         )
+    elif _is_unit(affine) and not _is_unit(scan.affine @ np.linalg.inv(scan.stored_from_canonical)):
+        # What programs write that save the voxels alone.
+        raise ValueError(
+            f"Expected a mask with its position, {path} has 1 mm voxels that begin at 0, 0, 0, unlike its scan: was it "
+            "saved without the scan's matrix (--mask_frame voxel reads its voxels as those of the scan's file)?"
+        )
     grid = LabelGrid(_labels(stored, path), affine, path.name, each_value=each_value)
     truth = grid.lesions_in(scan)
     if (grid.values != 0).any() and not truth.lesions:
@@ -66,6 +73,11 @@ def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTr
         )
         return replace(truth, notes=(*truth.notes, note))
     return truth
+
+
+def _is_unit(affine: np.ndarray) -> bool:
+    """Whether a matrix is the identity, in LPS or RAS."""
+    return np.allclose(np.abs(affine), np.eye(4), rtol=0, atol=1e-6)
 
 
 def _ends_inside(grid: LabelGrid, scan: Scan) -> bool:

@@ -68,6 +68,21 @@ def test_by_place() -> None:
         found(scans, [truth("P3/seg.nii.gz")], "place")
 
 
+def test_by_place_in_folders_below_that_of_the_scan() -> None:
+    scans = [scan("s1/ct.nii.gz"), scan("s2/ct.nii.gz")]
+    truths = [truth("s1/segmentations/tumour.nii.gz"), truth("s2/a/b/c.nii.gz"), truth("s3/a/c.nii.gz")]
+    assert found(scans, truths, "place") == [
+        ["truth/s1/segmentations/tumour.nii.gz"],
+        ["truth/s2/a/b/c.nii.gz"],
+        ["c.nii.gz"],
+    ]
+
+
+def test_truth_that_names_no_series_is_found_by_its_name() -> None:
+    for kind in ("seg", "rtstruct", "lidc"):
+        assert found([scan("x", "1.2.3.4.5")], [truth("x", kind)]) == [["truth/x"], []]
+
+
 def test_by_uid() -> None:
     scans = [scan("x", "1.2.3.4.5"), scan("y", "1.2.3.4.6")]
     assert [one.name for one in scans] == ["1.2.3.4.5", "1.2.3.4.6"]

@@ -108,7 +108,8 @@ def match_truth(scans: Sequence[ImportScan], truths: Sequence[Truth], rule: str 
 def _names_uid(truth: Truth, slice_name: str) -> bool:
     if truth.kind in SLICE_KINDS:
         return _UID.fullmatch(slice_name) is not None
-    return truth.kind in ("seg", "rtstruct", "lidc") or _UID.fullmatch(truth.image) is not None
+    names = truth.kind in ("seg", "rtstruct", "lidc") and truth.series != ""
+    return names or _UID.fullmatch(truth.image) is not None
 
 
 class _Finder:
@@ -141,8 +142,7 @@ class _Finder:
         if rule == "place":
             if truth.place is None:
                 raise ValueError(f"Expected a truth with a folder of its own to match by place, got {truth.shown}.")
-            exact = [at for at in self.by_place.get(truth.place, []) if self.scans[at].place == truth.place]
-            return self._one(exact or self.by_place.get(truth.place, []), truth), name
+            return self._one(self._near(truth.place), truth), name
         if truth.kind not in SLICE_KINDS:
             stem = self._without_ending(name) if truth.kind != "lesions" else name
             found = [] if stem is None else self._named(truth.image, stem)
@@ -154,6 +154,17 @@ class _Finder:
             return self._one(found, truth), name
         stem, _, number = name.rpartition("_")
         return self._one(self._named(stem, stem), truth), number
+
+    def _near(self, place: str) -> list[int]:
+        """Scans in a folder, or else below it, or else in the nearest folder above that has some."""
+        found = self._directly_in(place) or self.by_place.get(place, [])
+        while place and not found:
+            place = place.rpartition("/")[0]
+            found = self._directly_in(place)
+        return found
+
+    def _directly_in(self, place: str) -> list[int]:
+        return [at for at in self.by_place.get(place, []) if self.scans[at].place == place]
 
     def _named(self, path: str, stem: str) -> list[int]:
         """Scans of a path, or otherwise of a name."""

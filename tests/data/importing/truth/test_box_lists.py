@@ -27,6 +27,12 @@ def test_entries_of_json(content: Any) -> None:
     assert (found.image, found.boxes.tolist(), found.names) == ("a.nii.gz", [BOX], ("0",))
 
 
+def test_a_data_list_may_say_more_than_its_entries() -> None:
+    content = {"name": "set", "numTest": 1, "training": [{"image": "a.nii.gz", "box": [BOX]}], "test": ["b.nii.gz"]}
+    (found,) = read_box_json(content, Path("b.json"), frame="voxel")
+    assert (found.image, found.boxes.tolist()) == ("a.nii.gz", [BOX])
+
+
 def test_boxes_by_the_name_of_a_scan() -> None:
     first, second = read_box_json({"a": [BOX, BOX], "b": []}, Path("b.json"), frame="lps")
     assert (first.names, len(second.boxes)) == (("lesion", "lesion"), 0)

@@ -231,6 +231,31 @@ def test_what_is_no_truth_is_named(tmp_path: Path, series: Path) -> None:
         find_truth(tmp_path / "nowhere", TruthRules())
 
 
+MSD = {"name": "x", "labels": {"1": "tumour"}, "training": [{"image": "a.nii.gz", "label": "b.nii.gz"}], "test": ["c"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("case.json", json.dumps({"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY"], "SliceThickness": 2.5})),
+        ("dataset.json", json.dumps(MSD)),
+        ("datastore_v2.json", json.dumps({"name": "x", "objects": {"case": {"labels": {"final": {}}}}})),
+        ("metadata.csv", "Series UID,Collection\n1.2,x\n"),
+    ],
+)
+def test_what_programs_store_next_to_masks_is_named_and_ends_nothing(tmp_path: Path, name: str, content: str) -> None:
+    write_nifti_case(tmp_path)
+    path = tmp_path / "masks" / name
+    path.write_text(content)
+    truths, others = find_truth(tmp_path / "masks", TruthRules())
+    assert ([truth.kind for truth in truths], others) == (["mask"], [path])
+    # Where it is all there is, or was meant, the line says what is missing in it.
+    with pytest.raises(ValueError, match=r"^Expected (entries with|'box' in every|the columns)"):
+        find_truth(path, TruthRules())
+    with pytest.raises(ValueError, match=r"^Expected (entries with|'box' in every|the columns)"):
+        find_truth(tmp_path / "masks", TruthRules(), pattern=name, kind="boxes")
+
+
 @pytest.mark.parametrize(
     "rules",
     [

@@ -37,6 +37,10 @@ _FARTHEST = 1e5
 _MIRROR = np.array([-1.0, -1.0, 1.0])
 
 
+class NoBoxesError(ValueError):
+    """A JSON or CSV file of another kind: what a program or a data set stores next to its labels."""
+
+
 @dataclass(frozen=True)
 class ListedBoxes:
     """Boxes of one scan from a list.
@@ -157,7 +161,8 @@ def read_box_json(content: Any, path: Path, *, frame: str | None, layout: str = 
             ``x1 y1 x2 y2 z1 z2`` (nnDetection's).
 
     Raises:
-        ValueError: If the frame is not given, or the content is otherwise.
+        NoBoxesError: If the content is of another kind.
+        ValueError: If the frame is not given, or a box or label cannot be used.
     """
     entries = _entries(content, path)
     return [_listed(image, boxes, labels, f"{path.name}, {image}", frame, layout) for image, boxes, labels in entries]
@@ -168,22 +173,24 @@ def _entries(content: Any, path: Path) -> list[tuple[str, Any, Any]]:
     if isinstance(content, Mapping) and "image" in content:
         content = [content]
     if isinstance(content, Mapping) and content:
-        lists = list(content.values())
-        if all(
-            isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value) for value in lists
-        ) and any(lists):
-            content = [entry for value in lists for entry in value]
-        elif all(isinstance(value, list) for value in lists):
+        lists = [value for value in content.values() if isinstance(value, list)]
+        tables = [value for value in lists if value and all(isinstance(entry, Mapping) for entry in value)]
+        # A data list may hold more next to its entries: its name, or files without labels.
+        if tables and not any(isinstance(entry, list) for value in lists for entry in value):
+            content = [entry for value in tables for entry in value]
+        elif len(lists) == len(content) and all(isinstance(box, list) for value in lists for box in value):
             return [(str(name), value, None) for name, value in content.items()]
     if not isinstance(content, list) or not all(isinstance(entry, Mapping) and "image" in entry for entry in content):
-        raise ValueError(
+        raise NoBoxesError(
             f"Expected entries with 'image' and 'box', or boxes by the name of a scan, got others in {path}."
         )
     found = []
     for entry in content:
         boxes = entry.get("box", entry.get("boxes"))
         if boxes is None:
-            raise ValueError(
+            # A list of images and their masks has none at all.
+            listed = any("box" in one or "boxes" in one for one in content)
+            raise (ValueError if listed else NoBoxesError)(
                 f"Expected 'box' in every entry ([] for a scan without a lesion), got {shown(entry)} in {path}."
             )
         found.append((str(entry["image"]), boxes, entry.get("label", entry.get("labels"))))
@@ -275,7 +282,8 @@ def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedD
         frame: One of `BOX_FRAMES`, for boxes.
 
     Raises:
-        ValueError: If columns are missing, or a row cannot be used; it is named.
+        NoBoxesError: If columns are missing.
+        ValueError: If a row cannot be used; it is named.
     """
     columns, rows = read_table(path)
     image = next((columns[name] for name in _IMAGE if name in columns), None)
@@ -283,7 +291,7 @@ def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedD
     kind = next((kind for kind, names in kinds.items() if set(names) <= set(columns)), None)
     if image is None or kind is None:
         wanted = "; or ".join(" ".join(names) for names in kinds.values())
-        raise ValueError(f"Expected the columns image and {wanted}, got {', '.join(columns)} in {path}.")
+        raise NoBoxesError(f"Expected the columns image and {wanted}, got {', '.join(columns)} in {path}.")
     label = next((columns[name] for name in _LABEL if name in columns), None)
     numbers = [columns[name] for name in kinds[kind] if name != "slice"]
     of_image: dict[str, list[tuple[list[float], str, str]]] = defaultdict(list)

@@ -22,6 +22,7 @@ from .box_lists import (
     BOX_LAYOUTS,
     ListedBoxes,
     ListedDiameters,
+    NoBoxesError,
     read_box_csv,
     read_box_json,
     read_markup_lesions,
@@ -166,6 +167,7 @@ def find_truth(
     names, names_file = yolo_names(root)
     found: list[Truth] = []
     left: list[Path] = []
+    reasons: list[NoBoxesError] = []
     for path in files:
         if path == names_file:
             continue
@@ -174,7 +176,15 @@ def find_truth(
             left.append(path)
         elif known:
             companions = (names_file,) if known == "yolo" and names_file is not None else ()
-            found += [replace(truth, companions=companions) for truth in _READERS[known](path, root, rules, names)]
+            try:
+                found += [replace(truth, companions=companions) for truth in _READERS[known](path, root, rules, names)]
+            except NoBoxesError as error:
+                if kind is not None:
+                    raise
+                left.append(path)
+                reasons.append(error)
+    if not found and reasons:
+        raise reasons[0]
     if not found:
         raise FileNotFoundError(
             f"Expected truth (masks, DICOM SEG or RTSTRUCT, boxes, VOC, COCO, YOLO, markups, LIDC, lesions.json) in "

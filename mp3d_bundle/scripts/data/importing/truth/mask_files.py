@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,14 @@ import numpy as np
 from ...scans.scan import META_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, Scan
 from ...scans.volume_files.metaimage import read_metaimage
 from ...scans.volume_files.nifti import read_nifti
-from ...scans.volume_files.nrrd import read_nrrd
+from ...scans.volume_files.nrrd import read_nrrd_layers
 from ...scans.volume_files.stored_image import ReadingRules, StoredImage
 from ..true_lesions import ScanTruth
 from .label_grids import LabelGrid
+from .slicer_segments import segment_names
 
 MASK_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
 MASK_FRAMES = ("mm", "voxel")
-_READERS: tuple[tuple[tuple[str, ...], Callable[[Path, ReadingRules], StoredImage]], ...] = (
-    (NIFTI_SUFFIXES, read_nifti),
-    (NRRD_SUFFIXES, read_nrrd),
-    (META_SUFFIXES, read_metaimage),
-)
 # Labels may be anywhere; their overlap with the scan is checked.
 _RULES = ReadingRules(any_geometry=True)
 # Whole numbers that went through a slope are off by less.
@@ -33,7 +30,8 @@ def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTr
     """Read the lesions of a mask.
 
     Args:
-        path: NIfTI, NRRD or MetaImage file of whole numbers, 0 where there is nothing.
+        path: NIfTI, NRRD or MetaImage file of whole numbers, 0 where there is nothing; a segmentation of 3D Slicer has
+            the names of its segments in its header, and may have several layers.
         scan: The scan it belongs to.
         each_value: Whether each value is a lesion; if not, each connected part of a value is one.
         frame: ``"mm"``: the mask's own geometry says where it is; ``"voxel"``: its voxels are those of the scan's file.
@@ -43,36 +41,65 @@ def read_mask(path: Path, scan: Scan, *, each_value: bool, frame: str) -> ScanTr
         ValueError: If it is not a mask, has no geometry (none, or the identity unlike its scan, where ``frame`` is
             ``"mm"``), or is outside of the scan.
     """
-    stored = next(read for suffixes, read in _READERS if path.name.lower().endswith(suffixes))(path, _RULES)
-    affine = stored.affine
+    grids = _grids(path, scan, each_value=each_value, frame=frame)
+    truth = ScanTruth.joined([grid.lesions_in(scan) for grid in grids])
+    if any((grid.values != 0).any() for grid in grids) and not truth.lesions:
+        raise ValueError(f"Expected a mask inside of its scan {scan.path}, {path} is outside of it.")
+    if any(_ends_inside(grid, scan) for grid in grids):
+        note = (
+            f"Labels reach an edge of the mask that is inside of the scan: a lesion may be cut off there ({path.name})."
+        )
+        return replace(truth, notes=(*truth.notes, note))
+    return truth
+
+
+def _grids(path: Path, scan: Scan, *, each_value: bool, frame: str) -> list[LabelGrid]:
+    """The labels of a file, those of each layer of a segmentation of 3D Slicer."""
+    if path.name.lower().endswith(NRRD_SUFFIXES):
+        layers, header = read_nrrd_layers(path, _RULES)
+        names = segment_names(header, path)
+        if len(layers) > 1 and not names:
+            raise ValueError(f"Expected one number per voxel, got {len(layers)} (a colour image?) in {path}.")
+    else:
+        read = read_nifti if path.name.lower().endswith(NIFTI_SUFFIXES) else read_metaimage
+        layers, names = [read(path, _RULES)], {}
+    affine = _affine(layers[0], scan, path, frame)
+    return [
+        LabelGrid(_labels(stored, path), affine, path.name, partial(_named, names.get(layer, {})), each_value)
+        for layer, stored in enumerate(layers)
+    ]
+
+
+def _named(names: Mapping[int, str], value: int) -> str:
+    return names.get(value, str(value))
+
+
+def _affine(stored: StoredImage, scan: Scan, path: Path, frame: str) -> np.ndarray:
+    """Voxel-centre index of a mask to LPS mm.
+
+    Raises:
+        ValueError: If the mask does not say where it is, or has not the voxels of its scan where that is to say it.
+    """
+    own = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
     if frame == "voxel":
         if stored.values.shape != scan.stored_shape or scan.places is not None:
             raise ValueError(
                 f"Expected a mask with the voxels of its scan, {scan.stored_shape}, got {stored.values.shape} in "
                 f"{path}."
             )
-        affine = scan.affine @ np.linalg.inv(scan.stored_from_canonical)
-    elif any("no orientation" in note for note in stored.notes):
+        return own
+    if any("no orientation" in note for note in stored.notes):
         raise ValueError(
             f"Expected a mask with its position, {path} has none (--mask_frame voxel reads its voxels as those "
             "of the scan's file)."
         )
-    elif _is_unit(affine) and not _is_unit(scan.affine @ np.linalg.inv(scan.stored_from_canonical)):
+    if _is_unit(stored.affine) and not _is_unit(own):
         # What programs write that save the voxels alone.
         raise ValueError(
             f"Expected a mask with its position, {path} has 1 mm voxels that begin at 0, 0, 0, unlike its scan: was it "
             "saved without the scan's matrix (--mask_frame voxel reads its voxels as those of the scan's file)?"
         )
-    grid = LabelGrid(_labels(stored, path), affine, path.name, each_value=each_value)
-    truth = grid.lesions_in(scan)
-    if (grid.values != 0).any() and not truth.lesions:
-        raise ValueError(f"Expected a mask inside of its scan {scan.path}, {path} is outside of it.")
-    if _ends_inside(grid, scan):
-        note = (
-            f"Labels reach an edge of the mask that is inside of the scan: a lesion may be cut off there ({path.name})."
-        )
-        return replace(truth, notes=(*truth.notes, note))
-    return truth
+    return stored.affine
 
 
 def _is_unit(affine: np.ndarray) -> bool:

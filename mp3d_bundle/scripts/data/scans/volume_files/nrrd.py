@@ -62,6 +62,8 @@ _KNOWN = re.compile(
     r"|spacedirections|centers|centerings|kinds|labels|units|min|max|oldmin|oldmax|endian|encoding|lineskip|byteskip"
     r"|sampleunits|spaceunits|spaceorigin|measurementframe|datafile"
 )
+# Marks the keys of lines ``key:=value``, and the most volumes of a segmentation.
+_OWN_KEY, _MOST_LAYERS = "=", 1000
 _VECTOR = re.compile(r"\(([^()]*)\)|none", re.IGNORECASE)
 _WORD_IN_QUOTES = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
@@ -74,12 +76,33 @@ def read_nrrd(path: Path, rules: ReadingRules) -> StoredImage:
             per voxel, or names files elsewhere.
         OSError: If a file is missing, damaged, truncated or longer than its header says.
     """
+    return _read(_read_fields(path), rules, most=1)[0]
+
+
+def read_nrrd_layers(path: Path, rules: ReadingRules) -> tuple[list[StoredImage], dict[str, str]]:
+    """Read an NRRD file of one volume, or of several along its first axis, as 3D Slicer stores segmentations.
+
+    Returns:
+        The volumes, and the header's own lines ``key:=value``.
+
+    Raises:
+        ValueError: See `read_nrrd`.
+        OSError: Likewise.
+    """
     fields = _read_fields(path)
+    own = {key.removeprefix(_OWN_KEY): value for key, value in fields.values.items() if key.startswith(_OWN_KEY)}
+    return _read(fields, rules, most=_MOST_LAYERS), own
+
+
+def _read(fields: Fields, rules: ReadingRules, most: int) -> list[StoredImage]:
+    """The volumes of a file that has so many at most."""
+    path = fields.path
     sizes = axis_sizes(fields, "dimension", "sizes", range(1, 17))
     axes = _places(fields, sizes)
     shape = check_shape(tuple(sizes[axis] for axis in axes), path)
     axes = axes[:3]
-    if math.prod(sizes) != math.prod(shape):
+    count = math.prod(sizes) // math.prod(shape)
+    if count > most or (count > 1 and axes != [1, 2, 3]):
         raise ValueError(f"Expected one number per voxel, got sizes {sizes} (a colour image?) in {path}.")
     dtype = _dtype(fields)
     affine, notes = _affine(fields, len(sizes), axes)
@@ -88,7 +111,8 @@ def read_nrrd(path: Path, rules: ReadingRules) -> StoredImage:
         known = ", ".join(_ENCODINGS)
         raise ValueError(f"Expected an encoding of {known}, got {shortened(fields.need('encoding'))} in {path}.")
     parts = _parts(fields, math.prod(sizes) * dtype.itemsize, encoding)
-    return as_itk(StoredImage(read_voxels(parts, shape, dtype, encoding, rules), affine, (path,), notes=notes), parts)
+    volumes = read_voxels(parts, (count, *shape), dtype, encoding, rules)
+    return [as_itk(StoredImage(values, affine, (path,), notes=notes), parts) for values in volumes]
 
 
 def nrrd_files(path: Path) -> list[Path]:
@@ -120,6 +144,7 @@ def _read_fields(path: Path) -> Fields:
                 continue
             key, mark, value = line.partition(":")
             if mark and value.startswith("="):
+                values.setdefault(_OWN_KEY + key.strip(), value[1:].strip())
                 continue
             key = key.strip().lower().replace(" ", "")
             if not mark or not _KNOWN.fullmatch(key):

@@ -46,20 +46,20 @@ class Part:
 
 
 def read_voxels(
-    parts: Sequence[Part], shape: tuple[int, int, int], dtype: np.dtype, encoding: str, rules: ReadingRules
+    parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dtype, encoding: str, rules: ReadingRules
 ) -> np.ndarray:
     """Read the voxels of a volume.
 
     Args:
         parts: The files, each with the same share of the voxels.
-        shape: ``(I, J, K)``, index ``i`` being the fastest in the file.
+        shape: ``(I, J, K)``, index ``i`` being the fastest in the file, or ``(N, I, J, K)`` of several volumes.
         dtype: Type and byte order of the stored numbers.
         encoding: `RAW`, `GZIP`, `ZLIB` (of zlib or gzip, as MetaImage has it), `BZIP2`, or the numbers as `TEXT` or
             `HEX`.
         rules: Limit of its size.
 
     Returns:
-        ``(I, J, K)`` in this machine's byte order.
+        The same shape in this machine's byte order.
 
     Raises:
         ValueError: If the header claims more than the rules or the files allow.

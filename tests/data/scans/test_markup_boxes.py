@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.data.scans.markup_boxes import boxes_in_scan, read_markups
+from scripts.data.scans.markup_boxes import boxes_in_scan, read_markups, read_named_markups
 from scripts.data.scans.scan import Scan
 from scripts.inference.detections import Lesion, ScanResult, SliceBoxes
 from scripts.inference.outputs.slicer_nodes import slicer_markups
@@ -64,6 +64,19 @@ def test_a_quarter_turn_swaps_the_sides(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.ptp(box, axis=0), [6, 4, 8])
 
 
+def test_names_are_those_of_the_markup_or_its_point_without_the_number(tmp_path: Path) -> None:
+    point = {"controlPoints": [{"label": "tumour-1"}]}
+    boxes = [
+        BOX,
+        {**BOX, **point},
+        {**BOX, **point, "name": "Lesion 3 (0.75)"},
+        {**BOX, "name": 7, "controlPoints": {}},
+    ]
+    names, corners = read_named_markups(write(tmp_path / "a.json", *boxes, {**BOX, "name": "GTV2"}))
+    assert names == ["", "tumour", "Lesion", "", "GTV2"]
+    assert len(corners) == len(names)
+
+
 def test_no_markups_are_no_boxes(tmp_path: Path) -> None:
     assert read_markups(write(tmp_path / "a.json")).shape == (0, 8, 3)
     assert boxes_in_scan(turned_scan(0), np.zeros((0, 8, 3)), "it").shape == (0, 6)
@@ -82,7 +95,7 @@ def test_boxes_are_clipped_to_the_scan_and_rejected_outside(tmp_path: Path) -> N
     ("markup", "message"),
     [
         ({**BOX, "type": "Fiducial"}, "box ROI, got Fiducial as markup 2"),
-        ({**BOX, "roiType": "BoundingBox"}, "box ROI"),
+        ({**BOX, "roiType": "BoundingBox"}, "box ROI, got BoundingBox as markup 2"),
         ("box", "box ROI, got str"),
         ({**BOX, "center": [1, 2]}, r"3 numbers as center, got \[1, 2\]"),
         ({**BOX, "size": [1, 2, 0]}, "size above zero"),

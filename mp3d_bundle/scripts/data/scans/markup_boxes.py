@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,23 @@ _UNTURNED = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # A box takes 1 kB or less.
 MAX_BYTES = 1 << 26
 _MILLIMETRES = ("mm", "millimeter", "millimeters", "")
+# What Slicer, and `run inferring`, add to a name.
+_NUMBER = re.compile(r"[-_ ]\d+( \([\d.]+\))?$")
 # Nothing in a scanner is farther away in mm.
 _FARTHEST = 1e5
 _SIGNS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 
 
 def read_markups(path: str | Path) -> np.ndarray:
+    """Read the box ROIs of a markups file without their names, see `read_named_markups`.
+
+    Returns:
+        ``(N, 8, 3)`` float64, the corners of each box in LPS mm.
+    """
+    return read_named_markups(path)[1]
+
+
+def read_named_markups(path: str | Path) -> tuple[list[str], np.ndarray]:
     """Read the box ROIs of a markups file.
 
     Args:
@@ -30,7 +42,8 @@ def read_markups(path: str | Path) -> np.ndarray:
             ``orientation`` (its axes as the columns of a 3 x 3 matrix, row by row); LPS or RAS as the file declares.
 
     Returns:
-        ``(N, 8, 3)`` float64, the corners of each box in LPS mm.
+        What each box is called, without the number that Slicer adds (``tumour-1``), ``""`` where it has no name; and
+        ``(N, 8, 3)`` float64, its corners in LPS mm.
 
     Raises:
         OSError: If the file cannot be read.
@@ -56,7 +69,19 @@ def read_markups(path: str | Path) -> np.ndarray:
         for number, markup in enumerate(markups, start=1)
         if not _is_part(markup)
     ]
-    return np.array(corners, dtype=np.float64).reshape(-1, 8, 3)
+    names = [_name(markup) for markup in markups if not _is_part(markup)]
+    return names, np.array(corners, dtype=np.float64).reshape(-1, 8, 3)
+
+
+def _name(markup: Mapping[str, Any]) -> str:
+    """The name of a markup, or of its control point, which Slicer calls after the markup."""
+    points = markup.get("controlPoints")
+    first = points[0] if isinstance(points, list) and points else None
+    for named, key in ((markup, "name"), (first, "label")):
+        text = named.get(key) if isinstance(named, Mapping) else None
+        if isinstance(text, str) and text.strip():
+            return _NUMBER.sub("", text.strip())
+    return ""
 
 
 def _is_part(markup: Any) -> bool:
@@ -66,7 +91,9 @@ def _is_part(markup: Any) -> bool:
 
 def _corners(markup: Any, where: str) -> np.ndarray:
     if not isinstance(markup, Mapping) or markup.get("type", "ROI") != "ROI" or markup.get("roiType", "Box") != "Box":
-        kind = markup.get("type") if isinstance(markup, Mapping) else type(markup).__name__
+        kind = type(markup).__name__
+        if isinstance(markup, Mapping):
+            kind = markup.get("roiType") if markup.get("type", "ROI") == "ROI" else markup.get("type")
         raise ValueError(f"Expected a box ROI, got {shown_name(kind)} as {where}.")
     centre = _numbers(markup, "center", 3, where)
     size = _numbers(markup, "size", 3, where)

@@ -149,10 +149,17 @@ def test_boxes_of_a_table(tmp_path: Path, scan: Scan, header: str, row: list[flo
 
 
 def test_markups_and_our_own_results(tmp_path: Path, scan: Scan) -> None:
-    markup = {"type": "ROI", "center": list(BALL.centre), "size": [18.0] * 3, "coordinateSystem": "LPS"}
+    markup = {
+        "type": "ROI",
+        "center": list(BALL.centre),
+        "size": [18.0] * 3,
+        "coordinateSystem": "LPS",
+        "name": "node_2",
+    }
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "CT.mrk.json").write_text(json.dumps({"markups": [markup]}))
     check(only(read_all(tmp_path / "m", scan, TruthRules())), scan, every_slice=False)
+    assert only(read_all(tmp_path / "m", scan, TruthRules())).name == "node"
     ends = ((np.array(ball_bounds()).reshape(2, 3) - scan.affine[:3, 3]) / scan.spacing + 0.5).ravel().tolist()
     own = {"schema_version": "1.1", "input": {"name": "1.2.3.4"}, "lesions": [{"lesion": 1, "box_voxel": ends}]}
     (tmp_path / "o").mkdir()

@@ -17,7 +17,7 @@ import numpy as np
 from ....boxes import RECIST_PADDING
 from ....storage.atomic_files import hash_files
 from ....storage.printable import shown
-from ...scans.markup_boxes import boxes_in_scan, read_markups
+from ...scans.markup_boxes import boxes_in_scan, read_named_markups
 from ...scans.scan import Scan
 from ..set_tables import read_table
 from ..true_lesions import ScanTruth, TrueLesion, solid_lesion
@@ -267,9 +267,14 @@ def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
 
 
 def read_markup_lesions(path: Path, scan: Scan) -> ScanTruth:
-    """The box ROIs of a markups file of 3D Slicer or MONAI Label, see `read_markups`."""
-    boxes = boxes_in_scan(scan, read_markups(path), path.name)
-    return ScanTruth(tuple(solid_lesion("lesion", box, len(scan.hu), path.name) for box in boxes))
+    """The box ROIs of a markups file of 3D Slicer or MONAI Label with their names, see `read_named_markups`."""
+    names, corners = read_named_markups(path)
+    boxes = boxes_in_scan(scan, corners, path.name)
+    return ScanTruth(
+        tuple(
+            solid_lesion(name or "lesion", box, len(scan.hu), path.name) for name, box in zip(names, boxes, strict=True)
+        )
+    )
 
 
 def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedDiameters]:

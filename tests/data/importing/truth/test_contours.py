@@ -255,3 +255,27 @@ def test_outlines_without_anything_within_are_counted(tmp_path: Path, series: Pa
     truth = read_lidc(lidc_of(tmp_path / "r.xml", series, [[(4, (6, 5, 6, 15), "TRUE")]]), scan)
     assert truth.notes == ("Left out 4 outline(s) without a pixel within (r.xml).",)
     assert truth.unsure == (4,)
+
+
+@pytest.mark.parametrize("kind", ["EXTERNAL", "SUPPORT"])
+def test_outlines_of_the_patient_and_of_devices_are_no_lesions(
+    tmp_path: Path, series: Path, scan: Scan, kind: str
+) -> None:
+    path = write_rtstruct(tmp_path / "rt.dcm", series, "GTV")
+    dataset = pydicom.dcmread(path)
+    body, outline, observation = (pydicom.Dataset() for _ in range(3))
+    body.ROINumber = outline.ReferencedROINumber = observation.ReferencedROINumber = 9
+    body.ROIName, observation.RTROIInterpretedType = "BODY", kind
+    outline.ContourSequence = dataset.ROIContourSequence[0].ContourSequence
+    dataset.StructureSetROISequence.append(body)
+    dataset.ROIContourSequence.append(outline)
+    dataset.RTROIObservationsSequence = [observation]
+    dataset.save_as(path)
+    truth = read_structures(path, scan, each_structure=False)
+    assert [lesion.name for lesion in truth.lesions] == ["GTV"]
+    assert truth.notes == (f"Left out structure BODY, which is {kind} and no lesion (rt.dcm).",)
+    # A file of nothing else does not say that there is no lesion.
+    del dataset.ROIContourSequence[0]
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match="Expected outlines of lesions, got none but those of the patient"):
+        read_structures(path, scan, each_structure=False)

@@ -25,6 +25,8 @@ _FLAT = 0.25
 # Outlines nearer to each other than this, in mm, are on one plane.
 _SAME_PLANE = 0.05
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+# Types of structures that are no part of the patient, or all of the patient.
+_NEVER = ("EXTERNAL", "SUPPORT", "FIXATION", "BOLUS")
 # Between outlines of a structure drawn on every so many slices, no more slices or mm than these are filled.
 _FILLED_SLICES, _FILLED_MM = 2, 10.0
 # LIDC outlines with fewer points mark a place: a nodule under 3 mm, or none.
@@ -58,11 +60,18 @@ def read_structures(path: Path, scan: Scan, *, each_structure: bool) -> ScanTrut
 def _structures(dataset: pydicom.Dataset, path: Path, scan: Scan, each_structure: bool) -> ScanTruth:
     names = {int(roi.ROINumber): read_text(roi, "ROIName") for roi in dataset.get("StructureSetROISequence") or ()}
     found: list[ScanTruth] = []
-    notes = []
+    notes, others = [], list[str]()
     unsure: set[int] = set()
+    kinds = {
+        int(one.get("ReferencedROINumber", -1)): read_text(one, "RTROIInterpretedType").upper()
+        for one in dataset.get("RTROIObservationsSequence") or ()
+    }
     for roi in dataset.get("ROIContourSequence") or ():
         number = int(roi.get("ReferencedROINumber", -1))
         name = names.get(number) or f"structure {number}"
+        if kinds.get(number) in _NEVER:
+            others.append(f"Left out structure {name}, which is {kinds[number]} and no lesion ({path.name}).")
+            continue
         lines: list[np.ndarray] = []
         for contour in roi.get("ContourSequence") or ():
             points = _points(contour, scan, f"{name} of {path}")
@@ -73,10 +82,12 @@ def _structures(dataset: pydicom.Dataset, path: Path, scan: Scan, each_structure
                 unsure |= {int(place) for place in np.floor(points[:, 2] + 1e-6) if 0 <= place < len(scan.hu)}
         if lines:
             found.append(_structure(lines, scan, name, path, each_structure))
+    if others and not found:
+        raise ValueError(f"Expected outlines of lesions, got none but those of the patient or of devices in {path}.")
     if notes and not found:
         raise ValueError(f"Expected closed outlines, got only points or open lines in {path}: where is its lesion?")
     lesions = tuple(lesion for truth in found for lesion in truth.lesions)
-    told = tuple(dict.fromkeys([*notes, *(note for truth in found for note in truth.notes)]))
+    told = tuple(dict.fromkeys([*others, *notes, *(note for truth in found for note in truth.notes)]))
     return ScanTruth(lesions, told, tuple(sorted(unsure)))
 
 

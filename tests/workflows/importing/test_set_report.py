@@ -6,13 +6,14 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scripts.data.importing.lesion_classes import ClassRule
 from scripts.data.importing.patient_splits import SplitRule
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
 from scripts.workflows.importing.set_report import write_set_report
-from support.fake_truth import write_nifti_case
+from support.fake_truth import BALL, save_nifti, stored_grid, write_nifti_case
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,28 @@ def test_a_command_to_copy_fits_the_set(tmp_path: Path) -> None:
 def test_what_is_no_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"it has no set\.json"):
         write_set_report(tmp_path)
+
+
+def test_several_names_that_were_taken_for_lesions_are_told(tmp_path: Path) -> None:
+    images = write_nifti_case(tmp_path, "c").parent
+    affine, shape = stored_grid("plain")
+    values = BALL.inside(affine, shape).astype(np.uint8)
+    values[40:44, 10:14, 3:6] = 2
+    values[2:4, 2:4, 3:6] = 7
+    save_nifti(tmp_path / "masks" / "c.nii.gz", values, affine)
+    for name, classes in (("all", None), ("one", ["2"])):
+        rules = ImportRules(splits=SplitRule((1, 0, 0)), classes=ClassRule.read(classes, ["7"]))
+        import_scans(Sources(images, tmp_path / "masks"), rules, tmp_path / name, progress=False)
+    line = "Names in the truth that were all taken for lesions: 1 (1), 2 (1). --classes chooses among them."
+    path, told = write_set_report(tmp_path / "all")
+    assert line in told
+    assert line in path.read_text(encoding="utf-8")
+    assert not any("Names in the truth" in text for text in write_set_report(tmp_path / "one")[1])
+
+
+def test_a_set_without_any_key_slice_says_why(tmp_path: Path) -> None:
+    write_nifti_case(tmp_path, "c")
+    rules = ImportRules(splits=SplitRule((1, 0, 0)), classes=ClassRule.read(["node"]))
+    with pytest.raises(ValueError, match=r"Expected a lesion, or a slice .* got neither in 1 .*1 called '1', which"):
+        import_scans(Sources(tmp_path / "images", tmp_path / "masks"), rules, tmp_path / "set", progress=False)
+    assert not (tmp_path / "set" / "set.json").exists()

@@ -58,6 +58,11 @@ class ClassRule:
                 return own
         return None
 
+    def taken(self, truth: ScanTruth) -> dict[str, int]:
+        """How many lesions of each name in the truth belong to a class."""
+        names = (lesion.name for lesion in truth.lesions if not _like(lesion.name, self.ignore))
+        return dict(sorted(Counter(name for name in names if self.of(name) is not None).items()))
+
     def apply(self, truth: ScanTruth) -> ScanTruth:
         """The truth with every lesion called by its class.
 

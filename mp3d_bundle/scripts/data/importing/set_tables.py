@@ -109,7 +109,14 @@ def write_set(
 
     Raises:
         OSError: If a file cannot be written.
+        ValueError: If no scan has a key slice.
     """
+    if not any(record["keys"] for record in records.values()):
+        odd = next((" ".join(record["odd"]) for record in records.values() if record["odd"]), "")
+        raise ValueError(
+            f"Expected a lesion, or a slice that is known to have none, in some scan, got neither in {len(records)} "
+            f"scan(s){f'. In one: {odd}' if odd else '.'}"
+        )
     (folder / SET_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder / FOLDS, ignore_errors=True)
     for number, fold in enumerate(splits[1:], start=1):

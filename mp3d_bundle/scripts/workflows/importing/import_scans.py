@@ -294,7 +294,8 @@ class _Import:
                 raise ValueError(
                     "no truth names a slice of it (--without_truth negative takes it for one without a lesion)"
                 )
-            truth = self.rules.classes.apply(ScanTruth.joined(parts))
+            named = ScanTruth.joined(parts)
+            truth = self.rules.classes.apply(named)
             name = said if said is not None else places.patient or _own_patient(scan)
             content = {
                 "scan": scan.name,
@@ -303,6 +304,7 @@ class _Import:
                 "fingerprint": mark,
                 "kinds": sorted({truth.kind for truth in [*(one for one, _ in truths), *(one for _, one in own)]}),
                 "truth_by_uid": [str(truth.path) for _, truth in own],
+                "names": self.rules.classes.taken(named),
                 **_facts(opened),
                 **describe_scan(opened, truth, self.rules.keys),
             }

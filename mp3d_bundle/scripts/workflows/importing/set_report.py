@@ -23,6 +23,7 @@ from ...inference.outputs.pictures.box_drawing import TRUTH, draw_boxes, mark_si
 from ...storage.atomic_files import replacing
 
 REPORT = "report.html"
+_MOST_NAMES = 12
 _SPLITS = {1: "train", 2: "validation", 3: "test"}
 # Pictures of lesions and of slices without one, at most.
 _LESIONS, _BACKGROUND = 48, 8
@@ -85,6 +86,7 @@ def write_set_report(folder: Path) -> tuple[Path, list[str]]:
         part.write_text(page, encoding="utf-8", errors="backslashreplace")
     odd = sum(len(record["odd"]) for record in records.values())
     told = [f"{odd} thing(s) were odd; the page lists them."] if odd else []
+    told += [names] if (names := _names(records, about)) else []
     if to_train:
         told += [text for _, text in _empty_classes(records, about)]
     return path, [*told, *(() if to_train and not advice else reasons), command]
@@ -116,6 +118,18 @@ def _command(folder: Path, advice: Advice | None) -> str:
         f'python -m monai.bundle run training --config_file "[{listed}]" --dataset_dir {shlex.quote(str(folder))} '
         f"--output_dir RUN --num_slices {advice.num_slices} {options}"
     )
+
+
+def _names(records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> str:
+    """What is called in several ways and was taken for lesions of one class: organs may be among it."""
+    counts: Counter[str] = Counter()
+    for record in records.values():
+        counts.update(record.get("names", {}))
+    if len(about["classes"]) > 1 or len(counts) < 2:
+        return ""
+    known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_MOST_NAMES))
+    more = f" and {len(counts) - _MOST_NAMES} more" if len(counts) > _MOST_NAMES else ""
+    return f"Names in the truth that were all taken for lesions: {known}{more}. --classes chooses among them."
 
 
 def _table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -154,6 +168,8 @@ def _counts(records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) 
         + (f", {about['folds']} folds in <code>{FOLDS}/1</code> and so on" if about["folds"] else "")
         + ".</p>"
     )
+    if names := _names(records, about):
+        text.append(f'<p class="odd">{html.escape(names)}</p>')
     regions = sum(len(record.get("regions", ())) for record in records.values())
     if regions:
         text.append(f"<p>{regions} region(s) to ignore: nothing is known there.</p>")

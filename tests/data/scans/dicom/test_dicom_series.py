@@ -19,6 +19,7 @@ from scripts.data.scans.dicom.dicom_series import read_series
 from scripts.data.scans.scan import read_scan
 from scripts.data.scans.volume_files.stored_image import LPS_FROM_RAS, log_text
 from support import fake_dicom
+from support.fake_dicom import write_stack
 
 SERIES = "1.2.3.4"
 ROWS, COLUMNS = 5, 6
@@ -185,6 +186,21 @@ def test_numbers_that_no_missing_slice_explains_are_noted(tmp_path: Path, number
     np.testing.assert_array_equal(scan.hu, hounsfield())
     (note,) = scan.notes
     assert "instance numbers skip some" in note
+
+
+@pytest.mark.parametrize("numbers", [(1, 4, 2, 5, 3, 6), (6, 3, 5, 2, 4, 1), (1, 11, 21, 2, 12, 22, 3, 13, 23)])
+def test_evenly_spaced_slices_of_alternating_runs_are_rejected(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    write_stack(tmp_path, [2.5 * index for index in range(len(numbers))], numbers)
+    with pytest.raises(
+        ValueError, match=r"instance numbers that alternate between 1 to 3 and .*: [23] stacks in one\?"
+    ):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1), (1, 3, 2, 5, 4, 6), (1, 3, 5, 2, 4, 6)])
+def test_other_orders_of_instance_numbers_are_read(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    write_stack(tmp_path, [2.5 * index for index in range(len(numbers))], numbers)
+    assert len(read_scan(tmp_path).hu) == len(numbers)
 
 
 def test_one_skipped_number_is_a_missing_slice(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ slices (localizers, reports, segmentations, other files) are left out, each with
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ _WIDEST = 3.0
 _UNIT, _SHORTEST_DIRECTION = 1e-4, 0.1
 # The gantry's tilt and the slices' may differ by this much (one of them is rounded to whole degrees).
 _TILT_DEGREES = 1.5
+# Runs of instance numbers that alternate in one stack, and the slices of each.
+_MOST_RUNS, _SHORTEST_RUN = 4, 3
 # Positions of one stack are on a straight line within this many mm.
 _LINE_MM = 0.5
 
@@ -336,6 +339,19 @@ def _check_line(slices: list[_Slice], affine: np.ndarray, *, even: bool) -> None
             )
 
 
+def _check_runs(slices: list[_Slice], numbers: list[int]) -> None:
+    """Reject slices whose numbers are two runs or more that alternate: reconstructions or phases between each other."""
+    for count in range(2, min(_MOST_RUNS, len(numbers) // _SHORTEST_RUN) + 1):
+        runs = sorted((numbers[at::count] for at in range(count)), key=min)
+        signs = {float(sign) for run in runs for sign in np.sign(np.diff(run))}
+        if len(signs) == 1 and all(max(one) < min(other) for one, other in itertools.pairwise(runs)):
+            shown = " and ".join(f"{min(run)} to {max(run)}" for run in runs)
+            raise ValueError(
+                f"Expected slices of one scan, got instance numbers that alternate between {shown} in the series of "
+                f"{slices[0].path}: {count} stacks in one?"
+            )
+
+
 def _check_numbers(slices: list[_Slice]) -> list[str]:
     """Look for missing slices in an evenly spaced stack: skipped instance numbers and a gap that slices do not cover.
 
@@ -343,11 +359,12 @@ def _check_numbers(slices: list[_Slice]) -> list[str]:
         A note if numbers are skipped in a way that does not point to a missing slice.
 
     Raises:
-        ValueError: If all numbers run in one direction in equal steps except for one.
+        ValueError: If all numbers run in one direction in equal steps except for one, or are runs that alternate.
     """
     numbers = [one.number for one in slices if one.number is not None]
     if len(slices) < 2 or len(numbers) < len(slices):
         return []
+    _check_runs(slices, numbers)
     steps = np.diff(numbers)
     gaps = np.diff([one.height for one in slices])
     thick = np.array([one.thickness if one.thickness and one.thickness > 0 else np.inf for one in slices[:-1]])

@@ -178,7 +178,7 @@ def test_nothing_found_is_an_answer_too(server: Server) -> None:
     [
         (OURS, "absent", {}, 404, "id of an image in the datastore, got 'absent'"),
         (OURS, "/etc/passwd", {}, 404, "id of an image in the datastore"),
-        ("absent", "ball", {}, 404, f"Expected a model out of {DECOY}, {OURS}, got 'absent'"),
+        ("absent", "ball", {}, 404, f"Expected a model among {DECOY}, {OURS}, got 'absent'"),
         (OURS, "ball", {"score_threshold": 2}, 400, "score_threshold from 0 to 1, got 2"),
         (OURS, "ball", {"score_threshold": "high"}, 400, "score_threshold from 0 to 1, got 'high'"),
         (OURS, "ball", {"score_threshold": "$import os"}, 400, "plain values as score_threshold, got '$import os'"),

@@ -170,10 +170,10 @@ def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, An
             # Strictly, as a quote that is not closed would take the lines after it into one field.
             reader = csv.DictReader(file, strict=True)
             names = list(reader.fieldnames or ())
-            columns = {str(name).strip().lower(): name for name in names}
+            plain = [str(name).strip().lower() for name in names]
+            columns = dict(zip(plain, names, strict=True))
             # Columns without a name are not used.
-            plain = [name for name in (str(name).strip().lower() for name in names) if name]
-            if twice := sorted({name for name in plain if plain.count(name) > 1}):
+            if twice := sorted({name for name in plain if name and plain.count(name) > 1}):
                 raise ValueError(f"Expected every column once, got {', '.join(twice)} twice in line 1 of {path}.")
             rows = []
             for row in reader:

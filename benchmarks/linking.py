@@ -2,7 +2,8 @@
 
 The rules are compared on one set of scans (seeds from 3000) and reported on another (seeds from 4000). A lesion is
 found by a box with 3D IoU > 0.3, and, as a second criterion, with intersection over the found box >= 0.3.
-CHECKPOINT=FILE takes other weights than the demo's.
+CHECKPOINT=FILE takes other weights than the demo's. MIRRORED=1 averages the scores of each slab and of its mirror
+images.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou, nms
 
 from scripts.boxes import pairwise_iou
 from scripts.data.intensity import IntensityWindow
@@ -31,9 +34,14 @@ from scripts.metrics.matching import FrocRule, match_overlaps
 from scripts.weights import load_network
 
 CHECKPOINT = Path(os.environ.get("CHECKPOINT") or Path(__file__).resolve().parents[1] / "mp3d_bundle/models/demo.pt")
+MIRRORED = bool(os.environ.get("MIRRORED"))
+# Axes of slabs ``(D, H, W)``: none, left and right, head and feet, both.
+MIRRORS = ((), (2,), (0,), (0, 2))
 # First seed and number of scans.
 CHOOSING, REPORTING = (3000, 24), (4000, 24)
 LOWEST_SCORE = 0.1
+# Overlap from which boxes of two mirror images are the same.
+SAME = 0.5
 BOX_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 FPS_PER_SCAN = (0.5, 1.0, 2.0, 4.0)
 # Smallest overlap of a lesion and a box that match.
@@ -176,11 +184,45 @@ def sensitivities(linked: Sequence[Linked], score: ScoreRule) -> np.ndarray:
     return np.array([sensitivity_at(curve, FPS_PER_SCAN) for curve in curves])
 
 
+class Mirrored(nn.Module):
+    """The best boxes of a slab and of its mirror images, each with the mean of its scores in all of them.
+
+    Args:
+        network: The detector, of one class.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, slabs: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Slabs ``(D, H, W)`` to ``boxes`` ``(N, 4)`` and ``scores`` ``(N,)`` of each, best first."""
+        views = [self.network([slab.flip(axes) for slab in slabs]) for axes in MIRRORS]
+        return [self._joined([view[row] for view in views], slab.shape[-1]) for row, slab in enumerate(slabs)]
+
+    def _joined(self, views: Sequence[dict[str, Tensor]], width: int) -> dict[str, Tensor]:
+        boxes = []
+        for axes, view in zip(MIRRORS, views, strict=True):
+            x1, y1, x2, y2 = view["boxes"].unbind(1)
+            boxes.append(torch.stack([width - x2, y1, width - x1, y2], dim=1) if 2 in axes else view["boxes"])
+        every = torch.cat(boxes)
+        kept = every[nms(every, torch.cat([view["scores"] for view in views]), SAME)]
+        mean = torch.zeros(len(kept))
+        for own, view in zip(boxes, views, strict=True):
+            if len(own):
+                mean += ((box_iou(kept, own) > SAME) * view["scores"]).amax(dim=1) / len(views)
+        order = mean.argsort(descending=True)
+        return {"boxes": kept[order], "scores": mean[order]}
+
+
 def detect(seeds: tuple[int, int]) -> list[Scan]:
     """Make synthetic scans and find the boxes in their slices."""
     network, info = load_network(CHECKPOINT)
-    spacing = info.get("inference", {}).get("pixel_spacing")
-    cutter = SlabCutter(resample_z, scale=PlaneScale(pixel_spacing=spacing))
+    recipe = info["recipe"]
+    scale = PlaneScale(pixel_spacing=recipe["pixel_spacing"])
+    cutter = SlabCutter(resample_z, num_slices=recipe["num_slices"], scale=scale)
+    if MIRRORED:
+        network = Mirrored(network)
     detector = VolumeDetector(cutter, IntensityWindow(), score_threshold=LOWEST_SCORE, progress=False)
     scans = []
     with tempfile.TemporaryDirectory() as folder:
@@ -211,9 +253,11 @@ def compare_rules(choosing: Sequence[Scan], reporting: Sequence[Scan]) -> None:
 
 
 def count_at_operating_points(scans: Sequence[Scan]) -> None:
-    """Print the results of linking with its defaults at the score thresholds stored with the weights."""
+    """Print what linking finds with its defaults, also at the score thresholds stored with the weights."""
     points = load_network(CHECKPOINT)[1].get("inference", {}).get("operating_points", {})
     linked = link_all(scans, link_boxes, LOWEST_SCORE)
+    rates = zip(FPS_PER_SCAN, sensitivities(linked, best_score)[1], strict=True)
+    print("IoBB, by false positives per scan: " + ", ".join(f"{value:.3f} at {fps:g}" for fps, value in rates))
     total = sum(len(true) for _, true in scans)
     for name, threshold in points.items():
         found = false = 0

@@ -29,6 +29,10 @@ CODE = ("configs", "scripts", "docs", "LICENSE")
 GUARD = ("mp3d_label_guard.py", "mp3d_label_checks.py", "mp3d_label_web.py")
 # Addresses to listen on that clients never name.
 ANY_ADDRESS = ("0.0.0.0", "::")
+# Files that are scans. MONAI Label would list pictures and XML as well, and show one in place of the scan next to it
+# that has the same name.
+SCANS = (".nii.gz", ".nii", ".nrrd")
+LIST = "datastore_v2.json"
 
 
 def stop(message: str) -> NoReturn:
@@ -125,6 +129,36 @@ def guarded(options: argparse.Namespace) -> dict[str, object]:
     return {"hosts": hosts, "origins": origins, "upload_mb": options.max_upload_mb}
 
 
+def check_studies(folder: Path) -> None:
+    """Check that MONAI Label can tell the scans of a folder apart and read the list that it keeps there."""
+    found: dict[str, str] = {}
+    for name in sorted(path.name for path in folder.iterdir()):
+        ending = next((ending for ending in SCANS if name.endswith(ending)), None)
+        if ending is None:
+            continue
+        image = name.replace(ending, "")  # as MONAI Label makes it
+        if image + ending != name:
+            stop(f"expected {ending} at the end of a scan's name only, got {name} in {folder}. Rename it.")
+        if image in found:
+            stop(
+                f"expected one file for each scan, got {found[image]} and {name} in {folder}: both would be the "
+                f"scan {image}. Rename one, or move it away."
+            )
+        found[image] = name
+    try:
+        content = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair cannot be read back
+        if not isinstance(content, dict) or not isinstance(content.get("objects", {}), dict):
+            raise ValueError("its content is something else")
+    except FileNotFoundError:
+        pass
+    except (ValueError, RecursionError) as error:
+        stop(
+            f"expected {folder / LIST} as MONAI Label writes it, cannot read it: {' '.join(str(error).split())}. It "
+            "lists the submitted labels. Repair it; or move it away, and submit the boxes in labels again."
+        )
+
+
 def main(words: list[str]) -> None:
     """Prepare the copy and start the server in this process."""
     options = arguments(words)
@@ -135,6 +169,9 @@ def main(words: list[str]) -> None:
     remote = options.studies.startswith(("http://", "https://"))
     if options.studies and not remote and not Path(options.studies).is_dir():
         stop(f"the folder {options.studies} does not exist.")
+    if options.studies and not remote:
+        options.studies = str(Path(options.studies).resolve())
+        check_studies(Path(options.studies))
     prepare_app(options.app, app)
     name = NAMES[options.app]
     served = prepare_bundle(app / "model" / name, options.weights)
@@ -151,9 +188,14 @@ def main(words: list[str]) -> None:
     command += ["--uvicorn_app", "mp3d_label_web:app"]
     os.environ["MP3D_LABEL_GUARD"] = json.dumps(guard)
     os.environ.setdefault("MONAI_ZOO_SOURCE", "local")
+    os.environ["MONAI_LABEL_DATASTORE_FILE_EXT"] = json.dumps([f"*{ending}" for ending in SCANS])
     # The app's folder must be importable for the server, and for the processes that it starts.
     sys.path.insert(0, str(app))
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    # MONAI Label takes an id for a path if a file of this name is in the current folder.
+    empty = app / "empty"
+    empty.mkdir(exist_ok=True)
+    os.chdir(empty)
     sys.argv = ["monailabel", *command]
     runpy.run_module("monailabel.main", run_name="__main__")
 

@@ -221,6 +221,31 @@ def test_what_cannot_be_served_is_said(tmp_path: Path, arguments: tuple[str, ...
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.nii.gz": "", "a.nrrd": ""}, "got a.nii.gz and a.nrrd in"),
+        ({"a.nii.b.nii": ""}, "Rename it"),
+        ({"datastore_v2.json": "{"}, "cannot read it: Expecting property name"),
+        ({"datastore_v2.json": "[]"}, "submit the boxes in labels again"),
+        ({"datastore_v2.json": r'{"objects": {"a": "\ud800"}}'}, "surrogates not allowed"),
+        ({"datastore_v2.json": "[" * 100_000}, "cannot read it"),
+    ],
+)
+def test_a_folder_that_would_be_read_wrongly_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], message: str
+) -> None:
+    serving = module(SERVE, monkeypatch)
+    for name, content in {"ok.nii.gz": "", "ok.xml": "", "datastore_v2.json": '{"objects": {}}', **files}.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(SystemExit, match=re.escape(message)) as caught:
+        serving.check_studies(tmp_path)
+    assert str(caught.value).startswith("label: expected")
+    for name in files:
+        (tmp_path / name).unlink()
+    serving.check_studies(tmp_path)
+
+
 def test_every_module_that_is_started_as_a_program_is_there() -> None:
     named = [
         name

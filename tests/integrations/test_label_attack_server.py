@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class Victim:
         top = self.studies.parent
         kept = ("datastore_v2.json", ".lock")
         found = (path for path in top.rglob("*") if path.is_file() and path.name not in kept and path.suffix != ".log")
-        return {str(path.relative_to(top)): path.read_bytes() for path in found if "served" not in path.parts}
+        parts = {"served", "temporary"}
+        return {str(path.relative_to(top)): path.read_bytes() for path in found if not parts & {*path.parts}}
 
 
 def form(**parts: bytes | tuple[str, bytes]) -> tuple[bytes, str]:
@@ -79,10 +81,15 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     (studies / "labels").mkdir(parents=True)
     outside.mkdir()
     write_scan(studies / "ball.nii.gz")
+    # What else is found next to scans, and a scan that has the name of a file where the server is started.
+    (studies / "ball.xml").write_text("<x/>")
+    write_scan(studies / "Makefile.nii.gz")
     (studies / "labels" / "linked").symlink_to(outside)
     weights = write_weights(top / "served" / "weights.pt")
     arguments = ("--studies", studies, "--folder", top / "served", "--weights", weights, "--allow_origin", FRIEND)
-    server = Server(top / "server.log", *arguments, "--max_upload_mb", "1")
+    temporary = top / "temporary"
+    temporary.mkdir()
+    server = Server(top / "server.log", *arguments, "--max_upload_mb", "1", TMPDIR=str(temporary))
     yield Victim(server, studies, outside)
     server.close()
 
@@ -305,6 +312,67 @@ def test_what_may_be_done_in_a_session(victim: Victim) -> None:
     finally:
         assert victim.raw(f"DELETE /session/{session}")[0] == 200
     assert victim.raw(f"GET /session/{session}")[0] == 404
+
+
+def test_what_a_client_sent_does_not_stay(victim: Victim) -> None:
+    temporary = victim.studies.parent / "temporary"
+    before = {*temporary.iterdir()}  # the settings of the log
+    scan = (victim.studies / "ball.nii.gz").read_bytes()
+    for parts, status, message in (
+        ({"params": b"{}", "file": ("x.nii.gz", scan[:200])}, 422, "Expected a complete and undamaged file"),
+        ({"params": b'{"score_threshold": 7}', "file": ("x.nii.gz", scan)}, 400, "from 0 to 1, got 7"),
+        ({"params": b'{"score_threshold": "0_1"}', "file": ("x.nii.gz", scan)}, 400, "from 0 to 1, got '0_1'"),
+        ({"params": b'{"score_treshold": 1}', "file": ("x.nii.gz", scan)}, 400, "Is score_threshold meant?"),
+        ({"params": b"{}", "file": ("x.nii.gz", scan), "label": ("x.bin", b"1234")}, 400, "Expected a file ending in"),
+    ):
+        got, _, answer = victim.raw(f"POST /infer/{OURS}?output=json", *form(**parts))
+        assert (got, message in answer.decode()) == (status, True), answer
+        assert str(temporary) not in answer.decode()
+    long = "%F0%9F%98%80" * 100
+    body, kind = form(file=("x.nii.gz", scan))
+    got, _, answer = victim.raw(f"PUT /datastore/?image={long}", body, kind)
+    assert (got, b"at most 240 bytes" in answer) == (400, True)
+    assert {*temporary.iterdir()} == before
+
+
+def test_a_list_that_could_not_be_read_back_is_not_made(victim: Victim, tmp_path: Path) -> None:
+    for info in (b'{"a": NaN}', rb'{"a": "\ud800"}'):
+        body, kind = form(label=("x.json", label(tmp_path / "x.json")), params=info)
+        assert victim.raw("PUT /datastore/label?image=ball&tag=final", body, kind)[0] == 400
+    assert victim.raw("GET /datastore/?output=all")[0] == 200
+
+
+def test_an_id_is_not_a_path_where_the_server_was_started(victim: Victim) -> None:
+    status, _, answer = victim.raw("GET /datastore/?output=all")
+    listed = {name: one["image"]["ext"] for name, one in json.loads(answer)["objects"].items()}
+    assert (status, listed["ball"], listed["Makefile"]) == (200, ".nii.gz", ".nii.gz")
+    status, _, answer = victim.raw(f"POST /infer/{OURS}?image=Makefile&output=json", *form(params=b"{}"))
+    assert (status, json.loads(answer)["image"]) == (200, "Makefile.nii.gz")
+
+
+def test_nothing_found_is_an_empty_file_if_only_a_file_is_asked_for(victim: Victim) -> None:
+    body, kind = form(params=b'{"client_id": "user-xyz", "score_threshold": 1.0}')
+    status, _, answer = victim.raw(f"POST /infer/{OURS}?image=ball&output=image", body, kind)
+    assert (status, json.loads(answer)["markups"]) == (200, [])
+
+
+def test_other_requests_are_answered_during_an_inference(victim: Victim) -> None:
+    done = []
+    asked = [threading.Thread(target=lambda: done.append(victim.server.infer(OURS, "ball"))) for _ in range(6)]
+    for thread in asked:
+        thread.start()
+    while not done:
+        assert victim.server.ask("GET", "/datastore/").status == 200
+    before = len(done)
+    begun = time.monotonic()
+    assert victim.server.ask("GET", "/datastore/").status == 200
+    waited = time.monotonic() - begun
+    for thread in asked:
+        thread.join()
+    assert (before < 6, [answer.status for answer in done]) == (True, [200] * 6)
+    # One after the other on the event loop, the request would have been the last.
+    assert waited < 2
+    assert len({json.dumps(answer.json()["lesions"]) for answer in done}) == 1
 
 
 def test_the_server_is_on_this_machine_only(victim: Victim) -> None:

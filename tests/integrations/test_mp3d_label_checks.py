@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def test_parameters_of_clients_pass(params: dict[str, Any]) -> None:
         *({"result_extension": text} for text in ("/../x", "nii", ".sh/x", "", ".", "." + "a" * 20, 1)),
         *({"gpus": text} for text in ("0;rm", "$", "", "0,", 0)),
         *({"x": value} for value in (10**400, -(1 << 63), [1 << 70], [[[[[[[1]]]]]]])),
+        *({"x": value} for value in (math.nan, [math.inf], "\ud800", {"\udfff": 1})),
         {"logging": "evil"},
     ],
 )
@@ -99,6 +101,22 @@ def test_what_is_said_of_a_label_is_kept_as_it_is_unless_it_is_nested_without_en
 
 
 @pytest.mark.parametrize(
+    "text", ['{"a": NaN}', '{"a": [-Infinity]}', '{"a": 1e400}', r'{"a": "\ud800"}', r'{"\ud800": 1}']
+)
+def test_what_cannot_be_read_back_from_the_list_of_labels_is_rejected(text: str) -> None:
+    with pytest.raises(guard.Refusal, match="Expected plain values as params"):
+        checks.read_info(text)
+
+
+def test_almost_a_parameter_is_an_error_and_names_of_viewers_are_not() -> None:
+    known = ("score_threshold", "operating_point", "model_filename", "device")
+    checks.check_spelling((*known, "client_id", "result_extension", "logging", "save_label", "ROI"), known)
+    for name, meant in (("score_treshold", "score_threshold"), ("operating_points", "operating_point")):
+        with pytest.raises(guard.Refusal, match=f"got '{name}'. Is {meant} meant?"):
+            checks.check_spelling((name,), known)
+
+
+@pytest.mark.parametrize(
     ("name", "ending"),
     [
         *((None, ".nii.gz"), ("", ".nii.gz"), ("a.nii", ".nii"), ("/scans/mine/Doe.v2.NII.GZ", ".nii.gz")),
@@ -121,6 +139,8 @@ def test_names_of_files_lose_their_folders() -> None:
     for name in (None, "", "..", "a/..", "a/", ".x", "a\0b", "a\nb", "x" * 300):
         with pytest.raises(guard.Refusal, match="Expected the name of a file"):
             checks.plain_file_name(name)
+    with pytest.raises(guard.Refusal, match="at most 240 bytes, got 300"):
+        checks.plain_file_name("é" * 150)
 
 
 def test_nothing_is_written_out_of_the_folder_or_over_a_scan(tmp_path: Path) -> None:
@@ -139,6 +159,8 @@ def test_nothing_is_written_out_of_the_folder_or_over_a_scan(tmp_path: Path) -> 
     for bad in ("labels/elsewhere/x.json", "labels/final/link.json", "../x", "within.json", "labels/../../x"):
         with pytest.raises(guard.Refusal, match="leads out of it"):
             checks.check_target(folder / bad, folder, new=False)
+    with pytest.raises(guard.Refusal, match="at most 240 bytes, got 404"):
+        checks.check_target(folder / ("é" * 200 + ".nii"), folder, new=True)
     with pytest.raises(guard.Refusal, match="scans are not replaced") as refusal:
         checks.check_target(folder / "scan.nii", folder, new=True)
     assert refusal.value.status == 409

@@ -56,9 +56,10 @@ class Server:
     Args:
         log: File for the output of the server.
         arguments: Of ``serve.py``, without host and port.
+        variables: More environment variables.
     """
 
-    def __init__(self, log: Path, *arguments: str | Path) -> None:
+    def __init__(self, log: Path, *arguments: str | Path, **variables: str) -> None:
         self.port, self.log = free_port(), log
         self.address = f"http://127.0.0.1:{self.port}"
         command = [str(PYTHON), str(REPOSITORY / "integrations" / "monai_label" / "serve.py")]
@@ -68,7 +69,7 @@ class Server:
             [*command, "--port", str(self.port), *map(str, arguments)],
             stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
-            env={**os.environ, **offline, "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **offline, "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1", **variables},
             start_new_session=True,
         )
         self._wait()

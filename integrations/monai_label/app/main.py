@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 BUNDLE = "mp3d_bundle"
 UNKNOWN, UNUSABLE, BROKEN = 404, 422, 500
+# Errors about what came in.
+INPUT = (ValueError, OSError, ArithmeticError)
 
 
 class LesionApp(MONAILabelApp):
@@ -173,7 +175,7 @@ def answers(studies: str) -> Iterator[None]:
     """Turn errors into answers with a message; MONAI Label itself answers them all with "Internal Server Error".
 
     Args:
-        studies: Folder that is left out of messages: its path on the server must not be disclosed.
+        studies: Folder that is left out of messages, as that of temporary files is: paths must not be disclosed.
 
     Raises:
         HTTPException: Instead of any other error.
@@ -185,9 +187,12 @@ def answers(studies: str) -> Iterator[None]:
     except Exception as error:
         logger.exception("Request failed.")
         cause: BaseException = error
-        while cause.__cause__ is not None:  # MONAI's wrappers around whatever the bundle raised
+        # MONAI's wrappers around whatever the bundle raised; what that was raised from says less.
+        while cause.__cause__ is not None and not isinstance(cause, INPUT):
             cause = cause.__cause__
-        text = cause.msg if isinstance(cause, MONAILabelException) else str(cause)
-        message = " ".join(text.split()).replace(os.path.join(studies, ""), "") or type(cause).__name__
-        usable = isinstance(cause, (ValueError, OSError, ArithmeticError))
+        message = cause.msg if isinstance(cause, MONAILabelException) else str(cause)
+        for folder in (studies, tempfile.gettempdir()):
+            message = message.replace(os.path.join(folder, ""), "")
+        message = " ".join(message.split()) or type(cause).__name__
+        usable = isinstance(cause, INPUT)
         raise HTTPException(UNUSABLE if usable else BROKEN, message) from error

@@ -6,9 +6,12 @@ code from or a session. Bundles put their values into configs, where a text that
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from mp3d_label_guard import IMAGE_ID, TAG, Refusal
 
 BAD_REQUEST, CONFLICT = 400, 409
 DEPTH, TEXT, WHOLE = 5, 4096, 1 << 63
+# Of a file name, in bytes; the longest extension and the name of a temporary file still fit.
+NAME_BYTES = 240
 # Set by the request or by MONAI Label; parameters of these names would replace them.
 RESERVED = frozenset(
     {
@@ -83,13 +88,26 @@ def check_params(params: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(params or {})
 
 
+def check_spelling(params: Iterable[str], known: Iterable[str]) -> None:
+    """Reject a name that is almost that of a parameter: its value would be ignored. Viewers send names of their own.
+
+    Raises:
+        Refusal: Naming the first one, and the parameter that is meant.
+    """
+    names = sorted(known)
+    for name in params:
+        if name not in names and (meant := difflib.get_close_matches(name, names, n=1, cutoff=0.85)):
+            raise Refusal(BAD_REQUEST, f"Expected a known parameter, got {name!r}. Is {meant[0]} meant?")
+
+
 def _any_text(text: str) -> bool:
-    return len(text) <= TEXT
+    """Whether a text fits into a file: half of a surrogate pair would make MONAI Label's list unreadable."""
+    return len(text) <= TEXT and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _plain_text(text: str) -> bool:
     """Whether a text is plain in a MONAI config: not an expression, a reference or a macro."""
-    return len(text) <= TEXT and not text.lstrip().startswith("$") and "@" not in text and "%" not in text
+    return _any_text(text) and not text.lstrip().startswith("$") and "@" not in text and "%" not in text
 
 
 def _check_value(value: Any, name: str, fits: Callable[[str], bool], depth: int = 0) -> None:
@@ -97,10 +115,11 @@ def _check_value(value: Any, name: str, fits: Callable[[str], bool], depth: int 
     if isinstance(value, str):
         good &= fits(value)
     elif isinstance(value, (int, float)):
-        good &= isinstance(value, float) or abs(value) < WHOLE
+        # JSON has neither NaN nor infinity: an answer with one could not be written.
+        good &= math.isfinite(value) if isinstance(value, float) else abs(value) < WHOLE
     elif isinstance(value, Mapping):
         # ``_target_`` and similar keys create objects.
-        good &= all(isinstance(key, str) and len(key) <= TEXT and not key.startswith(("_", "$")) for key in value)
+        good &= all(isinstance(key, str) and _any_text(key) and not key.startswith(("_", "$")) for key in value)
     elif value is not None:
         good &= isinstance(value, list)
     if not good:
@@ -137,7 +156,14 @@ def plain_file_name(name: str | None) -> str:
     last = re.split(r"[/\\]", name or "")[-1]
     if not re.fullmatch(IMAGE_ID, last):
         raise Refusal(BAD_REQUEST, f"Expected the name of a file, got {(name or '')[-100:]!r}.")
+    _check_length(last)
     return last
+
+
+def _check_length(name: str) -> None:
+    size = len(os.fsencode(name))
+    if size > NAME_BYTES:
+        raise Refusal(BAD_REQUEST, f"Expected a name of at most {NAME_BYTES} bytes, got {size}: {name[:50]!r}...")
 
 
 def check_target(path: str | Path, folder: str | Path, *, new: bool) -> None:
@@ -149,9 +175,10 @@ def check_target(path: str | Path, folder: str | Path, *, new: bool) -> None:
         new: Whether it must not exist yet.
 
     Raises:
-        Refusal: If links lead out of the folder, or the file exists but must be new.
+        Refusal: If its name is too long, links lead out of the folder, or the file exists but must be new.
     """
     path = Path(path)
+    _check_length(path.name)
     if not path.resolve().is_relative_to(Path(folder).resolve()) or path.is_symlink():
         raise Refusal(BAD_REQUEST, f"Expected a file in the folder of the scans, but {path.name} leads out of it.")
     if new and path.exists():

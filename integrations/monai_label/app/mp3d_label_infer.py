@@ -141,7 +141,8 @@ def check_parameters(request: Mapping[str, Any], shown: Mapping[str, Any]) -> No
         HTTPException: Naming the first invalid one.
     """
     for threshold in _sent(request, "score_threshold"):
-        if not _is(lambda value: 0 <= float(value) <= 1, threshold):
+        # Python reads "0_1" as 1.
+        if "_" in str(threshold) or not _is(lambda value: 0 <= float(value) <= 1, threshold):
             raise HTTPException(BAD_REQUEST, f"Expected a score_threshold from 0 to 1, got {threshold!r}.")
     for name in ("operating_point", "model_filename"):
         choices = [str(choice) for choice in shown[name]]

@@ -6,14 +6,16 @@ content are answered by `checked`, which checks the content and passes it on to 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi.background import BackgroundTasks
+from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from monailabel.app import app as upstream
@@ -24,7 +26,15 @@ from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
-from mp3d_label_checks import check_params, check_target, plain_file_name, read_info, read_params, upload_suffix
+from mp3d_label_checks import (
+    check_params,
+    check_spelling,
+    check_target,
+    plain_file_name,
+    read_info,
+    read_params,
+    upload_suffix,
+)
 from mp3d_label_guard import IMAGE_MEBIBYTES, LOCAL_HOSTS, MEBIBYTE, Guard, Receive, Refusal, Scope, Send
 from starlette.routing import Match
 
@@ -35,6 +45,10 @@ BAD_REQUEST, UNKNOWN, BROKEN = 400, 404, 500
 IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha")
 LABELS = (*IMAGES, ".mrk.json", ".json", ".bin")
 DEFAULT = ".nii.gz"
+# A viewer that sends one of these gets no markups where nothing was found.
+OF_A_VIEWER = ("client_id", "result_extension")
+# A bundle's config belongs to one inference at a time; the server answers other requests meanwhile.
+INFERRING, TRAINING = asyncio.Lock(), asyncio.Lock()
 
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
@@ -65,11 +79,16 @@ async def run_inference(  # the names are those of MONAI Label's own route
         raise Refusal(UNKNOWN, f"Expected the id of a session, got {session_id!r}.")
     if image and not file and not session_id:
         _known_image(image)
-    for part, endings in ((file, IMAGES), (label, LABELS)):
+    for part in (file, label):
         if part:
-            part.filename = f"upload{upload_suffix(part.filename, endings, DEFAULT)}"
-    plain = json.dumps(read_params(params))
-    return infer.run_inference(background_tasks, model, image, session_id, plain, file, label, output)
+            part.filename = f"upload{upload_suffix(part.filename, IMAGES, DEFAULT)}"
+    plain = read_params(params)
+    check_spelling(plain, app_instance()._infers[model].config())
+    if output == infer.ResultType.image:  # nothing but markups can be the answer
+        plain = {name: value for name, value in plain.items() if name not in OF_A_VIEWER}
+    arguments = (background_tasks, model, image, session_id, json.dumps(plain), file, label, output)
+    async with INFERRING:
+        return await _cleaned(background_tasks, lambda: infer.run_inference(*arguments))
 
 
 @checked.post("/batch/infer/{model}")
@@ -82,7 +101,12 @@ async def run_batch(
 ) -> Any:
     """Find lesions in many images."""
     _known(app_instance()._infers, model, "model")
-    return batch_infer.run(model, images, check_params(params), run_sync)
+    plain = check_params(params)
+    check_spelling(plain, app_instance()._infers[model].config())
+    if not run_sync:
+        return batch_infer.run(model, images, plain)
+    async with INFERRING:
+        return await run_in_threadpool(batch_infer.run, model, images, plain, True)
 
 
 @checked.post("/train/")
@@ -95,7 +119,10 @@ async def train_all(params: dict[str, Any] | None = None, run_sync: bool = False
             plain[model] = check_params(chosen)
         else:
             plain |= check_params({model: chosen})
-    return train.run(plain, run_sync)
+    if not run_sync:
+        return train.run(plain)
+    async with TRAINING:
+        return await run_in_threadpool(train.run, plain, True)
 
 
 @checked.post("/train/{model}")
@@ -108,7 +135,12 @@ async def train_one(
 ) -> Any:
     """Train one model."""
     _known(app_instance()._trainers, model, "model to train")
-    return train.run_model(model, check_params(params), run_sync, enqueue)
+    plain = check_params(params)
+    check_spelling(plain, app_instance()._trainers[model].config())
+    if not run_sync:
+        return train.run_model(model, plain, enqueue=enqueue)
+    async with TRAINING:
+        return await run_in_threadpool(train.run_model, model, plain, True, enqueue)
 
 
 @checked.post("/activelearning/{strategy}")
@@ -137,7 +169,9 @@ async def add_image(
         for taken in IMAGES:  # an id has one file
             target = os.path.join(store._datastore.image_path(), f"{name}{taken}")
             check_target(target, settings.MONAI_LABEL_STUDIES, new=True)
-    return datastore.add_image(background_tasks, name, info, file, user.username)
+    return await _cleaned(
+        background_tasks, lambda: datastore.add_image(background_tasks, name, info, file, user.username), here=True
+    )
 
 
 @checked.put("/datastore/label")
@@ -155,7 +189,12 @@ async def save_label(
     label.filename = f"upload{suffix}"
     tag = tag or "final"
     _check_label(image, tag, suffix)
-    return datastore.save_label(background_tasks, image, json.dumps(read_info(params)), tag, label, user.username)
+    info = json.dumps(read_info(params))
+    return await _cleaned(
+        background_tasks,
+        lambda: datastore.save_label(background_tasks, image, info, tag, label, user.username),
+        here=True,
+    )
 
 
 @checked.delete("/datastore/label")
@@ -181,6 +220,15 @@ async def create_session(
     for file in files:
         file.filename = plain_file_name(file.filename)
     return session.create_session(background_tasks, False, expiry, files)
+
+
+async def _cleaned(background_tasks: BackgroundTasks, answer: Callable[[], Any], *, here: bool = False) -> Any:
+    """Answer in another thread, or here; what a client sent is removed if it fails, as it is after an answer."""
+    try:
+        return answer() if here else await run_in_threadpool(answer)
+    except Exception:
+        await background_tasks()
+        raise
 
 
 def _known(tasks: Mapping[str, Any], name: str, what: str) -> None:
@@ -220,8 +268,9 @@ async def said(request: Request, error: Exception) -> JSONResponse:
 
 
 async def unexpected(request: Request, error: Exception) -> JSONResponse:
-    """All other errors; the log has the details."""
-    return JSONResponse({"detail": f"{type(error).__name__}: {error}"}, status_code=BROKEN)
+    """All other errors; the log has the details, as the paths of files are not disclosed."""
+    detail = error.strerror if isinstance(error, OSError) else error
+    return JSONResponse({"detail": f"{type(error).__name__}: {detail}"}, status_code=BROKEN)
 
 
 for application in (checked, upstream):

@@ -31,7 +31,7 @@ from scripts.inference.outputs.result_folder import RECORD
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.inference.outputs.slicer_nodes import slicer_markups
 from scripts.inference.volume_detector import SlabCutter, VolumeDetector
-from scripts.interrupts import Stopped, stopped_by_signals
+from scripts.interrupts import Stopped, run_command, stopped_by_signals
 from scripts.workflows.infer_scans import ScanRunner
 from support.fake_scans import BlobDetector, Seen, ball_scan
 from support.fake_weights import weights_of
@@ -237,3 +237,21 @@ def test_the_command_ends_with_143_and_resumes(scans: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "skipped" in done.stderr + done.stdout
     assert len(finished()) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_runs_another_passes_signals_on_and_ends_after_it(tmp_path: Path, number: int) -> None:
+    inner = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print('saved'), "
+    inner += "sys.exit(143))); print('ready', flush=True); time.sleep(60)"
+    outer = f"import sys; from scripts.interrupts import run_command; run_command([sys.executable, '-c', {inner!r}])"
+    with subprocess.Popen([sys.executable, "-c", outer], cwd=BUNDLE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.read() == "saved\n"
+    assert process.returncode == 128 + number
+
+
+def test_a_command_that_runs_another_has_its_status_and_environment() -> None:
+    words = [sys.executable, "-c", "import os, sys; sys.exit(int(os.environ['STATUS']))"]
+    assert run_command(words, {**os.environ, "STATUS": "3"}) == 3

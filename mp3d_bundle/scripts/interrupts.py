@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -39,3 +41,33 @@ def stopped_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Run a command in a process of its own, which ends before this one does.
+
+    SIGTERM and Ctrl-C are passed on as SIGTERM, and the command has the time that it needs to stop, such as for the
+    checkpoint of a training.
+
+    Args:
+        command: Program and words.
+        environment: Variables in place of those of this process.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        SystemExit: If a signal stopped it, with 128 and the number of the signal.
+    """
+    number = 0
+    with stopped_by_signals(), subprocess.Popen(command, env=environment) as process:
+        while True:
+            try:
+                status = process.wait()
+                break
+            except Stopped as stop:
+                number = stop.number
+                process.terminate()
+    if number:
+        sys.exit(128 + number)
+    return status

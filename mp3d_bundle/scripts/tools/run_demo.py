@@ -13,7 +13,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ import torch
 from ..data.synthetic import generate
 from ..data.synthetic.generator import description
 from ..data.synthetic_presets import resolve
+from ..interrupts import run_command
 from ..metrics.volume.volume_matching import OFFICIAL, pairwise_overlap
 
 NOTICE = "Demo weights: trained for minutes on synthetic images. Not a lesion detector; finds no real lesions."
@@ -150,7 +150,7 @@ def run(title: str, command: Sequence[str], threads: int | None = None) -> float
     print(f"\n== {title}\n{shlex.join(['python', *command[1:]])}\n", flush=True)
     start = time.monotonic()
     environment = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    status = subprocess.run(command, check=False, env=environment).returncode
+    status = run_command(command, environment)
     if status:
         sys.exit(f"The demo stopped: {title.lower()} ended with exit status {status}; its message is above.")
     return time.monotonic() - start

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,16 +32,16 @@ def test_every_fold_is_trained_and_scored(
 ) -> None:
     commands: list[list[str]] = []
 
-    def run(command: list[str], *, check: bool) -> SimpleNamespace:
+    def run(command: list[str]) -> int:
         commands.append(command)
         if "evaluating" in command:
             output = Path(command[command.index("--output_dir") + 1])
             output.mkdir(parents=True)
             part = 0.5 if output.parent.name == "1" else 0.7
             (output / "metrics.json").write_text(json.dumps(sensitivities(0.1, part, 0.8, 0.9)))
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(train_folds, "run_command", run)
     train_folds.main(str(folder), str(tmp_path / "runs"), max_epochs=3)
     assert [(command[4], command[command.index("--dataset_dir") + 1]) for command in commands] == [
         (workflow, str(folder / "folds" / fold)) for fold in "12" for workflow in ("training", "evaluating")
@@ -57,7 +55,7 @@ def test_every_fold_is_trained_and_scored(
 
 
 def test_a_fold_that_fails_ends_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=3))
+    monkeypatch.setattr(train_folds, "run_command", lambda _: 3)
     with pytest.raises(SystemExit, match="Fold 1 ended with exit status 3"):
         train_folds.main(str(folder), str(tmp_path / "runs"))
 

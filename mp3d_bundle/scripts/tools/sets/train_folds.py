@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...data.importing.set_tables import FOLDS, SET_FILE, read_set
+from ...interrupts import run_command
 from ...storage.atomic_files import write_json
 from ...storage.output_folder import check_output_folder
 from ...storage.safe_json import read_json
@@ -90,7 +90,7 @@ def main(dataset_dir: str, output_dir: str, *, config_file: str = "", **options:
     for fold in folds:
         for command in fold_commands(fold, output / fold.name, config_file or _OVERLAYS, options):
             print(f"\n== Fold {fold.name} of {len(folds)}\n{shlex.join(['python', *command[1:]])}\n", flush=True)
-            status = subprocess.run(command, check=False).returncode
+            status = run_command(command)
             if status:
                 sys.exit(
                     f"Error: Fold {fold.name} ended with exit status {status}; its message is above. The same command "

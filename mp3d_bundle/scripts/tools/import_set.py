@@ -64,7 +64,8 @@ def main(
         truth_pattern: Likewise for the truth.
         kind: What the truth is where its content does not say: mask, seg, rtstruct, boxes, recist, voc, coco, yolo,
             markups, lesions or lidc.
-        match: How a truth finds its scan: stem (the same name), place (the same folder) or uid (what it names itself).
+        match: How a truth finds its scan: stem (the same name), place (the same folder), uid (what it names itself)
+            or pattern (what * stands for in both patterns).
         image_ending: What names of images end in beyond those of the truth, such as _0000.
         truth_ending: What names of the truth end in beyond those of the images, such as _seg.
         without_truth: Scans without truth: reject, negative (they have no lesion) or leave_out.

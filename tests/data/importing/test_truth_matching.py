@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.data.importing.pattern_stars import StarPattern
 from scripts.data.importing.true_lesions import ScanTruth
 from scripts.data.importing.truth.truth_files import Truth
 from scripts.data.importing.truth_matching import ImportScan, listed, match_truth
@@ -92,6 +93,40 @@ def test_by_uid() -> None:
     assert found(scans, [listed_boxes]) == [["truth/b.csv"], [], []]
 
 
+def by_pattern(images: str, labels: str, scans: list[ImportScan], truths: list[Truth]) -> list[list[str]]:
+    patterns = StarPattern.pair(ROOT, images, Path("truth"), labels)
+    matched = match_truth(scans, truths, "pattern", patterns=patterns)
+    return [[one.path.name for one, _ in own] for own in matched.of_scan] + [[t.path.name for t in matched.lost]]
+
+
+def test_by_pattern() -> None:
+    scans = [scan("one/volume-1.nii"), scan("volume-11.nii")]
+    truths = [truth("segmentation-11.nii"), truth("two/segmentation-1.nii"), truth("segmentation-2.nii")]
+    for images, labels in (
+        ("volume-*.nii", "segmentation-*.nii"),
+        ("**/volume-*.nii", "**/segmentation-*.nii"),
+    ):
+        assert by_pattern(images, labels, scans, truths) == [
+            ["segmentation-1.nii"],
+            ["segmentation-11.nii"],
+            ["segmentation-2.nii"],
+        ]
+
+
+def test_by_pattern_what_cannot_be() -> None:
+    scans = [scan("a/v-1.nii"), scan("b/v-1.nii")]
+    with pytest.raises(ValueError, match="got 2: a/v-1, b/v-1"):
+        by_pattern("**/v-*.nii", "s-*.nii", scans, [truth("s-1.nii")])
+    with pytest.raises(ValueError, match=r"one truth for the scan a/v-1, got truth/x/s-1.nii and truth/y/s-1.nii"):
+        by_pattern("**/v-*.nii", "**/s-*.nii", scans[:1], [truth("x/s-1.nii"), truth("y/s-1.nii")])
+    with pytest.raises(ValueError, match=r"as many \* .* got '\*/v-\*.nii' and 's-\*.nii'"):
+        by_pattern("*/v-*.nii", "s-*.nii", scans, [truth("s-1.nii")])
+    with pytest.raises(ValueError, match="--image_pattern and a --truth_pattern"):
+        match_truth(scans, [truth("s-1.nii")], "pattern")
+    with pytest.raises(ValueError, match=r"a file for each scan .* got truth/s-1.txt \(yolo\)"):
+        by_pattern("**/v-*.nii", "s-*.txt", scans, [truth("s-1.txt", "yolo")])
+
+
 def test_labels_of_slices() -> None:
     scans = [scan("case.nii.gz"), scan("folder/slices", name="folder/slices")]
     truths = [
@@ -117,6 +152,6 @@ def test_results_lie_in_a_folder_of_the_name_of_their_scan() -> None:
 
 
 def test_an_unknown_rule_and_long_lists() -> None:
-    with pytest.raises(ValueError, match="stem, place, uid as match, got 'name'"):
+    with pytest.raises(ValueError, match="stem, place, uid, pattern as match, got 'name'"):
         match_truth([], [], "name")
     assert listed([str(n) for n in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"

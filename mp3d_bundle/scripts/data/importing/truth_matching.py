@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ..scans.dicom.dicom_files import uid_name
 from ..scans.find_scans import ScanSource, without_suffix
+from .pattern_stars import StarPattern
 from .truth.truth_files import SLICE_KINDS, Truth
 
-RULES = ("stem", "place", "uid")
+RULES = ("stem", "place", "uid", "pattern")
 WITHOUT_TRUTH = ("reject", "negative", "leave_out")
 _UID = re.compile(r"[0-9]+(\.[0-9]+){4,}")
 # How many names a message lists.
@@ -65,7 +66,13 @@ class Matched:
     lost: list[Truth] = field(default_factory=list)
 
 
-def match_truth(scans: Sequence[ImportScan], truths: Sequence[Truth], rule: str | None, ending: str = "") -> Matched:
+def match_truth(
+    scans: Sequence[ImportScan],
+    truths: Sequence[Truth],
+    rule: str | None,
+    ending: str = "",
+    patterns: tuple[StarPattern, StarPattern] | None = None,
+) -> Matched:
     """Find the scan of every truth.
 
     Args:
@@ -74,16 +81,19 @@ def match_truth(scans: Sequence[ImportScan], truths: Sequence[Truth], rule: str 
         rule: ``"stem"``: the same name without ending; labels of slices are called by that and the slice, as in
             ``case_1_023``, or lie in a folder of that name. ``"place"``: the same folder, or the nearest above that
             holds one scan. ``"uid"``: the SeriesInstanceUID, or for labels of slices the SOPInstanceUID, that the
-            truth itself names. By default ``"uid"`` for truth that names one, else ``"stem"``.
+            truth itself names. ``"pattern"``: each ``*`` of both patterns stands for the same. By default ``"uid"``
+            for truth that names one, else ``"stem"``.
         ending: What truth's names have after that of their scan.
+        patterns: Those of the scans and of the truth, where the rule is ``"pattern"``.
 
     Raises:
-        ValueError: If two scans answer to one truth, or a scan has two truths under a rule by which it has one.
+        ValueError: If two scans answer to one truth, a scan has two truths under a rule by which it has one, or the
+            patterns do not fit.
     """
     if rule is not None and rule not in RULES:
         raise ValueError(f"Expected one of {', '.join(RULES)} as match, got {rule!r}.")
     found = Matched([[] for _ in scans])
-    finder = _Finder(scans, ending)
+    finder = _Finder(scans, ending, _checked(patterns, truths) if rule == "pattern" else None)
     for truth in truths:
         slice_name = truth.image.rpartition("/")[2]
         by = rule or ("uid" if _names_uid(truth, slice_name) else "stem")
@@ -105,6 +115,24 @@ def match_truth(scans: Sequence[ImportScan], truths: Sequence[Truth], rule: str 
     return found
 
 
+def _checked(
+    patterns: tuple[StarPattern, StarPattern] | None, truths: Sequence[Truth]
+) -> tuple[StarPattern, StarPattern]:
+    """Both patterns, if they can say which truth belongs to which scan."""
+    if patterns is None:
+        raise ValueError("Expected an --image_pattern and a --truth_pattern with --match pattern, got one or none.")
+    images, labels = patterns
+    if not images.stars or images.stars != labels.stars:
+        raise ValueError(
+            f"Expected as many * in the pattern of the images as in that of the truth, at least one (** does not "
+            f"count), got {images.pattern!r} and {labels.pattern!r}."
+        )
+    for truth in truths:
+        if truth.place is None or truth.kind in SLICE_KINDS:
+            raise ValueError(f"Expected a file for each scan to match by pattern, got {truth.shown} ({truth.kind}).")
+    return patterns
+
+
 def _names_uid(truth: Truth, slice_name: str) -> bool:
     if truth.kind in SLICE_KINDS:
         return _UID.fullmatch(slice_name) is not None
@@ -115,9 +143,13 @@ def _names_uid(truth: Truth, slice_name: str) -> bool:
 class _Finder:
     """Scans by what a truth may call them."""
 
-    def __init__(self, scans: Sequence[ImportScan], ending: str) -> None:
+    def __init__(
+        self, scans: Sequence[ImportScan], ending: str, patterns: tuple[StarPattern, StarPattern] | None
+    ) -> None:
         self.scans = scans
         self.ending = ending
+        self.patterns = patterns
+        self.by_stars: dict[tuple[str, ...], list[int]] = defaultdict(list)
         self.by_stem: dict[str, list[int]] = defaultdict(list)
         self.by_series: dict[str, list[int]] = defaultdict(list)
         self.by_place: dict[str, list[int]] = defaultdict(list)
@@ -125,6 +157,9 @@ class _Finder:
             # A folder of slices is called by its own name or by its path.
             for name in {scan.stem, scan.name, scan.source.name} - {""}:
                 self.by_stem[name].append(at)
+            stars = patterns and patterns[0].stands_for(scan.source.path)
+            if stars:
+                self.by_stars[stars].append(at)
             if scan.source.series not in (None, "none"):
                 self.by_series[uid_name(str(scan.source.series))].append(at)
             place = scan.place
@@ -139,6 +174,8 @@ class _Finder:
         path, _, name = truth.image.rpartition("/")
         if rule == "uid":
             return self._one(self.by_series.get(truth.series, []), truth), ""
+        if rule == "pattern" and self.patterns:
+            return self._one(self.by_stars.get(self.patterns[1].stands_for(truth.path) or (), []), truth), ""
         if rule == "place":
             if truth.place is None:
                 raise ValueError(f"Expected a truth with a folder of its own to match by place, got {truth.shown}.")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ...data.importing.lesion_classes import ClassRule
 from ...data.importing.patient_splits import SplitRule, assign_splits, check_scans, make_folds, patient_key, read_pairs
+from ...data.importing.pattern_stars import StarPattern
 from ...data.importing.set_records import (
     IMAGES,
     RECORDS,
@@ -203,7 +204,9 @@ class _Import:
         self.left = [f"{path}: not a truth that is known." for path in others if path.resolve() not in own]
         for line in self.left:
             logger.warning("%s", line)
-        return self._without_truth(scans, match_truth(scans, truths, sources.match, sources.truth_ending))
+        patterns = StarPattern.pair(root, sources.image_pattern, sources.truth, sources.truth_pattern)
+        matched = match_truth(scans, truths, sources.match, sources.truth_ending, patterns)
+        return self._without_truth(scans, matched)
 
     def _without_truth(self, scans: list[ImportScan], matched: Matched) -> tuple[list[ImportScan], Matched]:
         """Reject, keep or leave out scans without truth, and truth without a scan."""

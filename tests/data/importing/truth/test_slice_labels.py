@@ -154,3 +154,12 @@ def test_names_of_yolo(tmp_path: Path) -> None:
         (tmp_path / "data.yaml").write_text(text)
         with pytest.raises(ValueError, match="'names' of the classes"):
             yolo_names(tmp_path)
+
+
+def test_names_of_yolo_are_those_of_the_nearest_folder_above(tmp_path: Path) -> None:
+    for place, text in ((".", "a"), ("one/labels", "b")):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "classes.txt").write_text(text)
+    assert yolo_names(tmp_path / "one/labels/train", tmp_path)[0] == {0: "b"}
+    assert yolo_names(tmp_path / "one", tmp_path)[0] == {0: "a"}
+    assert yolo_names(tmp_path / "one", tmp_path / "one") == ({}, None)

@@ -284,3 +284,17 @@ def test_words_that_are_not_known(rules: dict) -> None:
 def test_an_unknown_kind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="as kind, got 'masks'"):
         find_truth(tmp_path, TruthRules(), kind="masks")
+
+
+@pytest.mark.parametrize("kind", [None, "yolo"])
+def test_names_of_yolo_lie_next_to_the_labels(tmp_path: Path, kind: str | None) -> None:
+    for place, name in (("p1", "cyst"), ("p2/labels", "node")):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "classes.txt").write_text(name)
+        (tmp_path / place / "a_1.txt").write_text("0 0.5 0.5 0.1 0.1")
+    found, left = find_truth(tmp_path, TruthRules(), kind=kind)
+    assert left == []
+    assert [(truth.image, truth.companions) for truth in found] == [
+        ("p1/a_1", (tmp_path / "p1/classes.txt",)),
+        ("p2/labels/a_1", (tmp_path / "p2/labels/classes.txt",)),
+    ]

@@ -241,13 +241,23 @@ def _content(line: str) -> str:
     return line.partition("#")[0]
 
 
-def yolo_names(folder: Path) -> tuple[dict[int, str], Path | None]:
-    """Names of the classes from ``classes.txt``, ``obj.names`` or ``data.yaml`` in a folder, and which file it was.
+def is_yolo_names(path: Path) -> bool:
+    """Whether a file has the name of those with the names of classes."""
+    return path.name in _NAMES
+
+
+def yolo_names(folder: Path, root: Path | None = None) -> tuple[dict[int, str], Path | None]:
+    """Names of the classes from ``classes.txt``, ``obj.names`` or ``data.yaml``, and which file it was.
+
+    Args:
+        folder: Where the labels are: its own file counts, or else that of the nearest folder above.
+        root: The highest folder to look in; by default ``folder``.
 
     Raises:
         ValueError: If that file is not as expected.
     """
-    path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    folders = [place for place in (folder, *folder.parents) if place.is_relative_to(root or folder)]
+    path = next((place / name for place in folders for name in _NAMES if (place / name).is_file()), None)
     if path is None:
         return {}, None
     if path.suffix in (".txt", ".names"):

@@ -31,7 +31,7 @@ from .box_lists import (
 from .contours import READERS, lidc_series, read_lidc, read_structures
 from .mask_files import MASK_FRAMES, MASK_SUFFIXES, read_mask
 from .segmentations import read_segmentation
-from .slice_labels import SliceLabels, may_be_yolo, read_coco_slices, read_voc, read_yolo, yolo_names
+from .slice_labels import SliceLabels, is_yolo_names, may_be_yolo, read_coco_slices, read_voc, read_yolo, yolo_names
 from .slice_places import SLICE_FRAMES, SlicePlaces, SliceRule
 
 logger = logging.getLogger(__name__)
@@ -164,18 +164,18 @@ def find_truth(
         there = files_like(root, pattern) if pattern else sorted(root.rglob("*"))
         files = [path for path in there if path.is_file() and not _hidden(path, root)]
         files = files if pattern else [path for path in files if not _is_byproduct(path)]
-    names, names_file = yolo_names(root)
     found: list[Truth] = []
     left: list[Path] = []
     reasons: list[NoBoxesError] = []
     for path in files:
-        if path == names_file:
-            continue
         known = kind or _kind(path)
+        if is_yolo_names(path) and known in ("yolo", None):
+            continue
         if known is None:
             left.append(path)
         elif known:
-            companions = (names_file,) if known == "yolo" and names_file is not None else ()
+            names, names_file = yolo_names(path.parent, root) if known == "yolo" else ({}, None)
+            companions = () if names_file is None else (names_file,)
             try:
                 found += [replace(truth, companions=companions) for truth in _READERS[known](path, root, rules, names)]
             except NoBoxesError as error:

@@ -55,3 +55,13 @@ def test_a_slice_with_nothing_but_a_region_shows_no_lesion_elsewhere() -> None:
     assert ClassRule.read(None).apply(ScanTruth((alone,))).empty == (3,)
     found = ClassRule.read(None).apply(ScanTruth((alone, lesion("mass", 3))))
     assert (found.empty, len(found.regions)) == ((), 1)
+
+
+def test_a_label_of_one_of_several_files_is_meant_by_file_value_or_both() -> None:
+    truth = ScanTruth((lesion("1", 1).of_file("liver"), lesion("1", 3).of_file("liver_lesions")))
+    for pattern in ("liver_lesions", "liver_les*:1"):
+        found = ClassRule.read([f"tumour={pattern}"]).apply(truth)
+        assert [(one.name, int(one.slices[0])) for one in found.lesions] == [("tumour", 3)]
+        assert found.notes == ("Left out 1 called 'liver:1', which belongs to no class.",)
+    assert ClassRule.read(["tumour=1"]).taken(truth) == {"liver:1": 1, "liver_lesions:1": 1}
+    assert len(ClassRule.read(None, ["liver"]).apply(truth).regions) == 1

@@ -79,6 +79,17 @@ def test_by_place_in_folders_below_that_of_the_scan() -> None:
     ]
 
 
+def test_masks_of_one_scan_are_called_by_their_files() -> None:
+    scans = [scan("s1/ct.nii.gz"), scan("s2/ct.nii.gz")]
+    one, two, boxes = truth("s1/liver.nii.gz"), truth("s2/liver_lesions.nii.gz"), truth("s1/x.json", "markups")
+    for truths, names in (([one, two, boxes], []), ([one, truth("s1/b/cyst.nii.gz"), two, boxes], ["liver", "cyst"])):
+        matched = match_truth(scans, truths, "place")
+        assert [each.named for own in matched.of_scan for each, _ in own if each.named] == [
+            *names,
+            *(["liver_lesions"] if names else []),
+        ]
+
+
 def test_truth_that_names_no_series_is_found_by_its_name() -> None:
     for kind in ("seg", "rtstruct", "lidc"):
         assert found([scan("x", "1.2.3.4.5")], [truth("x", kind)]) == [["truth/x"], []]

@@ -51,17 +51,17 @@ class ClassRule:
             raise ValueError("Expected at least one class, got none.")
         return cls(tuple(found), tuple(tuple(patterns) for patterns in found.values()), regions)
 
-    def of(self, name: str) -> str | None:
-        """The class of a name in the truth, None where it belongs to none."""
+    def of(self, *names: str) -> str | None:
+        """The class of what the truth calls by one name or several, None where it belongs to none."""
         for own, patterns in zip(self.classes, self.patterns, strict=True):
-            if _like(name, patterns):
+            if _like(names, patterns):
                 return own
         return None
 
     def taken(self, truth: ScanTruth) -> dict[str, int]:
         """How many lesions of each name in the truth belong to a class."""
-        names = (lesion.name for lesion in truth.lesions if not _like(lesion.name, self.ignore))
-        return dict(sorted(Counter(name for name in names if self.of(name) is not None).items()))
+        found = (lesion for lesion in truth.lesions if not _like(_names(lesion), self.ignore))
+        return dict(sorted(Counter(lesion.name for lesion in found if self.of(*_names(lesion)) is not None).items()))
 
     def apply(self, truth: ScanTruth) -> ScanTruth:
         """The truth with every lesion called by its class.
@@ -74,10 +74,10 @@ class ClassRule:
         left: Counter[str] = Counter()
         unsure = set(truth.unsure)
         for lesion in truth.lesions:
-            if _like(lesion.name, self.ignore):
+            if _like(_names(lesion), self.ignore):
                 regions.append(lesion)
                 continue
-            own = self.of(lesion.name)
+            own = self.of(*_names(lesion))
             if own is None:
                 left[lesion.name] += 1
                 unsure |= set(lesion.slices.tolist())
@@ -97,5 +97,9 @@ class ClassRule:
         )
 
 
-def _like(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
+def _names(lesion: TrueLesion) -> tuple[str, ...]:
+    return lesion.name, *lesion.other_names
+
+
+def _like(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern.lower()) for name in names for pattern in patterns)

@@ -36,6 +36,7 @@ class TrueLesion:
         outlines: For pictures: closed outlines ``(N, 2)`` in pixels (edges) by slice; of some slices, or of none.
         source: Where the truth was read, for messages.
         doubtful: Whether the truth itself calls it uncertain; becomes ``Possibly_noisy``.
+        other_names: What patterns of classes may mean it by as well.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TrueLesion:
     source: str
     outlines: Mapping[int, Sequence[np.ndarray]] = field(default_factory=dict)
     doubtful: bool = False
+    other_names: tuple[str, ...] = ()
 
     @property
     def widest(self) -> int:
@@ -66,6 +68,10 @@ class TrueLesion:
     def called(self, name: str) -> TrueLesion:
         """The same lesion under another name."""
         return replace(self, name=name)
+
+    def of_file(self, file: str) -> TrueLesion:
+        """The same lesion called by its file and label, by which patterns may mean it alone as well."""
+        return replace(self, name=f"{file}:{self.name}", other_names=(file, self.name))
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,11 @@ def match_truth(
                 "place takes all in its folder)."
             )
         found.of_scan[at].append((truth, slice_name))
+    # Masks with a file for each structure are told apart by their files alone.
+    if any(sum(truth.kind == "mask" for truth, _ in own) > 1 for own in found.of_scan):
+        found.of_scan = [
+            [(truth.by_file() if truth.kind == "mask" else truth, name) for truth, name in own] for own in found.of_scan
+        ]
     return found
 
 

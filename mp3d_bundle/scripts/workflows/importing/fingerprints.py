@@ -35,7 +35,9 @@ def fingerprint(scan: ImportScan, truths: Sequence[Truth], rules: Mapping[str, A
         (str(path), *_state(path)) for truth in truths for path in (*_parts(truth.path), *truth.companions)
     })  # fmt: skip
     shaping = {name: value for name, value in rules.items() if name not in ("splits", "patients")}
-    text = json.dumps([scan.name, facts, of_truth, shaping, patient], default=str, sort_keys=True)
+    called = sorted(truth.named for truth in truths if truth.named)
+    content = [scan.name, facts, of_truth, shaping, patient, *([called] if called else [])]
+    text = json.dumps(content, default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

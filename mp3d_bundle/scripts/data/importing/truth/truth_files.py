@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ class Truth:
         series: SeriesInstanceUID of its scan, ``""`` where it does not say.
         read: Reads the lesions of a scan; of the labels of a slice given its name.
         companions: Other files that shape it: the names of its classes.
+        named: What its labels are called by as well; ``""`` for their own names alone.
     """
 
     path: Path
@@ -110,11 +112,23 @@ class Truth:
     series: str
     read: Callable[[SlicePlaces, str], ScanTruth]
     companions: tuple[Path, ...] = ()
+    named: str = ""
+
+    def by_file(self) -> Truth:
+        """The same truth with its labels called by its file as well: ``liver_lesions:1``."""
+        return replace(self, read=partial(_read_by_file, self.read, _stem(self.path)), named=_stem(self.path))
 
     @property
     def shown(self) -> str:
         """Its name in messages."""
         return f"{self.path}" if self.place is not None else f"{self.path} ({shown_name(self.image)})"
+
+
+def _read_by_file(
+    read: Callable[[SlicePlaces, str], ScanTruth], file: str, places: SlicePlaces, slice_name: str
+) -> ScanTruth:
+    truth = read(places, slice_name)
+    return replace(truth, lesions=tuple(lesion.of_file(file) for lesion in truth.lesions))
 
 
 def files_like(root: Path, pattern: str) -> list[Path]:

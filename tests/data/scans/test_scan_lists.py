@@ -90,3 +90,9 @@ def test_volumes_in_formats_that_are_not_read_are_named(tmp_path: Path, caplog: 
     caplog.clear()
     find_scans(tmp_path / "b.nii.gz")
     assert not caplog.records
+
+
+def test_a_path_that_is_listed_twice_comes_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "list.txt").write_text("a.nii\nb.nii\nsub/../b.nii\nb.nii\n./a.nii\n")
+    assert read_list(tmp_path / "list.txt") == [Path("a.nii"), Path("b.nii"), Path("sub/../b.nii")]
+    assert "list.txt lists paths more than once (2 lines too many, a.nii the first)" in caplog.text

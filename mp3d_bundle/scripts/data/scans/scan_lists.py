@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def read_list(path: Path) -> list[Path]:
 
     Returns:
         The paths, in order, relative ones to the working folder; empty lines are left out, and spaces at the ends of a
-        line belong to its path.
+        line belong to its path. A path that is listed twice comes once, with a line in the log.
 
     Raises:
         OSError: If the file cannot be read.
@@ -51,7 +52,14 @@ def read_list(path: Path) -> list[Path]:
     paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:
         raise ValueError(f"Expected a text with a path in each line, got an empty file {path}.")
-    return paths
+    once = list(dict.fromkeys(paths))
+    if len(once) < len(paths):
+        twice = next(entry for entry, count in Counter(paths).items() if count > 1)
+        logger.warning(
+            "%s lists paths more than once (%d lines too many, %s the first): each is taken once.",
+            *(shown(path), len(paths) - len(once), shown(twice)),
+        )
+    return once
 
 
 def walk(folder: Path) -> list[tuple[Path, list[str]]]:

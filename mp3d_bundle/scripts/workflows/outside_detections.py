@@ -29,8 +29,8 @@ from ..metrics.cases import Case
 from ..metrics.free_response.class_cases import named
 from ..storage.printable import shown, shown_name
 from ..storage.safe_json import finite_numbers, read_json
-from .scoring.checked_results import check_result
-from .scoring.detected_categories import one_category, with_known_categories
+from .scoring.checked_results import check_in_images, check_result
+from .scoring.detected_categories import one_category, tell_unknown, with_known_categories
 from .scoring.result_boxes import nndetection, own_result
 from .volume_predictions import read_predictions
 
@@ -105,7 +105,7 @@ def flat_cases(
 
     Raises:
         OSError: If a file is not there.
-        ValueError: If one is not as expected, or detections are of images that the truth does not have.
+        ValueError: If one is not as expected, or detections are of images that the truth does not have, or outside.
     """
     coco = in_coco_style(truth)
     if category is not None and not coco:
@@ -124,6 +124,7 @@ def flat_cases(
     names: Sequence[str] = next(iter(cases.values())).get("class_names", ()) if cases else ()
     by_class = category is None and len(names) > 1 and all(kind is not None for _, kind, _, _ in rows)
     kinds = _numbers_of(names, content.get("categories")) if by_class else {}
+    tell_unknown([kind for _, kind, _, _ in rows] if by_class else [], kinds, predictions.path)
     found: dict[str, list[tuple[list[float], float, str]]] = defaultdict(list)
     strange: list[str] = []
     for image, kind, box, score in rows:
@@ -145,6 +146,7 @@ def flat_cases(
         case["scores"] = np.array([score for _, score, _ in found[name]], dtype=np.float64)
         if by_class:
             case["classes"] = np.array([kind for _, _, kind in found[name]], dtype=str)
+    check_in_images(cases.values(), predictions.path)
     return list(cases.values())
 
 

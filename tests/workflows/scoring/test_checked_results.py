@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from scripts.workflows.scoring.checked_results import check_corners, check_result, six_numbers
+from scripts.workflows.scoring.checked_results import check_corners, check_in_images, check_result, six_numbers
 
 SHAPE = (60, 40, 20)
 PATH = Path("r.json")
@@ -50,3 +51,27 @@ def test_what_cannot_be_is_named(box: tuple[float, ...], what: str) -> None:
         check_result(np.array([(0, 0, 0, 5, 5, 5), box], dtype=float), np.array([0.5, 0.4]), SHAPE, PATH)
     with pytest.raises(ValueError, match="Expected finite numbers"):
         check_result(np.array([(0, 0, 0, 5, 5, 5)], dtype=float), np.array([np.nan]), SHAPE, PATH)
+
+
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [
+        ([0, 0, 100, 80], True),
+        ([100, 20, 100, 30], True),
+        ([-60, -60, 170, 150], True),
+        ([101, 20, 120, 30], False),
+        ([10, -20, 20, -1], False),
+        ([300, 40, 400, 60], False),
+        ([0, 0, 500, 400], False),
+    ],
+)
+def test_detections_lie_in_their_image(box: list[float], inside: bool) -> None:
+    boxes = np.array([[1, 1, 2, 2], box], dtype=np.float64)
+    case: Any = {"id": "a.png", "width": 100, "height": 80, "boxes": boxes}
+    if inside:
+        check_in_images([case], PATH)
+        return
+    with pytest.raises(
+        ValueError, match=r"in pixels of their image, got .* in a.png of 100 x 80 pixels, r.json: boxes"
+    ):
+        check_in_images([case], PATH)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.workflows.scoring.detected_categories import one_category, with_known_categories
+from scripts.workflows.scoring.detected_categories import one_category, tell_unknown, with_known_categories
 
 CATEGORIES: list[dict[str, Any]] = [{"id": 1, "name": "node"}, {"id": 2, "name": "1"}, {"id": 3, "name": "node"}]
 
@@ -37,3 +37,11 @@ def test_detections_get_the_ids_of_the_truth() -> None:
     for kind in (None, ""):
         with pytest.raises(ValueError, match=r"got none in detection 3 of r\.json"):
             with_known_categories([*rows, ("a", kind, [0, 0, 1, 1], 0.5)], CATEGORIES, Path("r.json"))
+
+
+def test_categories_that_the_truth_does_not_have_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    known = {"3": "tumour", "tumour": "tumour"}
+    tell_unknown([3, "tumour"], known, Path("r.json"))
+    assert caplog.text == ""
+    tell_unknown([3, 4, "node"], known, Path("r.json"))
+    assert "r.json: 2 of 3 detections are of a category that the truth does not have (4 the first)" in caplog.text

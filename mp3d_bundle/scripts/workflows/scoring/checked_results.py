@@ -1,14 +1,15 @@
-"""Boxes of a scan that another program found: six numbers each, corners in their order, and in the scan."""
+"""Boxes that another program found: of a scan six numbers each, corners in their order; in their scan or image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...storage.printable import shown
+from ...metrics.cases import Case
+from ...storage.printable import shown, shown_name
 
 
 def six_numbers(boxes: Any) -> np.ndarray:
@@ -62,3 +63,25 @@ def check_result(boxes: np.ndarray, scores: np.ndarray, shape: Sequence[int], pa
             f"Expected boxes in the scan of {voxels} voxels, got {shown(boxes[row].round(2).tolist())} as box {row} of "
             f"{path}."
         )
+
+
+def check_in_images(cases: Iterable[Case], path: Path) -> None:
+    """Reject detections that are next to their image or far outside of it, such as those of a resized one.
+
+    Args:
+        cases: Images with their detections.
+        path: Of the detections, for messages.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for case in cases:
+        size = np.array([case["width"], case["height"]], dtype=np.float64)
+        low, high = case["boxes"][:, :2], case["boxes"][:, 2:]
+        outside = ((high < 0) | (low > size) | (low < -size) | (high > 2 * size)).any(axis=1)
+        if outside.any():
+            box = shown(case["boxes"][outside][0].round(2).tolist())
+            raise ValueError(
+                f"Expected detections in pixels of their image, got {box} (x1, y1, x2, y2) in {shown_name(case['id'])} "
+                f"of {size[0]:g} x {size[1]:g} pixels, {path}: boxes of an image of another size?"
+            )

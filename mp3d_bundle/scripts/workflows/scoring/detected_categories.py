@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...storage.printable import shown, shown_name
+
+logger = logging.getLogger(__name__)
 
 # Names that a message lists.
 _NAMED = 20
@@ -61,3 +64,20 @@ def with_known_categories(
         if key not in known:
             known[key] = one_category(categories, kind, f"in detection {number} of {path}")
     return [(image, known[type(kind), str(kind)], box, score) for image, kind, box, score in rows]
+
+
+def tell_unknown(kinds: Sequence[Any], known: Mapping[str, str], path: Path) -> None:
+    """Log how many detections are of a category that the truth does not have, if any.
+
+    Args:
+        kinds: Category of each detection.
+        known: Names by the texts that mean them.
+        path: Of the detections.
+    """
+    strange = [kind for kind in kinds if str(kind) not in known]
+    if strange:
+        logger.warning(
+            "%s: %d of %d detections are of a category that the truth does not have (%s the first): they count in the "
+            "figures of all lesions alone.",
+            *(path, len(strange), len(kinds), shown(strange[0])),
+        )

@@ -76,8 +76,11 @@ class TestBackground:
         counts = np.bincount(taken, minlength=17)[10:]
         assert counts.tolist() == [5] * 7
 
-    def test_more_than_there_are_come_again(self) -> None:
+    def test_more_than_there_are_come_again(self, caplog: pytest.LogCaptureFixture) -> None:
+        self.epochs(1 / 3, 1)
+        assert "more than once" not in caplog.text
         (epoch,) = self.epochs(0.5, 1)
+        assert "more than once" in caplog.text
         assert sorted(np.bincount(epoch, minlength=17)[10:].tolist()) == [1, 1, 1, 1, 2, 2, 2]
 
     def test_a_pass_resumes_and_processes_share_it(self) -> None:

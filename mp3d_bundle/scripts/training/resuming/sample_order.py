@@ -106,6 +106,8 @@ class _Pools:
             "An epoch has all %d slices with lesions and %d of the %d without one (background_fraction %g).",
             *(len(lesions), count, len(background), fraction),
         )
+        if count > len(background):
+            logger.warning("Slices without a lesion come more than once in an epoch: there are fewer than its share.")
         return cls(lesions, background, count)
 
     def prefer(self, records: Sequence[Any], path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
@@ -46,6 +47,7 @@ class TestPadSlabs:
         [
             ([], "at least one slab"),
             ([torch.zeros(3, 8, 8), torch.zeros(5, 8, 8)], r"got \(5, 8, 8\) as slab 1"),
+            (torch.zeros(3, 8, 8), r"Expected a batch \(B, D, H, W\) or a list .* got \(8, 8\) as slab 0\."),
             ([torch.zeros(8, 8)], r"got \(8, 8\) as slab 0"),
             ([torch.zeros(3, 0, 8)], r"got \(3, 0, 8\) as slab 0"),
             (torch.zeros(1, 1, 3, 8, 8), r"got \(1, 3, 8, 8\) as slab 0"),
@@ -55,6 +57,13 @@ class TestPadSlabs:
     def test_anything_else_is_rejected(self, slabs: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             pad_slabs(slabs)
+
+    @pytest.mark.parametrize("slabs", [np.zeros((1, 3, 8, 8), np.float32), [torch.zeros(3, 8, 8), [[[0.0]]]]])
+    def test_arrays_of_numpy_are_rejected(self, slabs: Any) -> None:
+        kind = "ndarray as slab 0" if isinstance(slabs, np.ndarray) else "list as slab 1"
+        for call in (pad_slabs, lambda each: detect_by_size(lambda _: [], each)):
+            with pytest.raises(TypeError, match=f"Expected slabs as tensors, got {kind}: torch.from_numpy makes"):
+                call(slabs)
 
 
 class TestDetectBySize:

@@ -20,6 +20,20 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
+def check_tensors(slabs: Sequence[Tensor] | Tensor) -> None:
+    """Check that slabs are tensors.
+
+    Raises:
+        TypeError: If one is not, such as an array of NumPy.
+    """
+    for index, slab in enumerate([slabs] if isinstance(slabs, Tensor) else slabs):
+        if not isinstance(slab, Tensor):
+            raise TypeError(
+                f"Expected slabs as tensors, got {type(slab).__name__} as slab {index}: torch.from_numpy makes one of "
+                "an array."
+            )
+
+
 def padded_size(slab: Tensor) -> tuple[int, int]:
     """Height and width of a ``(D, H, W)`` slab, rounded up to multiples of ``SIZE_DIVISIBLE``."""
     height, width = (-(-int(side) // SIZE_DIVISIBLE) * SIZE_DIVISIBLE for side in slab.shape[-2:])
@@ -42,12 +56,19 @@ def pad_slabs(
 
     Raises:
         ValueError: If there are no slabs, or one is not a floating-point (D, H, W) tensor with the D of the first.
+        TypeError: If one is not a tensor.
     """
+    check_tensors(slabs)
     each = [plain(slab) for slab in slabs]
     if not each:
         raise ValueError("Expected at least one slab, got an empty batch.")
     for index, slab in enumerate(each):
-        if slab.ndim != 3 or slab.shape[0] != each[0].shape[0] or 0 in slab.shape:
+        if slab.ndim != 3 or 0 in slab.shape:
+            raise ValueError(
+                f"Expected a batch (B, D, H, W) or a list of slabs (D, H, W) with pixels, got {tuple(slab.shape)} as "
+                f"slab {index}."
+            )
+        if slab.shape[0] != each[0].shape[0]:
             raise ValueError(
                 f"Expected slabs of shape (D, H, W) with the same D, got {tuple(slab.shape)} as slab {index} "
                 f"and {tuple(each[0].shape)} as slab 0."
@@ -81,7 +102,9 @@ def detect_by_size(detect: Callable[[ImageList], Detections], slabs: Tensor | Se
 
     Raises:
         ValueError: If the slabs are not what :func:`pad_slabs` expects, or one has a NaN or infinite pixel.
+        TypeError: If one is not a tensor.
     """
+    check_tensors(slabs)
     for row, slab in enumerate(slabs):
         check_finite(slab, f"pixels in slab {row}")
     if isinstance(slabs, Tensor):

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import nibabel
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 
+from scripts.configuration.overlay_order import overlay_complaints
 from support.clean_processes import python
 from support.fake_scans import ball_scan
 
@@ -105,7 +107,7 @@ def printed(bundle: Path) -> dict[str, str]:
 
 
 def test_every_block_of_the_page_is_used() -> None:
-    assert HEADINGS == ["An output", "A head", "A detector", "A body", "A data set"]
+    assert HEADINGS == ["An output", "A head", "A detector", "A body", "A data set", "Parts of a training"]
     assert sum(len(steps_of(heading)) for heading in HEADINGS) == len(re.findall(r"(?m)^```\w+$", PAGE))
 
 
@@ -150,3 +152,20 @@ def test_a_body_learns_but_for_its_frozen_stages_and_is_built_again(printed: dic
 
 def test_a_data_set_gives_records_and_slabs(printed: dict[str, str]) -> None:
     assert [float(number) for number in re.findall(r"[\d.]+", printed["A data set"])] == [100, 120, 140, 150, 40]
+
+
+def test_parts_of_a_training_take_part(bundle: Path, printed: dict[str, str]) -> None:
+    found = re.findall(r"(?m)^(\d+) (\S+) (\S+)$", printed["Parts of a training"])
+    lines = [[float(number) for number in line] for line in found]
+    assert [line[0] for line in lines] == [1, 2, 3, 4]
+    # Half a cosine over four iterations, from the rate of two images a step.
+    assert [line[2] for line in lines] == pytest.approx([0.0025 * share for share in (1, 0.854, 0.5, 0.146)], rel=0.01)
+    assert (bundle / "run" / "model.pt").is_file()
+
+
+def test_an_overlay_that_replaces_a_body_goes_after_the_narrow_one(bundle: Path) -> None:
+    files = [bundle / "configs" / name for name in ("train.json", "variants/size_narrow.yaml", "body_plain.yaml")]
+    named = [(file.name, ConfigParser.load_config_file(file)) for file in files]
+    assert list(overlay_complaints(named)) == []
+    del named[-1][1]["_replaces_"]
+    assert list(overlay_complaints(named))

@@ -60,6 +60,15 @@ def test_overlays_that_keep_each_others_keys_pass(first: dict, second: dict, cap
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("separator", ["#", "::"])
+def test_what_an_overlay_replaces_on_purpose_is_not_lost(separator: str) -> None:
+    narrow, place = {"+network_def#body": {"width": 8}}, f"network_def{separator}body"
+    assert of(narrow, {"network_def#body": {"_target_": "other"}, "_replaces_": [place]}) == []
+    # It excuses that part alone, and that overlay alone.
+    assert of(narrow, {"network_def": {"_target_": "other"}, "_replaces_": [place]})
+    assert of(narrow, {"_replaces_": [place]}, {"network_def#body": {"_target_": "other"}})
+
+
 def test_a_config_behind_its_overlays_loses_them(caplog: pytest.LogCaptureFixture) -> None:
     overlay = ("own.yaml", {"network_def#width": 8, "max_epochs": 8})
     assert list(overlay_complaints([BASE, overlay])) == []

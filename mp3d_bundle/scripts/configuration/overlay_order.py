@@ -1,8 +1,9 @@
 """Overlays of one run that undo each other: the last file that sets a key wins, whatever the user meant.
 
 A key that two overlays set differently is logged. A key that is lost because a later overlay replaces the whole part
-around it is an error: the rest of its overlay still counts, and the run would silently be another one. Imports neither
-PyTorch nor MONAI.
+around it is an error: the rest of its overlay still counts, and the run would silently be another one. An overlay that
+replaces a part on purpose, with whatever others set in it, lists it under ``_replaces_``. Imports neither PyTorch nor
+MONAI.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 SEPARATOR = "::"
 _MERGE = "+"
+_REPLACES = "_replaces_"
 _ABSENT = object()
 Place = tuple[str, ...]
 
@@ -48,19 +50,22 @@ def overlay_complaints(files: Sequence[tuple[str, Mapping[str, Any]]], *, log: b
     """
     known: list[_Setting] = []
     for name, content in files:
-        new = list(_settings(name, content))
+        new, on_purpose = list(_settings(name, content)), [_place(key) for key in content.get(_REPLACES) or ()]
         for setting in new:
-            for old in known:
+            for old in known if setting.place not in on_purpose else ():
                 yield from _compared(old, setting, log=log)
             known = [old for old in known if old.place[: len(setting.place)] != setting.place]
         known += [] if {"run", "_desc_"} & set(content) else new
 
 
+def _place(key: str) -> Place:
+    return tuple(key.replace("#", SEPARATOR).split(SEPARATOR))
+
+
 def _settings(name: str, content: Mapping[str, Any]) -> Iterator[_Setting]:
     """What a file replaces; keys with an underscore are free, and what is added to a list replaces nothing."""
     for key, value in content.items():
-        merged = key.startswith(_MERGE)
-        place = tuple(key.removeprefix(_MERGE).replace("#", SEPARATOR).split(SEPARATOR))
+        merged, place = key.startswith(_MERGE), _place(key.removeprefix(_MERGE))
         if place[0].startswith("_") or (merged and not isinstance(value, Mapping)):
             continue
         inner = {(*place, str(part)): each for part, each in value.items()} if merged else {place: value}

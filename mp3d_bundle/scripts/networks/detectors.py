@@ -106,7 +106,7 @@ def mp3d_fpn(
         head: Numbers of the two-stage head.
 
     Raises:
-        ValueError: If ``num_slices`` is not an odd number >= 1.
+        ValueError: If ``num_slices`` is not an odd number >= 1, or there are no classes.
     """
     backbone = SlabBackbone(body or ResNet3d(), num_slices, conversion=conversion, out_channels=fpn_channels)
     return faster_rcnn(backbone, num_classes, head=head)

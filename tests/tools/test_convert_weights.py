@@ -206,6 +206,16 @@ class TestProblems:
         with pytest.raises(ValueError, match="odd number of slices"):
             build_network(infer_definition(state, "a.pth"), "a.pth")
 
+    def test_numbers_that_tensors_do_not_show_are_named(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        head = {"_target_": "scripts.networks.TwoStageHead", "anchor_scale": 2.0, "fc_channels": 8, "proposals": 1000}
+        head["anchor_ratios"] = [0.5, 1.0, 2.0]
+        definition = {"_target_": "scripts.networks.mp3d_fpn", "head": head}
+        torch.save({"model": {}, "network": definition}, tmp_path / "a.pt")
+        convert(str(tmp_path / "a.pt"), str(tmp_path / "b.pth"), to="authors")
+        assert capsys.readouterr().out.endswith("give them to what reads the file: anchor_scale 2.0.\n")
+
     def test_the_direction_is_checked(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="--to bundle or --to authors, got 'onnx'"):
             convert("a", "b", to="onnx")

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..networks import TwoStageHead
 from ..networks.published.authors_names import inverted, renamed
 from ..recipe import KEY, PAPER, PHOTOGRAPHS, Recipe, class_names, classes_of, slices_of
 from ..storage.printable import shown_name as printable
@@ -380,3 +381,16 @@ def _write_authors(content: WeightsFile, source: str, target: str) -> None:
         state, entry, name = renamed(model, inverted(layout.rules)), layout.entry, f"{layout.name}'s authors"
     write_atomically({entry: state, "meta": {"source": Path(source).name}}, Path(target))
     print(f"Wrote {len(state)} tensors under the names of {name} to {target}.")
+    if layout is None and (lost := _not_in_tensors(definition)):
+        print(f"Tensors do not show these numbers of the network, give them to what reads the file: {', '.join(lost)}.")
+
+
+def _not_in_tensors(definition: Any) -> list[str]:
+    """The numbers of a two-stage head, other than the released code's, that tensors do not show."""
+    head = definition.get("head") if isinstance(definition, Mapping) else None
+    # A weights file has lists where the code has tuples.
+    usual = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(TwoStageHead()).items()}
+    for name in ("fc_channels", "fields"):
+        del usual[name]
+    own = head if isinstance(head, Mapping) else {}
+    return [f"{name} {own[name]}" for name, value in usual.items() if own.get(name, value) != value]

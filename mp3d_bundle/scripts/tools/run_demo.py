@@ -180,8 +180,7 @@ def train(plan: Plan) -> dict[str, float]:
     if plan.whole_series:
         training["background_fraction"] = BACKGROUND
     if plan.processes > 1:
-        # A process for loading would take turns with the two that train on the same two cores.
-        training |= {"batch_size": BATCH // plan.processes, "num_workers": 0}
+        training |= {"batch_size": BATCH // plan.processes, "num_workers": 1}
     command = bundle_command("training", overlay_paths(plan.processes), training, plan.processes)
     seconds = {"training": run("Training", command, 1 if plan.processes > 1 else None)}
     seconds["validation"] = run("Scoring on the validation split", _evaluation(plan, "validation"))

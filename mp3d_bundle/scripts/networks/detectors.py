@@ -60,7 +60,7 @@ def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageH
         head: Numbers of the head; the paper's if left out.
 
     Raises:
-        ValueError: If there are no classes.
+        ValueError: If ``num_classes`` is below 1.
     """
     return FasterRCNN(backbone, *_two_stages(backbone.out_channels, num_classes, head or TwoStageHead()))
 
@@ -106,7 +106,7 @@ def mp3d_fpn(
         head: Numbers of the two-stage head.
 
     Raises:
-        ValueError: If ``num_slices`` is not an odd number >= 1, or there are no classes.
+        ValueError: If ``num_slices`` is not an odd number >= 1, or ``num_classes`` is below 1.
     """
     backbone = SlabBackbone(body or ResNet3d(), num_slices, conversion=conversion, out_channels=fpn_channels)
     return faster_rcnn(backbone, num_classes, head=head)
@@ -130,7 +130,7 @@ def fpn_3dce(
         head: Numbers of the two-stage head.
 
     Raises:
-        ValueError: If ``num_slices`` is not three times an odd number, or there are no classes.
+        ValueError: If ``num_slices`` is not three times an odd number, or ``num_classes`` is below 1.
     """
     backbone = TripletBackbone(body or ResNet2d(), num_slices, out_channels=fpn_channels)
     return LateFusionRCNN(backbone, *_two_stages(fpn_channels, num_classes, head or TwoStageHead()))

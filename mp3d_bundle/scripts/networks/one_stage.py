@@ -194,7 +194,7 @@ class OneStageDetector(RetinaNetDetector):
         anchors: Anchors of a cell, if not the usual ones of the head.
 
     Raises:
-        ValueError: If there are no classes.
+        ValueError: If ``num_classes`` is below 1.
     """
 
     # What is plain tensor code: see `scripts.engines`.
@@ -333,7 +333,7 @@ def mp3d_retinanet(
             the network serves both heads.
 
     Raises:
-        ValueError: If ``num_slices`` is not an odd number >= 1, or there are no classes.
+        ValueError: If ``num_slices`` is not an odd number >= 1, or ``num_classes`` is below 1.
     """
     backbone = SlabBackbone(body or ResNet3d(), num_slices, conversion=conversion, out_channels=fpn_channels)
     return OneStageDetector(backbone, num_classes, head=one_stage_head(head))

@@ -77,7 +77,7 @@ class BoxPredictor(nn.Module):
             never read: older code has them.
 
     Raises:
-        ValueError: If there are no classes.
+        ValueError: If ``num_classes`` is below 1.
     """
 
     def __init__(self, channels: int, num_classes: int, *, background: bool = False) -> None:

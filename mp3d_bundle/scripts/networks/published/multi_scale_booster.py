@@ -196,7 +196,7 @@ def multi_scale_booster(
         fc_channels: Width of the two fully connected layers.
 
     Raises:
-        ValueError: If ``num_slices`` is not 3, or there are no classes.
+        ValueError: If ``num_slices`` is not 3, or ``num_classes`` is below 1.
     """
     if num_slices != BoosterBackbone.num_slices:
         raise ValueError(f"Expected {BoosterBackbone.num_slices} slices for MSB, got {num_slices!r}.")

@@ -300,7 +300,7 @@ def mvp_net(
         as_released: See `PositionHead`.
 
     Raises:
-        ValueError: If ``num_slices`` is neither 3 nor 9, or there are no classes.
+        ValueError: If ``num_slices`` is neither 3 nor 9, or ``num_classes`` is below 1.
     """
     backbone = MultiViewBackbone(num_slices, channels=channels, layers=layers, width=channels // 4, window=window)
     anchors = FixedAnchors([detectron_anchors(stride, (4,), (0.5, 1.0, 2.0)) for stride in STRIDES], STRIDES)

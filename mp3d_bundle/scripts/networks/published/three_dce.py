@@ -210,7 +210,7 @@ def three_dce(
         fc_channels: Width of the fully connected layer.
 
     Raises:
-        ValueError: If ``num_slices`` is another number, or there are no classes.
+        ValueError: If ``num_slices`` is another number, or ``num_classes`` is below 1.
     """
     backbone = TripletVgg(num_slices, width=width)
     box_head = nn.Sequential(nn.Flatten(), nn.Linear(backbone.images * MAPS * GROUP**2, fc_channels), nn.ReLU())

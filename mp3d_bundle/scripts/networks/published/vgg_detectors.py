@@ -54,7 +54,7 @@ def rfcn(
         fc_channels: Channels between the body and the position-sensitive maps.
 
     Raises:
-        ValueError: If ``num_slices`` is another number, or there are no classes.
+        ValueError: If ``num_slices`` is another number, or ``num_classes`` is below 1.
     """
     _check(num_slices, "R-FCN")
     maps = nn.Sequential(
@@ -78,7 +78,7 @@ def vgg_faster_rcnn(
         fc_channels: Width of the fully connected layers.
 
     Raises:
-        ValueError: If ``num_slices`` is another number, or there are no classes.
+        ValueError: If ``num_slices`` is another number, or ``num_classes`` is below 1.
     """
     _check(num_slices, "Faster R-CNN")
     backbone = TripletVgg(num_slices, width=width, maps=nn.Identity())

@@ -13,11 +13,7 @@ LETTING_GO = 0.5
 
 
 def leave_process_group() -> None:
-    """Leave the group of processes, and wait until nothing of it is in use any more.
-
-    Raises:
-        ValueError: If there is no group.
-    """
+    """Destroy the process group, which must be initialised, and wait until its threads have let go of their tensors."""
     dist.destroy_process_group()
     gc.collect()
     time.sleep(LETTING_GO)

@@ -274,7 +274,7 @@ def test_outlines_of_the_patient_and_of_devices_are_no_lesions(
     truth = read_structures(path, scan, each_structure=False)
     assert [lesion.name for lesion in truth.lesions] == ["GTV"]
     assert truth.notes == (f"Left out structure BODY, which is {kind} and no lesion (rt.dcm).",)
-    # A file of nothing else does not say that there is no lesion.
+    # A file with only such structures does not mean that the scan has no lesion.
     del dataset.ROIContourSequence[0]
     dataset.save_as(path)
     with pytest.raises(ValueError, match="Expected outlines of lesions, got none but those of the patient"):

@@ -25,7 +25,7 @@ _FLAT = 0.25
 # Outlines nearer to each other than this, in mm, are on one plane.
 _SAME_PLANE = 0.05
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-# Types of structures that are no part of the patient, or all of the patient.
+# Types of structures that outline the whole patient, or things that do not belong to the patient.
 _NEVER = ("EXTERNAL", "SUPPORT", "FIXATION", "BOLUS")
 # Between outlines of a structure drawn on every so many slices, no more slices or mm than these are filled.
 _FILLED_SLICES, _FILLED_MM = 2, 10.0

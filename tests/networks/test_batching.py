@@ -11,7 +11,15 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from scripts.networks.batching import check_finite, check_targets, detect_by_size, pad_slabs, split_regions
+from scripts.networks import batching
+from scripts.networks.batching import (
+    check_classes,
+    check_finite,
+    check_targets,
+    detect_by_size,
+    pad_slabs,
+    split_regions,
+)
 
 
 def target(boxes: list[list[float]], labels: list[int]) -> dict[str, Tensor]:
@@ -85,6 +93,13 @@ class TestDetectBySize:
         detect_by_size(self.detect, [torch.zeros(1, 32, 32)] * 3)
         assert self.shapes == [(3, 1, 32, 32)]
 
+    @pytest.mark.parametrize("heights", [(32,), (32, 32), (32, 64)])
+    def test_slabs_are_looked_at_once(self, monkeypatch: pytest.MonkeyPatch, heights: tuple[int, ...]) -> None:
+        calls = []
+        monkeypatch.setattr(batching, "check_tensors", calls.append)
+        detect_by_size(self.detect, [torch.zeros(1, height, 32) for height in heights])
+        assert len(calls) == 1
+
     def test_bad_pixels_are_named(self) -> None:
         slabs = torch.zeros(3, 1, 32, 32)
         slabs[2, 0, 5, 5] = float("nan")
@@ -94,6 +109,13 @@ class TestDetectBySize:
     def test_bad_shapes_are_rejected(self) -> None:
         with pytest.raises(ValueError, match=r"got \(32, 32\) as slab 1"):
             detect_by_size(self.detect, [torch.zeros(1, 64, 64), torch.zeros(32, 32)])
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_background_alone_cannot_be_detected(count: int) -> None:
+    check_classes(1)
+    with pytest.raises(ValueError, match=f"at least one class besides background, got num_classes={count}"):
+        check_classes(count)
 
 
 class TestCheckTargets:

@@ -62,6 +62,26 @@ def test_every_check_is_made_though_all_fail(
     assert lines[2].startswith("FAIL pairs     ImportError: libcudart.so.12")
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError("no\n file"), "no file"),
+        (KeyError("no\n key"), r"KeyError: 'no\n key'"),
+        (RuntimeError(" a \n b"), "RuntimeError: a b"),
+        (ValueError(), "ValueError"),
+        (RuntimeError("\n"), "RuntimeError"),
+    ],
+)
+def test_an_error_is_one_line_and_names_its_kind_unless_it_explains_itself(
+    monkeypatch: pytest.MonkeyPatch, places: Places, error: Exception, text: str
+) -> None:
+    def fails(places: Places) -> Any:
+        raise error
+
+    monkeypatch.setitem(CHECKS, "Python", fails)
+    assert find("Python", places).text == text
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:

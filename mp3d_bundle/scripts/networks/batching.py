@@ -34,6 +34,16 @@ def check_tensors(slabs: Sequence[Tensor] | Tensor) -> None:
             )
 
 
+def check_classes(num_classes: int) -> None:
+    """Check the number of classes of a detector.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+    if num_classes < 1:
+        raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
+
+
 def padded_size(slab: Tensor) -> tuple[int, int]:
     """Height and width of a ``(D, H, W)`` slab, rounded up to multiples of ``SIZE_DIVISIBLE``."""
     height, width = (-(-int(side) // SIZE_DIVISIBLE) * SIZE_DIVISIBLE for side in slab.shape[-2:])
@@ -59,6 +69,13 @@ def pad_slabs(
         TypeError: If one is not a tensor.
     """
     check_tensors(slabs)
+    return _pad(slabs, fit)
+
+
+def _pad(
+    slabs: Tensor | Sequence[Tensor], fit: Callable[[tuple[int, int], Tensor], tuple[int, int]] | None = None
+) -> ImageList:
+    """`pad_slabs` of what `check_tensors` has seen."""
     each = [plain(slab) for slab in slabs]
     if not each:
         raise ValueError("Expected at least one slab, got an empty batch.")
@@ -108,15 +125,15 @@ def detect_by_size(detect: Callable[[ImageList], Detections], slabs: Tensor | Se
     for row, slab in enumerate(slabs):
         check_finite(slab, f"pixels in slab {row}")
     if isinstance(slabs, Tensor):
-        return detect(pad_slabs(slabs))
+        return detect(_pad(slabs))
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, slab in enumerate(slabs):
         groups.setdefault(padded_size(slab) if slab.ndim == 3 else (), []).append(row)
     if len(groups) < 2 or () in groups:
-        return detect(pad_slabs(slabs))
+        return detect(_pad(slabs))
     found: dict[int, Instances[Tensor]] = {}
     for rows in groups.values():
-        found.update(zip(rows, detect(pad_slabs([slabs[row] for row in rows])), strict=True))
+        found.update(zip(rows, detect(_pad([slabs[row] for row in rows])), strict=True))
     return [found[row] for row in range(len(slabs))]
 
 

@@ -30,7 +30,16 @@ from ..instances import IGNORED
 from .backbones.resnet2d import ResNet2d
 from .backbones.resnet3d import ResNet3d
 from .backbones.slab_backbone import SIZE_DIVISIBLE, GroupTransform, SlabBackbone
-from .batching import Detections, Targets, check_finite, check_targets, detect_by_size, pad_slabs, split_regions
+from .batching import (
+    Detections,
+    Targets,
+    check_classes,
+    check_finite,
+    check_targets,
+    detect_by_size,
+    pad_slabs,
+    split_regions,
+)
 from .detectors import TwoStageHead
 from .heads.box_rules import HALF_OPEN, at_least_float32
 from .heads.rpn import PyramidAnchors, per_anchor
@@ -208,8 +217,7 @@ class OneStageDetector(RetinaNetDetector):
         head: OneStageHead | None = None,
         anchors: AnchorShapes | None = None,
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
+        check_classes(num_classes)
         head = head or OneStageHead()
         generator = RowFirstAnchors(anchors or AnchorShapes.of(head), head.anchor_scale)
         network = RetinaNetOnSlabs(

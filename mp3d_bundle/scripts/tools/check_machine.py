@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..storage.printable import one_line
+
 BUNDLE = Path(__file__).resolve().parents[2]
 # What the commands take where nothing is named.
 DATA, WEIGHTS = BUNDLE / "data" / "DeepLesion", BUNDLE / "models" / "model.pt"
@@ -330,9 +332,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    known = isinstance(error, (ValueError, OSError)) and text
-    return text if known else f"{type(error).__name__}: {text}"[:300]
+    """The error on one line, after its kind if its text was not written for users."""
+    text = one_line(error)
+    known = isinstance(error, (ValueError, OSError)) or text == type(error).__name__
+    return text if known else f"{type(error).__name__}: {text}"
 
 
 def _present(module: Any, records: list[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from ...instances import STANDARD, Instances, cat, num_instances, select, to
-from ..batching import Detections, Targets, check_finite
+from ..batching import Detections, Targets, check_classes, check_finite
 from ..whole_batch import mean_count
 from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
 
@@ -82,8 +82,7 @@ class BoxPredictor(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, *, background: bool = False) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
+        check_classes(num_classes)
         self.num_classes = num_classes
         self.background = background
         self.cls_score = nn.Linear(channels, num_classes + 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
+from ..batching import check_classes
 from ..heads.roi_heads import BoxPredictor
 from .three_dce import GROUP, OneLevelPool, PositionSensitivePool, ThreeDCE, TripletVgg, map_layer, vgg_detector
 
@@ -22,8 +23,7 @@ class BinVotes(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"Expected at least one class besides background, got num_classes={num_classes!r}.")
+        check_classes(num_classes)
         self.num_classes = num_classes
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

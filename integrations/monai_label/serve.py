@@ -10,15 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import runpy
 import shutil
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "app"))
-from mp3d_label_guard import IMAGE_MEBIBYTES, LOCAL_HOSTS, checked_host, checked_origin  # noqa: E402
+from mp3d_label_guard import IMAGE_ID, IMAGE_MEBIBYTES, LOCAL_HOSTS, TAG, checked_host, checked_origin  # noqa: E402
 
 ROOT = HERE.parents[1]
 BUNDLE = ROOT / "mp3d_bundle"
@@ -148,8 +149,7 @@ def check_studies(folder: Path) -> None:
     try:
         content = json.loads((folder / LIST).read_text(encoding="utf-8"))
         json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair cannot be read back
-        if not isinstance(content, dict) or not isinstance(content.get("objects", {}), dict):
-            raise ValueError("its content is something else")
+        check_list(content, folder)
     except FileNotFoundError:
         pass
     except (ValueError, RecursionError) as error:
@@ -157,6 +157,29 @@ def check_studies(folder: Path) -> None:
             f"expected {folder / LIST} as MONAI Label writes it, cannot read it: {' '.join(str(error).split())}. It "
             "lists the submitted labels. Repair it; or move it away, and submit the boxes in labels again."
         )
+
+
+def check_list(content: Any, folder: Path) -> None:
+    """Check that MONAI Label's list names only files in the folder of the scans: it may be someone else's.
+
+    Raises:
+        ValueError: If it is something else, or names other files.
+    """
+    objects = content.get("objects", {}) if isinstance(content, dict) else None
+    if not isinstance(objects, dict):
+        raise ValueError("its content is something else")
+    for key, default in (("images_dir", ""), ("labels_dir", "labels")):
+        place = content.get(key, default)
+        if not isinstance(place, str) or not (folder / place).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"its {key} is not in this folder: {place!r}")
+    for name, entry in objects.items():
+        labels = entry.get("labels", {}) if isinstance(entry, dict) else None
+        if not isinstance(labels, dict) or not all(re.fullmatch(TAG, tag) for tag in labels):
+            raise ValueError(f"the labels of {name!r} are something else")
+        for file in (entry.get("image"), *labels.values()):
+            ending = file.get("ext", "") if isinstance(file, dict) else None
+            if not isinstance(ending, str) or not re.fullmatch(IMAGE_ID, name + ending):
+                raise ValueError(f"it names a file that is not in this folder: {name!r} with the extension {ending!r}")
 
 
 def main(words: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -227,6 +228,22 @@ def test_what_cannot_be_served_is_said(tmp_path: Path, arguments: tuple[str, ...
         ({"a.nii.gz": "", "a.nrrd": ""}, "got a.nii.gz and a.nrrd in"),
         ({"a.nii.b.nii": ""}, "Rename it"),
         ({"datastore_v2.json": "{"}, "cannot read it: Expecting property name"),
+        ({"datastore_v2.json": '{"images_dir": "/etc"}'}, "its images_dir is not in this folder: '/etc'"),
+        ({"datastore_v2.json": '{"images_dir": "a/../.."}'}, "its images_dir is not in this folder"),
+        ({"datastore_v2.json": '{"labels_dir": "../labels"}'}, "its labels_dir is not in this folder"),
+        ({"datastore_v2.json": '{"labels_dir": 3}'}, "its labels_dir is not in this folder: 3"),
+        *(
+            ({"datastore_v2.json": json.dumps({"objects": objects})}, message)
+            for objects, message in (
+                ({"../a": {"image": {"ext": ".nii"}}}, "that is not in this folder: '../a'"),
+                ({"a": {"image": {"ext": "/../../b.nii"}}}, "with the extension '/../../b.nii'"),
+                ({"a": {"image": {"ext": 3}}}, "that is not in this folder"),
+                ({"a": {}}, "that is not in this folder"),
+                ({"a": 3}, "the labels of 'a' are something else"),
+                ({"a": {"image": {"ext": ""}, "labels": {"../x": {"ext": ".json"}}}}, "the labels of 'a'"),
+                ({"a": {"image": {"ext": ""}, "labels": {"final": {"ext": "/x"}}}}, "with the extension '/x'"),
+            )
+        ),
         ({"datastore_v2.json": "[]"}, "submit the boxes in labels again"),
         ({"datastore_v2.json": r'{"objects": {"a": "\ud800"}}'}, "surrogates not allowed"),
         ({"datastore_v2.json": "[" * 100_000}, "cannot read it"),
@@ -244,6 +261,14 @@ def test_a_folder_that_would_be_read_wrongly_is_not_served(
     for name in files:
         (tmp_path / name).unlink()
     serving.check_studies(tmp_path)
+
+
+def test_the_list_that_monai_label_writes_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = {"ext": ".json", "info": {"ts": 1, "name": "a b 😀.json"}}
+    entry = {"image": {"ext": ".nii.gz", "info": {}}, "labels": {"final": label, "original": label}}
+    written = {"name": "", "images_dir": ".", "labels_dir": "labels", "objects": {"a b 😀": entry}}
+    (tmp_path / "datastore_v2.json").write_text(json.dumps(written))
+    module(SERVE, monkeypatch).check_studies(tmp_path)
 
 
 def test_every_module_that_is_started_as_a_program_is_there() -> None:

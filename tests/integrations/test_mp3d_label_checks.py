@@ -30,6 +30,8 @@ GOOD: list[dict[str, Any]] = [
         "gpus": "0,1",
         "max_epochs": 3,
         "multi_gpu": None,
+        "max_batch_size": 0,
+        "max_workers": 4,
     },
     {"device": ["cpu"], "score_threshold": "0.7", "options": {"a": {"b": [1.5, True]}}},
 ]
@@ -54,11 +56,12 @@ def test_parameters_of_clients_pass(params: dict[str, Any]) -> None:
             for value in (["$a"], [[["$a"]]], {"a": "$a"}, {"_target_": "os.system"}, {"$a": 1}, "y" * 5000)
         ),
         *({name: 1} for name in ("_id", "__class__", "$x", "a/b", "a\n", "", "a" * 99, "trainer#max_epochs", "a::b")),
-        *({"label_tag": tag} for tag in ("../x", "/x", "..", "", ".x", "a/b", 3, None, ["final"])),
+        *({"label_tag": tag} for tag in ("../x", "/x", "..", "", ".x", "a/b", 3, None, ["final"], "final")),
         *({"result_extension": text} for text in ("/../x", "nii", ".sh/x", "", ".", "." + "a" * 20, 1)),
         *({"gpus": text} for text in ("0;rm", "$", "", "0,", 0)),
         *({"x": value} for value in (10**400, -(1 << 63), [1 << 70], [[[[[[[1]]]]]]])),
         *({"x": value} for value in (math.nan, [math.inf], "\ud800", {"\udfff": 1})),
+        *({name: value} for name in ("max_batch_size", "max_workers") for value in ("x", -1, 1.5, True, None, {}, [])),
         {"logging": "evil"},
     ],
 )

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from scripts.storage import output_folder
-from scripts.storage.output_folder import FolderLock, check_output_folder
+from scripts.storage.output_folder import FolderLock, check_output_folder, scratch_folder
 
 
 def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
@@ -183,3 +183,27 @@ def test_a_file_system_without_locks_is_noted(
     monkeypatch.setattr(output_folder.fcntl, "flock", reject)
     with caplog.at_level(logging.WARNING), FolderLock(tmp_path, "a training"):
         assert f"Cannot lock {tmp_path / '.lock'} (No locks available)" in caplog.text
+
+
+def test_a_scratch_folder_starts_empty_and_leaves_nothing(tmp_path: Path) -> None:
+    # As a process that was killed leaves it.
+    (tmp_path / "work" / "deep").mkdir(parents=True)
+    with scratch_folder(tmp_path, "work", "a test") as folder:
+        assert (folder, list(folder.iterdir()), folder.stat().st_mode & 0o777) == (tmp_path / "work", [], 0o700)
+        (folder / "patient").write_text("")
+        with pytest.raises(BlockingIOError, match="found a test, process"), scratch_folder(tmp_path, "work", "another"):
+            pass
+        assert (folder / "patient").exists()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), scratch_folder(tmp_path, "work", "a test"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_in_the_place_of_a_scratch_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "file").write_text("")
+    (tmp_path / "work").symlink_to(tmp_path / "else")
+    with pytest.raises(FileExistsError), scratch_folder(tmp_path, "work", "a test"):
+        pass
+    assert (tmp_path / "else" / "file").exists()

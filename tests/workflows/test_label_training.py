@@ -14,7 +14,7 @@ import torch
 from monai.utils import set_determinism
 
 from scripts.weights import build_network, save_weights
-from scripts.workflows.label_training import PREVIOUS, choose_validation, main
+from scripts.workflows.label_training import PREVIOUS, SCRATCH, choose_validation, main
 from support.fake_labels import NARROW, NOTICE, write_ball, write_scan, write_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "mp3d_bundle"
@@ -52,7 +52,10 @@ def held(path: Path) -> dict[str, Any]:
 def test_new_weights_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
     served = write_weights(tmp_path / "model.pt", pixel_spacing=2.0)
     before = served.read_bytes()
+    # What a training that was killed has left.
+    (tmp_path / SCRATCH / "data").mkdir(parents=True)
     main(*order(tmp_path))
+    assert not list(tmp_path.glob(f"{SCRATCH}*"))
     answer = json.loads((tmp_path / "answer.json").read_text())
     assert (answer["scans"], answer["boxes"], answer["key_slices"], answer["validation_scans"]) == (1, 1, 3, 0)
     assert (tmp_path / PREVIOUS).read_bytes() == before

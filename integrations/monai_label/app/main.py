@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import monailabel
 import torch
@@ -105,7 +105,8 @@ class LesionApp(MONAILabelApp):
             known(request.get("model"), self._infers, "model")
             # MONAI Label assumes a GPU by default.
             several = torch.cuda.device_count() > 1 and bool(request.get("multi_gpu", True))
-            return super().batch_infer({**request, "multi_gpu": several}, datastore)
+            # Inferences run one after the other; with several workers MONAI Label would skip files that fail.
+            return super().batch_infer({**request, "multi_gpu": several, "max_workers": 1}, datastore)
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Train a model with the labels of the datastore.
@@ -119,6 +120,28 @@ class LesionApp(MONAILabelApp):
         with answers(self.studies):
             known(request.get("model"), self._trainers, "model to train")
             return super().train(request)
+
+    def check_label(self, suffix: str, content: IO[bytes], where: str) -> None:
+        """Check a label before it is stored: a training would find out much later.
+
+        Args:
+            suffix: Extension of its file.
+            content: The open file; read from its start, and left there.
+            where: What it is, for messages.
+
+        Raises:
+            HTTPException: If it is not what a bundle of this app can be trained with.
+        """
+        ours = [task for task in self._infers.values() if isinstance(task, LesionInferTask)]
+        try:
+            if ours and suffix.endswith(".json"):
+                ours[0].parse_markups(content.read(), where)
+            elif ours and len(ours) == len(self._infers):
+                raise ValueError(f"Expected boxes as Slicer markups (.json), got a {suffix} file as {where}.")
+        except ValueError as error:
+            raise HTTPException(UNUSABLE, str(error)) from error
+        finally:
+            content.seek(0)
 
     def _check(self, request: Mapping[str, Any], datastore: Any) -> None:
         known(request.get("model"), self._infers, "model")

@@ -32,11 +32,16 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ .-]{0,63}")
 # Sent by clients; it is stored with labels and never reaches a config.
 _CLIENT = ("client_id", "user")
 _FITTING: dict[str, str] = {
-    "label_tag": TAG,
+    # Detections must not take the place of what users have submitted.
+    "label_tag": rf"(?!final$){TAG}",
     "gpus": r"all|[0-9]{1,3}(?:,[0-9]{1,3})*",
     "logging": r"(?i:debug|info|warning|error|critical)",
     "result_extension": r"\.[A-Za-z0-9]{1,8}(?:\.gz)?",
 }
+
+
+# Whole numbers that MONAI Label compares without a look.
+_COUNTS = ("max_batch_size", "max_workers")
 
 
 def read_params(text: str | None) -> dict[str, Any]:
@@ -85,6 +90,8 @@ def check_params(params: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in _FITTING and not (isinstance(value, str) and re.fullmatch(_FITTING[name], value)):
             raise Refusal(BAD_REQUEST, f"Expected a {name} that this app knows, got {str(value)[:100]!r}.")
         _check_value(value, name, _any_text if name in _CLIENT else _plain_text)
+        if name in _COUNTS and not (type(value) is int and value >= 0):
+            raise Refusal(BAD_REQUEST, f"Expected {name} to be a whole number from 0, got {str(value)[:100]!r}.")
     return dict(params or {})
 
 

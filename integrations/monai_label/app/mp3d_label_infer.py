@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import sys
@@ -26,6 +27,9 @@ NO_OPERATING_POINT = "none"
 WEIGHTS = "model.pt"
 # Clients with a form for parameters also send one of these.
 OF_A_VIEWER = ("client_id", "result_extension")
+# What a request holds besides parameters. MONAI Label keeps its own state next to them: of what else a client sends,
+# some names would change or break it.
+OF_A_REQUEST = ("model", "image", "description", "logging", "device", *OF_A_VIEWER)
 # A batch may use several threads, but the package named ``scripts`` is the same for the whole process.
 ONE_AT_A_TIME = threading.Lock()
 
@@ -41,6 +45,7 @@ class LesionInferTask(BundleInferTask):
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
         super().__init__(path, dict(conf), type=InferType.DETECTION.value)
         self._weights = Path(path) / "models" / WEIGHTS
+        self.parse_markups = own_part(path, "data.scans.markup_boxes", "parse_markups")
         if self.valid:
             self.dimension = 3
             self._stamp = self._modified()
@@ -49,7 +54,7 @@ class LesionInferTask(BundleInferTask):
         """Parameters for clients, with the choices of the served weights."""
         if self._modified() != self._stamp:
             self._stamp = self._modified()
-            with self._own_scripts():
+            with own_scripts(self.bundle_path):
                 # Start again from the config in the file, without earlier choices of clients.
                 self.bundle_config = self._load_bundle_config(self.bundle_path, self.bundle_config_path)
                 self.displayable_configs = self.bundle_config.get_parsed_content("displayable_configs")
@@ -70,8 +75,17 @@ class LesionInferTask(BundleInferTask):
             HTTPException: If a parameter is invalid.
         """
         with ONE_AT_A_TIME:
-            check_parameters(request, self.config())
-            return super().__call__(request, callbacks)
+            self.check(request)
+            known = {*OF_A_REQUEST, *self.config()}
+            return super().__call__({name: value for name, value in request.items() if name in known}, callbacks)
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Check parameters.
+
+        Raises:
+            HTTPException: Naming the first invalid one.
+        """
+        check_parameters(params, self.config())
 
     def writer(self, data: Mapping[str, Any], extension: Any = None, dtype: Any = None) -> tuple[str | None, dict]:
         """The response: the output of MONAI Label's writer, with scores, names and the content of ``lesions.json``.
@@ -110,7 +124,7 @@ class LesionInferTask(BundleInferTask):
         stamp = self._modified()
         held = self._networks.get(device)
         if held is None or held[1] != stamp:
-            with self._own_scripts():
+            with own_scripts(self.bundle_path):
                 network = self.bundle_config.get_parsed_content("network_def")
             self._networks[device] = held = (network.to(torch.device(device)).eval(), stamp)
             logger.info("Weights of %s, %s", self._weights, stamp)
@@ -119,15 +133,22 @@ class LesionInferTask(BundleInferTask):
     def _modified(self) -> int:
         return self._weights.stat().st_mtime_ns
 
-    @contextmanager
-    def _own_scripts(self) -> Iterator[None]:
-        """Inside the block ``scripts`` is this bundle's package, even if other bundles have one."""
-        sys.path.insert(0, self.bundle_path)
-        unload_module("scripts")
-        try:
-            yield
-        finally:
-            sys.path.remove(self.bundle_path)
+
+@contextmanager
+def own_scripts(bundle: str) -> Iterator[None]:
+    """Inside the block ``scripts`` is the package of this bundle's folder, even if other bundles have one."""
+    sys.path.insert(0, bundle)
+    unload_module("scripts")
+    try:
+        yield
+    finally:
+        sys.path.remove(bundle)
+
+
+def own_part(bundle: str, module: str, name: str) -> Any:
+    """A part of the ``scripts`` of a bundle's folder; it works on when another bundle's take their place."""
+    with own_scripts(bundle):
+        return getattr(importlib.import_module(f"scripts.{module}"), name)
 
 
 def check_parameters(request: Mapping[str, Any], shown: Mapping[str, Any]) -> None:

@@ -45,6 +45,10 @@ BAD_REQUEST, UNKNOWN, BROKEN = 400, 404, 500
 IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha")
 LABELS = (*IMAGES, ".mrk.json", ".json", ".bin")
 DEFAULT = ".nii.gz"
+# Tag of the labels that a training reads, as users submit them.
+FINAL = "final"
+# How long a killed training may take to end.
+CLEARING_S = 5.0
 # A viewer that sends one of these gets no markups where nothing was found.
 OF_A_VIEWER = ("client_id", "result_extension")
 # A bundle's config belongs to one inference at a time; the server answers other requests meanwhile.
@@ -102,7 +106,7 @@ async def run_batch(
     """Find lesions in many images."""
     _known(app_instance()._infers, model, "model")
     plain = check_params(params)
-    check_spelling(plain, app_instance()._infers[model].config())
+    _check(app_instance()._infers[model], plain)
     if not run_sync:
         return batch_infer.run(model, images, plain)
     async with INFERRING:
@@ -117,6 +121,7 @@ async def train_all(params: dict[str, Any] | None = None, run_sync: bool = False
         if isinstance(chosen, Mapping):
             _known(app_instance()._trainers, model, "model to train")
             plain[model] = check_params(chosen)
+            _check(app_instance()._trainers[model], plain[model])
         else:
             plain |= check_params({model: chosen})
     if not run_sync:
@@ -136,11 +141,33 @@ async def train_one(
     """Train one model."""
     _known(app_instance()._trainers, model, "model to train")
     plain = check_params(params)
-    check_spelling(plain, app_instance()._trainers[model].config())
+    _check(app_instance()._trainers[model], plain)
     if not run_sync:
         return train.run_model(model, plain, enqueue=enqueue)
     async with TRAINING:
         return await run_in_threadpool(train.run_model, model, plain, True, enqueue)
+
+
+@checked.delete("/train/")
+async def stop_training(user: User = ADMIN) -> Any:
+    """Stop a training in the background. MONAI Label kills it; what it has written is removed."""
+    stopped = await run_in_threadpool(train.stop)
+    for task in app_instance()._trainers.values():
+        if clear := getattr(task, "clear", None):
+            await run_in_threadpool(clear, CLEARING_S)
+    return stopped
+
+
+@checked.get("/train/")
+async def training_status(all: bool = False, check_if_running: bool = False, user: User = USER) -> Any:
+    """The last training in the background, or all of them."""
+    return _told(train.status(all, check_if_running))
+
+
+@checked.get("/batch/infer")
+async def batch_status(all: bool = False, check_if_running: bool = False, user: User = USER) -> Any:
+    """The last batch in the background, or all of them."""
+    return _told(batch_infer.status(all, check_if_running))
 
 
 @checked.post("/activelearning/{strategy}")
@@ -187,8 +214,11 @@ async def save_label(
     _known_image(image)
     suffix = upload_suffix(label.filename, LABELS, DEFAULT)
     label.filename = f"upload{suffix}"
-    tag = tag or "final"
+    tag = tag or FINAL
     _check_label(image, tag, suffix)
+    check = getattr(app_instance(), "check_label", None)
+    if check and (tag == FINAL or suffix.endswith(".json")):
+        await run_in_threadpool(check, suffix, label.file, f"the label of {image}")
     info = json.dumps(read_info(params))
     return await _cleaned(
         background_tasks,
@@ -229,6 +259,21 @@ async def _cleaned(background_tasks: BackgroundTasks, answer: Callable[[], Any],
     except Exception:
         await background_tasks()
         raise
+
+
+def _check(task: Any, params: Mapping[str, Any]) -> None:
+    """Check parameters before the work starts, which may be in the background."""
+    check_spelling(params, task.config())
+    if check := getattr(task, "check", None):
+        check(params)
+
+
+def _told(found: Any) -> Any:
+    """What MONAI Label reports of tasks without the tracebacks among the last lines of their logs, which name paths."""
+    if isinstance(found, list):
+        return [_told(task) for task in found]
+    lines = [line for line in found.get("details") or () if not line.startswith((" ", "Traceback"))]
+    return {**found, "details": lines}
 
 
 def _known(tasks: Mapping[str, Any], name: str, what: str) -> None:

@@ -11,6 +11,8 @@ import shutil
 import socket
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,35 @@ class FolderLock:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+@contextmanager
+def scratch_folder(folder: str | Path, name: str, work: str) -> Iterator[Path]:
+    """A folder inside another one for files that must not outlive the work, not even if the process is killed.
+
+    It has one place and belongs to the holder of a lock. So what a killed process has left there is removed by the
+    next one, also by one that does nothing inside the block, and never taken from one that works.
+
+    Args:
+        folder: Folder in which it is made.
+        name: Its name; the lock is ``name.lock`` next to it.
+        work: What is done there, for messages.
+
+    Yields:
+        The folder, empty, for this user alone; it is removed after the block.
+
+    Raises:
+        BlockingIOError: If another process works there.
+        OSError: If it cannot be made, or what was left there cannot be removed.
+    """
+    with FolderLock(folder, work, name=f"{name}.lock"):
+        path = Path(folder) / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(mode=0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_at(file: Any, path: Path) -> bool:

@@ -14,7 +14,6 @@ import logging
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,7 @@ from ..error_lines import root_error
 from ..inference.volume_detector import PlaneScale
 from ..recipe import KEY, Recipe, fit_for, stored_recipe
 from ..storage.atomic_files import replacing, sha256
-from ..storage.output_folder import FolderLock
+from ..storage.output_folder import scratch_folder
 from ..training.resuming.stopping import Stopped
 from ..weights import build_network, load_state, read_weights, save_weights
 
@@ -43,6 +42,8 @@ ADDED = " Trained further on "
 # measured with the weights as they were before.
 KEPT = ("pixel_spacing", "image_size", "box_threshold", "score_threshold")
 WARMUP = 20
+# Next to the weights: slices of patients and the run, while a training runs.
+SCRATCH = ".label_training"
 
 
 class TrainingRequest(TypedDict):
@@ -124,12 +125,11 @@ def choose_validation(count: int, share: float, seed: int = 0) -> set[int]:
     return {int(index) for index in np.random.default_rng(seed).permutation(count)[:chosen]}
 
 
-def train(request: TrainingRequest, folder: Path) -> dict[str, Any]:
+def train(request: TrainingRequest) -> dict[str, Any]:
     """Run a training request.
 
     Args:
         request: What to train on and how.
-        folder: For the data and the run; may be removed afterwards.
 
     Returns:
         Counts of what was trained on, and facts of the new weights.
@@ -146,7 +146,7 @@ def train(request: TrainingRequest, folder: Path) -> dict[str, Any]:
             f"{len(names)}: {', '.join(names)}."
         )
     # Of two trainings that begin with the same weights, the second would replace what the first has learnt.
-    with FolderLock(Path(request["weights"]).parent, "a training of MONAI Label", name=".label_training.lock"):
+    with scratch_folder(Path(request["weights"]).parent, SCRATCH, "a training of MONAI Label") as folder:
         return _train(request, folder)
 
 
@@ -249,8 +249,7 @@ def main(order: str, answer: str) -> None:
     # The folder of the run is removed then too.
     signal.signal(signal.SIGTERM, _stop)
     try:
-        with tempfile.TemporaryDirectory(prefix="mp3d-training-") as folder:
-            done = train(json.loads(Path(order).read_text(encoding="utf-8")), Path(folder))
+        done = train(json.loads(Path(order).read_text(encoding="utf-8")))
     except Stopped as stop:
         sys.stderr.write(f"Training {stop}; the weights are as they were.\n")
         raise

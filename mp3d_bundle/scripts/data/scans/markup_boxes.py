@@ -53,19 +53,31 @@ def read_named_markups(path: str | Path) -> tuple[list[str], np.ndarray]:
     # Messages leave out the folder: its path on a server must not be disclosed.
     if path.exists() and not path.is_file():
         raise ValueError(f"Expected boxes as Slicer markups (JSON), got no regular file: {path.name}.")
+    with path.open("rb") as file:
+        return parse_markups(file.read(MAX_BYTES + 1), path.name)
+
+
+def parse_markups(data: bytes, where: str) -> tuple[list[str], np.ndarray]:
+    """The box ROIs in the content of a markups file, see `read_named_markups`.
+
+    Args:
+        data: The content.
+        where: What it is, for messages.
+
+    Raises:
+        ValueError: If it is not that of such a file; the markup is named.
+    """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if len(data) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
-        content = parse_json(path.read_bytes())
+        content = parse_json(data)
     except ValueError as error:  # no JSON, or no text
-        raise ValueError(
-            f"Expected boxes as Slicer markups (JSON), got something else in {path.name}: {error}."
-        ) from error
+        raise ValueError(f"Expected boxes as Slicer markups (JSON), got something else in {where}: {error}.") from error
     markups = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(markups, list):
-        raise ValueError(f"Expected boxes as Slicer markups, got no list 'markups' in {path.name}.")
+        raise ValueError(f"Expected boxes as Slicer markups, got no list 'markups' in {where}.")
     corners = [
-        _corners(markup, f"markup {number} of {path.name}")
+        _corners(markup, f"markup {number} of {where}")
         for number, markup in enumerate(markups, start=1)
         if not _is_part(markup)
     ]

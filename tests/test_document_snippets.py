@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from scripts.inference.outputs.result_writer import ResultWriter
 from scripts.tools.export_detector import export
@@ -43,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_no_page_has_python_that_nothing_runs() -> None:
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if blocks(str(path.relative_to(DOCS)))}
-    assert pages == {"evaluation.md", "export.md", "outputs.md", *ELSEWHERE}
+    assert pages == {"evaluation.md", "export.md", "inference.md", "outputs.md", *ELSEWHERE}
     assert all((REPOSITORY / "tests" / name).is_file() for name in ELSEWHERE.values())
 
 
@@ -74,6 +76,27 @@ def test_weights_are_loaded_and_detect(folder: Path) -> None:
     found = ran(block, slabs=torch.zeros(1, 9, 96, 96))
     assert set(found["detections"][0]) == {"boxes", "scores", "labels"}
     assert found["info"]["name"]
+
+
+def test_lesions_are_found_in_an_array(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [block] = blocks("inference.md")
+    monkeypatch.chdir(REPOSITORY / "mp3d_bundle")
+    block = block.replace("models/model.pt", str(DEMO))
+    hu = ball_scan()
+    done = ran(block, hu=hu)
+    lesions = done["lesions"]
+    assert lesions
+    plain = ConfigParser(ConfigParser.load_config_file("configs/inference.json"))
+    plain.update({"checkpoint": str(DEMO), "progress": False})
+    inferer, link = plain.get_parsed_content("inferer"), plain.get_parsed_content("linking")
+    expected = link(inferer(scan_of(hu, (0.8, 0.8, 2.5)), plain.get_parsed_content("trained").load()))
+    assert [lesion.box.tolist() for lesion in lesions] == [lesion.box.tolist() for lesion in expected]
+    x1, y1, z1, x2, y2, z2 = done["box"]
+    depth, height, width = hu.shape
+    assert 0 <= x1 < x2 <= width
+    assert 0 <= y1 < y2 <= height
+    assert 0 <= z1 < z2 <= depth
+    np.testing.assert_allclose(done["millimetres"], np.multiply((x2 - x1, y2 - y1, z2 - z1), (0.8, 0.8, 2.5)))
 
 
 @pytest.mark.slow

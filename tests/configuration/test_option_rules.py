@@ -177,3 +177,14 @@ def test_a_path_without_a_value_is_reported_as_such() -> None:
 def test_an_argument_follows_the_rule_of_the_option_it_stands_for() -> None:
     assert rule_of("train#dataloader#batch_size", ["@batch_size"]) is RULES["batch_size"]
     assert rule_of("writer#settings#x", ["$1"]) is None
+
+
+def test_the_keys_of_any_group_belong_together() -> None:
+    group = {"low": 1, "high": 2.5, "on": True}
+    assert not [*misfits("window", {**group, "low": 3}, [group])]
+    for wrong in ({"low": 1}, {**group, "middle": 2}, {}, 3):
+        [complaint] = misfits("window", wrong, [group])
+        assert "the keys high, low, on (one alone is --window#low 1) for config key window" in complaint
+    # A group of parts, or of references, may be extended.
+    for open_group in ({"one": {"_target_": "A"}}, {"one": "@two"}):
+        assert not [*misfits("writers", {**open_group, "more": 1}, [open_group])]

@@ -107,3 +107,19 @@ def test_it_imports_nothing_heavy(bundle_root: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=bundle_root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_misspelt_overlay_is_named_with_those_that_are_close(
+    monkeypatch: pytest.MonkeyPatch, bundle_root: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(bundle_root)
+    files = "['configs/train.json','configs/variants/slices_99.yaml']"
+    [complaint] = complaints(["--config_file", files], "train.json")
+    assert "found nothing at configs/variants/slices_99.yaml (did you mean " in complaint
+    assert "configs/variants/slices_9.yaml" in complaint
+    # Also one of the bundle, from elsewhere.
+    monkeypatch.chdir(tmp_path)
+    [complaint] = complaints(["--config_file", "trian.json"], "train.json")
+    assert complaint.endswith(f"(did you mean {bundle_root / 'configs' / 'train.json'}?)")
+    [complaint] = complaints(["--config_file", "zzz"], "train.json")
+    assert complaint.endswith("found nothing at zzz")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 
 from scripts.configuration.running_config import CONFIGS
 from scripts.metrics.bootstrap import Bootstrap
@@ -63,6 +64,24 @@ def test_a_file_without_a_dict_is_rejected(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
     with pytest.raises(ValueError, match=r"Expected weights of a network, got list in .*list\.pt"):
         WeightsLoader(FakeDetector(), tmp_path / "list.pt").load()
+
+
+@pytest.mark.parametrize(
+    ("reads", "fields", "warns"),
+    [(False, {"age": 1}, True), (True, {"age": 1}, False), (False, {}, False), (False, None, False)],
+)
+def test_patients_that_a_network_does_not_read_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, reads: bool, fields: dict[str, Any] | None, warns: bool
+) -> None:
+    network = FakeDetector()
+    network.reads_patients = reads  # pyright: ignore[reportAttributeAccessIssue]
+    torch.save({"model": network.state_dict()}, tmp_path / "w.pt")
+    engine = Engine(lambda engine, batch: None)
+    records = [{"instances": fields}] if fields is not None else []
+    engine.data_loader = SimpleNamespace(dataset=SimpleNamespace(data=records))  # pyright: ignore
+    WeightsLoader(network, tmp_path / "w.pt").attach(engine)
+    engine.run([0])
+    assert ("--patients has no effect" in caplog.text) is warns
 
 
 def test_a_second_evaluation_into_a_folder_is_rejected_meanwhile(tmp_path: Path, trained: Run) -> None:

@@ -104,13 +104,6 @@ PIXELS = whole(1, 16384)
 ODD = Rule("an odd number of slices, at least 1", lambda value: type(value) is int and value > 0 and value % 2 == 1)
 SEED = whole(0, 2**32 - 1)
 
-_FLIPS = ("horizontal", "vertical", "z")
-
-
-def _are_flips(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) == set(_FLIPS)
-
-
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "labels"), PATH),
     **dict.fromkeys(("images", "train_annotations", "train_images", "val_annotations", "val_images"), PATH),
@@ -153,8 +146,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("test_scale", "image_size"), PIXELS),
     **dict.fromkeys(("longest_side", "random_window"), optional(PIXELS)),
     **dict.fromkeys(("crop_border", "native_slices"), SWITCH),
-    "flips": Rule(f"the keys {', '.join(_FLIPS)} (one alone is --flips#{_FLIPS[0]} 0.5)", _are_flips),
-    **{f"flips#{name}": SHARE for name in _FLIPS},
+    **dict.fromkeys(("flips#horizontal", "flips#vertical", "flips#z"), SHARE),
     **dict.fromkeys(
         ("batch_size", "accumulation_steps", "max_epochs", "val_interval", "log_interval", "sw_batch_size"), whole(1)
     ),
@@ -210,13 +202,19 @@ def misfits(name: str, value: Any, bases: list[Any]) -> Iterator[str]:
     """
     if isinstance(value, str) and value.startswith(MARKS):
         return
-    rule = rule_of(name, bases) or _plain_rule(bases)
+    rule = rule_of(name, bases) or _plain_rule(name, bases)
     if rule is not None and not rule.fits(value):
         got = "no value" if isinstance(value, bool) and rule in (PATH, PATHS, RULES["pretrained"]) else repr(value)
         yield f"expected {rule.words} for config key {name}, got {got}"
 
 
-def _plain_rule(bases: list[Any]) -> Rule | None:
+def is_group(value: Any) -> bool:
+    """Whether a value is a group of plain options, such as the chances of the flips: all its keys belong together."""
+    plain = (bool, int, float, type(None))
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(each, plain) for each in value.values())
+
+
+def _plain_rule(name: str, bases: list[Any]) -> Rule | None:
     """The rule that the kind of the bundle's own values makes, None if they are of several kinds."""
     # What one config computes, another one gives: the number of slices, for example.
     bases = [base for base in bases if not (isinstance(base, str) and base.startswith(MARKS))]
@@ -230,11 +228,17 @@ def _plain_rule(bases: list[Any]) -> Rule | None:
             return rule
     groups = [base for base in bases if isinstance(base, Mapping) and "_target_" not in base]
     if groups and len(groups) == len(bases):
-        names = ", ".join(sorted({str(name) for group in groups for name in group}))
-        return Rule(f"the keys {names}", lambda value: isinstance(value, Mapping))
+        names = ", ".join(sorted({str(key) for group in groups for key in group}))
+        if not all(map(is_group, groups)):
+            return Rule(f"the keys {names}", lambda value: isinstance(value, Mapping))
+        key, one = next(iter(groups[0].items()))
+        return Rule(
+            f"the keys {names} (one alone is --{name}#{key} {one})",
+            lambda value: isinstance(value, Mapping) and any(set(value) == set(group) for group in groups),
+        )
     parts = [base for base in bases if isinstance(base, Mapping) and "_target_" in base]
     if parts and len(parts) == len(bases):
-        names = ", ".join(sorted({str(name) for part in parts for name in part if name != "_target_"}))
+        names = ", ".join(sorted({str(key) for part in parts for key in part if key != "_target_"}))
         words = f"a part of the program and not a plain value (its settings, after a #: {names or 'none'})"
         return Rule(words, lambda value: value is None or isinstance(value, Mapping))
     return None

@@ -24,6 +24,7 @@ from .overlay_order import overlay_complaints
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Files that the run names itself, next to the arguments of MONAI's `run`.
 _FILES = ("config_file", "args_file")
+_CONFIG_ENDINGS = (".json", ".yaml", ".yml")
 # Options whose files and folders must be there before the run starts.
 _PATHS = ("input", "dataset_dir", "checkpoint", "pretrained", "review", "mined", "hard_negatives", "tags")
 
@@ -88,11 +89,21 @@ def _missing(name: str, text: str) -> Iterator[str]:
         if name == "input" and url_of(str(path)) is not None:
             continue
         if not os.path.exists(path):
-            yield f"Expected a file or folder that exists for --{name}, found nothing at {path}"
+            yield f"Expected a file or folder that exists for --{name}, found nothing at {path}{_alike(name, path)}"
         elif name == "dataset_dir" and not os.path.isdir(path):
             yield f"Expected a folder for --{name}, found a file at {path}"
         elif name in _PATHS and _is_empty(path):
             yield f"Expected content in --{name}, {path} is empty"
+
+
+def _alike(name: str, path: Any) -> str:
+    """The config files next to a misspelt one, or in the bundle, whose names are close to its name, as a hint."""
+    if name != "config_file":
+        return ""
+    folders = [Path(str(path)).parent, CONFIGS, CONFIGS / "variants"]
+    files = {file.name: file for folder in folders for file in folder.glob("*") if file.suffix in _CONFIG_ENDINGS}
+    close = difflib.get_close_matches(Path(str(path)).name, files, cutoff=0.7)
+    return f" (did you mean {' or '.join(str(files[one]) for one in close)}?)" if close else ""
 
 
 def _is_empty(path: str) -> bool:

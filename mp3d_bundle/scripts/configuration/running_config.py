@@ -14,7 +14,7 @@ from monai.bundle import ConfigExpression, ConfigParser
 
 from ..data.deeplesion.dl_info import SPLITS
 from ..data.importing.set_tables import read_set
-from .option_rules import RULES, TEXTS, misfits
+from .option_rules import RULES, TEXTS, is_group, misfits
 from .overlay_order import overlay_complaints
 from .read_keys import SEPARATOR, changes, item, normal, unread
 from .recipe_checks import recipe_complaints
@@ -107,7 +107,7 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
             roots = (workflow.init_id, workflow.run_id, workflow.final_id, *ids_asked())
         yield from unread(config, entries, used=used, roots=roots, given=given)
     # A group that lost a key has no key that changed.
-    groups = [name for name in ("flips",) if name in config]
+    groups = [name for entry in entries.values() for name in _groups(entry) if item(config, name) is not None]
     for name in dict.fromkeys([*given, *groups, *changes(config, list(entries.values()))]):
         bases = [base for entry in entries.values() if (base := item(entry, name)) is not None]
         value = _expression_value(parser, item(config, name))
@@ -116,6 +116,16 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
     yield from recipe_complaints(config)
     yield from _empty_splits(config)
     yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
+
+
+def _groups(node: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """Ids of the groups of plain options in a config; arguments under a ``_target_`` are left to Python."""
+    for name, value in node.items():
+        here = f"{place}{SEPARATOR}{name}" if place else name
+        if is_group(value):
+            yield here
+        elif isinstance(value, Mapping) and "_target_" not in value and not name.startswith("_"):
+            yield from _groups(value, here)
 
 
 def _empty_splits(config: Mapping[str, Any]) -> Iterator[str]:

@@ -106,8 +106,7 @@ class AnchorShapes:
 class RowFirstAnchors(nn.Module):
     """Anchors of several sizes in MONAI's axis order, in place of MONAI's ``AnchorGenerator``.
 
-    MONAI's own rounds the sides, and takes the stride from the sizes of slab and map, which is wrong where P6 is
-    rounded up.
+    MONAI's own rounds the sides, and takes the stride from the sizes of slab and map: wrong where P6 is rounded up.
 
     Args:
         shapes: Sizes and shapes of a cell's anchors.

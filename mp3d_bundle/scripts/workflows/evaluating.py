@@ -116,8 +116,17 @@ class WeightsLoader:
         self.origin: WeightsOrigin = {}
 
     def attach(self, engine: Engine) -> None:
-        """Load when ``engine`` starts."""
+        """Load when ``engine`` starts, and warn of an option that has no effect with these weights."""
         engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self._warn_of_patients)
+
+    def _warn_of_patients(self, engine: Engine) -> None:
+        records = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "data", None)
+        given = bool(records) and "age" in records[0].get("instances", ())
+        if given and not getattr(self.network, "reads_patients", False) and idist.get_rank() == 0:
+            logger.warning(
+                "--patients has no effect: this network does not read sex and age of patients or the position."
+            )
 
     def load(self) -> None:
         """Load the weights.

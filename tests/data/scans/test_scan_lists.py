@@ -30,13 +30,21 @@ def test_line_ends_and_empty_lines(tmp_path: Path, content: bytes) -> None:
 
 
 def test_names_that_are_not_utf8_and_spaces_at_the_end_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_bytes(b"scan\xff.nii\n a \n#1.nii\n")
-    assert read_list(tmp_path / "list.txt") == [Path(os.fsdecode(b"scan\xff.nii")), Path(" a "), Path("#1.nii")]
+    (tmp_path / "list.txt").write_bytes(b"scan\xff.nii\n a \nsub/#1.nii\n")
+    assert read_list(tmp_path / "list.txt") == [Path(os.fsdecode(b"scan\xff.nii")), Path(" a "), Path("sub/#1.nii")]
+
+
+def test_comments_are_left_out_and_a_name_that_begins_like_one_can_be_given(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf# May\r\na.nii\n#b.nii\n./#1.nii\nc.nii # kept\n")
+    assert read_list(tmp_path / "list.txt") == [Path("a.nii"), Path("#1.nii"), Path("c.nii # kept")]
 
 
 def test_a_list_that_is_empty_or_binary_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b" \n\r\n")
     with pytest.raises(ValueError, match=r"a path in each line, got an empty file .*list\.txt"):
+        read_list(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_bytes(b"# nothing yet\n")
+    with pytest.raises(ValueError, match=r"a path in each line, got only comments in .*list\.txt"):
         read_list(tmp_path / "list.txt")
     # As Windows writes "Unicode".
     (tmp_path / "list.txt").write_bytes("a.nii\n".encode("utf-16"))

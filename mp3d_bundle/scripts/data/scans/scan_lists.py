@@ -37,8 +37,9 @@ def read_list(path: Path) -> list[Path]:
         path: The file. Its lines may end as on Unix or as on Windows, and the last one need not end.
 
     Returns:
-        The paths, in order, relative ones to the working folder; empty lines are left out, and spaces at the ends of a
-        line belong to its path. A path that is listed twice comes once, with a line in the log.
+        The paths, in order, relative ones to the working folder. Empty lines and comments (lines that begin with ``#``;
+        ``./#name`` is a path) are left out, and spaces at the ends of a line belong to its path. A path that is listed
+        twice comes once, with a line in the log.
 
     Raises:
         OSError: If the file cannot be read.
@@ -49,9 +50,10 @@ def read_list(path: Path) -> list[Path]:
     if b"\0" in content:
         raise ValueError(f"Expected a text with a path in each line, got a binary file {path}.")
     lines = [line.removesuffix(b"\r") for line in content.removeprefix(codecs.BOM_UTF8).split(b"\n")]
-    paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
+    paths = [Path(os.fsdecode(line)) for line in lines if line.strip() and not line.startswith(b"#")]
     if not paths:
-        raise ValueError(f"Expected a text with a path in each line, got an empty file {path}.")
+        got = "only comments in" if any(line.strip() for line in lines) else "an empty file"
+        raise ValueError(f"Expected a text with a path in each line, got {got} {path}.")
     once = list(dict.fromkeys(paths))
     if len(once) < len(paths):
         twice = next(entry for entry, count in Counter(paths).items() if count > 1)

@@ -23,8 +23,7 @@ import pydicom
 
 from ..volume_files.stored_image import Note
 from .dicom_files import Open, read_numbers, read_pixel_bytes, read_text, read_vector
-
-Headers = tuple[tuple[Path, pydicom.Dataset], ...]
+from .odd_images import Headers, groups, set_apart, slice_shapes
 
 # Different values mean different scans.
 _SPLIT = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber")
@@ -238,19 +237,18 @@ def _other_pixels(path: Path, other: Path, files: Mapping[Path, Open]) -> str:
     return "" if one.rstrip(b"\0") == two.rstrip(b"\0") else "their pixels, or in how these are coded"
 
 
+def _without_odd(stack: Stack) -> list[Stack]:
+    """Set images apart that cannot be slices of the stack of nearly all others."""
+    kept, odd = set_apart(stack.headers)
+    return [replace(stack, headers=kept), *(Stack(stack.uid, found, other=kind) for kind, found in odd.items())]
+
+
 def _by_geometry(stack: Stack) -> list[Stack]:
     """Split slices of several sizes, pixel spacings and directions, unless one of them is a single slice."""
-    shapes = _shapes(stack.headers)
+    shapes = slice_shapes(stack.headers)
     if shapes is None:
         return [stack]
-    seen: list[np.ndarray] = []
-    of: list[int] = []
-    for shape in shapes:
-        match = next((index for index, other in enumerate(seen) if _alike(shape, other)), None)
-        of.append(len(seen) if match is None else match)
-        if match is None:
-            seen.append(shape)
-    parts = _parts_of(stack.headers, of)
+    parts = _parts_of(stack.headers, groups(shapes))
     # One odd slice among others is an error in the series, which the reader reports.
     if len(parts) == 1 or min(len(part) for part in parts.values()) == 1:
         return [stack]
@@ -264,28 +262,9 @@ def _parts_of(headers: Headers, keys: Sequence[Hashable]) -> dict[Hashable, Head
     return {key: tuple(part) for key, part in parts.items()}
 
 
-def _shapes(headers: Headers) -> list[np.ndarray] | None:
-    """Rows, columns, pixel spacing and directions of each slice ``(10,)``; None if one lacks them."""
-    try:
-        return [
-            np.concatenate([read_vector(header, tag, length, path) for tag, length in _SHAPE])
-            for path, header in headers
-        ]
-    except ValueError:
-        return None
-
-
-_SHAPE = (("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
-
-
-def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    same = np.allclose(one[:4], other[:4], rtol=1e-3, atol=0)
-    return bool(same and (one[:2] == other[:2]).all() and np.allclose(one[4:], other[4:], rtol=0, atol=1e-3))
-
-
 def _heights(headers: Headers) -> np.ndarray | None:
     """Position of each slice along the normal of the first in mm; None if one lacks it."""
-    shapes = _shapes(headers)
+    shapes = slice_shapes(headers)
     if shapes is None:
         return None
     try:
@@ -345,5 +324,10 @@ def _crossed(heights: np.ndarray, values: Sequence[str]) -> tuple[bool, bool]:
     return bool((same & changes).any()), 1 + sum(changes) > len(set(values))
 
 
-_BEFORE_COPIES: tuple[Callable[[Stack], list[Stack]], ...] = (*map(_by_tag, _SPLIT), _agree)
-_AFTER_COPIES: tuple[Callable[[Stack], list[Stack]], ...] = (_by_geometry, _timing, *map(_by_kind, _KINDS))
+_BEFORE_COPIES: tuple[Callable[[Stack], list[Stack]], ...] = (_without_odd, *map(_by_tag, _SPLIT), _agree)
+_AFTER_COPIES: tuple[Callable[[Stack], list[Stack]], ...] = (
+    _without_odd,
+    _by_geometry,
+    _timing,
+    *map(_by_kind, _KINDS),
+)

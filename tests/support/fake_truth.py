@@ -182,6 +182,21 @@ def write_rtstruct(path: Path, series: Path, name: str = "GTV 1", ball: Ball = B
     return path
 
 
+def name_slices_alone(path: Path, series: Path) -> Path:
+    """Let an RTSTRUCT name the slice of each outline, and no series."""
+    dataset = pydicom.dcmread(path)
+    del dataset.ReferencedFrameOfReferenceSequence
+    headers = slice_headers(series)
+    for contour in dataset.ROIContourSequence[0].ContourSequence:
+        height = float(contour.ContourData[2])
+        nearest = min(headers, key=lambda header: abs(float(header.ImagePositionPatient[2]) - height))
+        image = Dataset()
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = nearest.SOPClassUID, nearest.SOPInstanceUID
+        contour.ContourImageSequence = [image]
+    dataset.save_as(path)
+    return path
+
+
 def pixel_boxes(series: Path, ball: Ball = BALL) -> dict[int, np.ndarray]:
     """Of each slice that the ball is on, from the feet, the bounds ``(4,)`` of its pixels, half-open edges."""
     affine, shape = stored_grid("plain")

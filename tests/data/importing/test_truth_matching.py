@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,21 @@ def test_labels_of_slices() -> None:
     assert [[name for _, name in own] for own in matched.of_scan] == [["012", "013"], ["007"]]
     assert [one.image for one in matched.lost] == ["none_1"]
     uid = truth("u.xml", "voc", image="d/1.2.840.99.1.7")
-    assert match_truth(scans, [uid], None).by_slice == {"1.2.840.99.1.7": [uid]}
+    assert match_truth(scans, [uid], None).by_slice == [uid]
+
+
+def test_a_structure_set_may_name_its_slices_alone() -> None:
+    named = replace(truth("s.dcm", "rtstruct", image="case"), slices=frozenset({"1.7", "1.8"}))
+    dicom, nifti = scan("p1", series="1.2.840.9"), scan("case.nii.gz")
+    for scans, rule in (([dicom, nifti], None), ([nifti], "uid")):
+        assert match_truth(scans, [named], rule).by_slice == [named]
+    # Slices of NIfTI files have no UIDs.
+    assert [own for own, _ in match_truth([nifti], [named], None).of_scan[0]] == [named]
+    matched = match_truth([dicom], [named], None)
+    assert matched.on_slices({"1.8", "1.9"}, []) == [(0, named)]
+    assert matched.on_slices({"1.9"}, [truth("a.nii.gz")]) == []
+    with pytest.raises(ValueError, match=r"one truth for a scan, got truth/s\.dcm and truth/a\.nii\.gz"):
+        matched.on_slices({"1.8"}, [truth("a.nii.gz")])
 
 
 def test_results_lie_in_a_folder_of_the_name_of_their_scan() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,17 @@ from scripts.data.slabs.slab_reader import SlabReader, read_slice
 from scripts.workflows.importing import import_scans as module
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
 from scripts.workflows.importing.set_report import write_set_report
-from support.fake_truth import BALL, SHAPE, Ball, write_dicom_case, write_lidc, write_nifti_case, write_voc
+from support.fake_truth import (
+    BALL,
+    SHAPE,
+    Ball,
+    name_slices_alone,
+    write_dicom_case,
+    write_lidc,
+    write_nifti_case,
+    write_rtstruct,
+    write_voc,
+)
 
 SPLIT = SplitRule((0.5, 0.25, 0.25))
 
@@ -240,6 +251,22 @@ def test_sex_and_age_of_the_headers_are_in_the_set(tmp_path: Path) -> None:
     known = facts_of_series(tmp_path / "set" / "DL_info.csv")
     assert known["000001_01_01"] == (0.0, 61.0)
     assert np.isnan(known["000002_01_01"]).all()
+
+
+def test_a_structure_set_finds_its_scan_by_the_slices_it_names(tmp_path: Path) -> None:
+    series = write_dicom_case(tmp_path / "ct" / "a")
+    write_dicom_case(tmp_path / "ct" / "b", added_hu=1, SeriesInstanceUID="1.2.3.9")
+    name_slices_alone(write_rtstruct(tmp_path / "truth" / "x.dcm", series), series)
+    sources = Sources(tmp_path / "ct", tmp_path / "truth", without_truth="negative")
+    about = run(sources, tmp_path / "set", splits=SplitRule((1.0, 0.0, 0.0)))
+    assert about["kinds"] == ["rtstruct"]
+    records = [record_of(tmp_path / "set", one["scan"]) for one in about["sources"].values()]
+    assert sorted(len(record["truth_by_uid"]) for record in records) == [0, 1]
+    with pytest.raises(ValueError, match="no truth names a slice of it"):
+        run(replace(sources, without_truth="reject"), tmp_path / "other")
+    name_slices_alone(write_rtstruct(tmp_path / "truth" / "y.dcm", series), series)
+    with pytest.raises(ValueError, match=r"one truth for a scan, got .*x\.dcm and .*y\.dcm"):
+        run(sources, tmp_path / "third")
 
 
 def test_a_pattern_without_a_folder_searches_sub_folders_where_the_folder_has_none(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,8 +62,25 @@ class Matched:
     """
 
     of_scan: list[list[tuple[Truth, str]]]
-    by_slice: dict[str, list[Truth]] = field(default_factory=dict)
+    by_slice: list[Truth] = field(default_factory=list)
     lost: list[Truth] = field(default_factory=list)
+
+    def on_slices(self, uids: Container[str], others: Sequence[Truth]) -> list[tuple[int, Truth]]:
+        """The truth that names slices of a scan, with its index in `by_slice`.
+
+        Args:
+            uids: SOPInstanceUIDs of the scan.
+            others: Its other truth.
+
+        Raises:
+            ValueError: If there are several of a whole scan.
+        """
+        own = [(at, truth) for at, truth in enumerate(self.by_slice) if any(one in uids for one in _slices_of(truth))]
+        whole = [truth for _, truth in own if truth.kind not in SLICE_KINDS]
+        whole += [truth for truth in others if whole]
+        if len(whole) > 1:
+            raise ValueError(f"Expected one truth for a scan, got {whole[0].shown} and {whole[1].shown}.")
+        return own
 
 
 def match_truth(
@@ -93,12 +110,13 @@ def match_truth(
     if rule is not None and rule not in RULES:
         raise ValueError(f"Expected one of {', '.join(RULES)} as match, got {rule!r}.")
     found = Matched([[] for _ in scans])
+    # Slices of other files have no UIDs.
+    dicom = any(scan.source.series is not None for scan in scans)
     finder = _Finder(scans, ending, _checked(patterns, truths) if rule == "pattern" else None)
     for truth in truths:
-        slice_name = truth.image.rpartition("/")[2]
-        by = rule or ("uid" if _names_uid(truth, slice_name) else "stem")
-        if by == "uid" and truth.kind in SLICE_KINDS:
-            found.by_slice.setdefault(slice_name, []).append(truth)
+        by = rule or ("uid" if _names_uid(truth) or (truth.slices and dicom) else "stem")
+        if by == "uid" and (truth.kind in SLICE_KINDS or truth.slices):
+            found.by_slice.append(truth)
             continue
         at, slice_name = finder.find(truth, by)
         if at is None:
@@ -138,9 +156,14 @@ def _checked(
     return patterns
 
 
-def _names_uid(truth: Truth, slice_name: str) -> bool:
+def _slices_of(truth: Truth) -> Collection[str]:
+    """SOPInstanceUIDs that a truth names."""
+    return truth.slices or (truth.slice_name,)
+
+
+def _names_uid(truth: Truth) -> bool:
     if truth.kind in SLICE_KINDS:
-        return _UID.fullmatch(slice_name) is not None
+        return _UID.fullmatch(truth.slice_name) is not None
     names = truth.kind in ("seg", "rtstruct", "lidc") and truth.series != ""
     return names or _UID.fullmatch(truth.image) is not None
 

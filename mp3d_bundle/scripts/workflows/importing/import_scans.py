@@ -281,7 +281,7 @@ class _Import:
         done: Mapping[str, tuple[str, dict[str, Any]]],
     ) -> tuple[str, dict[str, Any]]:
         """The series and record of a scan, from the disk where it is done."""
-        slices = [truth for group in matched.by_slice.values() for truth in group]
+        slices = matched.by_slice
         said = None if patients is None else patients[scan.name]
         mark = fingerprint(scan, [*(truth for truth, _ in truths), *slices], asdict(self.rules), said)
         series, record = done.get(scan.name, ("", {}))
@@ -291,8 +291,8 @@ class _Import:
         with scan.source.open() as opened:
             places = SlicePlaces.of(opened)
             parts = [truth.read(places, slice_name) for truth, slice_name in truths]
-            own = [(at, truth) for at, truth in enumerate(slices) if truth.image.rpartition("/")[2] in places.by_uid]
-            parts += [truth.read(places, truth.image.rpartition("/")[2]) for _, truth in own]
+            own = matched.on_slices(places.by_uid, [truth for truth, _ in truths])
+            parts += [truth.read(places, truth.slice_name) for _, truth in own]
             if not parts and self.sources.truth is not None and self.sources.without_truth != "negative":
                 raise ValueError(
                     "no truth names a slice of it (--without_truth negative takes it for one without a lesion)"
@@ -323,8 +323,7 @@ class _Import:
 
     def _check_lost(self, matched: Matched, failed: list[str]) -> None:
         """End with all that went wrong, each thing named."""
-        slices = [truth for group in matched.by_slice.values() for truth in group]
-        lost = [truth.shown for at, truth in enumerate(slices) if at not in self.used]
+        lost = [truth.shown for at, truth in enumerate(matched.by_slice) if at not in self.used]
         if lost and not failed and self.sources.lost_truth:
             for name in lost:
                 self.left.append(f"{name}: belongs to no scan.")

@@ -14,7 +14,6 @@ from scripts.data.importing.truth.slice_labels import (
     read_coco_slices,
     read_voc,
     read_yolo,
-    yolo_names,
 )
 from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from support.fake_scans import scan_of
@@ -126,8 +125,6 @@ def test_what_may_be_yolo(tmp_path: Path) -> None:
     for text, likely in (("", True), ("# nothing here\n", True), ("-1 0.5", True), ("a note", False), ("0.5 1", False)):
         path.write_text(text)
         assert may_be_yolo(path) == likely
-    (tmp_path / "classes.txt").write_text("\ufeffcyst\n", encoding="utf-8")
-    assert yolo_names(tmp_path)[0] == {0: "cyst"}
 
 
 def test_boxes_of_voc_that_cannot_be(tmp_path: Path) -> None:
@@ -141,25 +138,3 @@ def test_boxes_of_voc_that_cannot_be(tmp_path: Path) -> None:
             read_voc(tmp_path / "a.xml", SliceRule(), tmp_path)
     (tmp_path / "a.xml").write_text(f"<annotation><object>{bounds.format(0)}</object></annotation>")
     assert read_voc(tmp_path / "a.xml", SliceRule(pixels_from=0), tmp_path).boxes.tolist() == [[0, 4, 6, 5]]
-
-
-def test_names_of_yolo(tmp_path: Path) -> None:
-    assert yolo_names(tmp_path) == ({}, None)
-    (tmp_path / "data.yaml").write_text("names:\n  0: cyst\n  1: node\n")
-    assert yolo_names(tmp_path)[0] == {0: "cyst", 1: "node"}
-    (tmp_path / "classes.txt").write_text("a\nb")
-    assert yolo_names(tmp_path) == ({0: "a", 1: "b"}, tmp_path / "classes.txt")
-    (tmp_path / "classes.txt").unlink()
-    for text in ("nothing: 1", "names: {.inf: cyst}", "[" * 2000):
-        (tmp_path / "data.yaml").write_text(text)
-        with pytest.raises(ValueError, match="'names' of the classes"):
-            yolo_names(tmp_path)
-
-
-def test_names_of_yolo_are_those_of_the_nearest_folder_above(tmp_path: Path) -> None:
-    for place, text in ((".", "a"), ("one/labels", "b")):
-        (tmp_path / place).mkdir(parents=True, exist_ok=True)
-        (tmp_path / place / "classes.txt").write_text(text)
-    assert yolo_names(tmp_path / "one/labels/train", tmp_path)[0] == {0: "b"}
-    assert yolo_names(tmp_path / "one", tmp_path)[0] == {0: "a"}
-    assert yolo_names(tmp_path / "one", tmp_path / "one") == ({}, None)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ....boxes import check_boxes, from_coco
 from ....storage.printable import shown
@@ -24,7 +23,6 @@ from ..true_lesions import ScanTruth, TrueLesion
 from .contours import plain_tag, read_xml
 from .slice_places import SlicePlaces, SliceRule
 
-_NAMES = ("classes.txt", "obj.names", "data.yaml", "data.yml")
 # Bytes of a text file by which its kind is told.
 _START = 4096
 
@@ -200,7 +198,7 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
         ValueError: If a row is not as expected; it is named.
     """
     boxes, found = [], []
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         words = _content(line).split()
         if not words:
             continue
@@ -241,36 +239,8 @@ def _content(line: str) -> str:
     return line.partition("#")[0]
 
 
-def is_yolo_names(path: Path) -> bool:
-    """Whether a file has the name of those with the names of classes."""
-    return path.name in _NAMES
-
-
-def yolo_names(folder: Path, root: Path | None = None) -> tuple[dict[int, str], Path | None]:
-    """Names of the classes from ``classes.txt``, ``obj.names`` or ``data.yaml``, and which file it was.
-
-    Args:
-        folder: Where the labels are: its own file counts, or else that of the nearest folder above.
-        root: The highest folder to look in; by default ``folder``.
-
-    Raises:
-        ValueError: If that file is not as expected.
-    """
-    folders = [place for place in (folder, *folder.parents) if place.is_relative_to(root or folder)]
-    path = next((place / name for place in folders for name in _NAMES if (place / name).is_file()), None)
-    if path is None:
-        return {}, None
-    if path.suffix in (".txt", ".names"):
-        return dict(enumerate(_lines(path))), path
-    try:
-        names = yaml.safe_load("\n".join(_lines(path)))["names"]
-        pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
-        return {int(number): str(name) for number, name in pairs}, path
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"Expected 'names' of the classes in {path}: {type(error).__name__}.") from error
-
-
-def _lines(path: Path) -> list[str]:
+def text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text; ValueError if it is not one."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

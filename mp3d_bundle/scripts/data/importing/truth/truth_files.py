@@ -29,11 +29,13 @@ from .box_lists import (
     read_markup_lesions,
     read_own_json,
 )
-from .contours import READERS, lidc_series, read_lidc, read_structures
+from .contours import READERS, read_lidc, read_structures
 from .mask_files import MASK_FRAMES, MASK_SUFFIXES, read_mask
+from .named_images import named_images
 from .segmentations import read_segmentation
-from .slice_labels import SliceLabels, is_yolo_names, may_be_yolo, read_coco_slices, read_voc, read_yolo, yolo_names
+from .slice_labels import SliceLabels, may_be_yolo, read_coco_slices, read_voc, read_yolo
 from .slice_places import SLICE_FRAMES, SlicePlaces, SliceRule
+from .yolo_names import ClassNames, is_yolo_names
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ class Truth:
         read: Reads the lesions of a scan; of the labels of a slice given its name.
         companions: Other files that shape it: the names of its classes.
         named: What its labels are called by as well; ``""`` for their own names alone.
+        slices: SOPInstanceUIDs of the slices of its scan, where it names those and no series.
     """
 
     path: Path
@@ -113,10 +116,16 @@ class Truth:
     read: Callable[[SlicePlaces, str], ScanTruth]
     companions: tuple[Path, ...] = ()
     named: str = ""
+    slices: frozenset[str] = frozenset()
 
     def by_file(self) -> Truth:
         """The same truth with its labels called by its file as well: ``liver_lesions:1``."""
         return replace(self, read=partial(_read_by_file, self.read, _stem(self.path)), named=_stem(self.path))
+
+    @property
+    def slice_name(self) -> str:
+        """What it calls the slice, of labels of one."""
+        return self.image.rpartition("/")[2]
 
     @property
     def shown(self) -> str:
@@ -181,6 +190,7 @@ def find_truth(
     found: list[Truth] = []
     left: list[Path] = []
     reasons: list[NoBoxesError] = []
+    classes = ClassNames(root)
     for path in files:
         known = kind or _kind(path)
         if is_yolo_names(path) and known in ("yolo", None):
@@ -188,7 +198,7 @@ def find_truth(
         if known is None:
             left.append(path)
         elif known:
-            names, names_file = yolo_names(path.parent, root) if known == "yolo" else ({}, None)
+            names, names_file = classes.of(path.parent) if known == "yolo" else ({}, None)
             companions = () if names_file is None else (names_file,)
             try:
                 found += [replace(truth, companions=companions) for truth in _READERS[known](path, root, rules, names)]
@@ -197,6 +207,7 @@ def find_truth(
                     raise
                 left.append(path)
                 reasons.append(error)
+    classes.log()
     if not found and reasons:
         raise reasons[0]
     if not found:
@@ -285,26 +296,10 @@ def _whole(kind: str, read: Callable[[Path, Any, TruthRules], ScanTruth]) -> Cal
         def run(places: SlicePlaces, slice_name: str) -> ScanTruth:
             return read(path, places.scan, rules)
 
-        return [Truth(path, kind, _place(path, root), _stem(path), _series_of(path, kind), run)]
+        series, slices = named_images(path, kind)
+        return [Truth(path, kind, _place(path, root), _stem(path), series, run, slices=slices)]
 
     return of_file
-
-
-def _series_of(path: Path, kind: str) -> str:
-    """The SeriesInstanceUID that a file names as that of its images."""
-    if kind == "lidc":
-        return uid_name(lidc_series(path)) if lidc_series(path) else ""
-    if kind not in ("seg", "rtstruct"):
-        return ""
-    dataset = read_dataset(path, tags=["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"])
-    items = list(dataset.get("ReferencedSeriesSequence") or ())
-    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
-        for study in frame.get("RTReferencedStudySequence") or ():
-            items += study.get("RTReferencedSeriesSequence") or ()
-    found = {read_text(item, "SeriesInstanceUID") for item in items} - {""}
-    if len(found) > 1:
-        raise ValueError(f"Expected the images of one series, {path} names {len(found)}: {', '.join(sorted(found))}.")
-    return uid_name(next(iter(found))) if found else ""
 
 
 def _boxes(path: Path, root: Path, rules: TruthRules, names: Mapping[int, str]) -> list[Truth]:

@@ -10,6 +10,9 @@ import pytest
 
 from scripts import cli
 from scripts.__main__ import TOOLS
+from scripts.data.scans.dicom.dicom_zip import ZIP_SUFFIX
+from scripts.data.scans.remote_scans import VOLUME_SUFFIXES
+from scripts.data.scans.scan_lists import LIST_SUFFIX
 from scripts.tools import early_checks, export_detector
 
 
@@ -39,6 +42,7 @@ def nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
         ("score", ["none.csv", "here.pt"], r"there is nothing at none\.csv"),
         ("score", ["here.pt", "none.json"], r"there is nothing at none\.json"),
         ("import", ["none", "out"], "the scans at none, but there is nothing"),
+        ("import", ["here.pt", "out"], r"scans as images: a folder .*\.nii\.gz.*, got the file here\.pt"),
         ("import", ["empty", "out", "none"], "the truth at none, but there is nothing"),
         ("import", ["empty", "out", "--split", "[0.7,0.7,0.1]"], "add up to 1"),
         ("import", ["empty", "out", "--split", "0.7"], "three shares as split, got 0.7"),
@@ -90,3 +94,7 @@ def test_a_check_takes_arguments_of_its_command(door: tuple[str, str]) -> None:
 
 def test_the_formats_are_those_of_the_export() -> None:
     assert tuple(export_detector.FORMATS) == early_checks.EXPORT_FORMATS
+
+
+def test_the_endings_of_scans_are_those_of_the_readers() -> None:
+    assert (*VOLUME_SUFFIXES, ZIP_SUFFIX, LIST_SUFFIX) == early_checks.SCAN_FILES

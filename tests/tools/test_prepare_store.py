@@ -119,6 +119,30 @@ def test_the_same_command_resumes_and_mends(source: Path, tmp_path: Path, monkey
     assert not (store / "Images_int16" / "999999_01_01").exists()
 
 
+def test_the_store_of_another_set_is_kept(source: Path, tmp_path: Path) -> None:
+    store, other = tmp_path / "store", tmp_path / "other"
+    main(str(source), str(store))
+    # The same series, slices and labels elsewhere: a copy, as a fold of the set, is another set.
+    shutil.copytree(source, other, symlinks=True)
+    for place in (other, source / "folds" / "1"):
+        with pytest.raises(
+            FileExistsError, match=rf"of the data set {place} .*got that of {source} in .*another --store"
+        ):
+            main(str(place), str(store))
+    assert_same(source, store)
+    # Without the set that it names, the slices say whose the store is: those of a moved set, and of older stores.
+    main(str(other), str(tmp_path / "moved"))
+    other.rename(tmp_path / "renamed")
+    main(str(tmp_path / "renamed"), str(tmp_path / "moved"))
+    (tmp_path / "moved" / "store.json").unlink()
+    main(str(tmp_path / "renamed"), str(tmp_path / "moved"), reach_mm=5.0)
+    (tmp_path / "moved" / "store.json").unlink()
+    for path in (tmp_path / "renamed").rglob("*.png"):
+        path.touch()
+    with pytest.raises(FileExistsError, match="got one with 6 series of unknown slices, 000001_01_01 first"):
+        main(str(tmp_path / "renamed"), str(tmp_path / "moved"))
+
+
 def test_what_cannot_be_a_store_or_a_set_is_named(source: Path, tmp_path: Path) -> None:
     for target in (source, source / "folds" / "1"):
         with pytest.raises(ValueError, match="another folder than a data set"):
@@ -127,6 +151,8 @@ def test_what_cannot_be_a_store_or_a_set_is_named(source: Path, tmp_path: Path) 
     with pytest.raises(FileExistsError, match="other content"):
         main(str(source), str(tmp_path))
     assert (tmp_path / "thesis.csv").read_text() == "keep me"
+    with pytest.raises(NotADirectoryError, match=r"a data set folder at .*thesis\.csv, but that is a file"):
+        main(str(tmp_path / "thesis.csv"), str(tmp_path / "store"))
     with pytest.raises(FileNotFoundError, match="Images_png"):
         main(str(tmp_path), str(tmp_path / "store"))
     wrongs: list[dict[str, Any]] = [{"reach_mm": -1.0}, {"reach_mm": float("nan")}, {"workers": 0}]

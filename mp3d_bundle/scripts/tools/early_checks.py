@@ -15,6 +15,7 @@ from ..storage.needed_files import need_evaluation, need_weights
 
 EXPORT_FORMATS = ("onnx", "torch")
 DIRECTIONS = ("bundle", "authors", "mmdet")
+SCAN_FILES = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".txt")
 INFERENCE_SETTINGS = ("box_threshold", "pixel_spacing")
 
 
@@ -101,7 +102,7 @@ def check_import(
 
     Raises:
         FileNotFoundError: If the images, the truth or the file of splits do not exist.
-        ValueError: If the shares of the splits or the number of folds cannot be.
+        ValueError: If the shares of the splits or the number of folds cannot be, or the images are another file.
     """
     del others
     check_shares(split)
@@ -109,6 +110,11 @@ def check_import(
     for what, path in (("scans", images), ("truth", truth), ("splits", split_file)):
         if path is not None and not Path(path).exists():
             raise FileNotFoundError(f"Expected the {what} at {path}, but there is nothing.")
+    if Path(images).is_file() and not str(images).lower().endswith(SCAN_FILES):
+        raise ValueError(
+            "Expected scans as images: a folder (of a DICOM series too), or a file that ends in "
+            f"{', '.join(SCAN_FILES)}, got the file {images}."
+        )
 
 
 # By the module and the function that a command-line module names.

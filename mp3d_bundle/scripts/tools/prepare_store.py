@@ -22,21 +22,27 @@ from ..data.deeplesion.splits import load_records
 from ..data.importing.set_tables import FOLDS
 from ..data.slabs.slab_reader import read_slice
 from ..data.slabs.slice_store import (
+    CONTENT,
     PIXELS,
     PNG_IMAGES,
     STORED_IMAGES,
     is_complete,
     png_names,
     source_of,
+    stored_series,
     write_series,
 )
-from ..storage.atomic_files import replacing
+from ..storage.atomic_files import replacing, write_json
+from ..storage.needed_files import need_folder
 from ..storage.output_folder import NEEDED_BYTES, check_output_folder
+from ..storage.safe_json import read_json
 
 logger = logging.getLogger(__name__)
 
 # Labels and descriptions of a data set.
 _TABLES = (".csv", ".json", ".txt")
+# Says of which data set a store is.
+OWNER = "store.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ def main(dataset_dir: str, store: str, *, reach_mm: float = 0.0, workers: int = 
         workers: Series that are read at the same time.
 
     Raises:
+        FileExistsError: If the store is that of another data set.
         ValueError: If a slice cannot be used, or an argument is out of its range; what is done already is kept.
         OSError: If a file cannot be read or written.
     """
@@ -78,7 +85,9 @@ def main(dataset_dir: str, store: str, *, reach_mm: float = 0.0, workers: int = 
     jobs = list(_jobs(source, target, reach_mm))
     if not jobs:
         raise ValueError(f"Expected slices in {source / PNG_IMAGES}, found none.")
+    _check_owner(source, target)
     _need_space(jobs, target)
+    write_json({"dataset_dir": str(source.resolve())}, target / OWNER)
     # A store has its labels last: a part of one is not taken for a data set.
     for path in _tables(source):
         (target / path.name).unlink(missing_ok=True)
@@ -102,6 +111,7 @@ def main(dataset_dir: str, store: str, *, reach_mm: float = 0.0, workers: int = 
 
 
 def _check(source: Path, target: Path, *, reach_mm: float, workers: int) -> None:
+    need_folder(source, "a data set folder at")
     if not (source / PNG_IMAGES).is_dir():
         raise FileNotFoundError(f"Expected a data set with the folder {PNG_IMAGES} in {source}, found none.")
     if (target / PNG_IMAGES).exists() or target.resolve() == source.resolve():
@@ -112,6 +122,33 @@ def _check(source: Path, target: Path, *, reach_mm: float, workers: int) -> None
         raise ValueError(f"Expected a reach in mm of at least 0, got {reach_mm!r}.")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ValueError(f"Expected at least 1 worker, got {workers!r}.")
+
+
+def _check_owner(source: Path, target: Path) -> None:
+    """Reject a store of another data set; one whose set was moved, or of no known set, is told by its slices."""
+    series = [path.parent for path in sorted((target / STORED_IMAGES).glob(f"*/{CONTENT}"))]
+    if not series:
+        return
+    content = read_json(target / OWNER, "the data set of a store") if (target / OWNER).is_file() else None
+    owner = content.get("dataset_dir") if isinstance(content, dict) else None
+    here = str(source.resolve())
+    moved = not isinstance(owner, str) or not Path(owner).is_dir()
+    if owner == here or (moved and any(_made_of(folder, source / PNG_IMAGES / folder.name) for folder in series)):
+        return
+    whose = f"that of {owner}" if owner else f"one with {len(series)} series of unknown slices, {series[0].name} first"
+    raise FileExistsError(
+        f"Expected a store of the data set {here} or a new folder, got {whose} in {target}: give another --store, or "
+        "remove that folder first."
+    )
+
+
+def _made_of(stored: Path, pngs: Path) -> bool:
+    """Whether a series of a store was made of these PNGs, by their names, sizes and times."""
+    try:
+        found = stored_series(stored)
+        return found is not None and found.source == source_of(pngs, [found.names[number] for number in found.rows])
+    except (OSError, ValueError):
+        return False
 
 
 def _jobs(source: Path, target: Path, reach_mm: float) -> Iterator[_Job]:

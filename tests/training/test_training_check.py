@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from scripts.instances import IGNORED
 from scripts.networks import FasterRCNN, ResNet3d, TwoStageHead, mp3d_fpn, mulan, mvp_net
@@ -65,6 +65,17 @@ def test_a_step_of_more_images_than_there_are_is_named(caplog: pytest.LogCapture
     assert warnings_of(schedule(milestones=[]), caplog, accumulation=100) == []
     (told,) = warnings_of(schedule(milestones=[]), caplog, accumulation=101)
     assert "the 200 images of an epoch and not 202" in told
+
+
+def test_a_schedule_that_needs_a_figure_is_rejected() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    for wrong, words in (
+        (ReduceLROnPlateau(optimizer), r"ReduceLROnPlateau, whose step\(\) needs a figure"),
+        ({"factor": 0.1}, r"\{'factor': 0\.1\}, without step\(\)"),
+        (None, r"None, without step\(\)"),
+    ):
+        with pytest.raises(ValueError, match=f"stepped once an iteration, such as OneCycleLR, .* got {words}"):
+            TrainingCheck(wrong).attach(Engine(lambda engine, batch: None))
 
 
 def test_a_schedule_of_another_kind_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..instances import true_rows
 from ..networks.heads.roi_heads import RoIHeads
+from ..storage.printable import shown
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,9 @@ class TrainingCheck:
         """Check the labels, and the settings when ``engine``, a trainer, starts.
 
         Raises:
-            ValueError: If no training image has a lesion.
+            ValueError: If no training image has a lesion, or the schedule does not step by itself.
         """
+        _check_schedule(self.scheduler)
         if has_lesions(engine) is False:
             raise ValueError(
                 "Expected at least one lesion in the images to train on, got none: the network would learn that there "
@@ -86,6 +89,21 @@ class TrainingCheck:
                 "--milestones.",
                 epochs,
             )
+
+
+def _check_schedule(scheduler: Any) -> None:
+    """Reject what cannot be stepped once an iteration, at which no figure of a validation is known."""
+    step = getattr(scheduler, "step", None)
+    try:
+        inspect.signature(step).bind()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        kind = type(scheduler).__name__
+        why = f"{kind}, whose step() needs a figure" if callable(step) else f"{shown(scheduler)}, without step()"
+        raise ValueError(
+            "Expected as lr_scheduler a schedule that is stepped once an iteration, such as OneCycleLR, "
+            "CosineAnnealingLR, LambdaLR or MultiStepLR of torch.optim.lr_scheduler (their lengths in iterations), got "
+            f"{why}."
+        ) from None
 
 
 def has_lesions(engine: Any) -> bool | None:

@@ -104,11 +104,11 @@ def test_flat_detections_in_every_form(tmp_path: Path) -> None:
     ("content", "what"),
     [
         ([{"image_id": 7, "bbox": [1, 2, 3, 4], "score": 1}], "got 1 of others, 7 the first"),
-        ([{"image_id": 0, "bbox": [1, 2, 3], "score": 1}], "as entry 0 of"),
-        ([{"image_id": 0, "bbox": [1, 2, 3, 4]}], "image_id, bbox of four numbers and score"),
-        ([{"image_id": 0, "bbox": [1, 2, "3", 4], "score": 1}], "as entry 0 of"),
-        ([{"image_id": 0, "bbox": [1, 2, 3, 4], "score": True}], "as entry 0 of"),
-        ([3], "as entry 0 of"),
+        ([{"image_id": 0, "bbox": [1, 2, 3], "score": 1}], "in entry 0 of"),
+        ([{"image_id": 0, "bbox": [1, 2, 3, 4]}], "image_id, score and a bbox of four numbers"),
+        ([{"image_id": 0, "bbox": [1, 2, "3", 4], "score": 1}], "in entry 0 of"),
+        ([{"image_id": 0, "bbox": [1, 2, 3, 4], "score": True}], "in entry 0 of"),
+        ([3], "in entry 0 of"),
     ],
 )
 def test_results_that_cannot_be(tmp_path: Path, content: Any, what: str) -> None:

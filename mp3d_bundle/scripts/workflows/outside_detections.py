@@ -30,6 +30,7 @@ from ..metrics.free_response.class_cases import named
 from ..storage.printable import shown, shown_name
 from ..storage.safe_json import finite_numbers, read_json
 from .scoring.checked_results import check_in_images, check_result
+from .scoring.coco_detections import coco_detections
 from .scoring.detected_categories import one_category, tell_unknown, with_known_categories
 from .scoring.result_boxes import nndetection, own_result
 from .volume_predictions import read_predictions
@@ -114,7 +115,11 @@ def flat_cases(
         raise ValueError(f"Expected --split with a data set, got --split {split} with labels in COCO style: {truth}.")
     content = _coco_tables(truth) if coco else {}
     cases, number = _coco_truth(truth, content, category) if coco else (_table_truth(truth, split or "test"), None)
-    rows = _csv_results(predictions.path) if predictions.content is None else _coco_results(predictions)
+    sizes = {name: (case["height"], case["width"]) for key, case in cases.items() for name in (key, case["id"])}
+    if predictions.content is None:
+        rows = _csv_results(predictions.path)
+    else:
+        rows = coco_detections(predictions.content, sizes, predictions.path)
     if category is not None:
         rows = with_known_categories(rows, content["categories"], predictions.path)
     called: dict[str, str] = {}
@@ -280,24 +285,6 @@ def _coco_boxes(
 
 def _from_rows(rows: Sequence[Sequence[float]]) -> np.ndarray:
     return from_coco(np.array(rows, dtype=np.float64).reshape(-1, 4))
-
-
-def _coco_results(predictions: OutsideDetections) -> list[tuple[str, Any, list[float], float]]:
-    """Image, category, corners and score of every detection."""
-    content = predictions.content
-    if not isinstance(content, list):
-        raise ValueError(f"Expected a list of COCO results, got {type(content).__name__} in {predictions.path}.")
-    found = []
-    for number, entry in enumerate(content):
-        try:
-            x, y, width, height, score = finite_numbers([*entry["bbox"], entry["score"]], 5, "box and score", "")
-            found.append((str(entry["image_id"]), entry.get("category_id"), [x, y, x + width, y + height], score))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"Expected image_id, bbox of four numbers and score, got {shown(entry)} as entry {number} of "
-                f"{predictions.path}."
-            ) from None
-    return found
 
 
 def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:

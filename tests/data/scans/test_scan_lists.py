@@ -87,7 +87,7 @@ def test_each_folder_comes_once_without_hidden_files_and_results(tmp_path: Path)
 
 
 def test_volumes_in_formats_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    names = ["ct.hdr", "ct.img", "b.nii.gz", "notes.txt", *(f"{number:02d}.MGZ" for number in range(10))]
+    names = ["ct.hdr", "mr.img", "b.nii.gz", "notes.txt", *(f"{number:02d}.MGZ" for number in range(10))]
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     assert [source.name for source in find_scans(tmp_path)] == ["b"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -40,6 +41,9 @@ def write_truth(folder: Path, kind: str) -> Path:
         (folder / "a_001.txt").write_text("0 0.5 0.5 0.2 0.2\n")
         (folder / "classes.txt").write_text("tumour\n")
         return folder / "classes.txt"
+    if kind == "pair":
+        nibabel.save(nibabel.Nifti1Pair(np.zeros((6, 5, 4), np.uint8), np.diag([1.0, 1.0, 2.0, 1.0])), folder / "a.img")
+        return folder / "a.img"
     (folder / ("a.mhd" if kind == "meta" else "a.nhdr")).write_text(
         META.format("MET_UCHAR") if kind == "meta" else NRRD
     )
@@ -54,7 +58,7 @@ def mark(folder: Path, patient: str | None = None) -> str:
     return fingerprint(ImportScan.of(source, folder / "ct", ""), truths, asdict(rules), patient)
 
 
-@pytest.mark.parametrize("kind", ["yolo", "meta", "nrrd"])
+@pytest.mark.parametrize("kind", ["yolo", "meta", "nrrd", "pair"])
 def test_files_that_others_name_count(tmp_path: Path, kind: str) -> None:
     write_scan(tmp_path / "ct")
     beside = write_truth(tmp_path / "truth", kind)

@@ -217,11 +217,11 @@ class _Finder:
         series = self._series(folder, place, known) if holds_dicom(folder, names, known) else []
         if any(not source.left_out for source in series):
             return series
-        log_unread(folder, names)
+        left = log_unread(folder, names)
         sources = self._runs(folder, place if place != "." else folder.name)
         for name in names:
             path = folder / name
-            if name.lower().endswith((*VOLUME_SUFFIXES, ZIP_SUFFIX)):
+            if name.lower().endswith((*VOLUME_SUFFIXES, ZIP_SUFFIX)) and name not in left:
                 sources.extend(self._file(path, without_suffix(path.relative_to(root))))
         if sources:
             told = [_without(source, names) for source in series]

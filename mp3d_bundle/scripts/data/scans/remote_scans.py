@@ -102,7 +102,7 @@ def _open(urls: list[str], url: str, read: Reader) -> Iterator[Scan]:
     parent, _, name = url.rpartition("/")
     if url.lower().endswith(_HEADERS):
         stem = url.rpartition(".")[0]
-        urls = [one for one in list_objects(parent) if one.rpartition(".")[0] == stem]
+        urls = [one for one in list_objects(parent) if one.removesuffix(".gz").rpartition(".")[0] == stem]
     with fetched(urls, parent) as folder, ExitStack() as stack:
         try:
             scan = stack.enter_context(read(folder / name))

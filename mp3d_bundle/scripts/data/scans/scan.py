@@ -34,11 +34,11 @@ from .dicom.dicom_series import read_series
 from .hounsfield_check import to_hounsfield
 from .uneven_spacing import to_places, to_slices
 from .volume_files.metaimage import read_metaimage
-from .volume_files.nifti import read_nifti
+from .volume_files.nifti import PAIR_SUFFIX, read_nifti
 from .volume_files.nrrd import read_nrrd
 from .volume_files.stored_image import DEFAULT_RULES, ReadingRules, StoredImage, check_geometry, check_spacing
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz", PAIR_SUFFIX)
 NRRD_SUFFIXES, META_SUFFIXES = (".nrrd", ".nhdr"), (".mha", ".mhd")
 ITK_SUFFIXES = (*NRRD_SUFFIXES, *META_SUFFIXES)
 _READERS = ((NIFTI_SUFFIXES, read_nifti), (NRRD_SUFFIXES, read_nrrd), (META_SUFFIXES, read_metaimage))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...storage.object_stores import read_object, url_of
 from ...storage.result_files import file_names
+from .volume_files.nifti import PAIR_SUFFIX, pair_voxels
 from .volume_files.stored_image import shown
 
 logger = logging.getLogger(__name__)
@@ -90,12 +91,15 @@ def walk(folder: Path) -> list[tuple[Path, list[str]]]:
     return sorted(places)
 
 
-def log_unread(folder: Path, names: Sequence[str]) -> None:
-    """Log which files of a searched folder hold volumes, or are archives, in a format that is not read."""
-    unread = [name for name in names if name.lower().endswith(_UNREAD)]
+def log_unread(folder: Path, names: Sequence[str]) -> list[str]:
+    """Log and return which files of a searched folder are volumes, or archives, in a format that is not read."""
+    pairs = {name: pair_voxels(folder / name, names) for name in names if name.lower().endswith(PAIR_SUFFIX)}
+    read = {one for name, voxels in pairs.items() if voxels for one in (name, *voxels)}
+    unread = [name for name in names if name.lower().endswith(_UNREAD) and name not in read]
     if unread:
         more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
         logger.warning(
             "%s: left out %d file(s) in formats that are not read (convert them to NIfTI, unpack archives): %s%s.",
             *(shown(folder), len(unread), ", ".join(shown(name) for name in unread[:_SHOWN]), more),
         )
+    return unread

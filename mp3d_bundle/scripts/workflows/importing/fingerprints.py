@@ -12,6 +12,7 @@ from ...data.importing.truth.truth_files import Truth
 from ...data.importing.truth_matching import ImportScan
 from ...data.scans.scan import META_SUFFIXES, NRRD_SUFFIXES
 from ...data.scans.volume_files.metaimage import metaimage_files
+from ...data.scans.volume_files.nifti import PAIR_SUFFIX, nifti_files
 from ...data.scans.volume_files.nrrd import nrrd_files
 
 
@@ -48,6 +49,8 @@ def _parts(path: Path) -> list[Path]:
         return list(dict.fromkeys([path, *metaimage_files(path)]))
     if name.endswith(NRRD_SUFFIXES):
         return list(dict.fromkeys([path, *nrrd_files(path)]))
+    if name.endswith(PAIR_SUFFIX):
+        return nifti_files(path)
     return [path]
 
 

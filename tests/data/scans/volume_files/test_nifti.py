@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
+from scripts.data.scans.find_scans import find_scans
 from scripts.data.scans.scan import read_scan
 from scripts.data.scans.volume_files.stored_image import ReadingRules
 from support.fake_volumes import ORIGIN, SPACING, body, itk_image, nifti, patch
@@ -126,3 +129,59 @@ def test_any_geometry_is_taken_where_asked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"voxels of 0.01 to 50 mm, got 7000 x 9000 x 25000 mm .*any_geometry"):
         read_scan(path)
     assert read_scan(path, ReadingRules(any_geometry=True)).spacing == pytest.approx((7000, 9000, 25000))
+
+
+def pair(folder: Path, name: str = "scan", *, packed: bool = False) -> Path:
+    """Write the same as `nifti` as a pair; its header."""
+    folder.mkdir(exist_ok=True)
+    plain = nibabel.load(nifti(folder / "plain.nii"))
+    nibabel.save(nibabel.Nifti1Pair(np.asarray(plain.dataobj), plain.affine, plain.header), folder / f"{name}.img")
+    (folder / "plain.nii").unlink()
+    if packed:
+        voxels = folder / f"{name}.img"
+        (folder / f"{name}.img.gz").write_bytes(gzip.compress(voxels.read_bytes()))
+        voxels.unlink()
+    return folder / f"{name}.hdr"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pair_is_read_as_the_file(tmp_path: Path, packed: bool) -> None:
+    whole = read_scan(nifti(tmp_path / "scan.nii"))
+    header = pair(tmp_path / "pair", packed=packed)
+    scan = read_scan(header)
+    np.testing.assert_array_equal(scan.hu, whole.hu)
+    np.testing.assert_array_equal(scan.affine, whole.affine)
+    assert [path.name for path in scan.files] == ["scan.hdr", f"scan.img{'.gz' if packed else ''}"]
+    (found,) = find_scans(tmp_path / "pair")
+    assert found.path == header
+
+
+def test_a_pair_that_is_not_whole(tmp_path: Path) -> None:
+    header = pair(tmp_path / "pair")
+    voxels = header.with_suffix(".img")
+    content = voxels.read_bytes()
+    for damaged in (content[:-1], content + b"x"):
+        voxels.write_bytes(damaged)
+        with pytest.raises((OSError, ValueError), match=r"scan\.img"):
+            read_scan(header)
+    voxels.with_suffix(".img.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(ValueError, match=r"one file with the voxels of .*scan\.hdr, got scan\.img and scan\.img\.gz"):
+        read_scan(header)
+    for name in ("scan.img", "scan.img.gz"):
+        header.with_name(name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"voxels of .*scan\.hdr next to it, .* found none"):
+        read_scan(header)
+
+
+def test_analyze_and_other_headers_are_not_pairs(tmp_path: Path) -> None:
+    header = pair(tmp_path / "pair")
+    # Analyze has no mark; a NIfTI file has another one than a pair.
+    for mark, kind, message in ((b"\0\0\0\0", ValueError, "got one of Analyze"), (b"n+1\0", OSError, "of a pair")):
+        content = bytearray(header.read_bytes())
+        content[344:348] = mark
+        header.write_bytes(content)
+        with pytest.raises(kind, match=rf"{message}.*|scan\.hdr.*{message}"):
+            read_scan(header)
+    header.write_text("ENVI\nsamples = 3\n")
+    with pytest.raises(OSError, match=r"scan\.hdr .no NIfTI header of a pair"):
+        read_scan(header)

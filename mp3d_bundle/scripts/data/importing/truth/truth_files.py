@@ -17,6 +17,7 @@ from ....storage.safe_json import read_json
 from ....storage.safe_xml import plain_tag, read_xml
 from ...scans.dicom.dicom_files import ForeignFileError, may_be_dicom, read_dataset, read_text, uid_name
 from ...scans.find_scans import without_suffix
+from ...scans.volume_files.nifti import is_pair_voxels
 from ..true_lesions import ScanTruth
 from .box_lists import (
     BOX_FRAMES,
@@ -235,7 +236,7 @@ def _is_byproduct(path: Path) -> bool:
 
 
 def _kind(path: Path) -> str | None:
-    """What a file is, ``""`` for a CT slice (the scan itself, next to its truth), None where it is not known."""
+    """What a file is, None where it is not known, ``""`` for a part of another one or of a CT next to its truth."""
     name = path.name.lower()
     if name.endswith(MASK_SUFFIXES):
         return "mask"
@@ -248,6 +249,8 @@ def _kind(path: Path) -> str | None:
         return _json_kind(read_json(path, "truth"))
     if name.endswith(".txt"):
         return "yolo" if may_be_yolo(path) else None
+    if is_pair_voxels(path):
+        return ""
     if not may_be_dicom(path):
         return None
     try:

@@ -1,4 +1,4 @@
-"""NIfTI files (``.nii``, ``.nii.gz``): headers as nibabel reads them, with every number checked.
+"""NIfTI files (``.nii``, ``.nii.gz``) and pairs (``.hdr`` with ``.img``): headers as nibabel reads them, all checked.
 
 If the two matrices of a file (sform and qform) disagree, the one that ITK and so 3D Slicer use is used here too. The
 exception is a sheared sform, which ITK cannot represent: it stores a tilted gantry, and it is used.
@@ -13,6 +13,7 @@ import gzip
 import itertools
 import math
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel
@@ -26,7 +27,15 @@ from .voxel_data import GZIP, RAW, Part, read_voxels
 
 # Codes of units of length: name, and millimetres.
 _UNITS = {0: ("unknown", 1.0), 1: ("meter", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
-_KINDS = {b"n+1": nibabel.Nifti1Header, b"n+2": nibabel.Nifti2Header}
+# By the marks of files and of pairs.
+_KINDS = {
+    b"n+1": nibabel.Nifti1Header,
+    b"n+2": nibabel.Nifti2Header,
+    b"ni1": nibabel.Nifti1Header,
+    b"ni2": nibabel.Nifti2Header,
+}
+PAIR_SUFFIX = ".hdr"
+_VOXELS = (".img", ".img.gz")
 _LARGEST_CODE = 5
 _GZIP_MARK = b"\x1f\x8b"
 # Header and stored matrix of one NIfTI file may differ by rounding, not by more than this fraction.
@@ -40,18 +49,17 @@ _LARGEST_SQUARES = 1.01
 
 
 def read_nifti(path: Path, rules: ReadingRules) -> StoredImage:
-    """Read a NIfTI-1 or -2 file of any orientation and dtype; scaling is not applied yet.
+    """Read a NIfTI-1 or -2 file, or a pair given by its header, of any orientation and dtype; values are not scaled.
 
     Raises:
         ValueError: If the file is not three-dimensional (a fourth axis of length 1 is accepted), holds
-            colours or complex numbers, or its header has invalid values.
+            colours or complex numbers, or its header has invalid values or is that of Analyze.
         OSError: If the file cannot be read as NIfTI, is damaged, cut short or longer than its header says.
     """
+    voxels = nifti_files(path)[-1]
     try:
         # Content counts: compressed files are often called .nii, and plain ones .nii.gz.
-        with path.open("rb") as file:
-            packed = file.read(len(_GZIP_MARK)) == _GZIP_MARK
-        header = _read_header(path, packed=packed)
+        header = _read_header(path, packed=_is_packed(path), pair=voxels != path)
         dtype = header.get_data_dtype()
     except (EOFError, OSError, HeaderDataError, WrapStructError, zlib.error) as error:
         raise OSError(f"Expected a complete NIfTI file, could not read {path} ({one_line(error)}).") from error
@@ -67,24 +75,66 @@ def read_nifti(path: Path, rules: ReadingRules) -> StoredImage:
     affine, notes = _affine(header, shape, path)
     slope, intercept = _scaling(header, path)
     offset = float(header["vox_offset"])
-    if not header.sizeof_hdr <= offset < 1 << 40 or offset != int(offset):
+    if not (header.sizeof_hdr if voxels == path else 0) <= offset < 1 << 40 or offset != int(offset):
         raise ValueError(f"Expected voxels behind the header, the header says from byte {offset:g} on in {path}.")
-    part = Part(path, 0, int(offset))
-    values = read_voxels([part], shape, dtype, GZIP if packed else RAW, rules)
-    return StoredImage(values, affine, (path,), slope, intercept, notes)
+    part = Part(voxels, 0, int(offset))
+    values = read_voxels([part], shape, dtype, GZIP if _is_packed(voxels) else RAW, rules)
+    return StoredImage(values, affine, tuple(dict.fromkeys((path, voxels))), slope, intercept, notes)
 
 
-def _read_header(path: Path, *, packed: bool) -> nibabel.Nifti1Header:
+def nifti_files(path: Path) -> list[Path]:
+    """A file; or the header of a pair, and its voxels.
+
+    Raises:
+        OSError: If a header has no voxels next to it.
+        ValueError: If it has several.
+    """
+    if not path.name.lower().endswith(PAIR_SUFFIX):
+        return [path]
+    found = pair_voxels(path, [one.name for one in path.parent.iterdir()])
+    if not found:
+        raise FileNotFoundError(f"Expected the voxels of {path} next to it, as {path.stem}.img or .img.gz, found none.")
+    if len(found) > 1:
+        raise ValueError(f"Expected one file with the voxels of {path}, got {' and '.join(sorted(found))}.")
+    return [path, path.with_name(found[0])]
+
+
+def pair_voxels(path: Path, names: Iterable[str]) -> list[str]:
+    """The names, of those in its folder, that belong to the header of a pair; upper and lower case are alike."""
+    wanted = {f"{path.stem}{suffix}".lower() for suffix in _VOXELS}
+    return [name for name in names if name.lower() in wanted and name.startswith(path.stem)]
+
+
+def is_pair_voxels(path: Path) -> bool:
+    """Whether a file has the voxels of a header next to it."""
+    name = path.name.lower()
+    stem = path.name[: -len(next((one for one in _VOXELS if name.endswith(one)), name))]
+    return bool(stem) and any(path.with_name(stem + suffix).is_file() for suffix in (PAIR_SUFFIX, PAIR_SUFFIX.upper()))
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_GZIP_MARK)) == _GZIP_MARK
+
+
+def _read_header(path: Path, *, packed: bool, pair: bool) -> nibabel.Nifti1Header:
     """The unchanged header: nibabel corrects some values while it loads a file."""
     with gzip.open(path) if packed else path.open("rb") as file:
         start = file.read(nibabel.Nifti2Header.sizeof_hdr)
     for kind in _KINDS.values():
         if kind.may_contain_header(start):
             header = kind(start[: kind.sizeof_hdr], check=False)
-            if _KINDS.get(bytes(header["magic"].item()[:3])) is kind:
+            mark = bytes(header["magic"].item()[:3])
+            if _KINDS.get(mark) is kind and mark.startswith(b"ni" if pair else b"n+"):
                 return header
             break
-    raise OSError("no NIfTI header followed by voxels")
+    else:
+        if pair and nibabel.AnalyzeHeader.may_contain_header(start):
+            raise ValueError(
+                "Expected the header of a NIfTI pair (marked ni1 or ni2), got one of Analyze, which does not say how "
+                f"the patient lies, in {path}: convert it to NIfTI with its orientation."
+            )
+    raise OSError(f"no NIfTI header {'of a pair' if pair else 'followed by voxels'}")
 
 
 def _scaling(header: nibabel.Nifti1Header, path: Path) -> tuple[float, float]:

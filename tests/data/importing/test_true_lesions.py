@@ -28,6 +28,16 @@ def test_the_widest_slice_is_the_middle_one_of_equals() -> None:
     assert lesion([3, 4], [2, 9]).box_on(5) is None
 
 
+def test_a_lesion_that_comes_twice_counts_once() -> None:
+    one, longer, other = lesion([3, 4], [2, 9]), lesion([3, 4, 5], [2, 9, 2]), lesion([3, 4], [2, 9], name="b")
+    truth = ScanTruth.joined([ScanTruth((one, longer)), ScanTruth((lesion([3, 4], [2, 9]), other, one))])
+    assert [found.name for found in truth.lesions] == ["a", "a", "b"]
+    assert truth.notes == ("Left out 2 lesion(s) that came twice, box and name (test).",)
+    labels = [lesion([number], [5], "slices") for number in (3, 3, 4)]
+    (joined,) = ScanTruth.joined([ScanTruth((label,)) for label in labels]).lesions
+    assert joined.slices.tolist() == [3, 4]
+
+
 @pytest.mark.parametrize(
     ("z1", "z2", "slices"),
     [

@@ -6,6 +6,7 @@ gives the bounds of its outline there, a box in 3D the same box on every slice i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -94,17 +95,32 @@ class ScanTruth:
 
     @classmethod
     def joined(cls, parts: Sequence[ScanTruth]) -> ScanTruth:
-        """What several files say about one scan; labels on neighbouring slices become lesions."""
-        lesions = [lesion for part in parts for lesion in part.lesions]
+        """What several files say about one scan; labels on neighbouring slices become lesions, copies count once."""
+        lesions, copies = _once([lesion for part in parts for lesion in part.lesions])
         single = join_slices([lesion for lesion in lesions if lesion.form == "slices"])
         taken = {int(number) for lesion in lesions for number in lesion.slices}
         return cls(
             (*(lesion for lesion in lesions if lesion.form != "slices"), *single),
-            tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+            (*dict.fromkeys(note for part in parts for note in part.notes), *copies),
             tuple(sorted({number for part in parts for number in part.unsure})),
             tuple(sorted({number for part in parts for number in part.empty} - taken)),
             tuple(region for part in parts for region in part.regions),
         )
+
+
+def _once(lesions: Sequence[TrueLesion]) -> tuple[list[TrueLesion], list[str]]:
+    """Lesions without copies (the same name and boxes), and a note for each place that has some."""
+    first: dict[tuple[str, bytes, bytes], TrueLesion] = {}
+    copies: Counter[str] = Counter()
+    for lesion in lesions:
+        key = (lesion.name, lesion.slices.tobytes(), lesion.boxes.tobytes())
+        if key in first:
+            copies[lesion.source] += 1
+        first.setdefault(key, lesion)
+    notes = [
+        f"Left out {count} lesion(s) that came twice, box and name ({source})." for source, count in copies.items()
+    ]
+    return list(first.values()), notes
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

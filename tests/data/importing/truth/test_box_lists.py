@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from scripts.data.importing.truth.box_lists import read_box_csv, read_box_json, read_own_json
+from scripts.data.importing.truth.box_lists import ListedDiameters, read_box_csv, read_box_json, read_own_json
+from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from scripts.storage.atomic_files import hash_files
 from support.fake_scans import ball_scan, scan_of
 
@@ -135,3 +137,14 @@ def test_an_error_names_the_whole_path_and_the_set_the_file_alone(tmp_path: Path
     with pytest.raises(ValueError, match=r"patient.lesions_reviewed\.json"):
         read_own_json({"input": {"name": "ct"}, "lesions": [{"box_voxel": [1, 2, 3]}]}, path)
     assert read_own_json({"input": {"name": "ct"}, "lesions": []}, path).source == "lesions_reviewed.json"
+
+
+def test_diameters_without_a_length_are_rejected() -> None:
+    places = SlicePlaces(scan_of(ball_scan()), {}, {})
+    for ends, good in (([10, 10] * 4, False), ([10, 10, 10, 14, 10, 12, 10, 12], True)):
+        found = ListedDiameters("ct", np.array([ends], float), ("1",), ("a",), "list.csv, ct")
+        if good:
+            assert len(found.lesions_in(places, SliceRule("from_feet", 0)).lesions) == 1
+        else:
+            with pytest.raises(ValueError, match=r"with a length, got four ends in one place, .* in list\.csv, ct"):
+                found.lesions_in(places, SliceRule("from_feet", 0))

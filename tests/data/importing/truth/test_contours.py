@@ -61,6 +61,29 @@ def test_the_box_of_lidc_is_within_its_outline(tmp_path: Path, series: Path, sca
     assert lidc_series(tmp_path / "r.xml") == "1.2.3.4"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xCoord>", "<xCoord>9", r"outlines inside of the scan .*, got one from \[9"),
+        ("<yCoord>", "<yCoord>-9", r"outlines inside of the scan .*, got one from \["),
+        ("readingSession", "session", "readings of 1 to 4 readers, got 0"),
+        ("<imageSOP_UID>", "<imageSOP_UID>7.", "on slices that it does not have and no other"),
+    ],
+)
+def test_a_reading_that_does_not_fit_its_scan(
+    tmp_path: Path, series: Path, scan: Scan, old: str, new: str, message: str
+) -> None:
+    path = write_lidc(tmp_path / "r.xml", series)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=rf"{message}.*r\.xml"):
+        read_lidc(path, scan)
+
+
+def test_more_readers_than_lidc_has(tmp_path: Path, series: Path, scan: Scan) -> None:
+    with pytest.raises(ValueError, match=r"readings of 1 to 4 readers, got 5 in .*r\.xml"):
+        read_lidc(write_lidc(tmp_path / "r.xml", series, readers=5), scan)
+
+
 def test_marks_that_are_no_nodules_are_counted(tmp_path: Path, series: Path, scan: Scan) -> None:
     path = write_lidc(tmp_path / "r.xml", series)
     uid = pydicom.dcmread(series / "IM0003.dcm").SOPInstanceUID

@@ -231,6 +231,8 @@ def test_what_is_no_truth_is_named(tmp_path: Path, series: Path) -> None:
     assert ([truth.kind for truth in truths], others) == (["mask"], [tmp_path / "README.txt", tmp_path / "notes.pdf"])
     with pytest.raises(FileNotFoundError, match="got none among 1 files like"):
         find_truth(tmp_path, TruthRules(), pattern="*.pdf")
+    with pytest.raises(FileNotFoundError, match=r"in .*notes\.pdf, got none among 1 files\."):
+        find_truth(tmp_path / "notes.pdf", TruthRules())
     # Slices of the scan itself are neither truth nor strange.
     with pytest.raises(FileNotFoundError, match=f"got none among {SHAPE[0]} files"):
         find_truth(series, TruthRules())

@@ -131,7 +131,7 @@ class ListedDiameters:
         """The lesions: the bounds of the ends and 5 pixels more on every side, as in DeepLesion.
 
         Raises:
-            ValueError: If the scan has no such slice, or an end is outside of it.
+            ValueError: If the scan has no such slice, an end is outside of it, or all ends are in one place.
         """
         lesions = []
         limits = np.array(places.size(rule.frame), dtype=np.float64)
@@ -141,6 +141,11 @@ class ListedDiameters:
                 raise ValueError(
                     f"Expected ends of diameters inside of slices of {limits[0]:g} x {limits[1]:g} pixels, got "
                     f"{ends.tolist()} in {self.source}."
+                )
+            if not np.ptp(points, axis=0).any():
+                raise ValueError(
+                    f"Expected diameters with a length, got four ends in one place, {points[0].tolist()}, in "
+                    f"{self.source}."
                 )
             low, high = points.min(axis=0) - RECIST_PADDING, points.max(axis=0) + RECIST_PADDING
             number, box = places.place(places.number_of(slice_, rule), np.array([*low, *high]), rule.frame)

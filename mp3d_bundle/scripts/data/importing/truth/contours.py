@@ -31,6 +31,7 @@ _NEVER = ("EXTERNAL", "SUPPORT", "FIXATION", "BOLUS")
 _FILLED_SLICES, _FILLED_MM = 2, 10.0
 # LIDC outlines with fewer points mark a place: a nodule under 3 mm, or none.
 _OUTLINE_POINTS = 3
+_MOST_READERS = 4
 # Of four readers; LUNA16 takes nodules that three of them outlined.
 READERS = 3
 
@@ -221,7 +222,7 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is not such a file, or the scan has no slice UIDs.
+        ValueError: If it is not such a file, the scan has no slice UIDs, or an outline is outside of it.
     """
     root = read_xml(path)
     places = SlicePlaces.of(scan)
@@ -230,7 +231,7 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     readings: list[_Reading] = []
     missing = small = hollow = 0
     unsure: set[int] = set()
-    for reader, session in enumerate(_all(root, "readingSession")):
+    for reader, session in enumerate(_sessions(root, path)):
         for nodule in _all(session, "unblindedReadNodule"):
             planes: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
             marks = [roi for roi in _all(nodule, "roi") if _text(roi, "inclusion").upper() != "FALSE"]
@@ -241,6 +242,7 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
                     missing += 1
                     continue
                 low, high = points.min(axis=0) + 1, points.max(axis=0)
+                _check_inside(low, high, places, path)
                 slice_, box = places.on_slice(number, np.array([*low, *high], dtype=np.float64))
                 unsure.add(slice_)
                 if len(points) < _OUTLINE_POINTS:
@@ -255,6 +257,11 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
                 readings.append(_Reading(reader, planes))
             elif marks and len(_edge(marks[0], path)) < _OUTLINE_POINTS:
                 small += 1
+    if missing and not unsure:
+        raise ValueError(
+            f"Expected outlines on slices of {scan.path}, got {missing} on slices that it does not have and no other "
+            f"in {path}: the reading of another scan?"
+        )
     lesions, few = _agreed(readings, readers, path.name)
     notes = [
         (missing, "outline(s) on slices that the scan does not have"),
@@ -265,6 +272,23 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     ]
     told = tuple(f"Left out {count} {what} ({path.name})." for count, what in notes if count)
     return ScanTruth(tuple(lesions), told, tuple(sorted(unsure)))
+
+
+def _sessions(root: ElementTree.Element, path: Path) -> list[ElementTree.Element]:
+    """The readings, one of each reader."""
+    sessions = _all(root, "readingSession")
+    if not 1 <= len(sessions) <= _MOST_READERS:
+        raise ValueError(f"Expected the readings of 1 to {_MOST_READERS} readers, got {len(sessions)} in {path}.")
+    return sessions
+
+
+def _check_inside(low: np.ndarray, high: np.ndarray, places: SlicePlaces, path: Path) -> None:
+    """Reject what an outline encloses, half-open edges ``(2,)``, if that is not within a stored slice."""
+    if (low < 0).any() or (high > places.size("stored")).any():
+        raise ValueError(
+            f"Expected outlines inside of the scan {places.scan.path}, got one from {(low - 1).tolist()} to "
+            f"{high.tolist()} in {path}."
+        )
 
 
 def _agreed(readings: Sequence[_Reading], readers: int, source: str) -> tuple[list[TrueLesion], int]:

@@ -23,6 +23,8 @@ from ..true_lesions import ScanTruth, TrueLesion
 from .contours import plain_tag, read_xml
 from .slice_places import SlicePlaces, SliceRule
 
+# Boxes that end within so many pixels outside of their image are cut without a note.
+_ROUNDING = 1.0
 # Bytes of a text file by which its kind is told.
 _START = 4096
 
@@ -69,6 +71,8 @@ class SliceLabels:
         number = places.number_of(slice_name, rule)
         limits = np.array([*size, *size], dtype=np.float64)
         boxes = self.boxes * limits if self.relative else self.boxes
+        beyond = float(np.max([boxes - limits, -boxes], initial=0.0))
+        note = f"A box reaches {beyond:.1f} pixels beyond its image: cut at the edge ({self.source})."
         at, _ = places.place(number, np.array([0, 0, *size], dtype=np.float64), rule.frame)
         lesions, regions = (
             tuple(
@@ -77,7 +81,8 @@ class SliceLabels:
             )
             for names, part in ((self.names, boxes), ([IGNORE[0]] * len(self.regions), self.regions))
         )
-        return ScanTruth(lesions, empty=() if lesions else (at,), regions=regions)
+        notes = (note,) if beyond > _ROUNDING else ()
+        return ScanTruth(lesions, notes, empty=() if lesions else (at,), regions=regions)
 
     def _inside(self, boxes: np.ndarray, limits: np.ndarray) -> np.ndarray:
         """Boxes ``(N, 4)`` cut to the image of which ``limits`` are the sides."""

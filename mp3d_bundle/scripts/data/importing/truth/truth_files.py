@@ -182,6 +182,7 @@ def find_truth(
         raise ValueError(f"Expected one of {', '.join(KINDS)} as kind, got {kind!r}.")
     if not root.exists():
         raise FileNotFoundError(f"Expected the truth at {root}, but there is nothing.")
+    given = root
     if root.is_file():
         files, root = [root], root.parent
     else:
@@ -214,7 +215,7 @@ def find_truth(
     if not found:
         raise FileNotFoundError(
             f"Expected truth (masks, DICOM SEG or RTSTRUCT, boxes, VOC, COCO, YOLO, markups, LIDC, lesions.json) in "
-            f"{root}, got none among {len(files)} files{f' like {pattern}' if pattern else ''}."
+            f"{given}, got none among {len(files)} files{f' like {pattern}' if pattern else ''}."
         )
     return found, left
 

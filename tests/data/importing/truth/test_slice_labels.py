@@ -47,7 +47,7 @@ def test_an_image_of_another_size_or_a_box_outside() -> None:
     truth = labels([[55, 1, 65, 5]]).lesions_in(PLACES, "1", FEET)
     assert truth.lesions[0].boxes.tolist() == [[55, 1, 60, 5]]
     assert truth.notes == ("A box reaches 5.0 pixels beyond its image: cut at the edge (test).",)
-    for box, told in (([-3.0, 1, 5, 5], 1), ([-0.6, 1, 60.9, 5], 0), ([0, 1, 60, 40], 0)):
+    for box, told in (([-3.0, 1.0, 5.0, 5.0], 1), ([-0.6, 1.0, 60.9, 5.0], 0), ([0.0, 1.0, 60.0, 40.0], 0)):
         assert len(labels([box]).lesions_in(PLACES, "1", FEET).notes) == told
 
 

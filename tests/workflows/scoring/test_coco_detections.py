@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.mask import encode
 
 from scripts.workflows.scoring.coco_detections import coco_detections
 
@@ -47,6 +48,15 @@ def test_the_box_around_run_lengths_is_that_of_the_mask() -> None:
             rows, columns = np.nonzero(mask)
             wanted = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             assert box_of(segmentation=runs_of(mask)) == wanted, mask
+            compressed = encode(np.asfortranarray(mask.astype(np.uint8)))
+            assert box_of(segmentation={**compressed, "counts": compressed["counts"].decode()}) == wanted, mask
+
+
+def test_long_runs_are_read_as_pycocotools_writes_them() -> None:
+    mask = np.zeros((512, 512), dtype=np.uint8, order="F")
+    mask[100:300, 200] = mask[7, 500:] = mask[400:410, 3:5] = 1
+    entry = {"image_id": 1, "score": 1, "segmentation": {"size": [512, 512], "counts": encode(mask)["counts"].decode()}}
+    assert coco_detections([entry], {}, PATH)[0][2] == [3, 7, 512, 410]
 
 
 def runs(counts: Any, size: Any = (6, 9)) -> dict[str, Any]:
@@ -56,7 +66,11 @@ def runs(counts: Any, size: Any = (6, 9)) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (runs("PPYo0"), "compressed run lengths without a bbox .write that of pycocotools.mask.toBbox."),
+        (runs("PPYo0"), "in COCO's compressed text, got a cut one|that add up to 6 x 9"),
+        (runs("1P"), "in COCO's compressed text, got a cut one"),
+        (runs("1 2"), "in COCO's compressed text, got '1 2'"),
+        (runs("o" * 20 + "0"), "in COCO's compressed text"),
+        (runs(""), "that add up to 6 x 9"),
         (runs([54]), "an empty mask"),
         (runs([0, 0, 54]), "an empty mask"),
         (runs([10, 4]), "that add up to 6 x 9, got .10, 4."),

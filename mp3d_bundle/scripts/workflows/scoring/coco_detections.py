@@ -56,7 +56,7 @@ def coco_detections(
 
 
 def _mask_box(mask: Any, size: tuple[float, float] | None, where: str) -> list[float]:
-    """Corners of the box around a mask: polygons, or run lengths that are not compressed."""
+    """Corners of the box around a mask: polygons, or run lengths."""
     if isinstance(mask, Mapping):
         return _run_box(mask, size, where)
     polygons = mask if isinstance(mask, list) else [mask]
@@ -71,10 +71,7 @@ def _run_box(mask: Mapping[str, Any], size: tuple[float, float] | None, where: s
     """The same of run lengths: of background and mask in turn, down the columns."""
     counts = mask.get("counts")
     if isinstance(counts, str):
-        raise ValueError(
-            "Expected a bbox, polygons or a list of run lengths, got compressed run lengths without a bbox (write that "
-            f"of pycocotools.mask.toBbox) in {where}."
-        )
+        counts = _run_lengths(counts, where)
     height, width = finite_numbers(mask.get("size"), 2, "size of a mask", where)
     if size is not None and (height, width) != tuple(size):
         raise ValueError(
@@ -94,3 +91,28 @@ def _run_box(mask: Mapping[str, Any], size: tuple[float, float] | None, where: s
     across = bool((first // rows < last // rows).any())
     top, bottom = (0, rows) if across else (int((first % rows).min()), int((last % rows).max()) + 1)
     return [float((first // rows).min()), float(top), float((last // rows).max() + 1), float(bottom)]
+
+
+def _run_lengths(text: str, where: str) -> list[int]:
+    """The run lengths of COCO's compressed text, which pycocotools reads past its end where it is damaged.
+
+    Each letter holds five bits, the lowest first, and whether more follow; from the fourth on a number is what a run
+    is longer than the last but one.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError(f"Expected run lengths in COCO's compressed text, got {shown(text)} in {where}.")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError(f"Expected run lengths in COCO's compressed text, got a cut one, {shown(text)}, in {where}.")
+    return runs

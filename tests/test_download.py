@@ -52,9 +52,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     tool.make_bundle(folder, releases=address)
     release = folder / f"v{VERSION}"
     release.mkdir()
-    for name in ("model.pt", "demo.pt"):
-        shutil.copy(DEMO, release / name)
-    shutil.copy(DEMO.with_name("sarcoma.pt"), release)
+    shutil.copy(DEMO, release / "model.pt")
+    for name in tool.SHIPPED:
+        shutil.copy(DEMO.with_name(Path(name).name), release)
     yield address, folder
     server.shutdown()
 

@@ -28,7 +28,7 @@ def checkout(tmp_path: Path) -> Path:
         root / "mp3d_bundle",
         ignore=lambda folder, names: {name for name in names if name == "__pycache__" or Path(folder).name == "models"},
     )
-    for name in ("models/README.md", "models/demo.pt", "models/sarcoma.pt"):
+    for name in ("models/README.md", *tool.SHIPPED):
         shutil.copy(REPOSITORY / "mp3d_bundle" / name, root / "mp3d_bundle" / name)
     for name in ("pyproject.toml", "CHANGELOG.md"):
         shutil.copy(REPOSITORY / name, root)
@@ -79,7 +79,7 @@ def test_the_zip_holds_what_git_holds(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"mp3d_bundle"}
     assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
     assert {entry.external_attr >> 16 for entry in entries} == {0o100644}
-    assert {f"mp3d_bundle/models/{name}.pt" for name in ("demo", "model", "sarcoma")} <= names
+    assert {f"mp3d_bundle/models/{name}.pt" for name in ("demo", "model", "sarcoma", "synthetic")} <= names
     listed = subprocess.run(["git", "ls-files", "mp3d_bundle"], cwd=REPOSITORY, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout, so there is no list of the repository's files")
@@ -93,7 +93,7 @@ def test_trained_weights_are_shipped_and_listed(checkout: Path, tmp_path: Path) 
     bundle = unpack(archive, tmp_path)
     assert (bundle / "models" / "model.pt").read_bytes() == b"trained"
     listed = {entry["path"]: entry for entry in yaml.safe_load((bundle / "large_files.yml").read_text())["large_files"]}
-    assert set(listed) == {"models/demo.pt", "models/model.pt", "models/sarcoma.pt"}
+    assert set(listed) == {*tool.SHIPPED, "models/model.pt"}
     for name, entry in listed.items():
         assert entry["hash_type"] == "sha256"
         assert entry["hash_val"] == hashlib.sha256((bundle / name).read_bytes()).hexdigest()
@@ -107,12 +107,12 @@ def test_without_trained_weights_the_demos_take_their_place_and_say_so(tmp_path:
     assert "synthetic" in notice
     assert "no real lesions" in notice
     listed = yaml.safe_load((bundle / "large_files.yml").read_text())["large_files"]
-    assert [entry["path"] for entry in listed] == ["models/demo.pt", "models/model.pt", "models/sarcoma.pt"]
-    assert len({entry["hash_val"] for entry in listed}) == 2
+    assert [entry["path"] for entry in listed] == sorted([*tool.SHIPPED, "models/model.pt"])
+    assert len({entry["hash_val"] for entry in listed}) == len(tool.SHIPPED)
 
 
 def test_the_list_in_the_repository_is_about_the_weights_in_it() -> None:
-    weights = {f"models/{name}": DEMO.with_name(name) for name in ("demo.pt", "sarcoma.pt")}
+    weights = {name: REPOSITORY / "mp3d_bundle" / name for name in tool.SHIPPED}
     wanted = tool.listing(weights, tool.RELEASES, tool.checked_version(REPOSITORY))
     assert (REPOSITORY / "mp3d_bundle" / "large_files.yml").read_text() == wanted, (
         "write it anew: python tools/make_bundle.py --list"

@@ -19,9 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "mp3d_bundle"
 LISTING = "large_files.yml"
-DEMO, SARCOMA, TRAINED = "models/demo.pt", "models/sarcoma.pt", "models/model.pt"
+DEMO, TRAINED = "models/demo.pt", "models/model.pt"
+SHIPPED = (DEMO, "models/sarcoma.pt", "models/synthetic.pt")
 # Contents of a bundle; other files in its folder (results, caches, weights of runs) are not packed.
-FILES = ("LICENSE", LISTING, "models/README.md", DEMO, SARCOMA)
+FILES = ("LICENSE", LISTING, "models/README.md", *SHIPPED)
 FOLDERS = ("configs", "docs", "scripts")
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip
 # Address of the releases, until set.
@@ -130,7 +131,7 @@ def make_bundle(output: Path, *, root: Path = ROOT, weights: Path | None = None,
     files = source_files(bundle)
     if weights is not None and not weights.is_file():
         raise FileNotFoundError(f"Expected trained weights, found no file {weights}.")
-    shipped = {DEMO: bundle / DEMO, SARCOMA: bundle / SARCOMA, TRAINED: weights or bundle / DEMO}
+    shipped = {**{name: bundle / name for name in SHIPPED}, TRAINED: weights or bundle / DEMO}
     listed = listing(shipped, releases, version).encode()
     output.mkdir(parents=True, exist_ok=True)
     target = output / f"{bundle.name}_v{version}.zip"
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         if given.list:
-            text = listing({name: BUNDLE / name for name in (DEMO, SARCOMA)}, given.releases, checked_version(ROOT))
+            text = listing({name: BUNDLE / name for name in SHIPPED}, given.releases, checked_version(ROOT))
             (BUNDLE / LISTING).write_text(text, encoding="utf-8")
             return
         target = make_bundle(given.output, weights=given.weights, releases=given.releases)

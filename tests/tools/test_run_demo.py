@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 from fire import Fire
+from monai.bundle import ConfigParser
 
 from scripts.tools import run_demo, set_operating_points
 from scripts.weights import read_tensors
 from support.fake_evaluations import evaluation_in
 
-TINY = {"num_train": 4, "num_validation": 2, "num_test": 2}
+TINY = {"num_train": 4, "num_validation": 2, "num_test": 2, "whole_series": 0}
 
 
 def options_of(command: list[str]) -> list[tuple[str, Any]]:
@@ -44,7 +46,7 @@ def test_data_are_made_once_and_again_when_they_differ(
     run_demo.make_data(plan)
     assert (plan.data / "DL_info.csv").stat().st_mtime_ns == first
     assert "Keeping" in capsys.readouterr().out
-    run_demo.make_data(run_demo.Plan(plan.output, seed=1, **TINY))
+    run_demo.make_data(run_demo.Plan(plan.output, seed=3, **TINY))
     assert (plan.data / "DL_info.csv").stat().st_mtime_ns != first
     assert (plan.data / "scans" / "scan_001.nii.gz").is_file()
 
@@ -57,8 +59,38 @@ def test_a_folder_with_other_content_is_left_alone(plan: run_demo.Plan) -> None:
     assert (plan.data / "mine.txt").read_text() == "mine"
 
 
-def test_the_overlays_of_the_demo_exist(bundle_root: Path) -> None:
-    assert all((bundle_root / path).is_file() for path in run_demo.overlay_paths())
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_the_overlays_of_the_demo_exist(plan: run_demo.Plan, from_scratch: bool, bundle_root: Path) -> None:
+    paths = run_demo.overlay_paths(dataclasses.replace(plan, from_scratch=from_scratch))
+    assert all((bundle_root / path).is_file() for path in paths)
+    assert ("configs/variants/narrow_synthetic.yaml" in paths) is not from_scratch
+
+
+def test_the_start_decides_what_was_not_said(tmp_path: Path) -> None:
+    start, scratch = (run_demo.Plan(tmp_path, from_scratch=each) for each in (False, True))
+    assert (start.num_train, start.whole_series, start.max_epochs) == (480, 10, 2)
+    assert (scratch.num_train, scratch.whole_series, scratch.max_epochs) == (2000, 0, 8)
+    said = run_demo.Plan(tmp_path, num_train=5, whole_series=0, max_epochs=3)
+    assert (said.num_train, said.whole_series, said.max_epochs) == (5, 0, 3)
+
+
+def test_the_start_must_fit(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected 9 slices.* got 1: other numbers need --from_scratch"):
+        run_demo.Plan(tmp_path, num_slices=1)
+    for seed in run_demo.START_SEEDS:
+        with pytest.raises(ValueError, match=rf"another seed than {seed}: .*synthetic\.pt was trained on its images"):
+            run_demo.Plan(tmp_path, seed=seed)
+    assert run_demo.Plan(tmp_path, num_slices=1, seed=1, from_scratch=True).num_slices == 1
+
+
+def test_the_start_is_the_network_that_the_overlays_build(bundle_root: Path, tmp_path: Path) -> None:
+    paths = [str(bundle_root / path) for path in run_demo.overlay_paths(run_demo.Plan(tmp_path, processes=1))]
+    config = ConfigParser()
+    config.read_config(paths)
+    content = read_tensors(bundle_root / run_demo.START)
+    assert content["info"]["seed"] in run_demo.START_SEEDS
+    assert content["network"]["body"]["width"] == config["network_def#body#width"]
+    assert content["info"]["recipe"]["num_slices"] == run_demo.NUM_SLICES
 
 
 def test_commands_are_those_of_a_user() -> None:
@@ -151,8 +183,10 @@ def test_unknown_options_are_named() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_demo_runs_small(bundle_root: Path, tmp_path: Path) -> None:
-    words = ["-m", "scripts.demo", "--output", str(tmp_path / "demo"), "--max_epochs", "1"]
+@pytest.mark.parametrize("start", [[], ["--from_scratch"]], ids=["synthetic.pt", "from scratch"])
+def test_the_whole_demo_runs_small(start: list[str], bundle_root: Path, tmp_path: Path) -> None:
+    words = ["-m", "scripts.demo", "--output", str(tmp_path / "demo"), *start, "--max_epochs", "1"]
+    words += ["--whole_series", "0"]
     words += ["--num_train", "16", "--num_validation", "8", "--num_test", "8", "--keep_weights", str(tmp_path / "w.pt")]
     subprocess.run(
         [sys.executable, *words],

@@ -1,8 +1,10 @@
 """The demo: make synthetic CTs, train a narrow MP3D FPN on them, evaluate it, and mark lesions on a scan.
 
     python -m scripts.demo --output ../runs/demo
+    python -m scripts.demo --output ../runs/demo_from_scratch --from_scratch
 
-Run from the bundle's folder. Every step is a command that a user could type; it is printed before it runs.
+Run from the bundle's folder. The first starts from ``models/synthetic.pt``, which was trained on other synthetic
+images, the second at random. Every step is a command that a user could type; it is printed before it runs.
 Everything in it is synthetic: its figures have no relation to accuracy on DeepLesion.
 """
 
@@ -29,14 +31,21 @@ from ..data.synthetic_presets import resolve
 from ..interrupts import run_command
 from ..metrics.volume.volume_matching import OFFICIAL, pairwise_overlap
 
-NOTICE = "Demo weights: trained for minutes on synthetic images. Not a lesion detector; finds no real lesions."
+NOTICE = "Demo weights: trained on synthetic images. Not a lesion detector; finds no real lesions."
 OVERLAYS = ("size_narrow", "optimizer_adamw", "demo")
+# Where the demo starts: weights trained on synthetic images of these seeds (docs/synthetic.md).
+START = Path("models/synthetic.pt")
+START_SEEDS = (1, 2)
+START_OVERLAY = "narrow_synthetic"
 BATCH = 8
 # False positives per slice at which the demo marks lesions in a scan: at the rates of the FROC each of its dozens
 # of slices would add half a box or more. On 24 synthetic scans outside the splits and the demo this rate marked
 # 83 of 144 lesions with 1.7 false marks per scan, a rate of 0.05 marked 105 with 8.9 (benchmarks/linking.py).
 SCAN_FPS_PER_IMAGE = 0.004
 BOX_THRESHOLD = 0.1
+NUM_SLICES = 9
+# Options, the value that leaves the choice to the demo, what it then takes from ``models/synthetic.pt`` and at random.
+CHOICES = (("num_train", 0, 480, 2000), ("whole_series", -1, 10, 0), ("max_epochs", 0, 2, 8))
 # Share of images without a lesion where there are series that are labelled on every slice.
 BACKGROUND = 0.25
 
@@ -48,32 +57,46 @@ class Plan:
     Attributes:
         output: Folder of everything.
         num_slices: Slices that the network reads; 1 gives the comparison without 3D context.
-        num_train: Key slices for training.
+        from_scratch: Whether a narrower network starts at random, on more images and for longer; otherwise the network
+            of ``models/synthetic.pt`` is trained further.
+        num_train: Key slices for training; 0 for 2000 from scratch and 480 otherwise.
         num_validation: Key slices for choosing weights and the score threshold.
         num_test: Key slices for the reported figures, not used for any choice.
         whole_series: Series for training that are labelled on every slice, in addition to the key slices; a quarter of
-            the training images then have no lesion.
-        max_epochs: Epochs of training.
+            the training images then have no lesion. -1 for none from scratch and 10 otherwise.
+        max_epochs: Epochs of training; 0 for 8 from scratch and 2 otherwise.
         processes: Processes that train together, which divide a batch among them; 0 for two on a CPU with two cores
             or more, where a network this narrow trains 1.8 times as fast as in one, and one otherwise.
         seed: Seed of data and training.
 
     Raises:
-        ValueError: If a batch of 8 cannot be divided by the processes.
+        ValueError: If a batch of 8 cannot be divided by the processes, or the network or the images are not those that
+            the start allows.
     """
 
     output: Path
     num_slices: int = 9
-    num_train: int = 2000
+    from_scratch: bool = False
+    num_train: int = 0
     num_validation: int = 250
     num_test: int = 400
-    whole_series: int = 0
-    max_epochs: int = 8
+    whole_series: int = -1
+    max_epochs: int = 0
     processes: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Choose the number of processes, or check it."""
+        """Fill in the numbers that depend on the start, and check them."""
+        if not self.from_scratch and self.num_slices != NUM_SLICES:
+            raise ValueError(
+                f"Expected {NUM_SLICES} slices, those of the network in {START}, got {self.num_slices!r}: other "
+                "numbers need --from_scratch."
+            )
+        if not self.from_scratch and self.seed in START_SEEDS:
+            raise ValueError(f"Expected another seed than {self.seed}: {START} was trained on its images.")
+        for name, unset, start, scratch in CHOICES:
+            if getattr(self, name) == unset:
+                object.__setattr__(self, name, scratch if self.from_scratch else start)
         if self.processes == 0:
             cores = 1 if torch.cuda.is_available() else torch.get_num_threads()
             object.__setattr__(self, "processes", min(cores, 2))
@@ -163,10 +186,11 @@ def settings_command(plan: Plan) -> list[str]:
     return [*words, "--box_threshold", str(BOX_THRESHOLD)]
 
 
-def overlay_paths(processes: int = 1) -> list[str]:
+def overlay_paths(plan: Plan) -> list[str]:
     """Config files of the training run, in order."""
-    several = ["configs/multi_gpu_train.json"] if processes > 1 else []
-    return ["configs/train.json", *several, *(f"configs/variants/{name}.yaml" for name in OVERLAYS)]
+    several = ["configs/multi_gpu_train.json"] if plan.processes > 1 else []
+    names = OVERLAYS if plan.from_scratch else (*OVERLAYS, START_OVERLAY)
+    return ["configs/train.json", *several, *(f"configs/variants/{name}.yaml" for name in names)]
 
 
 def train(plan: Plan) -> dict[str, float]:
@@ -181,8 +205,9 @@ def train(plan: Plan) -> dict[str, float]:
         training["background_fraction"] = BACKGROUND
     if plan.processes > 1:
         training |= {"batch_size": BATCH // plan.processes, "num_workers": 1}
-    command = bundle_command("training", overlay_paths(plan.processes), training, plan.processes)
-    seconds = {"training": run("Training", command, 1 if plan.processes > 1 else None)}
+    command = bundle_command("training", overlay_paths(plan), training, plan.processes)
+    title = "Training from scratch" if plan.from_scratch else f"Training further from {START}"
+    seconds = {"training": run(title, command, 1 if plan.processes > 1 else None)}
     seconds["validation"] = run("Scoring on the validation split", _evaluation(plan, "validation"))
     seconds["thresholds"] = run("Storing thresholds and a calibration with the weights", settings_command(plan))
     return seconds
@@ -228,6 +253,7 @@ def summarise(plan: Plan, seconds: Mapping[str, float]) -> str:
             f"Lesions found on the synthetic test split, by false positives per image: {found}.",
             f"In a synthetic CT outside the splits: {hits} of {lesions} lesions found, {false_marks} false marks "
             f"(3D IoBB {OFFICIAL.threshold}; see report.html and overlays/).",
+            *([] if plan.from_scratch else [f"The network started from {START}, trained on other synthetic images."]),
             "All of this is synthetic and has no relation to accuracy on DeepLesion or on patients.",
             f"Look at {plan.output}: froc.png, gallery/index.html and metrics.json for the test split; report.html, "
             "lesions.json, detections.json and overlays/ for the scan; `tensorboard --logdir training/tensorboard`.",
@@ -235,31 +261,26 @@ def summarise(plan: Plan, seconds: Mapping[str, float]) -> str:
     )
 
 
-def main(
-    output: str = "../runs/demo", *, num_slices: int = 9, seed: int = 0, keep_weights: str = "", **sizes: int
-) -> None:
+def main(output: str = "../runs/demo", *, from_scratch: bool = False, keep_weights: str = "", **sizes: int) -> None:
     """Train, score and run a small detector on synthetic CT.
 
     Args:
         output: Folder for everything; the same command resumes a run that was interrupted.
-        num_slices: Slices that the network reads, odd.
-        seed: Seed of data and training.
+        from_scratch: Start a narrower network at random in place of ``models/synthetic.pt``; takes three times as long.
         keep_weights: File to copy the weights to, e.g. models/demo.pt; none if empty.
-        sizes: num_train, num_validation, num_test, whole_series, max_epochs, for a shorter run; processes.
+        sizes: num_slices (odd; others than 9 from scratch), num_train, num_validation, num_test, whole_series,
+            max_epochs, processes, seed (of data and training).
 
     Raises:
         ValueError: If a number is impossible, or an option is unknown.
         OSError: If the data cannot be written.
         SystemExit: If a step fails.
     """
-    plan = Plan(Path(output), num_slices=num_slices, seed=seed)
-    unknown = sorted(set(sizes) - {field.name for field in dataclasses.fields(Plan)})
+    known = [field.name for field in dataclasses.fields(Plan) if field.name not in ("output", "from_scratch")]
+    unknown = sorted(set(sizes) - set(known))
     if unknown:
-        raise ValueError(
-            "Expected options among num_train, num_validation, num_test, whole_series, max_epochs and processes, "
-            f"got {unknown[0]!r}."
-        )
-    plan = dataclasses.replace(plan, **sizes)
+        raise ValueError(f"Expected options among {', '.join(known)}, got {unknown[0]!r}.")
+    plan = Plan(Path(output), from_scratch=from_scratch, **sizes)
     start = time.monotonic()
     print(
         f"== Synthetic data: {plan.num_train + plan.num_validation + plan.num_test} key slices and a scan", flush=True

@@ -31,15 +31,15 @@ RESERVED = frozenset(
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ .-]{0,63}")
 # Sent by clients; it is stored with labels and never reaches a config.
 _CLIENT = ("client_id", "user")
+# Tag of the labels that a training reads, as users submit them.
+FINAL = "final"
 _FITTING: dict[str, str] = {
     # Detections must not take the place of what users have submitted.
-    "label_tag": rf"(?!final$){TAG}",
+    "label_tag": rf"(?!{FINAL}$){TAG}",
     "gpus": r"all|[0-9]{1,3}(?:,[0-9]{1,3})*",
     "logging": r"(?i:debug|info|warning|error|critical)",
     "result_extension": r"\.[A-Za-z0-9]{1,8}(?:\.gz)?",
 }
-
-
 # Whole numbers that MONAI Label compares without a look.
 _COUNTS = ("max_batch_size", "max_workers")
 

@@ -27,6 +27,7 @@ from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoun
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 from mp3d_label_checks import (
+    FINAL,
     check_params,
     check_spelling,
     check_target,
@@ -45,8 +46,6 @@ BAD_REQUEST, UNKNOWN, BROKEN = 400, 404, 500
 IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha")
 LABELS = (*IMAGES, ".mrk.json", ".json", ".bin")
 DEFAULT = ".nii.gz"
-# Tag of the labels that a training reads, as users submit them.
-FINAL = "final"
 # How long a killed training may take to end.
 CLEARING_S = 5.0
 # A viewer that sends one of these gets no markups where nothing was found.

@@ -1,4 +1,4 @@
-"""COCO results: boxes as they are, and the box around a mask where there is no other."""
+"""COCO results: boxes as they are, and the box around the mask of a result without one."""
 
 from __future__ import annotations
 

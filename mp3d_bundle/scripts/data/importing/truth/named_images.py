@@ -27,7 +27,8 @@ def named_images(path: Path, kind: str) -> tuple[str, frozenset[str]]:
         ValueError: If it names several series.
     """
     if kind == "lidc":
-        return (uid_name(lidc_series(path)) if lidc_series(path) else ""), frozenset()
+        series = lidc_series(path)
+        return (uid_name(series) if series else ""), frozenset()
     if kind not in ("seg", "rtstruct"):
         return "", frozenset()
     dataset = read_dataset(path, tags=["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"])

@@ -1,4 +1,4 @@
-"""Import and store of a set, killed at random, on a full disk, on one that is read-only, and with the clock set back.
+"""Import and store of a set, killed at any step, on a full disk, on one that is read-only, and with the clock set back.
 
 Whatever happened, what is there is no data set before it is complete, and the same command makes of it what an
 undisturbed one does.
@@ -6,9 +6,12 @@ undisturbed one does.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,12 +24,16 @@ import pytest
 from scripts.data.deeplesion.splits import load_records
 from scripts.data.importing.patient_splits import SplitRule
 from scripts.data.synthetic import generate
+from scripts.storage.output_folder import FolderLock
 from scripts.tools import prepare_store
 from scripts.workflows.importing import import_scans as import_module
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
 from scripts.workflows.importing.set_report import write_set_report
 from support.fake_truth import Ball, write_nifti_case
 from support.small_disks import Disk, assert_on_a_small_disk
+
+# Audit events of Python that change files.
+_CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.truncate"}
 
 
 @dataclass(frozen=True)
@@ -86,27 +93,71 @@ def assert_no_set(folder: Path, whole: dict[str, bytes]) -> None:
             assert found[name] == expected, name
 
 
-def killed_after(work: Callable[[], object], seconds: float) -> bool:
-    """Run something in a copy of this process, which is killed after some time if it is not done by then."""
+def in_a_copy(work: Callable[[], object]) -> bool:
+    """Run something in a copy of this process; whether it was killed before its end."""
     child = os.fork()
     if child == 0:
         try:
             work()
         finally:
             os._exit(0)
-    timer = threading.Timer(seconds, os.kill, (child, signal.SIGKILL))
-    timer.start()
     _, status = os.waitpid(child, 0)
-    timer.cancel()
     return status == signal.SIGKILL
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_at_random_it_ends_as_if_it_never_was(command: Command, tmp_path: Path, kills: int) -> None:
+def killed_after(work: Callable[[], object], seconds: float) -> bool:
+    """Run something in a copy of this process, which is killed after some time if it is not done by then."""
+
+    def timed() -> None:
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+        work()
+
+    return in_a_copy(timed)
+
+
+def killed_at(work: Callable[[], object], step: int, folder: Path) -> bool:
+    """Run something in a copy of this process, which is killed just before the n-th change of files in a folder."""
+    steps = itertools.count(1)
+
+    def kill(event: str, arguments: tuple[object, ...]) -> None:
+        if event not in _CHANGES or not any(str(argument).startswith(str(folder)) for argument in arguments):
+            return
+        if event == "open" and str(arguments[1]).startswith("r"):
+            return
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched() -> None:
+        sys.addaudithook(kill)
+        work()
+
+    return in_a_copy(watched)
+
+
+def test_killed_before_any_change_of_a_file_it_ends_as_if_it_never_was(command: Command, tmp_path: Path) -> None:
+    command.run(tmp_path / "set_1")
+    whole = content(tmp_path / "set_1")
+    for step in itertools.count(1):
+        output = tmp_path / f"set_{1000 + step}"
+        killed = killed_at(lambda output=output: command.run(output), step, output)
+        assert_no_set(output, whole)
+        command.run(output)
+        assert content(output) == whole, step
+        shutil.rmtree(output)
+        if not killed:
+            break
+    print(f"killed before each of {step - 1} changes")
+    assert step > 100
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_as_if_it_never_was(command: Command, tmp_path: Path) -> None:
     start = time.perf_counter()
     command.run(tmp_path / "set_1")
     seconds = time.perf_counter() - start
-    whole, draw, killed = content(tmp_path / "set_1"), random.Random(kills), 0
+    whole, draw, killed, kills = content(tmp_path / "set_1"), random.Random(10), 0, 10
     for number in range(kills):
         output = tmp_path / f"set_{4 + number // 3}"
         killed += killed_after(lambda output=output: command.run(output), draw.uniform(0, 0.9 * seconds))
@@ -116,6 +167,13 @@ def test_killed_at_random_it_ends_as_if_it_never_was(command: Command, tmp_path:
     for output in tmp_path.glob("set_[4-9]"):
         command.run(output)
         assert content(output) == whole
+
+
+def test_a_store_that_another_process_fills_is_left_alone(sources: Path, tmp_path: Path) -> None:
+    with FolderLock(tmp_path / "store", "a preparation of a store"):
+        with pytest.raises(BlockingIOError, match="a preparation of a store, process"):
+            prepare_store.main(str(sources / "pngs"), str(tmp_path / "store"), workers=1)
+        assert not (tmp_path / "store" / "store.json").exists()
 
 
 def test_a_full_disk_is_a_line_and_the_command_resumes(command: Command, tmp_path: Path) -> None:

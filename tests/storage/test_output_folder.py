@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from scripts.storage import output_folder
-from scripts.storage.output_folder import FolderLock, check_output_folder, scratch_folder
+from scripts.storage.output_folder import FolderLock, check_output_folder, has_other_content, scratch_folder
 
 
 def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
@@ -172,6 +172,16 @@ def test_a_child_that_ends_does_not_release_the_lock(tmp_path: Path) -> None:
         child.join()
         with pytest.raises(BlockingIOError):
             FolderLock(tmp_path, "a training").acquire()
+
+
+def test_what_a_process_leaves_at_its_very_start_is_no_content(tmp_path: Path) -> None:
+    assert not has_other_content(tmp_path / "new")
+    for name in (".lock", ".evaluation.lock", ".set.json.host-12.part", "store.json"):
+        (tmp_path / name).write_text("")
+    assert not has_other_content(tmp_path, "store.json")
+    assert has_other_content(tmp_path)
+    (tmp_path / ".hidden").mkdir()
+    assert has_other_content(tmp_path, "store.json")
 
 
 def test_a_file_system_without_locks_is_noted(

@@ -103,6 +103,11 @@ def sync_folder(folder: Path) -> None:
         sync(folder)
 
 
+def is_part(name: str) -> bool:
+    """Whether a file name is that of a temporary file of `replacing`."""
+    return _PART.fullmatch(name) is not None
+
+
 def remove_stale_parts(folder: Path) -> list[Path]:
     """Remove temporary files that killed processes left in a folder.
 

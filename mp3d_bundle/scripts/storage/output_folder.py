@@ -17,6 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from .atomic_files import is_part
+
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
@@ -63,6 +65,23 @@ def check_output_folder(path: str | Path, *, needed_bytes: int = NEEDED_BYTES) -
             f"{free / _MIB:.0f} MiB."
         )
     return path
+
+
+def has_other_content(folder: str | Path, *own: str) -> bool:
+    """Whether a folder holds anything but named entries, locks and the temporary files of `atomic_files.replacing`.
+
+    For commands that resume: a process that was killed at its very start leaves no more than that.
+
+    Args:
+        folder: The folder; one that does not exist has no content.
+        own: Names of entries that the command makes first.
+
+    Raises:
+        OSError: If it cannot be listed.
+    """
+    folder = Path(folder)
+    expected = {LOCK, EVALUATION_LOCK, *own}
+    return folder.is_dir() and any(entry.name not in expected and not is_part(entry.name) for entry in folder.iterdir())
 
 
 def evaluation_lock(folder: str | Path) -> FolderLock:

@@ -34,7 +34,7 @@ from ..data.slabs.slice_store import (
 )
 from ..storage.atomic_files import replacing, write_json
 from ..storage.needed_files import need_folder
-from ..storage.output_folder import NEEDED_BYTES, check_output_folder
+from ..storage.output_folder import NEEDED_BYTES, FolderLock, check_output_folder, has_other_content
 from ..storage.safe_json import read_json
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ def main(dataset_dir: str, store: str, *, reach_mm: float = 0.0, workers: int = 
 
     Raises:
         FileExistsError: If the store is that of another data set.
+        BlockingIOError: If another process works on the store.
         ValueError: If a slice cannot be used, or an argument is out of its range; what is done already is kept.
         OSError: If a file cannot be read or written.
     """
@@ -87,6 +88,18 @@ def main(dataset_dir: str, store: str, *, reach_mm: float = 0.0, workers: int = 
         raise ValueError(f"Expected slices in {source / PNG_IMAGES}, found none.")
     _check_owner(source, target)
     _need_space(jobs, target)
+    with FolderLock(target, "a preparation of a store"):
+        done = _fill(source, target, jobs, workers)
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file() and not path.is_symlink())
+    slices = sum(len(job.kept) for job in jobs)
+    print(
+        f"{target}: {slices} slices of {len(jobs)} series, {done} of them written now, {size / 2**30:.2f} GiB. "
+        f"Train and evaluate with --dataset_dir {shlex.quote(str(target))}"
+    )
+
+
+def _fill(source: Path, target: Path, jobs: list[_Job], workers: int) -> int:
+    """Bring a store to what its data set holds; how many series were written."""
     write_json({"dataset_dir": str(source.resolve())}, target / OWNER)
     # A store has its labels last: a part of one is not taken for a data set.
     for path in _tables(source):
@@ -102,12 +115,7 @@ def main(dataset_dir: str, store: str, *, reach_mm: float = 0.0, workers: int = 
             pool.shutdown(wait=True, cancel_futures=True)
     _remove_others(target, {job.target.name for job in jobs})
     _copy_tables(source, target)
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file() and not path.is_symlink())
-    slices = sum(len(job.kept) for job in jobs)
-    print(
-        f"{target}: {slices} slices of {len(jobs)} series, {done} of them written now, {size / 2**30:.2f} GiB. "
-        f"Train and evaluate with --dataset_dir {shlex.quote(str(target))}"
-    )
+    return done
 
 
 def _check(source: Path, target: Path, *, reach_mm: float, workers: int) -> None:
@@ -116,7 +124,7 @@ def _check(source: Path, target: Path, *, reach_mm: float, workers: int) -> None
         raise FileNotFoundError(f"Expected a data set with the folder {PNG_IMAGES} in {source}, found none.")
     if (target / PNG_IMAGES).exists() or target.resolve() == source.resolve():
         raise ValueError(f"Expected another folder than a data set as store, got {target}.")
-    if target.is_dir() and any(target.iterdir()) and not (target / STORED_IMAGES).is_dir():
+    if has_other_content(target, OWNER) and not (target / STORED_IMAGES).is_dir():
         raise FileExistsError(f"Expected a new or empty folder, or a store, got {target} with other content.")
     if not (math.isfinite(reach_mm) and reach_mm >= 0):
         raise ValueError(f"Expected a reach in mm of at least 0, got {reach_mm!r}.")

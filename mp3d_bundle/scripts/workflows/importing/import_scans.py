@@ -41,7 +41,7 @@ from ...data.importing.truth_matching import RULES, WITHOUT_TRUTH, ImportScan, M
 from ...data.scans.find_scans import VOLUME_SUFFIXES, find_scans
 from ...data.scans.scan import Scan
 from ...data.scans.volume_files.stored_image import DEFAULT_RULES, ReadingRules
-from ...storage.output_folder import LOCK, FolderLock, check_output_folder
+from ...storage.output_folder import FolderLock, check_output_folder, has_other_content
 from ..scan_patient import facts_of_header
 from .fingerprints import fingerprint
 
@@ -136,8 +136,7 @@ def import_scans(sources: Sources, rules: ImportRules, output: Path, *, progress
             and the same command resumes.
     """
     check_output_folder(output)
-    # An import that was killed at its very start leaves its lock alone.
-    if output.is_dir() and {path.name for path in output.iterdir()} - {LOCK} and not (output / RECORDS).is_dir():
+    if has_other_content(output) and not (output / RECORDS).is_dir():
         raise FileExistsError(
             f"Expected a new or empty folder, or a set that was begun, got {output} with other files."
         )

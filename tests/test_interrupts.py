@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from scripts.interrupts import Stopped, run_command, stopped_by_signals
 from scripts.workflows.infer_scans import ScanRunner
 from support.fake_scans import BlobDetector, Seen, ball_scan
 from support.fake_weights import weights_of
+from support.killed_copies import status_of_a_copy
 
 BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
 
@@ -71,23 +71,6 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
-def in_a_child(work: Callable[[], object], seconds: float) -> int:
-    """Run something in a copy of this process and kill it after some time, if it is not done by then; its status."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    timer = threading.Timer(seconds, os.kill, (child, signal.SIGKILL))
-    timer.start()
-    _, status = os.waitpid(child, 0)
-    timer.cancel()
-    return status
-
-
 @pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_list_killed_at_random_ends_as_if_it_never_was(scans: Path, tmp_path: Path, kills: int) -> None:
     start = time.perf_counter()
@@ -99,7 +82,7 @@ def test_a_list_killed_at_random_ends_as_if_it_never_was(scans: Path, tmp_path: 
         output = tmp_path / f"out_{number // 5}"
         # The first run in a folder has most to do. Those that find scans finished are over before many of the kills.
         seconds = choose.uniform(0, longest / 2 if number % 5 == 0 else longest)
-        killed += in_a_child(runner(scans, output).main, seconds) == signal.SIGKILL
+        killed += status_of_a_copy(runner(scans, output).main, kill_after=seconds) == -signal.SIGKILL
         for lesions in output.rglob("lesions.json"):
             # If it exists, all files of its scan exist.
             prefix = f"{lesions.parent.name}/"

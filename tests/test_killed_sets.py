@@ -12,7 +12,6 @@ import random
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from scripts.workflows.importing import import_scans as import_module
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
 from scripts.workflows.importing.set_report import write_set_report
 from support.fake_truth import Ball, write_nifti_case
+from support.killed_copies import status_of_a_copy
 from support.small_disks import Disk, assert_on_a_small_disk
 
 # Audit events of Python that change files.
@@ -93,32 +93,12 @@ def assert_no_set(folder: Path, whole: dict[str, bytes]) -> None:
             assert found[name] == expected, name
 
 
-def in_a_copy(work: Callable[[], object]) -> bool:
-    """Run something in a copy of this process; whether it was killed before its end."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return status == signal.SIGKILL
-
-
-def killed_after(work: Callable[[], object], seconds: float) -> bool:
-    """Run something in a copy of this process, which is killed after some time if it is not done by then."""
-
-    def timed() -> None:
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
-        timer.daemon = True
-        timer.start()
-        work()
-
-    return in_a_copy(timed)
-
-
 def killed_at(work: Callable[[], object], step: int, folder: Path) -> bool:
-    """Run something in a copy of this process, which is killed just before the n-th change of files in a folder."""
+    """Run something in a copy of this process, which is killed just before the n-th change of files in a folder.
+
+    Returns:
+        Whether it was; False if it ended before.
+    """
     steps = itertools.count(1)
 
     def kill(event: str, arguments: tuple[object, ...]) -> None:
@@ -133,7 +113,9 @@ def killed_at(work: Callable[[], object], step: int, folder: Path) -> bool:
         sys.addaudithook(kill)
         work()
 
-    return in_a_copy(watched)
+    status = status_of_a_copy(watched)
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
 
 
 def test_killed_before_any_change_of_a_file_it_ends_as_if_it_never_was(command: Command, tmp_path: Path) -> None:
@@ -160,7 +142,8 @@ def test_killed_at_random_it_ends_as_if_it_never_was(command: Command, tmp_path:
     whole, draw, killed, kills = content(tmp_path / "set_1"), random.Random(10), 0, 10
     for number in range(kills):
         output = tmp_path / f"set_{4 + number // 3}"
-        killed += killed_after(lambda output=output: command.run(output), draw.uniform(0, 0.9 * seconds))
+        kill_after = draw.uniform(0, 0.9 * seconds)
+        killed += status_of_a_copy(lambda output=output: command.run(output), kill_after=kill_after) != 0
         assert_no_set(output, whole)
     print(f"{killed} kills of {kills} before the end")
     assert killed >= kills // 3
@@ -223,7 +206,7 @@ def test_files_of_the_future_are_as_good_as_others(
     monkeypatch.setattr(time, "time", lambda: clock() - 10 * 365 * 86400)
     command.run(tmp_path / "set_1")
     assert content(tmp_path / "set_1") == whole
-    killed_after(lambda: command.run(tmp_path / "set_2"), 0.2)
+    status_of_a_copy(lambda: command.run(tmp_path / "set_2"), kill_after=0.02)
     monkeypatch.setattr(time, "time", lambda: clock() - 20 * 365 * 86400)
     command.run(tmp_path / "set_2")
     assert content(tmp_path / "set_2") == whole

@@ -72,7 +72,7 @@ def test_an_import_resumes_and_reads_nothing_twice(tmp_path: Path, monkeypatch: 
     broken = tmp_path / "images" / "case_1.nii.gz"
     good = broken.read_bytes()
     broken.write_bytes(good[:200])
-    with pytest.raises(ValueError, match=r"1 could not be used; the others are done.*case_1: Expected a complete"):
+    with pytest.raises(ValueError, match=r"1 could not be used; 3 scan\(s\) are done.*case_1: Expected a complete"):
         run(sources, tmp_path / "set")
     assert not (tmp_path / "set" / "set.json").exists()
     broken.write_bytes(good)

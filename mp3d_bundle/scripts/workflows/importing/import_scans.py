@@ -177,7 +177,7 @@ class _Import:
                 records.update([self._one(scan, truths, matched, namer, patients, done)])
             except (OSError, ValueError) as error:
                 failed.append(f"{scan.name}: {error}")
-        self._check_lost(matched, failed)
+        self._check_lost(matched, failed, done=len(records))
         return self._finish(records)
 
     def _find(self) -> tuple[list[ImportScan], Matched]:
@@ -320,7 +320,7 @@ class _Import:
         self.used |= {at for at, _ in own}
         return series, {"series": series, **content}
 
-    def _check_lost(self, matched: Matched, failed: list[str]) -> None:
+    def _check_lost(self, matched: Matched, failed: list[str], *, done: int) -> None:
         """End with all that went wrong, each thing named."""
         lost = [truth.shown for at, truth in enumerate(matched.by_slice) if at not in self.used]
         if lost and not failed and self.sources.lost_truth:
@@ -331,8 +331,8 @@ class _Import:
             failed.append(f"{len(lost)} truth(s) name slices of no scan: {listed(lost)} (--lost_truth leaves them out)")
         if failed:
             raise ValueError(
-                f"Expected every scan and its truth to be read, {len(failed)} could not be used; the others are done, "
-                f"and the same command resumes. {' '.join(failed)}"
+                f"Expected every scan and its truth to be read, {len(failed)} could not be used; {done} scan(s) are "
+                f"done, and the same command resumes. {' '.join(failed)}"
             )
 
     def _finish(self, records: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -24,14 +24,16 @@ def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 def write_scan(path: Path, hu: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-1.0, -1.0, 2.5, 1.0])), path)
+    kind = nibabel.Nifti1Pair if path.suffix == ".hdr" else nibabel.Nifti1Image
+    nibabel.save(kind(hu.transpose(2, 1, 0), np.diag([-1.0, -1.0, 2.5, 1.0])), path)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A volume, a series, the same in an archive, a volume with its voxels apart, results, and other files."""
+    """A volume, a series, the same in an archive, two volumes with their voxels apart, results, and other files."""
     root = tmp_path / "archive"
     write_scan(root / "p1" / "ct.nii.gz", ball_scan(shape=(6, 40, 56)))
+    write_scan(root / "p3" / "pair.hdr", ball_scan(shape=(6, 40, 56)))
     series = write_ct(root / "Doe_John" / "series", ball_scan(shape=(6, 40, 56)), SeriesInstanceUID="1.2.9")
     with zipfile.ZipFile(root / "packed.zip", "w") as archive:
         for path in sorted(series.iterdir()):
@@ -51,7 +53,7 @@ def test_scans_below_a_prefix_are_those_of_a_folder(bucket: str, folder: Path) -
     url = f"{bucket}/archive"
     local = {source.name: source for source in find_scans(str(folder), result_names="place")}
     remote = {source.name: source for source in find_scans(url, result_names="place")}
-    assert set(remote) == set(local) == {"p1/ct", "p2/ct", "packed", "Doe_John/series"}
+    assert set(remote) == set(local) == {"p1/ct", "p2/ct", "p3/pair", "packed", "Doe_John/series"}
     for name, source in remote.items():
         with source.open() as scan, local[name].open() as wanted:
             assert np.array_equal(scan.hu, wanted.hu)
@@ -66,7 +68,7 @@ def test_names_of_series_say_nothing_of_the_patient(bucket: str, folder: Path) -
     upload(folder, f"{bucket}/archive")
     names = {source.name for source in find_scans([f"{bucket}/archive/"])}
     series, packed = (hidden_name(f"{bucket}/archive/{key}") for key in ("Doe_John/series", "packed.zip"))
-    assert names == {"archive/p1/ct", "archive/p2/ct", series, packed}
+    assert names == {"archive/p1/ct", "archive/p2/ct", "archive/p3/pair", series, packed}
     (one,) = find_scans(f"{bucket}/archive/Doe_John/series", series="1.2.9")
     assert (one.name, one.series) == ("", "1.2.9")
     with one.open() as scan:

@@ -135,14 +135,20 @@ def test_a_failing_step_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> No
         run_demo.run("Something", [sys.executable, "-c", "raise SystemExit(3)"])
 
 
-def test_settings_for_inference_are_kept_with_the_weights(plan: run_demo.Plan) -> None:
+@pytest.mark.parametrize(("from_scratch", "strictest"), [(True, 0.004), (False, 0.02)])
+def test_settings_for_inference_are_kept_with_the_weights(
+    plan: run_demo.Plan, from_scratch: bool, strictest: float
+) -> None:
+    plan = dataclasses.replace(plan, from_scratch=from_scratch)
     evaluation_in(plan.training / "validation")
     torch.save({"model": {"a": torch.ones(2)}, "network": {}, "info": {"name": "x"}}, plan.weights)
     set_operating_points.operating_points(**dict(options_of(run_demo.settings_command(plan))))
     content = read_tensors(plan.weights)
     settings = content["info"]["inference"]
     assert settings["box_threshold"] == 0.1
-    assert settings["score_threshold"] == min(settings["operating_points"].items(), key=lambda one: float(one[0]))[1]
+    assert dict(options_of(run_demo.settings_command(plan)))["default"] == str(strictest)
+    rates = [float(name) for name in settings["operating_points"] if float(name) >= strictest]
+    assert settings["score_threshold"] == settings["operating_points"][f"{min(rates):g}"]
     assert torch.equal(content["model"]["a"], torch.ones(2))
 
 

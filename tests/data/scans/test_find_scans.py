@@ -25,6 +25,7 @@ from scripts.data.scans.find_scans import (
     with_unique_names,
     without_suffix,
 )
+from scripts.data.scans.scan_shards import take_shard
 from scripts.storage.result_files import file_names
 from support.fake_dicom import write_ct
 
@@ -76,7 +77,6 @@ def test_names_that_come_again_are_told_apart(tmp_path: Path) -> None:
     one, other = touch(tmp_path / "a" / "ct.nii.gz"), touch(tmp_path / "b" / "ct.nii.gz")
     touch(tmp_path / "b" / "ct.nii")
     assert names(find_scans([str(one), other])) == ["a/ct", "b/ct"]
-    assert names(find_scans([one, one])) == ["ct", "ct_2"]
     # In whichever order they come, and only where it takes that.
     assert names(find_scans(tmp_path / "b")) == ["ct.nii", "ct.nii.gz"]
     touch(tmp_path / "c" / "x.nrrd")
@@ -321,6 +321,30 @@ def test_a_series_is_named_by_its_uid_and_others_by_their_place() -> None:
     assert case_name(ScanSource(Path("Doe^Jane"), "Doe_Jane", "none")) == "Doe_Jane"
     assert case_name(ScanSource(Path("x.nii"), "x")) == "x"
     assert case_name(ScanSource(Path("x"), "x", "../../Doe")).startswith("series_")
+
+
+def test_a_scan_that_comes_again_in_a_list_is_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = touch(tmp_path / "a" / "ct.nii.gz"), touch(tmp_path / "b" / "mr.nii.gz")
+    series = headers(tmp_path / "Doe" / "s1")
+    assert names(find_scans([one, "a/ct.nii.gz", other])) == ["ct", "mr"]
+    assert "more than once (1 too many, a/ct.nii.gz the first)" in caplog.text
+    assert "overlap" not in caplog.text
+    assert names(find_scans([tmp_path / "Doe", "b", "Doe/s1", other])) == ["1.2.3.4", "b/mr"]
+    assert f"overlap (2 scans come again, {Path('Doe/s1')} the first)" in caplog.text
+    assert names(find_scans([series])) == ["1.2.3.4"]
+
+
+def test_numbers_behind_names_do_not_depend_on_the_order_of_a_list(tmp_path: Path) -> None:
+    """Or machines whose lists are in another order would leave a scan out and do another one twice."""
+    paths = [headers(tmp_path / "a"), headers(tmp_path / "b"), headers(tmp_path / "c")]
+    wanted = {path: name for path, name in zip(paths, ["1.2.3.4", "1.2.3.4_2", "1.2.3.4_3"], strict=True)}
+    for order in (paths, paths[::-1]):
+        assert {source.path: source.name for source in find_scans(order)} == wanted
+    shares = [take_shard(find_scans(order), f"{number}/3") for number, order in enumerate([paths, paths[::-1], paths])]
+    assert [source.path for share in shares for source in share] == paths
 
 
 def test_names_that_come_again_get_extensions_or_numbers() -> None:

@@ -20,7 +20,7 @@ from .dicom.dicom_zip import ZIP_SUFFIX, archive_contents, open_zipped_series
 from .png_folders import find_runs, read_run
 from .remote_scans import VOLUME_SUFFIXES, hidden_name, list_scans
 from .scan import Scan, canonical, read_scan
-from .scan_lists import is_list, log_unread, read_list, walk
+from .scan_lists import each_once, is_list, log_unread, once, read_list, walk
 from .volume_files.stored_image import DEFAULT_RULES, Note, ReadingRules, log_text, shown
 
 logger = logging.getLogger(__name__)
@@ -112,11 +112,11 @@ def find_scans(
     if single:
         found = finder.find(paths[0])
     else:
-        found = [
-            replace(source, name=os.path.join(name, source.name).rstrip(os.sep))
+        paths = once(paths)
+        found = each_once(
+            [replace(source, name=os.path.join(name, source.name).rstrip(os.sep)) for source in finder.find(path)]
             for path, name in zip(paths, entry_names(paths), strict=True)
-            for source in finder.find(path)
-        ]
+        )
     if series is not None:
         found = [source for source in found if source.series == series] or [_absent(series, paths, found)]
         if len(found) == 1 and single:
@@ -380,14 +380,17 @@ def with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:
 
 
 def with_unique_names(sources: Sequence[ScanSource]) -> list[ScanSource]:
-    """The same sources with ``_2``, ``_3``, ... after a name that is already taken."""
+    """The same sources with ``_2``, ``_3``, ... after a name that is already taken.
+
+    By path, so that machines whose lists are in another order give a scan the same name.
+    """
     taken: set[str] = set()
-    result = []
-    for source in sources:
+    names: dict[int, str] = {}
+    for place, source in sorted(enumerate(sources), key=lambda entry: entry[1].path):
         name, number = source.name, 1
         while name in taken:
             number += 1
             name = f"{source.name}_{number}"
         taken.add(name)
-        result.append(replace(source, name=name))
-    return result
+        names[place] = name
+    return [replace(source, name=names[place]) for place, source in enumerate(sources)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import logging
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ...storage.object_stores import read_object, url_of
 from ...storage.result_files import file_names
+from .scan_shards import Named
 from .volume_files.nifti import PAIR_SUFFIX, pair_voxels
 from .volume_files.stored_image import shown
 
@@ -24,6 +25,8 @@ _UNREAD = (
     *(".hdf5", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z"),
 )
 _SHOWN = 10
+
+Found = TypeVar("Found", bound=Named)
 
 
 def is_list(path: Path) -> bool:
@@ -39,8 +42,7 @@ def read_list(path: Path) -> list[Path]:
 
     Returns:
         The paths, in order, relative ones to the working folder. Empty lines and comments (lines that begin with ``#``;
-        ``./#name`` is a path) are left out, and spaces at the ends of a line belong to its path. A path that is listed
-        twice comes once, with a line in the log.
+        ``./#name`` is a path) are left out, and spaces at the ends of a line belong to its path.
 
     Raises:
         OSError: If the file cannot be read.
@@ -55,14 +57,48 @@ def read_list(path: Path) -> list[Path]:
     if not paths:
         got = "only comments in" if any(line.strip() for line in lines) else "an empty file"
         raise ValueError(f"Expected a text with a path in each line, got {got} {path}.")
-    once = list(dict.fromkeys(paths))
-    if len(once) < len(paths):
-        twice = next(entry for entry, count in Counter(paths).items() if count > 1)
+    return paths
+
+
+def once(paths: Sequence[Path]) -> list[Path]:
+    """The paths without those that come again, relative or absolute; a line in the log counts these."""
+    first: dict[Path, Path] = {}
+    for path in paths:
+        first.setdefault(path.absolute(), path)
+    again = [path for path in paths if first[path.absolute()] is not path]
+    if again:
         logger.warning(
-            "%s lists paths more than once (%d lines too many, %s the first): each is taken once.",
-            *(shown(path), len(paths) - len(once), shown(twice)),
+            "Paths are listed more than once (%d too many, %s the first): each is taken once.",
+            *(len(again), shown(again[0])),
         )
-    return once
+    return list(first.values())
+
+
+def each_once(entries: Iterable[Sequence[Found]]) -> list[Found]:
+    """The scans of the entries of a list, without those that an earlier entry holds.
+
+    A folder and a folder below it may both be listed. What one entry holds is never compared with itself: several
+    scans of one series may lie in one place.
+
+    Args:
+        entries: The scans of each entry.
+
+    Returns:
+        The scans, in order; a line in the log counts those that are left out.
+    """
+    owners: dict[tuple[Path, str | None], int] = {}
+    kept: list[Found] = []
+    again: list[Found] = []
+    for number, scans in enumerate(entries):
+        for scan in scans:
+            owner = owners.setdefault((scan.path.absolute(), scan.series), number)
+            (kept if owner == number else again).append(scan)
+    if again:
+        logger.warning(
+            "Entries of the list overlap (%d scans come again, %s the first): each is taken once.",
+            *(len(again), shown(again[0].path)),
+        )
+    return kept
 
 
 def walk(folder: Path) -> list[tuple[Path, list[str]]]:

@@ -231,6 +231,19 @@ def test_counts_of_the_data_set(places: Places, monkeypatch: pytest.MonkeyPatch)
     assert "0 of the images are there" in find("data", places).text
 
 
+def test_labels_in_json_are_a_data_set(places: Places) -> None:
+    write_data(places.dataset_dir, 3)[1].unlink()
+    (places.dataset_dir / "DL_info.csv").unlink()
+    for number, split in enumerate(("train", "val"), start=1):
+        image = {"id": 1, "file_name": f"{number:06d}_01_01/005.png", "height": 512, "width": 512, "spacing": 0.8}
+        box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 5, 30, 25], "noisy": 0}
+        content = {"images": [image | {"slice_intv": 5}], "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
+        (places.dataset_dir / f"deeplesion_{split}.json").write_text(json.dumps(content))
+    finding = find("data", places)
+    assert finding.state == FAIL
+    assert finding.text == "2 boxes on 2 key slices of 2 patients, 1 of the images are there"
+
+
 def test_a_damaged_label_file_is_a_failure_in_one_line(places: Places) -> None:
     write_data(places.dataset_dir, 1)
     (places.dataset_dir / "DL_info.csv").write_text("File_name,x\n1,2\n")

@@ -234,16 +234,19 @@ def check_disk(places: Places) -> Finding:
 
 def check_data(places: Places) -> Finding:
     """Counts of the data set against those of the complete DeepLesion, and whether its images are there."""
-    labels = places.dataset_dir / "DL_info.csv"
-    if not labels.is_file():
+    splits = importlib.import_module("..data.deeplesion.splits", __package__)
+    labels = splits.label_files(places.dataset_dir)
+    if not labels:
         advice = "Only training and evaluation need one: --dataset_dir DIR, see docs/training.md."
         state = NOTE if places.dataset_dir == DATA else FAIL
         return Finding(state, f"no data set in {places.dataset_dir}", advice)
     dl_info = importlib.import_module("..data.deeplesion.dl_info", __package__)
-    splits = importlib.import_module("..data.deeplesion.splits", __package__)
+    coco_labels = importlib.import_module("..data.deeplesion.coco_labels", __package__)
     records_of = importlib.import_module("..data.records", __package__)
     store = importlib.import_module("..data.slabs.slice_store", __package__)
-    records = dl_info.read_csv(labels, store.images_folder(places.dataset_dir))
+    images = store.images_folder(places.dataset_dir)
+    readers = {".csv": dl_info.read_csv, ".json": coco_labels.read_coco}
+    records = [record for path in labels for record in readers[path.suffix](path, images)]
     boxes = sum(len(record["instances"]["boxes"]) for record in records)
     patients = len({record["patient"] for record in records})
     there = len(_present(records_of, records))

@@ -35,6 +35,7 @@ _NOT_SCORED = (
     " With configs/variants/own_data.yaml nothing is scored in training, and model.pt holds the weights of the last "
     "epoch."
 )
+_TABLE = "DL_info.csv"
 _COCO_NAMES = {"train": "deeplesion_train.json", "validation": "deeplesion_val.json", "test": "deeplesion_test.json"}
 
 
@@ -173,8 +174,14 @@ def dataset_notice(dataset_dir: str | Path) -> str | None:
         raise ValueError(f"Expected a description with the key 'about', cannot read {marker}: {error}") from error
 
 
+def label_files(dataset_dir: str | Path) -> list[Path]:
+    """The label files of a data set: one for all splits, or those that are there of one each; none without any."""
+    table, *others = (Path(dataset_dir) / name for name in (_TABLE, *_COCO_NAMES.values()))
+    return [table] if table.is_file() else [path for path in others if path.is_file()]
+
+
 def _find_labels(folder: Path, split: str) -> Path:
-    candidates = [folder / "DL_info.csv", folder / _COCO_NAMES[split]]
+    candidates = [folder / _TABLE, folder / _COCO_NAMES[split]]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -71,6 +71,17 @@ def test_what_cannot_be(folder: Path, tmp_path: Path) -> None:
         train_folds.main(str(folder), str(tmp_path / "runs"))
 
 
+def test_a_fold_that_is_gone_is_not_left_out_silently(folder: Path, tmp_path: Path) -> None:
+    about = json.loads((folder / "set.json").read_text())
+    (folder / "set.json").write_text(json.dumps({**about, "folds": 3}))
+    with pytest.raises(ValueError, match=r"Expected the folds 1 to 3 of the set in .*folds, found 1, 2\."):
+        train_folds.main(str(folder), str(tmp_path / "runs"))
+    (folder / "folds" / "2").rename(folder / "folds" / "3")
+    (folder / "set.json").write_text(json.dumps({**about, "folds": 2}))
+    with pytest.raises(ValueError, match=r"Expected the folds 1 to 2 of the set in .*folds, found 1, 3\."):
+        train_folds.main(str(folder), str(tmp_path / "runs"))
+
+
 def test_figures_that_are_not_defined_are_left_out() -> None:
     none = {"sensitivity": dict.fromkeys(("0.5", "1", "2", "4"))}
     found = train_folds.summary([sensitivities(0.1, 0.2, 0.3, 0.4), none])

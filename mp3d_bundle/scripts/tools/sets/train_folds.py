@@ -28,12 +28,16 @@ def find_folds(folder: Path) -> list[Path]:
     """The folds of a set, in their order.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If it has none, or not all that it was imported with.
     """
     numbers = sorted(int(path.name) for path in (folder / FOLDS).glob("*") if path.name.isdecimal())
     found = [folder / FOLDS / str(number) for number in numbers]
     if not found:
         raise ValueError(f"Expected a set with folds in {folder / FOLDS}, found none: import it with --folds 5.")
+    wanted = (read_set(folder) or {}).get("folds") or len(numbers)
+    if numbers != list(range(1, wanted + 1)):
+        there = ", ".join(map(str, numbers))
+        raise ValueError(f"Expected the folds 1 to {wanted} of the set in {folder / FOLDS}, found {there}.")
     for path in found:
         about = read_set(path)
         if about is None or not {"train", "validation"} <= set(about["splits"]):

@@ -279,7 +279,20 @@ def test_a_file_from_before_settings_were_kept_resumes(tmp_path: Path, caplog: p
     with caplog.at_level(logging.INFO):
         Run(tmp_path, epochs=2, settings={"rate": 0.1}).run()
     assert "Resuming from" in caplog.text
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["settings"] == {"rate": 0.1}
+    stored = torch.load(tmp_path / "last.pt", weights_only=True)["settings"]
+    assert (stored["rate"], stored["training_data"][:10]) == (0.1, "12 images,")
+
+
+def test_other_training_data_are_rejected_and_older_files_resume(tmp_path: Path) -> None:
+    Run(tmp_path, epochs=1, settings={"rate": 0.1}).run()
+    other = Run(tmp_path, epochs=2, settings={"rate": 0.1})
+    # As many images, which another fold of a set has too.
+    other.dataset.data[3] = {**other.dataset.data[3], "file_name": "000002_01_01_003.png"}
+    with pytest.raises(ValueError, match=r"got training_data '12 images, \w+' and not '12 images, \w+'\. Use another"):
+        other.run()
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    torch.save({**content, "settings": {"rate": 0.1}}, tmp_path / "last.pt")
+    assert Run(tmp_path, epochs=2, settings={"rate": 0.1}).run().trainer.state.epoch == 2
 
 
 def go_on_apart(rank: int, folder: Path) -> None:

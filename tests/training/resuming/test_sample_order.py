@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from monai.data import DataLoader, DistributedSampler
 
 from scripts.data.transforms import SampleDataset
-from scripts.training.resuming.sample_order import ResumableSampler
+from scripts.training.resuming.sample_order import ResumableSampler, training_data
+from support.two_processes import in_two_processes
 
 DATA = SampleDataset([{"index": index} for index in range(11)])
 
@@ -157,3 +160,32 @@ class TestBackground:
                 ResumableSampler(
                     SampleDataset([{"instances": kind}] * 3), background_fraction=0.5, num_replicas=1, rank=0
                 )
+
+
+def loader_of(names: Sequence[str], box: float = 1.0) -> Any:
+    instances = {"boxes": np.array([[0, 0, 2, box]]), "labels": np.array([1])}
+    return SimpleNamespace(dataset=SampleDataset([{"file_name": name, "instances": instances} for name in names]))
+
+
+def tell_data(rank: int, folder: Path) -> None:
+    """Two processes with their own copies of a data set, of which one is another."""
+    same = training_data(loader_of(["a", "b"]))
+    try:
+        training_data(loader_of(["a", "b"], box=1.0 + rank))
+    except ValueError as error:
+        (folder / f"{rank}.txt").write_text(f"{same['training_data'][:9]} {error}")
+
+
+def test_training_data_are_known_by_names_boxes_and_order(tmp_path: Path) -> None:
+    own = training_data(loader_of(["a", "b"]))["training_data"]
+    others = [loader_of(["a", "c"]), loader_of(["b", "a"]), loader_of(["a", "b"], box=2.0)]
+    assert training_data(loader_of(["a", "b"])) == {"training_data": own}
+    assert len({own, *(training_data(other)["training_data"] for other in others)}) == 4
+    assert training_data(None) == training_data(SimpleNamespace(dataset=SampleDataset([1, 2]))) == {}
+    in_two_processes(tell_data, tmp_path)
+    for rank in (0, 1):
+        assert re.fullmatch(
+            r"2 images, Expected the same training images and labels in every process, got 2 images, \w+; 2 images, "
+            r"\w+ by process: does every machine see the same data set\?",
+            (tmp_path / f"{rank}.txt").read_text(),
+        )

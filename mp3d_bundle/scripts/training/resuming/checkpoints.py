@@ -20,7 +20,7 @@ from ...storage.atomic_files import remove_stale_parts
 from ...storage.output_folder import NEEDED_BYTES, FolderLock, check_output_folder
 from ...weights import load_state, read_tensors, save_weights, write_atomically
 from .random_state import RandomState, gather_random_states, get_random_state, restore_random_states
-from .sample_order import ResumableSampler
+from .sample_order import ResumableSampler, training_data
 from .stopping import BeforeCommonBatches, Stopped, StopSignals
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Checkpointer:
         definition: Description of the network, stored with the weights.
         evaluator: Evaluator whose key metric decides; None in a run without validation.
         info: Further plain facts to store with the weights.
-        settings: What must be the same when the run resumes, see `run_settings`, and so the classes; None: no check.
+        settings: What must be the same when the run resumes, see `run_settings`; so must classes and training data.
         interval: Iterations from one checkpoint within an epoch to the next; 0 or None for none but at the epochs'
             ends. It needs a loader with a :class:`~scripts.training.resuming.sample_order.ResumableSampler`.
 
@@ -142,6 +142,7 @@ class Checkpointer:
         """
         # After all other handlers: Ignite drops an error that none of its handlers raises again.
         engine.add_event_handler(Events.EXCEPTION_RAISED, _raise_again)
+        self.settings = self.settings and {**self.settings, **training_data(getattr(engine, "data_loader", None))}
         self._take_folder()
         self.signals.install()
         path = self.directory / LAST
@@ -152,8 +153,7 @@ class Checkpointer:
             logger.info("Starting at epoch 1 of %d: no %s yet.", engine.state.max_epochs, path)
         self._iteration_saved = engine.state.iteration
         # Processes on machines that do not share the folder would silently train on from different weights.
-        places: Any = engine.state.iteration
-        places = idist.all_gather(places) if idist.get_world_size() > 1 else [places]
+        places: Any = idist.all_gather(engine.state.iteration) if idist.get_world_size() > 1 else [0]
         if len(set(places)) > 1:
             raise ValueError(
                 "Expected last.pt of the same iteration in every process, got iterations "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 from monai.data import Dataset, DistributedSampler
 
@@ -72,6 +74,36 @@ class ResumableSampler(DistributedSampler):
             return places
         chosen = self._pools.epoch(self.epoch, self.seed)
         return (int(chosen[place]) for place in places)
+
+
+def training_data(loader: Any) -> dict[str, str]:
+    """What a training learns from, as a setting that must be the same when it resumes.
+
+    Names, boxes and labels of the images count, and their order; not where they lie, nor their pixels.
+
+    Args:
+        loader: Of the training; one whose data set has no records gives nothing.
+
+    Raises:
+        ValueError: If the processes of the run have different data.
+    """
+    records = getattr(getattr(loader, "dataset", None), "data", None) or ()
+    if not all(isinstance(record, Mapping) and {"file_name", "instances"} <= set(record) for record in records):
+        return {}
+    digest = hashlib.sha256()
+    for record in records:
+        instances = record["instances"]
+        digest.update(repr(record["file_name"]).encode())
+        digest.update(np.asarray(instances["boxes"], np.float32).tobytes())
+        digest.update(np.asarray(instances["labels"], np.int64).tobytes())
+    own = f"{len(records)} images, {digest.hexdigest()[:12]}"
+    every: Any = idist.all_gather(own) if idist.get_world_size() > 1 else [own]
+    if len(set(every)) > 1:
+        raise ValueError(
+            f"Expected the same training images and labels in every process, got {'; '.join(every)} by process: does "
+            "every machine see the same data set?"
+        )
+    return {"training_data": own} if records else {}
 
 
 class _Pools:

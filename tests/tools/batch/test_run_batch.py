@@ -21,6 +21,7 @@ import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import nibabel
@@ -374,13 +375,23 @@ def test_scans_can_be_given_to_another_process(tmp_path: Path) -> None:
             assert (read.notes, read.sha256) == (here.notes, here.sha256)
 
 
+def test_a_folder_that_is_gone_or_not_shared_is_not_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_batch, "make_runner", lambda _: mock.Mock(writer=mock.Mock(output_dir=tmp_path)))
+    monkeypatch.setattr(run_batch.torch, "set_num_threads", mock.Mock())
+    worker, here = run_batch.Worker(), Setting(str(Path.cwd()), (), 1)
+    (tmp_path / run_batch.LOCK).touch()
+    assert worker.start(here) is None
+    (tmp_path / run_batch.LOCK).unlink()
+    ends = worker.do(sources(1)[0], None), run_batch.Worker().start(here)
+    assert all("found none: every machine must see it" in str(end) for end in ends)
+
+
 def test_a_process_reads_all_but_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_input(Path("in"), 1)
     scans = {scan.path.name: scan for scan in find_scans("in")}
     os.chdir("/")
-    setting = run_batch.Setting(str(tmp_path), (), 1)
-    read = {name: run_batch.read(scan, setting) for name, scan in scans.items()}
+    read = {name: run_batch.read(scan, Setting(str(tmp_path), (), 1)) for name, scan in scans.items()}
     assert read["packed.zip"] is None
     assert isinstance(read["ct_00.nii.gz"], run_batch.Scan)
     assert all(file.exists() for file in read["series_2"].files)

@@ -109,6 +109,7 @@ class Worker:
             torch.set_num_threads(setting.threads)
             # Its scans come one by one.
             self.runner = make_runner([*setting.words, "--input="])
+            check_shared(self.runner.writer.output_dir)
             self.runner.start()
         except SystemExit as error:
             return str(error.code)
@@ -124,10 +125,26 @@ class Worker:
             raise RuntimeError("Expected a worker that was started.")
         start = time.perf_counter()
         try:
+            check_shared(self.runner.writer.output_dir)
             outcome = self.runner.one(source, scan)
         except Exception as error:  # see `ScanRunner.run`
             return Failure(reason_of(error, source), socket.gethostname())
         return outcome, time.perf_counter() - start, socket.gethostname()
+
+
+def check_shared(output_dir: str | Path) -> None:
+    """Check that this process sees the output folder which the batch holds the lock of; a store has none.
+
+    A new folder would hide that earlier results are lost, or keep results on a machine that does not share it.
+
+    Raises:
+        FileNotFoundError: If not.
+    """
+    if url_of(output_dir) is None and not (Path(output_dir) / LOCK).is_file():
+        raise FileNotFoundError(
+            f"Expected the output folder of this batch with its {LOCK} at {output_dir} on {socket.gethostname()}, "
+            "found none: every machine must see it, and it must stay until the batch has ended."
+        )
 
 
 def make_runner(words: Sequence[str]) -> ScanRunner:

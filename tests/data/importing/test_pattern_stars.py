@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.data.importing.pattern_stars import StarPattern
-from scripts.data.importing.truth.truth_files import files_like
+from scripts.data.importing.pattern_stars import StarPattern, files_like
 
 PATHS = ("v-1.nii", "sub/v-2.nii", "a/b/v-3.nii", "a/b.nii/w(1).nii", "v-1.nii.gz", "case_4/CT/1.dcm")
 
@@ -46,3 +45,17 @@ def test_every_file_that_the_search_takes_is_like_the_pattern(tmp_path: Path, pa
 def test_patterns_come_in_pairs() -> None:
     assert StarPattern.pair(Path("a"), "*", Path("b"), None) is None
     assert StarPattern(Path("a"), "**/*/x_*_?").stars == 2
+
+
+@pytest.mark.parametrize("pattern", ["*.nii", "**/*.nii", "*/*.nii"])
+def test_links_to_folders_are_followed(tmp_path: Path, pattern: str) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "v-1.nii").touch()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "case").symlink_to(place, target_is_directory=True)
+    # Two links that lead back must not end in an endless search.
+    (place / "back").symlink_to(root, target_is_directory=True)
+    (place / "again").symlink_to(root, target_is_directory=True)
+    assert files_like(root, pattern) == [root / "case" / "v-1.nii"]

@@ -101,17 +101,18 @@ def each_once(entries: Iterable[Sequence[Found]]) -> list[Found]:
     return kept
 
 
-def walk(folder: Path) -> list[tuple[Path, list[str]]]:
-    """Folders from ``folder`` down with the names of their files, sorted; hidden ones and results are left out.
+def walk(folder: Path, *, results: bool = False) -> list[tuple[Path, list[str]]]:
+    """Folders from ``folder`` down with the names of their files, sorted; hidden ones are left out.
 
-    Links to folders are followed; each folder is visited once. A folder that cannot be listed is logged.
+    Links to folders are followed; each folder is visited once. A folder that cannot be listed is logged. Files that are
+    called like results of this bundle are left out too, unless ``results``.
     """
 
     def log_error(error: OSError) -> None:
         logger.warning("%s: not searched, it cannot be listed (%s).", shown(error.filename), error.strerror or error)
 
     places, seen = [], set()
-    results = set(file_names())
+    left_out = set() if results else set(file_names())
     for place, folders, files in os.walk(folder, onerror=log_error, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
@@ -123,8 +124,13 @@ def walk(folder: Path) -> list[tuple[Path, list[str]]]:
             (name for name in folders if not name.startswith(".")),
             key=lambda name, place=place: (os.path.islink(os.path.join(place, name)), name),
         )
-        places.append((Path(place), sorted(name for name in set(files) - results if not name.startswith("."))))
+        places.append((Path(place), sorted(name for name in set(files) - left_out if not name.startswith("."))))
     return sorted(places)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Files of a folder and its sub-folders, sorted, results of this bundle included; see `walk`."""
+    return sorted(place / name for place, names in walk(folder, results=True) for name in names)
 
 
 def log_unread(folder: Path, names: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ...data.importing.lesion_classes import ClassRule
 from ...data.importing.patient_splits import SplitRule, assign_splits, check_scans, make_folds, patient_key, read_pairs
-from ...data.importing.pattern_stars import StarPattern
+from ...data.importing.pattern_stars import StarPattern, files_like
 from ...data.importing.set_records import (
     IMAGES,
     RECORDS,
@@ -36,7 +36,7 @@ from ...data.importing.set_records import (
 from ...data.importing.set_tables import write_set
 from ...data.importing.true_lesions import ScanTruth
 from ...data.importing.truth.slice_places import SlicePlaces
-from ...data.importing.truth.truth_files import KINDS, Truth, TruthRules, files_like, find_truth
+from ...data.importing.truth.truth_files import KINDS, Truth, TruthRules, find_truth
 from ...data.importing.truth_matching import RULES, WITHOUT_TRUTH, ImportScan, Matched, listed, match_truth
 from ...data.scans.find_scans import VOLUME_SUFFIXES, find_scans
 from ...data.scans.scan import Scan

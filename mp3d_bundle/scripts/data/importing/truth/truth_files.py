@@ -17,7 +17,9 @@ from ....storage.safe_json import read_json
 from ....storage.safe_xml import plain_tag, read_xml
 from ...scans.dicom.dicom_files import ForeignFileError, may_be_dicom, read_dataset, read_text, uid_name
 from ...scans.find_scans import without_suffix
+from ...scans.scan_lists import files_below
 from ...scans.volume_files.nifti import is_pair_voxels
+from ..pattern_stars import files_like
 from ..true_lesions import ScanTruth
 from .box_lists import (
     BOX_FRAMES,
@@ -141,24 +143,6 @@ def _read_by_file(
     return replace(truth, lesions=tuple(lesion.of_file(file) for lesion in truth.lesions))
 
 
-def files_like(root: Path, pattern: str) -> list[Path]:
-    """Paths below a folder that are like a pattern, sorted.
-
-    One without a ``/``, such as ``*.xml``, is meant for the folder itself; where nothing there is like it, sub-folders
-    are searched. What is like it in sub-folders of a folder that has some itself is left out, with a line in the log.
-    """
-    found = sorted(root.glob(pattern))
-    if "/" in pattern or any(path.is_dir() for path in found):
-        return found
-    deep = sorted(root.rglob(pattern))
-    if found and len(deep) > len(found):
-        logger.warning(
-            '%s: %d of its files are like %s. %d more in its sub-folders are left out; "**/%s" takes them too.',
-            *(root, len(found), pattern, len(deep) - len(found), pattern),
-        )
-    return found or deep
-
-
 def find_truth(
     root: Path, rules: TruthRules, *, pattern: str | None = None, kind: str | None = None
 ) -> tuple[list[Truth], list[Path]]:
@@ -186,7 +170,7 @@ def find_truth(
     if root.is_file():
         files, root = [root], root.parent
     else:
-        there = files_like(root, pattern) if pattern else sorted(root.rglob("*"))
+        there = files_like(root, pattern) if pattern else files_below(root)
         files = [path for path in there if path.is_file() and not _hidden(path, root)]
         files = files if pattern else [path for path in files if not _is_byproduct(path)]
     found: list[Truth] = []

@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.data.importing.lesion_classes import ClassRule
 from scripts.data.importing.patient_splits import SplitRule
 from scripts.data.importing.set_records import read_records
 from scripts.data.importing.set_tables import write_set
-from scripts.data.importing.truth.slice_labels import read_coco_slices
-from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from scripts.data.scans.scan import read_scan
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.matching import match_detections
@@ -25,7 +22,6 @@ from scripts.workflows.importing.import_scans import ImportRules, Sources, impor
 from scripts.workflows.outside_detections import OutsideDetections
 from scripts.workflows.outside_detections import flat_cases as cases_on_slices
 from scripts.workflows.outside_detections import solid_cases as cases_in_volumes
-from support.fake_scans import scan_of
 from support.fake_truth import Ball, write_nifti_case
 
 BOX = [3.0, 4.0, 9.0, 12.0]
@@ -49,9 +45,6 @@ def flat_cases(truth: Path, predictions: Path, split: str | None, *rest: str) ->
 
 def solid_cases(truth: Path, predictions: Path, split: str, **rules: bool) -> list[dict[str, Any]]:
     return cases_in_volumes(truth, OutsideDetections.read(predictions), split, **rules)
-
-
-PLACES = SlicePlaces(scan_of(np.zeros((1, 40, 60), np.int16)), {}, {})
 
 
 def coco_truth(path: Path, **change: Any) -> Path:
@@ -251,6 +244,10 @@ def test_folders_of_nndetection(tmp_path: Path, cases: Path, ending: str) -> Non
             path.write_bytes(pickle.dumps(content))
     check_perfect(solid_cases(cases / "set", tmp_path, "all"))
     assert not OutsideDetections.read(tmp_path).flat
+    # A folder of links to results elsewhere.
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "fold0").symlink_to(tmp_path, target_is_directory=True)
+    check_perfect(solid_cases(cases / "set", tmp_path / "links", "all"))
 
 
 def test_results_that_do_not_belong_to_the_set(tmp_path: Path, cases: Path) -> None:
@@ -379,20 +376,3 @@ def test_classes_of_our_own_results_meet_those_of_the_set(tmp_path: Path, cases:
     assert classes["cyst"]["protocols"]["3D IoU 0.5"]["mean_sensitivity"] == 0
     assert classes["node"]["protocols"]["3D IoU 0.5"]["sensitivity"]["1"] == 1
     assert "classes" not in evaluate_volumes(solid_cases(cases / "set", tmp_path, "all"))[0]
-
-
-@pytest.mark.parametrize("name", ["ignore", "Ignored"])
-def test_a_category_called_ignore_is_a_region_as_in_an_import(tmp_path: Path, name: str) -> None:
-    truth = coco_truth(tmp_path / "truth.json", categories=[{"id": 5, "name": "node"}, {"id": 6, "name": name}])
-    (tmp_path / "results.json").write_text(
-        json.dumps([{"image_id": 1, "category_id": 5, "bbox": [1, 1, 3, 3], "score": 0.5}])
-    )
-    rules = ClassRule()
-    imported = [rules.apply(one.lesions_in(PLACES, "0", SliceRule("from_feet", 0))) for one in read_coco_slices(truth)]
-    for category in (None, "node"):
-        cases = flat_cases(truth, tmp_path / "results.json", "test", category)
-        for case, known in zip(cases, imported, strict=True):
-            boxes, regions = ([one.boxes[0].tolist() for one in part] for part in (known.lesions, known.regions))
-            assert case["true_boxes"].tolist() == boxes
-            assert sorted(case["ignored_boxes"].tolist()) == sorted(regions)
-        assert match_detections(cases).outcomes.tolist() == ["ignored"]

@@ -15,23 +15,22 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ..boxes import from_coco
 from ..data.deeplesion.dl_info import read_csv
 from ..data.deeplesion.splits import load_records
 from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
-from ..data.importing.lesion_classes import IGNORE
 from ..data.importing.set_records import read_records, stored_boxes
 from ..data.importing.set_tables import VOLUMES, read_table
 from ..data.records import Record
+from ..data.scans.scan_lists import files_below
 from ..instances import IGNORED, true_rows
 from ..metrics.cases import Case
 from ..metrics.free_response.class_cases import named
 from ..storage.printable import shown, shown_name
-from ..storage.safe_json import finite_numbers, read_json
 from .scoring.checked_results import check_in_images, check_result
 from .scoring.coco_detections import coco_detections
-from .scoring.detected_categories import one_category, tell_unknown, with_known_categories
+from .scoring.coco_truth import coco_names, coco_tables, coco_truth
+from .scoring.detected_categories import tell_unknown, with_known_categories
 from .scoring.result_boxes import nndetection, own_result
 from .volume_predictions import read_predictions
 
@@ -113,8 +112,8 @@ def flat_cases(
         raise ValueError(f"Expected a truth in COCO style to choose a category, got {truth}.")
     if split is not None and coco:
         raise ValueError(f"Expected --split with a data set, got --split {split} with labels in COCO style: {truth}.")
-    content = _coco_tables(truth) if coco else {}
-    cases, number = _coco_truth(truth, content, category) if coco else (_table_truth(truth, split or "test"), None)
+    content = coco_tables(truth) if coco else {}
+    cases, number = coco_truth(truth, content, category) if coco else (_table_truth(truth, split or "test"), None)
     sizes = {name: (case["height"], case["width"]) for key, case in cases.items() for name in (key, case["id"])}
     if predictions.content is None:
         rows = _csv_results(predictions.path)
@@ -189,102 +188,8 @@ def _table_case(record: Record) -> Case:
 
 def _numbers_of(names: Sequence[str], categories: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
     """The class that a detection means by a number or a name; of a data set, without categories, they count from 1."""
-    numbers = dict(enumerate(names, start=1)) if categories is None else _coco_names(categories)
+    numbers = dict(enumerate(names, start=1)) if categories is None else coco_names(categories)
     return {**{name: name for name in names}, **{str(number): name for number, name in numbers.items()}}
-
-
-def _coco_names(categories: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
-    """Names of the categories by their ids; none where a name or an id is missing or comes twice."""
-    found = {str(entry.get("id")): str(entry.get("name")) for entry in categories}
-    return found if len(set(found.values())) == len(categories) else {}
-
-
-def _coco_tables(path: Path) -> dict[str, list[Mapping[str, Any]]]:
-    content = read_json(path, "labels in COCO style")
-    tables = ("images", "annotations", "categories")
-    good = isinstance(content, dict) and all(
-        isinstance(content.get(name), list) and all(isinstance(entry, Mapping) for entry in content[name])
-        for name in tables
-    )
-    if not good or not content["images"]:
-        raise ValueError(f"Expected a JSON object with the lists {', '.join(tables)} in {path}.")
-    known = [str(entry.get("id")) for entry in content["categories"]]
-    for row, entry in enumerate(content["annotations"]):
-        if str(entry.get("category_id")) not in known:
-            raise ValueError(
-                f"Expected a category_id out of {', '.join(known)}, got {entry.get('category_id')!r}: "
-                f"annotation {row} of {path}."
-            )
-    if len(set(known)) < len(known):
-        raise ValueError(f"Expected an id of its own for each category, got {', '.join(known)} in {path}.")
-    return content
-
-
-def _coco_truth(
-    path: Path, content: Mapping[str, Sequence[Mapping[str, Any]]], category: str | None
-) -> tuple[dict[str, Case], Any]:
-    """Images of a COCO file, without detections, by their ids as text; and the id of the category, None for all."""
-    number = None if category is None else one_category(content["categories"], str(category), f"for {path}")
-    # As in an import: what is called so is a region to ignore, whichever category counts.
-    unknown = [entry.get("id") for entry in content["categories"] if str(entry.get("name")).lower() in IGNORE]
-    known = [entry for entry in content["categories"] if entry.get("id") not in unknown]
-    names = _coco_names(known) if number is None else {}
-    try:
-        boxes, kinds, crowds = _coco_boxes(content["annotations"], number, names, unknown, path)
-        cases: dict[str, Case] = {
-            str(image["id"]): {
-                "id": str(image.get("file_name", image["id"])),
-                "patient": str(image.get("patient", image.get("file_name", image["id"]))),
-                **_NOTHING,
-                "true_boxes": _from_rows(boxes[str(image["id"])]),
-                "width": finite_numbers([image["width"]], 1, "width", f"image {row} of {path}")[0],
-                "height": finite_numbers([image["height"]], 1, "height", f"image {row} of {path}")[0],
-            }
-            for row, image in enumerate(content["images"])
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"Expected labels in COCO style, cannot use {path}: {type(error).__name__} {error}."
-        ) from error
-    strange = sorted({*boxes, *crowds} - set(cases))
-    if strange or len(cases) < len(content["images"]):
-        raise ValueError(
-            f"Expected every image once and annotations of these alone in {path}, got others: {strange[:3]}."
-        )
-    if len(names) > 1:
-        for key, case in cases.items():
-            case["class_names"], case["true_classes"] = tuple(names.values()), np.array(kinds[key], dtype=str)
-    if crowds:
-        for key, case in cases.items():
-            case["ignored_boxes"] = _from_rows(crowds[key])
-        count = sum(len(rows) for rows in crowds.values())
-        logger.info("%s: %d crowds and boxes of a category called ignore are regions to ignore.", path, count)
-    if not any("patient" in image for image in content["images"]):
-        logger.warning("%s names no patients: intervals draw images.", path)
-    return cases, number
-
-
-def _coco_boxes(
-    annotations: Sequence[Mapping[str, Any]], number: Any, names: Mapping[Any, str], unknown: Sequence[Any], path: Path
-) -> tuple[dict[str, list[Any]], dict[str, list[str]], dict[str, list[Any]]]:
-    """By images the boxes of a category, or of all where it is None, their names, and the regions to ignore."""
-    boxes: dict[str, list[Any]] = defaultdict(list)
-    kinds: dict[str, list[str]] = defaultdict(list)
-    crowds: dict[str, list[Any]] = defaultdict(list)
-    for row, entry in enumerate(annotations):
-        region, image = entry["category_id"] in unknown, str(entry["image_id"])
-        if region or number in (None, entry["category_id"]):
-            box = finite_numbers(entry["bbox"], 4, "bbox", f"annotation {row} of {path}")
-            if region or entry.get("iscrowd"):
-                crowds[image].append(box)
-            else:
-                boxes[image].append(box)
-                kinds[image].append(names.get(str(entry["category_id"]), ""))
-    return boxes, kinds, crowds
-
-
-def _from_rows(rows: Sequence[Sequence[float]]) -> np.ndarray:
-    return from_coco(np.array(rows, dtype=np.float64).reshape(-1, 4))
 
 
 def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
@@ -336,8 +241,9 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
     records = read_records(folder)
     if not records:
         raise ValueError(f"Expected an imported set to score a folder of results on, {folder} has no records of scans.")
-    own = {path: path.parent.relative_to(results).as_posix() for path in sorted(results.rglob("lesions.json"))}
-    other = {path: path.name[: -len(ending)] for ending in _NNDET for path in sorted(results.rglob(f"*{ending}"))}
+    there = files_below(results)
+    own = {path: path.parent.relative_to(results).as_posix() for path in there if path.name == "lesions.json"}
+    other = {path: path.name[: -len(ending)] for ending in _NNDET for path in there if path.name.endswith(ending)}
     if not own and not other:
         raise ValueError(f"Expected lesions.json or CASE_boxes.pkl in {results}, got neither.")
     found: dict[str, dict[str, np.ndarray]] = {}

@@ -41,6 +41,8 @@ def test_size_takes_the_padding_off() -> None:
     assert short_diameter_mm(one).tolist() == [5.0]
     assert short_diameter_mm(case([[10, 10, 14, 40]], spacing=(0.5, 0.8))).tolist() == [0.0]
     assert np.isnan(short_diameter_mm(case([[10, 10, 30, 40]]))).tolist() == [True]
+    # Boxes of masks have none.
+    assert short_diameter_mm({**one, "box_padding": 0.0}).tolist() == [10.0]
 
 
 def test_size_groups_include_their_limits() -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.data.deeplesion.splits import load_records
 from scripts.data.importing.patient_splits import SplitRule
 from scripts.data.importing.set_records import read_records
 from scripts.data.importing.set_tables import write_set
 from scripts.data.scans.scan import read_scan
 from scripts.metrics.bootstrap import Bootstrap
 from scripts.metrics.matching import match_detections
+from scripts.metrics.subgroups import short_diameter_mm
 from scripts.metrics.volume.volume_evaluation import evaluate_volumes
 from scripts.storage.atomic_files import sha256
 from scripts.workflows.importing.import_scans import ImportRules, Sources, import_scans
@@ -376,3 +378,18 @@ def test_classes_of_our_own_results_meet_those_of_the_set(tmp_path: Path, cases:
     assert classes["cyst"]["protocols"]["3D IoU 0.5"]["mean_sensitivity"] == 0
     assert classes["node"]["protocols"]["3D IoU 0.5"]["sensitivity"]["1"] == 1
     assert "classes" not in evaluate_volumes(solid_cases(cases / "set", tmp_path, "all"))[0]
+
+
+@pytest.mark.parametrize(("kinds", "padding"), [(["mask"], 0.0), (["recist"], 5.0), (["mask", "recist"], 0.0)])
+def test_boxes_of_a_set_are_padded_only_if_they_are_of_diameters(
+    tmp_path: Path, kinds: list[str], padding: float
+) -> None:
+    write_set(tmp_path / "set", {"000001_01_01": RECORD}, [{"p": 3}], {"classes": ["lesion"], "kinds": kinds})
+    (tmp_path / "none.json").write_text("[]")
+    # A side of 6 pixels of 0.7 mm.
+    for truth in (tmp_path / "set", tmp_path / "set" / "DL_info.csv"):
+        first, _ = flat_cases(truth, tmp_path / "none.json", "test")
+        assert short_diameter_mm(first) == pytest.approx([max(6 - 2 * padding, 0) * 0.7])
+    assert {
+        record.get("box_padding") for record in load_records(tmp_path / "set", "test", missing_images="ignore")
+    } == {padding}

@@ -71,7 +71,10 @@ def test_masks_become_the_lengths_of_their_axes() -> None:
 
 
 def test_what_the_record_does_not_know_stays_out() -> None:
-    assert "spacing" not in to_case(data(torch.zeros(0, 4)))["case"]
+    content = data(torch.zeros(0, 4))
+    assert not {"spacing", "box_padding"} & set(to_case(content)["case"])
+    content["record"]["box_padding"] = 0.0
+    assert to_case(content)["case"].get("box_padding") == 0
 
 
 def test_the_metric_gets_the_cases_alone() -> None:

@@ -11,6 +11,7 @@ A case is a mapping with these keys; boxes are slab-frame boxes in pixels of the
 ``width``, ``height``     size of the image in pixels
 ``slice_interval``        optional, mm
 ``spacing``               optional, ``(x, y)`` mm per pixel
+``box_padding``           optional, pixels by which the boxes of lesions are wider on every side; DeepLesion's 5 if not
 ``lesion_type``           optional, ``(N,)``, 1..8, -1 unknown
 ``noisy``                 optional, ``(N,)`` bool: DeepLesion's "possibly noisy" annotations
 ``ignored_boxes``         optional, ``(K, 4)``: regions in which nothing is known; what lies in one is not false
@@ -56,6 +57,7 @@ class Case(_Required, total=False):
     patient: str
     slice_interval: float
     spacing: tuple[float, float]
+    box_padding: float
     lesion_type: np.ndarray
     noisy: np.ndarray
     ignored_boxes: np.ndarray

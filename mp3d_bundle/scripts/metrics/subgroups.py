@@ -54,7 +54,8 @@ def short_diameter_mm(case: Mapping[str, Any]) -> np.ndarray:
 
     DeepLesion's boxes are the end points of the two measured diameters padded by 5 pixels, so the shorter
     side less 10 pixels estimates the short diameter (0 where a box is smaller than its padding). On 1,349
-    rows of DL_info.csv this puts 92 % of the lesions in the same size group as the measured diameter.
+    rows of DL_info.csv this puts 92 % of the lesions in the same size group as the measured diameter. Boxes of other
+    sets may have no padding, as their ``box_padding`` says; then it is the shorter side.
 
     Args:
         case: A checked case.
@@ -65,7 +66,7 @@ def short_diameter_mm(case: Mapping[str, Any]) -> np.ndarray:
     boxes = case["true_boxes"]
     if case.get("spacing") is None:
         return np.full(len(boxes), np.nan)
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] - 2 * RECIST_PADDING, 0.0)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] - 2 * case.get("box_padding", RECIST_PADDING), 0.0)
     return (sides * np.asarray(case["spacing"], dtype=np.float64)[:2]).min(axis=1)
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ..data.deeplesion.dl_info import read_csv
-from ..data.deeplesion.splits import load_records
+from ..data.deeplesion.splits import box_padding, load_records
 from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
 from ..data.importing.set_records import read_records, stored_boxes
@@ -160,7 +160,8 @@ def _table_truth(truth: Path, split: str) -> dict[str, Case]:
         records = load_records(truth, split, missing_images="ignore")
     else:
         records = read_csv(truth, truth.parent, split=None if split == "all" else split)
-    return {record["file_name"]: _table_case(record) for record in records}
+    padding = box_padding(truth if truth.is_dir() else truth.parent)
+    return {record["file_name"]: {**_table_case(record), "box_padding": padding} for record in records}
 
 
 def _table_case(record: Record) -> Case:

@@ -16,7 +16,7 @@ from ..metrics.free_response.class_cases import named, names_in_set
 
 logger = logging.getLogger(__name__)
 
-_PASSED_ON = ("patient", "image", "slice_interval", "spacing", "window")
+_PASSED_ON = ("patient", "image", "slice_interval", "spacing", "box_padding", "window")
 # The class of each detection by its number in the network, which the data set may count otherwise.
 LABELS = "labels"
 

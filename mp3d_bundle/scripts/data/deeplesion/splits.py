@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ...boxes import RECIST_PADDING
 from ...storage.needed_files import need_folder
 from ..coco.coco_instances import Categories
 from ..importing.set_tables import SET_FILE, read_set
@@ -26,7 +27,7 @@ from .recist import MASK_TARGETS, Measurements
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["COLUMNS", "SPLITS", "dataset_notice", "load_records", "read_coco", "read_csv"]
+__all__ = ["COLUMNS", "SPLITS", "box_padding", "dataset_notice", "load_records", "read_coco", "read_csv"]
 
 # What every result on an imported set says.
 IMPORTED = "An imported set, not DeepLesion: published figures are of other images."
@@ -83,8 +84,8 @@ def load_records(
         mined_score: Lowest score of those that have one; 0.9 by default.
 
     Returns:
-        One record per key slice, see `scripts.data.records`; those of a set with classes have ``categories``. Of an
-        imported set a split may have none.
+        One record per key slice, see `scripts.data.records`; those of a set with classes have ``categories``, those of
+        an imported one ``box_padding``. Of an imported set a split may have none.
 
     Raises:
         OSError: If the folder, the labels or images are missing, or a file is in the place of a folder.
@@ -115,6 +116,10 @@ def load_records(
     else:
         records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class, details=details)
     records = check_images(records, missing_images)
+    if about is not None:
+        padding = box_padding(folder)
+        padded: Any = [{**record, "box_padding": padding} for record in records]
+        records = padded
     if by_class:
         records = _named(records, classes, folder)
     return _with_mined(records if subset is None else subset(records), mined, mined_as, mined_score)
@@ -153,6 +158,20 @@ def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path |
     if patients:
         found.append(PatientFacts())
     return found
+
+
+def box_padding(dataset_dir: str | Path) -> float:
+    """Pixels by which the boxes of lesions are wider than what was measured, on every side.
+
+    Args:
+        dataset_dir: Folder of the data set. DeepLesion's boxes are padded, as are those of an imported set if all of
+            them were made of diameters; others are what was drawn.
+
+    Raises:
+        ValueError: See `read_set`.
+    """
+    about = read_set(Path(dataset_dir))
+    return RECIST_PADDING if about is None or about.get("kinds") == ["recist"] else 0.0
 
 
 def dataset_notice(dataset_dir: str | Path) -> str | None:

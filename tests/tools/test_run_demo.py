@@ -46,9 +46,9 @@ def test_data_are_made_once_and_again_when_they_differ(
     run_demo.make_data(plan)
     assert (plan.data / "DL_info.csv").stat().st_mtime_ns == first
     assert "Keeping" in capsys.readouterr().out
-    run_demo.make_data(run_demo.Plan(plan.output, seed=3, **TINY))
+    run_demo.make_data(run_demo.Plan(plan.output, seed=4, **TINY))
     assert (plan.data / "DL_info.csv").stat().st_mtime_ns != first
-    assert (plan.data / "scans" / "scan_001.nii.gz").is_file()
+    assert (plan.data / "scans" / "scan_004.nii.gz").is_file()
 
 
 def test_a_folder_with_other_content_is_left_alone(plan: run_demo.Plan) -> None:
@@ -162,25 +162,31 @@ def test_the_summary_gives_the_figures_of_the_files(plan: run_demo.Plan) -> None
     assert "synthetic" in text
 
 
-def write_outcome(plan: run_demo.Plan, marked: list[tuple[float, ...]]) -> None:
+def write_outcome(plan: run_demo.Plan, marked: list[tuple[float, ...]], scan: str = "scan_001") -> None:
     """A scan with two lesions, and marks in it."""
-    plan.scan.parent.mkdir(parents=True, exist_ok=True)
     truth = [(0, 0, 0, 10, 10, 10), (100, 100, 100, 110, 110, 110)]
-    for path, boxes in ((plan.scan.with_name("scan_001.json"), truth), (plan.output / "lesions.json", marked)):
+    for path, boxes in ((plan.scans / f"{scan}.json", truth), (plan.marked / scan / "lesions.json", marked)):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"lesions": [{"box_lps_mm": box} for box in boxes]}))
 
 
 def test_a_scan_without_marks_has_no_false_ones(plan: run_demo.Plan) -> None:
     write_outcome(plan, marked=[])
-    assert run_demo.outcome_in_scan(plan) == (0, 2, 0)
+    assert run_demo.outcome_in_scans(plan) == (0, 2, 0)
 
 
 def test_a_mark_must_overlap_enough(plan: run_demo.Plan) -> None:
     # 10 of 34 and 2.9 of 10 mm of the marks are in the lesion, then 3.1 of 10.
     write_outcome(plan, marked=[(0, 0, 0, 10, 10, 34), (0, 0, 7.1, 10, 10, 17.1)])
-    assert run_demo.outcome_in_scan(plan) == (0, 2, 2)
-    (plan.output / "lesions.json").write_text(json.dumps({"lesions": [{"box_lps_mm": (0, 0, 6.9, 10, 10, 16.9)}]}))
-    assert run_demo.outcome_in_scan(plan) == (1, 2, 0)
+    assert run_demo.outcome_in_scans(plan) == (0, 2, 2)
+    write_outcome(plan, marked=[(0, 0, 6.9, 10, 10, 16.9)])
+    assert run_demo.outcome_in_scans(plan) == (1, 2, 0)
+
+
+def test_the_outcomes_of_scans_are_added(plan: run_demo.Plan) -> None:
+    write_outcome(plan, marked=[(0, 0, 0, 10, 10, 10), (50, 0, 0, 60, 10, 10)])
+    write_outcome(plan, marked=[(100, 100, 100, 110, 110, 110)], scan="scan_002")
+    assert run_demo.outcome_in_scans(plan) == (2, 4, 1)
 
 
 def test_unknown_options_are_named() -> None:
@@ -202,6 +208,7 @@ def test_the_whole_demo_runs_small(start: list[str], bundle_root: Path, tmp_path
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     made = {path.relative_to(tmp_path / "demo").as_posix() for path in (tmp_path / "demo").rglob("*")}
-    assert {"metrics.json", "froc.png", "gallery/index.html", "lesions.json", "detections.json"} <= made
+    assert {"metrics.json", "froc.png", "gallery/index.html"} <= made
+    assert {f"scans/scan_00{number}/lesions.json" for number in (1, 2, 3, 4)} <= made
     assert "1" in json.loads((tmp_path / "demo" / "metrics.json").read_text())["sensitivity"]
     assert (tmp_path / "w.pt").stat().st_size < 5 * 2**20

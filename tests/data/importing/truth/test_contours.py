@@ -120,9 +120,11 @@ def test_outlines_need_slices_with_uids_and_whole_numbers(tmp_path: Path, series
     path = write_lidc(tmp_path / "r.xml", series)
     with pytest.raises(ValueError, match="DICOM slices"):
         read_lidc(path, read_scan(write_nifti_case(tmp_path)))
-    path.write_text(path.read_text().replace("<xCoord>", "<xCoord>x", 1))
-    with pytest.raises(ValueError, match="whole numbers as xCoord"):
-        read_lidc(path, scan)
+    whole = path.read_text()
+    for wrong in ("x", "9" * 25):
+        path.write_text(whole.replace("<xCoord>", f"<xCoord>{wrong}", 1))
+        with pytest.raises(ValueError, match="whole numbers of pixels as xCoord"):
+            read_lidc(path, scan)
 
 
 def test_a_structure_set_that_lacks_its_parts(tmp_path: Path, series: Path, scan: Scan) -> None:

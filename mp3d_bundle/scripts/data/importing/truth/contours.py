@@ -332,15 +332,13 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 
 def _edge(roi: ElementTree.Element, path: Path) -> np.ndarray:
     """Points ``(N, 2)`` of an outline: whole pixels, from 0."""
-    try:
-        pairs = [
-            (int(_text(edge, "xCoord")), int(_text(edge, "yCoord"))) for edge in roi if plain_tag(edge) == "edgeMap"
-        ]
-    except ValueError:
-        raise ValueError(f"Expected whole numbers as xCoord and yCoord, got others in {path}.") from None
-    if not pairs:
+    edges = [edge for edge in roi if plain_tag(edge) == "edgeMap"]
+    if not edges:
         raise ValueError(f"Expected the points of an outline (edgeMap), got none in a roi of {path}.")
-    return np.array(pairs, dtype=np.int64)
+    try:
+        return np.array([[int(_text(edge, tag)) for tag in ("xCoord", "yCoord")] for edge in edges], dtype=np.int64)
+    except (ValueError, OverflowError):
+        raise ValueError(f"Expected whole numbers of pixels as xCoord and yCoord, got others in {path}.") from None
 
 
 def lidc_series(path: Path) -> str:

@@ -67,7 +67,7 @@ def test_quaternion_rounded_above_one_is_taken(tmp_path: Path) -> None:
     [
         (40, np.int16(0), "volume of 3 dimensions, got 0"),
         (42, np.int16(-3), "volume of 3 dimensions"),
-        (70, np.int16(4096), "could not read"),
+        (70, np.int16(4096), "code of a data type of NIfTI, got 4096 in"),
         (70, np.int16(32), "one real number per voxel"),
         (72, np.int16(32), r"16 bits a voxel \(int16\), got 32"),
         (80, np.float32("nan"), "three positive voxel spacings"),

@@ -60,9 +60,12 @@ def read_nifti(path: Path, rules: ReadingRules) -> StoredImage:
     try:
         # Content counts: compressed files are often called .nii, and plain ones .nii.gz.
         header = _read_header(path, packed=_is_packed(path), pair=voxels != path)
-        dtype = header.get_data_dtype()
     except (EOFError, OSError, HeaderDataError, WrapStructError, zlib.error) as error:
         raise OSError(f"Expected a complete NIfTI file, could not read {path} ({one_line(error)}).") from error
+    try:
+        dtype = header.get_data_dtype()
+    except KeyError:  # of nibabel's table of codes
+        raise ValueError(f"Expected the code of a data type of NIfTI, got {header['datatype']} in {path}.") from None
     if dtype.kind not in "iuf":
         raise ValueError(f"Expected one real number per voxel, got data type {dtype} (a colour image?) in {path}.")
     if int(header["bitpix"]) not in (0, 8 * dtype.itemsize):

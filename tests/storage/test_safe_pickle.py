@@ -72,6 +72,7 @@ def test_nothing_is_called(tmp_path: Path) -> None:
         (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encodes text as 'rot13'"),
         (b"cnumpy.core.multiarray\nfrombuffer\n.", r"names numpy.core.multiarray.frombuffer"),
         (b"cscripts.storage.safe_pickle\nread_plain_pickle\n.", "names scripts.storage.safe_pickle.read_plain_pickle"),
+        (b"cscripts\nread\0all\n.", r"names 'scripts.read\x00all'"),
         (b"", "Ran out of input"),
         (b"<html>", "not a pickle"),
         (pickle.dumps({"a": np.zeros(99)})[:-20], "exhausted"),

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .printable import one_line, shown
+from .printable import one_line, shown, shown_name
 
 # The largest public label file has 0.4 MB.
 MAX_BYTES = 1 << 29
@@ -165,10 +165,7 @@ class _PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAcce
             return _Call(_admitted()[module_name, global_name])
         except KeyError:
             name = f"{module_name}.{global_name}"
-            _reject(
-                f"it names {name if len(name) <= 100 else shown(name)}, and calling that would run code that the file "
-                "chooses"
-            )
+            _reject(f"it names {shown_name(name)}, and calling that would run code that the file chooses")
 
 
 def read_plain_pickle(path: str | Path) -> Any:

@@ -38,3 +38,13 @@ def test_several_series_are_an_error(tmp_path: Path) -> None:
     dataset.save_as(path)
     with pytest.raises(ValueError, match=r"the images of one series, .*rt\.dcm names 2: 1\.2\.3, "):
         named_images(path, "rtstruct")
+
+
+def test_a_damaged_length_of_a_sequence_is_a_line_that_names_the_file(tmp_path: Path) -> None:
+    path = write_rtstruct(tmp_path / "rt.dcm", write_dicom_case(tmp_path / "ct"))
+    content = bytearray(path.read_bytes())
+    # The length of ReferencedFrameOfReferenceSequence, behind its tag and VR.
+    content[content.index(b"\x06\x30\x10\x00SQ") + 8] += 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"could not read the series that .*rt\.dcm names"):
+        named_images(path, "rtstruct")

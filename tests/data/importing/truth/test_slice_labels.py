@@ -83,6 +83,8 @@ def test_coco_images_crowds_and_empty_ones(tmp_path: Path) -> None:
     [
         {"annotations": [{"image_id": 9, "category_id": 3, "bbox": [1, 2, 3, 4]}]},
         {"annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3]}]},
+        {"annotations": [{"image_id": 1, "category_id": 3, "bbox": []}]},
+        {"annotations": 2 * [{"image_id": 1, "category_id": 3, "bbox": [1, 2]}]},
         {"annotations": [{"image_id": 1, "category_id": 3}]},
         {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
         {"images": [{"id": 1, "file_name": "a", "width": float("inf"), "height": 5}], "annotations": []},

@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 
 from ....storage.dicom_errors import ODD_CONTENT
+from ....storage.printable import one_line
 from ...scans.dicom.dicom_files import read_dataset, read_text, uid_name
 from .contours import lidc_series
 
@@ -32,8 +33,14 @@ def named_images(path: Path, kind: str) -> tuple[str, frozenset[str]]:
     if kind not in ("seg", "rtstruct"):
         return "", frozenset()
     dataset = read_dataset(path, tags=["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"])
-    items = [*(dataset.get("ReferencedSeriesSequence") or ()), *_structure_series(dataset)]
-    found = {read_text(item, "SeriesInstanceUID") for item in items} - {""}
+    try:
+        # pydicom reads the items of a sequence when they are asked for.
+        items = [*(dataset.get("ReferencedSeriesSequence") or ()), *_structure_series(dataset)]
+        found = {read_text(item, "SeriesInstanceUID") for item in items} - {""}
+    except ODD_CONTENT as error:
+        raise OSError(
+            f"Expected a complete DICOM file, could not read the series that {path} names ({one_line(error, 200)})."
+        ) from error
     if len(found) > 1:
         raise ValueError(f"Expected the images of one series, {path} names {len(found)}: {', '.join(sorted(found))}.")
     if found:

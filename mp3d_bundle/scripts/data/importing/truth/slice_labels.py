@@ -17,7 +17,7 @@ import numpy as np
 
 from ....boxes import check_boxes, from_coco
 from ....storage.printable import shown
-from ....storage.safe_json import read_json
+from ....storage.safe_json import finite_numbers, read_json
 from ..lesion_classes import IGNORE
 from ..true_lesions import ScanTruth, TrueLesion
 from .contours import plain_tag, read_xml
@@ -169,7 +169,7 @@ def _coco_image(
 ) -> SliceLabels:
     plain = [entry for entry in entries if not entry.get("iscrowd")]
     boxes, regions = (
-        from_coco(_table([[float(value) for value in entry["bbox"]] for entry in part]))
+        from_coco(_table([finite_numbers(entry["bbox"], 4, "bbox", f"a box of {image['id']}") for entry in part]))
         for part in (plain, [entry for entry in entries if entry.get("iscrowd")])
     )
     size = (int(image["width"]), int(image["height"])) if {"width", "height"} <= set(image) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -24,6 +25,7 @@ def status_of_a_copy(work: Callable[[], object], *, kill_after: float = _LONGEST
     Returns:
         0, 1 after an error, or the negative number of the signal that ended it.
     """
+    sys.stdout.flush()
     child = os.fork()
     if child == 0:
         # tqdm's own lock is shared with copies: one that is killed would hold it for ever.
@@ -35,6 +37,7 @@ def status_of_a_copy(work: Callable[[], object], *, kill_after: float = _LONGEST
         except BaseException:
             traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(status)
     timer = threading.Timer(kill_after, os.kill, (child, signal.SIGKILL))
     timer.start()

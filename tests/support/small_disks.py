@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from support.killed_copies import status_of_a_copy
+
 _NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000
 _READ_ONLY, _REMOUNT, _PRIVATE = 1, 32, 0x4000 | 1 << 18
 _SKIP = 77
+# Seconds; a training takes the most.
+_LONGEST = 900
 
 
 def _call(name: str, *words: object) -> None:
@@ -66,24 +70,17 @@ def on_a_small_disk(folder: Path, work: Callable[[Disk], object]) -> bool:
     Raises:
         NotImplementedError: If the system does not let a process have mounts of its own.
     """
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        status = 1
+
+    def with_a_disk() -> None:
         try:
-            try:
-                disk = Disk(folder)
-            except (OSError, AttributeError):
-                status = _SKIP
-                raise
-            work(disk)
-            status = 0
-        except BaseException:
+            disk = Disk(folder)
+        except (OSError, AttributeError):
             traceback.print_exc()
-        finally:
             sys.stderr.flush()
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os._exit(_SKIP)
+        work(disk)
+
+    status = status_of_a_copy(with_a_disk, kill_after=_LONGEST)
     if status == _SKIP:
         raise NotImplementedError("this system does not let a process have mounts of its own")
     return status == 0

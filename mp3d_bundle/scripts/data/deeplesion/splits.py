@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...boxes import RECIST_PADDING
 from ...storage.needed_files import need_folder
 from ..coco.coco_instances import Categories
-from ..importing.set_tables import SET_FILE, read_set
+from ..importing.set_tables import LABELS, SET_FILE, read_set
 from ..records import Record, check_images
 from ..slabs.slice_store import images_folder
 from ..training_fraction import Subset
@@ -36,7 +37,6 @@ _NOT_SCORED = (
     " With configs/variants/own_data.yaml nothing is scored in training, and model.pt holds the weights of the last "
     "epoch."
 )
-_TABLE = "DL_info.csv"
 _COCO_NAMES = {"train": "deeplesion_train.json", "validation": "deeplesion_val.json", "test": "deeplesion_test.json"}
 
 
@@ -117,7 +117,7 @@ def load_records(
         records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class, details=details)
     records = check_images(records, missing_images)
     if about is not None:
-        padding = box_padding(folder)
+        padding = box_padding(about)
         padded: Any = [{**record, "box_padding": padding} for record in records]
         records = padded
     if by_class:
@@ -160,17 +160,13 @@ def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path |
     return found
 
 
-def box_padding(dataset_dir: str | Path) -> float:
+def box_padding(about: Mapping[str, Any] | None) -> float:
     """Pixels by which the boxes of lesions are wider than what was measured, on every side.
 
     Args:
-        dataset_dir: Folder of the data set. DeepLesion's boxes are padded, as are those of an imported set if all of
-            them were made of diameters; others are what was drawn.
-
-    Raises:
-        ValueError: See `read_set`.
+        about: What an imported set says of itself, None of other data sets. DeepLesion's boxes are padded, as are those
+            of an imported set if all of them were made of diameters; others are what was drawn.
     """
-    about = read_set(Path(dataset_dir))
     return RECIST_PADDING if about is None or about.get("kinds") == ["recist"] else 0.0
 
 
@@ -195,12 +191,12 @@ def dataset_notice(dataset_dir: str | Path) -> str | None:
 
 def label_files(dataset_dir: str | Path) -> list[Path]:
     """The label files of a data set: one for all splits, or those that are there of one each; none without any."""
-    table, *others = (Path(dataset_dir) / name for name in (_TABLE, *_COCO_NAMES.values()))
+    table, *others = (Path(dataset_dir) / name for name in (LABELS, *_COCO_NAMES.values()))
     return [table] if table.is_file() else [path for path in others if path.is_file()]
 
 
 def _find_labels(folder: Path, split: str) -> Path:
-    candidates = [folder / _TABLE, folder / _COCO_NAMES[split]]
+    candidates = [folder / LABELS, folder / _COCO_NAMES[split]]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

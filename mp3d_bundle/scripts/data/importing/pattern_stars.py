@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ..scans.scan_lists import walk
@@ -57,10 +58,16 @@ class StarPattern:
         """Whether a path below `root` is like the pattern."""
         return self._match(path.relative_to(self.root)) is not None
 
+    @cached_property
+    def _text(self) -> str:
+        return PurePosixPath(self.pattern).as_posix()
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile("".join(_meaning(part) for part in _PARTS.split(self._text)))
+
     def _match(self, below: Path) -> re.Match[str] | None:
-        text = PurePosixPath(self.pattern).as_posix()
-        regex = "".join(_meaning(part) for part in _PARTS.split(text))
-        return re.fullmatch(regex, below.as_posix() if "/" in text else below.name)
+        return self._regex.fullmatch(below.as_posix() if "/" in self._text else below.name)
 
 
 def _meaning(part: str) -> str:

@@ -130,7 +130,7 @@ def _from_rows(rows: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def _check_inside(cases: Iterable[Case], path: Path) -> None:
-    """Reject lesions and regions without area in their image: the rules of matching leave them out, without a word."""
+    """Reject lesions and regions without area in their image: the rules of matching leave them out silently."""
     for case in cases:
         size = np.array([case["width"], case["height"]])
         boxes = np.concatenate([case["true_boxes"], case.get("ignored_boxes", np.zeros((0, 4)))])

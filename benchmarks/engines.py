@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from benchmarks._memory_layout import channels_last
 from benchmarks._timing import best
 from scripts.engines.engine import RUNTIMES, EngineChoice
 from scripts.networks import mp3d_fpn
@@ -42,25 +41,18 @@ def call(module: nn.Module, slabs: torch.Tensor, dtype: torch.dtype = torch.floa
     return run
 
 
-def variants(slabs: torch.Tensor) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
-    """What is timed, by name: the backbone alone, and the whole detector."""
-    torch.manual_seed(0)
-    plain = mp3d_fpn(SLICES).eval()
-    networks: dict[str, tuple[nn.Module, torch.dtype]] = {
-        "torch float32": (plain, torch.float32),
-        "torch float32, channels last": (channels_last(copy.deepcopy(plain)), torch.float32),
-    }
-    networks["torch bfloat16, channels last"] = (networks["torch float32, channels last"][0], torch.bfloat16)
-    for name in ("onnx", "openvino"):
+def engines(plain: nn.Module) -> dict[str, tuple[nn.Module, torch.dtype]]:
+    """The network on each engine by name, with the number format of PyTorch's part. From then on memory is kept."""
+    found: dict[str, tuple[nn.Module, torch.dtype]] = {}
+    for name in ("torch", "onnx", "openvino"):
         for dtype in (torch.float32, torch.bfloat16):
-            if RUNTIMES[name].missing() or (name == "onnx" and dtype != torch.float32):
+            if (name != "torch" and RUNTIMES[name].missing()) or (name == "onnx" and dtype != torch.float32):
                 continue
             network = copy.deepcopy(plain)
             use = EngineChoice(name, precision=dtype).attach(network)
             if use.precision == str(dtype)[6:]:
-                networks[f"{name} {use.precision}"] = (network, torch.float32)
-    backbones = {name: call(network.backbone, slabs, dtype) for name, (network, dtype) in networks.items()}  # type: ignore[arg-type]
-    return backbones, {name: call(network, slabs, dtype) for name, (network, dtype) in networks.items()}
+                found[f"{name} {use.precision}"] = (network, dtype if name == "torch" else torch.float32)
+    return found
 
 
 def table(
@@ -84,14 +76,21 @@ def main() -> None:
     # One thread takes other code paths in torch's CPU convolutions and misleads.
     torch.set_num_threads(THREADS)
     slabs = torch.randn(1, SLICES, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    backbones, detectors = variants(slabs)
+    torch.manual_seed(0)
+    plain = mp3d_fpn(SLICES).eval()
+    usual = "plain PyTorch float32"
+    backbone = best({usual: call(plain.backbone, slabs)}, ROUNDS)  # type: ignore[arg-type]
+    detector = best({usual: call(plain, slabs)}, ROUNDS)
+    networks = engines(plain)
+    backbone |= best({name: call(each.backbone, slabs, dtype) for name, (each, dtype) in networks.items()}, ROUNDS)  # type: ignore[arg-type]
+    detector |= best({name: call(each, slabs, dtype) for name, (each, dtype) in networks.items()}, ROUNDS)
     peaks = {str(dtype)[6:]: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
     size = f"{SLICES} x {SIDE} x {SIDE}, {THREADS} threads"
     found = {
         "size": size,
         "mm_gflops": {name: round(rate) for name, rate in peaks.items()},
-        "backbone": table(f"backbone and pyramid, {size}", best(backbones, ROUNDS), peaks),
-        "detector": table(f"whole detector, {size}", best(detectors, ROUNDS)),
+        "backbone": table(f"backbone and pyramid, {size}", backbone, peaks),
+        "detector": table(f"whole detector, {size}", detector),
     }
     print(json.dumps(found))
 

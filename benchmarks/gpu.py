@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks._memory_layout import channels_last
 from scripts.engines.engine import RUNTIMES, EngineChoice
+from scripts.engines.memory_layout import channels_last
 from scripts.networks import ResNet3d, TwoStageHead, mp3d_fpn
 from scripts.tools.export_detector import nearest_gaps
 

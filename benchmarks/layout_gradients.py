@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import nn
 
-from benchmarks._memory_layout import channels_last
+from scripts.engines.memory_layout import channels_last
 from scripts.networks import ResNet3d, SlabBackbone
 
 

@@ -15,10 +15,16 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from benchmarks._memory_layout import channels_last
 from benchmarks._timing import compare
 from scripts.configuration.running_config import CONFIGS
 from scripts.networks import mp3d_fpn
+from scripts.training.mixed_precision import MixedPrecision
+from scripts.training.train_steps import TrainingStep
+
+try:
+    from scripts.engines.memory_layout import channels_last
+except ImportError:  # an earlier commit to compare with
+    channels_last = None
 
 SIDE = int(os.environ.get("SIDE", "256"))
 SLICES, ROUNDS = 9, 3
@@ -51,13 +57,13 @@ def narrow() -> nn.Module:
 
 def measure(name: str, network: nn.Module, batch: int, side: int) -> None:
     """Print the times of a network."""
-    cases = {
-        "float32": step(copy.deepcopy(network), batch, side),
-        "float32, channels last": step(channels_last(copy.deepcopy(network)), batch, side),
-    }
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":  # which would have to emulate it
-        cases["bfloat16"] = step(copy.deepcopy(network), batch, side, torch.bfloat16)
-        cases["bfloat16, channels last"] = step(channels_last(copy.deepcopy(network)), batch, side, torch.bfloat16)
+    # AVX2 would have to emulate bfloat16.
+    formats = [torch.float32] if torch.backends.cpu.get_cpu_capability() == "AVX2" else [torch.float32, torch.bfloat16]
+    cases = {}
+    for dtype in formats:
+        cases[str(dtype)[6:]] = step(copy.deepcopy(network), batch, side, dtype)
+        if channels_last is not None:
+            cases[f"{str(dtype)[6:]}, channels last"] = step(channels_last(copy.deepcopy(network)), batch, side, dtype)
     compare(f"step of the {name}, {batch} x {SLICES} x {side} x {side}, {THREADS} threads", cases, ROUNDS)
 
 
@@ -65,6 +71,8 @@ def main() -> None:
     """Print the figures."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
+    # What a training changes in its process.
+    TrainingStep(MixedPrecision("cpu"))
     measure("narrow network", narrow(), 8, 96)
     measure("full-size network", mp3d_fpn(SLICES), 1, SIDE)
 

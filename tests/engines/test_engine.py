@@ -17,7 +17,7 @@ from scripts.engines import engine as module
 from scripts.engines.engine import ENGINES, EngineChoice, check_part, fingerprint
 from scripts.engines.kept_networks import FOLDER
 from scripts.engines.network_parts import PartExample, Run, part_examples
-from support.engine_networks import found, gaps, make, slabs
+from support.engine_networks import LARGE_NETWORKS, NETWORKS, check_engine, found, gaps, make, slabs
 
 
 @functools.cache
@@ -64,6 +64,7 @@ class FakeRuntime:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     runtime = FakeRuntime()
     monkeypatch.setitem(module.RUNTIMES, "openvino", runtime)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.delenv("MP3D_ENGINE", raising=False)
     return runtime
 
@@ -87,6 +88,49 @@ def test_auto_takes_openvino_on_a_cpu_and_says_so(fake: FakeRuntime, caplog: pyt
     assert gaps(own, found(network, images)) == (0.0, 0.0)
     fake.absent = "it is not installed"
     assert EngineChoice().attach(network).engine == f"torch {torch.__version__}"
+
+
+def test_auto_is_pytorch_in_float32_with_avx_512(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for precision in (None, torch.float32):
+        choice = EngineChoice(precision=precision)
+        assert choice.attach(make("mp3d_fpn")) == (f"torch {torch.__version__}", "float32")
+    assert EngineChoice(precision=torch.bfloat16).attach(make("mp3d_fpn")).engine.startswith("openvino ")
+    assert EngineChoice("openvino").attach(make("mp3d_fpn")).engine.startswith("openvino ")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pytorch_changes_the_order_in_memory_and_no_result(name: str) -> None:
+    check_engine("torch", torch.__version__, name)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in LARGE_NETWORKS])
+def test_features_of_published_networks_keep_their_values(name: str) -> None:
+    network = make(name)
+    images = slabs(network, 1, 160, 96)
+    with torch.no_grad():
+        own, _ = network.features(images)
+        assert EngineChoice("torch").attach(network).engine.startswith("torch ")
+        other, _ = network.features(images)
+    for one, two in zip(own, other, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-4 * float(one.abs().max()))
+
+
+def test_pytorch_runs_channels_last_and_keeps_its_memory_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(module, "keep_freed_memory", lambda: kept.append(True))
+    orders = {}
+    for device in ("cpu", "cuda"):
+        network = make("mp3d_fpn")
+        EngineChoice("torch", device=device).attach(network)
+        kernels = [layer.weight for layer in network.modules() if isinstance(layer, torch.nn.Conv3d)]
+        orders[device] = [
+            kernel.is_contiguous() for kernel in kernels if 1 not in kernel.shape[:2] and kernel[0, 0].numel() > 1
+        ]
+    assert orders["cpu"]
+    assert not any(orders["cpu"])
+    assert all(orders["cuda"])
+    assert kept == [True]
 
 
 def test_auto_is_pytorch_on_a_gpu_and_where_the_environment_says_so(

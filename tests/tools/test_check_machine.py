@@ -110,6 +110,21 @@ def test_a_torchvision_of_another_torch_is_a_failure(places: Places, monkeypatch
     assert "made for torch 2.7.1: install both in one command" in finding.advice
 
 
+@pytest.mark.parametrize(
+    ("capability", "found", "text"),
+    [("AVX512", True, "run on PyTorch"), ("AVX512", None, "run on PyTorch"), ("AVX2", True, "run on OpenVINO")],
+)
+def test_the_engine_that_auto_takes_on_a_cpu(
+    places: Places, monkeypatch: pytest.MonkeyPatch, capability: str, found: bool | None, text: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    assert text in find("device", places).text
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert ("openvino" in find("device", places).advice) == (capability == "AVX2")
+
+
 @pytest.mark.parametrize("factor", [1.5, float("nan")])
 def test_wrong_convolutions_in_half_precision_are_noticed(
     places: Places, monkeypatch: pytest.MonkeyPatch, factor: float

@@ -16,9 +16,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from ..freed_memory import keep_freed_memory
 from ..storage.printable import one_line
 from ..weights import tensors_sha256
 from .kept_networks import KeptNetwork
+from .memory_layout import channels_last
 from .network_parts import ConvertedPart, PartExample, Run, detach, part_examples
 from .onnx_runtime import OnnxRuntime
 from .openvino_runtime import OpenVino
@@ -72,6 +74,11 @@ ENGINES = ("auto", "torch", *RUNTIMES)
 VARIABLE = "MP3D_ENGINE"
 
 
+def pytorch_is_faster() -> bool:
+    """Whether PyTorch runs 3D convolutions in float32 faster than OpenVINO on this CPU (docs/performance.md)."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
 class EngineUse(NamedTuple):
     """What a network runs on: ``engine`` with its release, and the number format ``precision``."""
 
@@ -85,7 +92,7 @@ class EngineChoice:
 
     Attributes:
         name: One of `ENGINES`. ``auto`` is what the environment variable ``MP3D_ENGINE`` names; without it OpenVINO on
-            a CPU where it is installed, and PyTorch otherwise.
+            a CPU where it is installed, and PyTorch otherwise. In float32 PyTorch also runs on CPUs with AVX-512.
         device: Where the network lies.
         precision: Number format of the computation; None for float32. PyTorch itself takes it from autocast.
         weights: The weights file; converted networks are kept next to it. None keeps nothing.
@@ -131,11 +138,12 @@ class EngineChoice:
 
     def _attach(self, network: nn.Module) -> EngineUse:
         precision = self.precision or torch.float32
-        own = EngineUse(f"torch {torch.__version__}", str(precision)[6:])
         detach(network)
+        if torch.device(self.device).type == "cpu":
+            keep_freed_memory()
         runtime = self._runtime()
         if runtime is None:
-            return own
+            return self._pytorch(network)
         try:
             # A trace made in inference mode would hold the sizes of the example as constants.
             with torch.inference_mode(False), torch.no_grad():
@@ -149,17 +157,25 @@ class EngineChoice:
                     "torch."
                 ) from error
             logger.warning("%s cannot run this network, PyTorch does: %s", runtime.title, reason)
-            return own
+            return self._pytorch(network)
         for example, run in runs:
             example.part.forward = ConvertedPart(example, run)  # type: ignore[method-assign]
         return EngineUse(f"{runtime.name} {runtime.version()}", formats)
+
+    def _pytorch(self, network: nn.Module) -> EngineUse:
+        """PyTorch itself, on a CPU in the order in memory that is faster there."""
+        if torch.device(self.device).type == "cpu":
+            channels_last(network)
+        return EngineUse(f"torch {torch.__version__}", str(self.precision or torch.float32)[6:])
 
     def _runtime(self) -> Runtime | None:
         """The library to use, None for PyTorch."""
         kind = torch.device(self.device).type
         if self.name == "auto":
             runtime = RUNTIMES["openvino"]
-            return runtime if kind in runtime.devices and runtime.missing() is None else None
+            if kind not in runtime.devices or runtime.missing() is not None:
+                return None
+            return None if self.precision in (None, torch.float32) and pytorch_is_faster() else runtime
         if self.name == "torch":
             return None
         runtime = RUNTIMES[self.name]

@@ -144,14 +144,15 @@ def check_device(places: Places) -> Finding:
         text = f"{torch.cuda.device_count()} GPU, the first {facts.name}, {facts.total_memory / GIB:.0f} GiB"
         torch.ones(8, device="cuda").sum().item()
         return Finding(OK, f"{text}, CUDA {torch.version.cuda}")
-    engine = "OpenVINO" if importlib.util.find_spec("openvino") else "PyTorch"
+    fast = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    engine = "OpenVINO" if importlib.util.find_spec("openvino") and not fast else "PyTorch"
     text = f"CPU, networks run on {engine}"
     if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists():
         built = torch.version.cuda
         why = f"its driver may be older than CUDA {built}" if built else "this PyTorch is built without CUDA"
         return Finding(NOTE, f"{text}; an NVIDIA GPU that PyTorch cannot use", f"To use it: {why}.")
-    if engine == "PyTorch":
-        return Finding(NOTE, text, "pip install openvino makes inference 1.8 times as fast (docs/performance.md).")
+    if engine == "PyTorch" and not fast:
+        return Finding(NOTE, text, "pip install openvino may make inference faster (docs/performance.md).")
     return Finding(OK, f"{text}; training the full network wants a GPU")
 
 

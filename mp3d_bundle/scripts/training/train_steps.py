@@ -12,6 +12,7 @@ from monai.engines.utils import IterationEvents
 
 from ..data.records import Sample
 from ..data.transforms import SampleDataset
+from ..freed_memory import keep_freed_memory
 from ..instances import Instances, to
 from ..networks import Patient
 from ..networks.batching import padded_size
@@ -138,6 +139,8 @@ class TrainingStep:
         max_gradient_value: float | None = None,
         images_per_pass: int | None = None,
     ) -> None:
+        if precision.device.type == "cpu":
+            keep_freed_memory()
         self.precision = precision
         self.images_per_pass = images_per_pass
         self.max_gradient_value = max_gradient_value

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks._memory_layout import channels_last
+from scripts.engines.memory_layout import channels_last
 from scripts.networks import (
     FullBottleneck,
     PseudoBasicBlock,

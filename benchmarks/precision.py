@@ -36,22 +36,29 @@ SCORE, PIXELS, CHANGE = 0.5, 0.5, 0.02
 Boxes = tuple[np.ndarray, np.ndarray]
 
 
-def kept(own: Boxes, other: Boxes) -> tuple[int, int]:
-    """How many boxes above 0.5 of one image have a near counterpart, and how many there are.
+def compared(own: Boxes, other: Boxes) -> np.ndarray:
+    """Boxes above 0.5 of one image: how many have a near counterpart, how many there are, and how far those are away.
 
     Args:
         own: Boxes ``(M, 4)`` in pixels and scores ``(M,)`` of PyTorch in float32.
         other: Those to compare.
+
+    Returns:
+        Two counts, and the largest distance to a counterpart in pixels and in score.
     """
     boxes, scores = (each[own[1] > SCORE] for each in own)
-    near = (np.abs(boxes[:, None] - other[0]).max(axis=2) <= PIXELS) & (np.abs(scores[:, None] - other[1]) <= CHANGE)
-    return int(near.any(axis=1).sum()), len(scores)
+    pixels, change = np.abs(boxes[:, None] - other[0]).max(axis=2), np.abs(scores[:, None] - other[1])
+    near = (pixels <= PIXELS) & (change <= CHANGE)
+    away = [np.where(near, each, np.inf).min(axis=1, initial=np.inf) for each in (pixels, change)]
+    found = near.any(axis=1)
+    return np.array([found.sum(), len(scores), *(each[found].max(initial=0) for each in away)])
 
 
-def share(pairs: Sequence[tuple[Boxes, Boxes]]) -> tuple[float, int]:
-    """Share of kept boxes over all images, and their number."""
-    counts = np.array([kept(*pair) for pair in pairs]).reshape(-1, 2).sum(axis=0)
-    return float(counts[0] / max(counts[1], 1)), int(counts[1])
+def share(pairs: Sequence[tuple[Boxes, Boxes]]) -> str:
+    """Share of kept boxes over all images, their number, and how far the kept ones are away."""
+    each = np.array([compared(*pair) for pair in pairs]).reshape(-1, 4)
+    (near, count), (pixels, change) = each[:, :2].sum(axis=0), each[:, 2:].max(axis=0, initial=0)
+    return f"{100 * near / max(count, 1):.1f} of {count:.0f} (within {pixels:.1e} px, {change:.1e})"
 
 
 def on_slices(network: nn.Module, dtype: torch.dtype, samples: Sequence[Any]) -> list[Boxes]:
@@ -90,10 +97,11 @@ def synthetic_samples(folder: Path) -> list[Any]:
 def variants() -> dict[str, tuple[nn.Module, torch.dtype]]:
     """Networks by name, with the number format of PyTorch's part; PyTorch in float32 first."""
     plain = load_network(CHECKPOINT)[0]
-    found = {"torch float32": (plain, torch.float32), "torch bfloat16": (plain, torch.bfloat16)}
-    for name in ("onnx", "openvino"):
+    found = {"plain PyTorch float32": (plain, torch.float32)}
+    for name in ("torch", "onnx", "openvino"):
         for dtype in (torch.float32, torch.bfloat16):
-            if RUNTIMES[name].missing() is None and (name, dtype) != ("onnx", torch.bfloat16):
+            there = name == "torch" or RUNTIMES[name].missing() is None
+            if there and (name, dtype) != ("onnx", torch.bfloat16):
                 network = copy.deepcopy(plain)
                 use = EngineChoice(name, precision=dtype).attach(network)
                 found[f"{name} {use.precision}"] = (network, dtype)
@@ -111,14 +119,12 @@ def main() -> None:
         for name, (network, dtype) in networks.items():
             found = on_slices(network, dtype, samples)
             own.setdefault("slices", found)
-            same, count = share(list(zip(own["slices"], found, strict=True)))
             row: dict[str, Any] = {"variant": name, "AP": round(points(samples, found), 2)}
-            row["slices"] = f"{100 * same:.1f} of {count}"
+            row["slices"] = share(list(zip(own["slices"], found, strict=True)))
             for path in SCANS:
                 slices = on_scan(network, dtype, path)
                 own.setdefault(path, slices)
-                same, number = share(list(zip(own[path], slices, strict=True)))
-                row["/".join(Path(path).parts[-2:])] = f"{100 * same:.1f} of {number}"
+                row["/".join(Path(path).parts[-2:])] = share(list(zip(own[path], slices, strict=True)))
             rows.append(row)
             print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     print(json.dumps({"against": first, "weights": Path(CHECKPOINT).name, "slices": IMAGES, "rows": rows}))

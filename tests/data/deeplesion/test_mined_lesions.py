@@ -118,8 +118,10 @@ def test_files_of_another_set(records: list[Record], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="detections on the key slices of this data set"):
         Mined(detections(tmp_path / "d.csv", ("strange.png", [1.0, 1, 5, 5], 0.9)))(records)
     (tmp_path / "d.csv").write_text("id,score\n000001_01_01_109.png,0.95\n")
-    with pytest.raises(ValueError, match=r"the detections\.csv of an evaluation, cannot use"):
+    with pytest.raises(ValueError, match=r"the detections\.csv of an evaluation, got no column x1, y1, x2, y2 in"):
         Mined(tmp_path / "d.csv")(records)
+    with pytest.raises(FileNotFoundError, match=r"detections\.csv of an evaluation, found no file .*none\.csv"):
+        Mined(tmp_path / "none.csv")(records)
     with pytest.raises(ValueError, match="ignored or lesions as mined_as, got 'truth'"):
         Mined(tmp_path / "d.csv", "truth")
 
@@ -132,6 +134,9 @@ def test_files_of_another_set(records: list[Record], tmp_path: Path) -> None:
         ([30.0, 40, float("inf"), 60], 0.95, "finite box coordinates, .* in line 2"),
         ([30.0, 40, 20, 60], 0.95, "x1 < x2 .* in line 2"),
         ([600.0, 40, 700, 60], 0.95, "a box in an image of 512 x 512 pixels, got .* in line 2"),
+        ([-600.0, 40, 900, 60], 0.95, "a box in an image of 512 x 512 pixels, got .* in line 2"),
+        ([30.0, 40, 50, "6,0"], 0.95, "8 fields in every row, got 9 in line 2"),
+        ([30.0, 40, 50], 0.95, "8 fields in every row, got 7 in line 2"),
     ],
 )
 def test_detections_that_cannot_be(records: list[Record], tmp_path: Path, box: list, score: Any, what: str) -> None:
@@ -144,6 +149,27 @@ def test_a_table_that_a_spreadsheet_saved_is_read(records: list[Record], tmp_pat
     path = detections(tmp_path / "d.csv", (records[0]["file_name"], [30.0, 40, 50, 60], 0.95))
     path.write_text(path.read_text(), encoding="utf-8-sig")
     assert len(Mined(path)(records)[0]["instances"]["boxes"]) == 2
+
+
+def test_what_is_left_out_is_counted(records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first, box = records[0]["file_name"], [30.0, 40, 50, 60]
+    rows = [(first, box, 0.95), (first, box, 0.2), ("of_the_test_split_1.png", box, 0.99), (first, box, 0.3)]
+    Mined(detections(tmp_path / "d.csv", *rows))(records)
+    assert "3 of 4 detections are left out: 2 score below 0.9, 1 are on other images." in caplog.text
+    assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    Mined(detections(tmp_path / "d.csv", rows[1]))(records)
+    Mined(labels(tmp_path / "mined.json", LABELLED, [600, 40, 108, 700, 59, 112]))(records)
+    told = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert ["0 mined boxes on 2 key slices" in line for line in told] == [True, False, True]
+    assert "1 boxes are left out: they lie outside of their image." in told[1]
+
+
+@pytest.mark.parametrize("options", [{"mined_as": "lesions"}, {"mined_score": 0.5}])
+def test_how_to_mine_without_a_file(write_csv: WriteCsv, options: dict[str, Any]) -> None:
+    folder = write_csv({"Train_Val_Test": "1"}).parent
+    with pytest.raises(ValueError, match=r"a file of mined boxes .* with mined_as and mined_score, got none"):
+        load_records(folder, "train", missing_images="ignore", **options)
 
 
 def test_lesions_with_masks_cannot_be_mined(records: list[Record], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ called wrong, or a further lesion (Cai et al., "Lesion Harvester", IEEE TMI 2021
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 from collections import defaultdict
@@ -19,6 +18,7 @@ import numpy as np
 
 from ...boxes import check_boxes, pairwise_iou
 from ...instances import IGNORED
+from ..importing.set_tables import table_rows
 from ..records import Record, unknown
 from .subvolume_frames import to_slab
 from .subvolume_labels import read_volume_labels
@@ -32,6 +32,8 @@ _SAME = 0.5
 # Boxes ``(N, 4)`` and the name of the class of each, "" where it has none.
 Boxes = tuple[np.ndarray, Sequence[str]]
 _NONE: Boxes = (np.zeros((0, 4)), ())
+# Columns of an evaluation's detections.
+_NEEDED = ("id", "score", "x1", "y1", "x2", "y2")
 _KNOWN = {"boxes", "labels", "noisy", "lesion_type", IGNORED}
 
 
@@ -88,7 +90,8 @@ class Mined:
             labels = np.array([classes.get(names[row], 0) if classes else 1 for row in rows.tolist()], dtype=np.int64)
             added, unnamed = added + len(rows), unnamed + int((labels == 0).sum())
             found.append(self._with(record, boxes[rows].astype(np.float32), labels))
-        logger.info(
+        logger.log(
+            logging.INFO if added else logging.WARNING,
             "%s: %d mined boxes on %d key slices are %s; %d belong to lesions that have a label.",
             *(self.path, added, len(records), "lesions" if self.kind == "lesions" else "regions to ignore", same),
         )
@@ -144,17 +147,21 @@ def _labels(path: Path, score: float, records: Sequence[Record]) -> Mapping[str,
         for boxes, names in ((volume.true_boxes, volume.true_classes), (volume.key_boxes, None)):
             if boxes is not None:
                 by_series[volume.series].append((boxes, names or [""] * len(boxes)))
-    found = {}
+    found, outside = {}, 0
     for record in records:
         parts = by_series.get(record["series"], [])
         names = [name for _, own in parts for name in own]
         plane, first, last = to_slab(np.concatenate([np.zeros((0, 6)), *(boxes for boxes, _ in parts)]))
         height, width = record["image_size"]
         here = (first <= record["key_slice"]) & (record["key_slice"] <= last)
-        here &= (plane[:, 2:] > 0).all(axis=1) & (plane[:, 0] < width) & (plane[:, 1] < height)
+        inside = (plane[:, 2:] > 0).all(axis=1) & (plane[:, 0] < width) & (plane[:, 1] < height)
+        outside += int((here & ~inside).sum())
+        here &= inside
         found[record["file_name"]] = plane[here], [names[row] for row in np.flatnonzero(here)]
     if not by_series.keys() & {record["series"] for record in records}:
         raise ValueError(f"Expected sub-volumes of the series of this data set, got none of them in {path}.")
+    if outside:
+        logger.warning("%s: %d boxes are left out: they lie outside of their image.", path, outside)
     return found
 
 
@@ -175,27 +182,39 @@ def read_detections(path: Path, score: float, records: Sequence[Record]) -> dict
     """
     sizes = {record["file_name"]: record["image_size"] for record in records}
     found: dict[str, list[tuple[float, list[float], str]]] = defaultdict(list)
-    known = False
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                known |= row["id"] in sizes
-                certainty, box = _numbers(row, f"line {number} of {path}")
-                if row["id"] in sizes and certainty >= score:
-                    _check_inside(box, sizes[row["id"]], f"line {number} of {path}")
-                    found[row["id"]].append((certainty, box, row.get("class") or ""))
-    except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"Expected the detections.csv of an evaluation, cannot use {path}: {error}.") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected the detections.csv of an evaluation, found no file {path}.")
+    rows = table_rows(path)
+    _, columns = next(rows)
+    if missing := [name for name in _NEEDED if name not in columns]:
+        raise ValueError(f"Expected the detections.csv of an evaluation, got no column {', '.join(missing)} in {path}.")
+    known = low = other = 0
+    for line, row in rows:
+        image, *numbers = (row[columns[name]] for name in _NEEDED)
+        certainty, box = _numbers(numbers, f"line {line} of {path}")
+        if image not in sizes:
+            other += 1
+            continue
+        known += 1
+        if certainty < score:
+            low += 1
+            continue
+        _check_inside(box, sizes[image], f"line {line} of {path}")
+        found[image].append((certainty, box, row[columns["class"]] if "class" in columns else ""))
     if not known:
         raise ValueError(f"Expected detections on the key slices of this data set, got none of them in {path}.")
+    logger.info(
+        "%s: %d of %d detections are left out: %d score below %g, %d are on other images.",
+        *(path, low + other, known + other, low, score, other),
+    )
     best = {name: sorted(rows, key=lambda row: -row[0]) for name, rows in found.items()}
     return {name: (np.array([row[1] for row in rows]), [row[2] for row in rows]) for name, rows in best.items()}
 
 
-def _numbers(row: Mapping[str, str], where: str) -> tuple[float, list[float]]:
+def _numbers(fields: Sequence[str], where: str) -> tuple[float, list[float]]:
     """Score and box of a detection."""
     try:
-        score, *box = (float(row[name]) for name in ("score", "x1", "y1", "x2", "y2"))
+        score, *box = map(float, fields)
     except ValueError as error:
         raise ValueError(f"Expected a score and a box as numbers, got others in {where}: {error}.") from None
     if not math.isfinite(score):
@@ -207,5 +226,6 @@ def _check_inside(box: Sequence[float], size: tuple[int, int], where: str) -> No
     check_boxes(np.array([box]), where)
     height, width = size
     x1, y1, x2, y2 = box
-    if not (x1 < width and y1 < height and x2 > 0 and y2 > 0):
+    near = -width <= x1 and -height <= y1 and x2 <= 2 * width and y2 <= 2 * height
+    if not (near and x1 < width and y1 < height and x2 > 0 and y2 > 0):
         raise ValueError(f"Expected a box in an image of {width} x {height} pixels, got {list(box)} in {where}.")

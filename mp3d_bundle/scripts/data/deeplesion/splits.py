@@ -130,6 +130,8 @@ def _with_mined(
 ) -> list[Record]:
     """The records with the boxes of a file, if there is one."""
     if mined is None:
+        if mined_as is not None or score is not None:
+            raise ValueError("Expected a file of mined boxes (mined) with mined_as and mined_score, got none.")
         return records
     return Mined(mined, mined_as or MINED_AS[0], MINED_SCORE if score is None else score)(records)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,17 +165,22 @@ def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, An
         OSError: If the file cannot be read.
         ValueError: If it is not UTF-8 text, or not a table.
     """
+    (_, columns), *rows = table_rows(path)
+    return columns, rows
+
+
+def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What `read_table` returns, one at a time: line 1 with the names of the columns, then every row with its line."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             # Strictly, as a quote that is not closed would take the lines after it into one field.
             reader = csv.DictReader(file, strict=True)
             names = list(reader.fieldnames or ())
             plain = [str(name).strip().lower() for name in names]
-            columns = dict(zip(plain, names, strict=True))
             # Columns without a name are not used.
             if twice := sorted({name for name in plain if name and plain.count(name) > 1}):
                 raise ValueError(f"Expected every column once, got {', '.join(twice)} twice in line 1 of {path}.")
-            rows = []
+            yield 1, dict(zip(plain, names, strict=True))
             for row in reader:
                 more = row.get(None) or ()  # pyright: ignore[reportCallIssue, reportArgumentType]
                 fields = len(names) + len(more) - sum(value is None for value in row.values())
@@ -184,8 +189,7 @@ def read_table(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[str, An
                         f"Expected {len(names)} fields in every row, got {fields} in line {reader.line_num} of {path}: "
                         f"{'a comma too many' if more else 'a row that is cut short'}?"
                     )
-                rows.append((reader.line_num, row))
-            return columns, rows
+                yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
 

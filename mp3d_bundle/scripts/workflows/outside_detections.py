@@ -20,7 +20,7 @@ from ..data.deeplesion.splits import box_padding, load_records
 from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
 from ..data.importing.set_records import read_records, stored_boxes
-from ..data.importing.set_tables import VOLUMES, read_set, read_table
+from ..data.importing.set_tables import VOLUMES, read_set
 from ..data.records import Record
 from ..data.scans.scan_lists import files_below
 from ..instances import IGNORED, true_rows
@@ -28,10 +28,11 @@ from ..metrics.cases import Case
 from ..metrics.free_response.class_cases import named
 from ..storage.printable import shown, shown_name
 from .scoring.checked_results import check_in_images, check_result
-from .scoring.coco_detections import coco_detections
+from .scoring.coco_detections import coco_detections, place_in
 from .scoring.coco_truth import coco_names, coco_tables, coco_truth
 from .scoring.detected_categories import tell_unknown, with_known_categories
 from .scoring.result_boxes import nndetection, own_result
+from .scoring.table_detections import table_detections
 from .volume_predictions import read_predictions
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,6 @@ class _Found(TypedDict):
     scores: np.ndarray
 
 
-_IMAGE = ("image", "file_name", "id")
-_BOX = ("x1", "y1", "x2", "y2")
-_KIND = ("category_id", "class", "label")
 _NOTHING = _Found(boxes=np.zeros((0, 4)), scores=np.zeros(0))
 _NNDET = ("_boxes.pkl", "_boxes.json")
 
@@ -116,7 +114,7 @@ def flat_cases(
     cases, number = coco_truth(truth, content, category) if coco else (_table_truth(truth, split or "test"), None)
     sizes = {name: (case["height"], case["width"]) for key, case in cases.items() for name in (key, case["id"])}
     if predictions.content is None:
-        rows = _csv_results(predictions.path)
+        rows = table_detections(predictions.path)
     else:
         rows = coco_detections(predictions.content, sizes, predictions.path)
     if category is not None:
@@ -126,21 +124,21 @@ def flat_cases(
         if called.setdefault(case["id"], key) != key or (case["id"] != key and case["id"] in cases):
             raise ValueError(f"Expected its own name for each image of {truth}, got {shown_name(case['id'])} twice.")
     names: Sequence[str] = next(iter(cases.values())).get("class_names", ()) if cases else ()
-    by_class = category is None and len(names) > 1 and all(kind is not None for _, kind, _, _ in rows)
+    by_class = category is None and len(names) > 1 and all(kind is not None for _, kind, *_ in rows)
     kinds = _numbers_of(names, content.get("categories")) if by_class else {}
-    tell_unknown([kind for _, kind, _, _ in rows] if by_class else [], kinds, predictions.path)
+    tell_unknown([kind for _, kind, *_ in rows] if by_class else [], kinds, predictions.path)
     found: dict[str, list[tuple[list[float], float, str]]] = defaultdict(list)
     strange: list[str] = []
-    for image, kind, box, score in rows:
+    for image, kind, box, score, place in rows:
         key = image if image in cases else called.get(image)
         if key is None:
-            strange.append(image)
+            strange.append(f"{shown(image)} in {place_in(predictions.path, place)}")
         elif number is None or kind is None or kind == number:
             found[key].append((box, score, kinds.get(str(kind), "")))
     if strange:
         raise ValueError(
-            f"Expected detections of the {len(cases)} images of {truth}, got {len(strange)} of others, "
-            f"{shown_name(strange[0])} the first, in {predictions.path}."
+            f"Expected detections of the {len(cases)} images of {truth}, such as {shown_name(next(iter(called), ''))}, "
+            f"got {len(strange)} of others: {strange[0]} is the first."
         )
     silent = [name for name in cases if name not in found]
     if silent:
@@ -191,21 +189,6 @@ def _numbers_of(names: Sequence[str], categories: Sequence[Mapping[str, Any]] | 
     """The class that a detection means by a number or a name; of a data set, without categories, they count from 1."""
     numbers = dict(enumerate(names, start=1)) if categories is None else coco_names(categories)
     return {**{name: name for name in names}, **{str(number): name for number, name in numbers.items()}}
-
-
-def _csv_results(path: Path) -> list[tuple[str, Any, list[float], float]]:
-    columns, rows = read_table(path)
-    image = next((columns[name] for name in _IMAGE if name in columns), None)
-    if image is None or not {*_BOX, "score"} <= set(columns):
-        raise ValueError(f"Expected the columns image, x1, y1, x2, y2, score, got {', '.join(columns)} in {path}.")
-    found, kind = [], next((columns[name] for name in _KIND if name in columns), None)
-    for line, row in rows:
-        try:
-            box = [float(row[columns[name]]) for name in _BOX]
-            found.append((str(row[image]), row[kind] if kind else None, box, float(row[columns["score"]])))
-        except (TypeError, ValueError):
-            raise ValueError(f"Expected a box and a score, got others in line {line} of {path}.") from None
-    return found
 
 
 def solid_cases(

@@ -31,7 +31,7 @@ def box_of(**entry: Any) -> list[float]:
 def test_a_bbox_counts_before_a_mask() -> None:
     assert box_of(bbox=[1, 2, 3, 4], segmentation=[[0, 0, 1, 0, 1, 1]]) == [1, 2, 4, 6]
     assert coco_detections([{"image_id": "a", "score": 1, "bbox": [0, 0, 1, 1], "category_id": 3}], {}, PATH) == [
-        ("a", 3, [0.0, 0.0, 1.0, 1.0], 1.0)
+        ("a", 3, [0.0, 0.0, 1.0, 1.0], 1.0, 0)
     ]
 
 

@@ -32,11 +32,11 @@ def test_what_fits_none_is_named(wanted: object) -> None:
 
 
 def test_detections_get_the_ids_of_the_truth() -> None:
-    rows = [("a", kind, [0.0, 0.0, 1.0, 1.0], 0.5) for kind in (2, "3", 1)]
-    assert [kind for _, kind, _, _ in with_known_categories(rows, CATEGORIES, Path("r.json"))] == [2, 3, 1]
-    for kind in (None, ""):
-        with pytest.raises(ValueError, match=r"got none in detection 3 of r\.json"):
-            with_known_categories([*rows, ("a", kind, [0, 0, 1, 1], 0.5)], CATEGORIES, Path("r.json"))
+    rows = [("a", kind, [0.0, 0.0, 1.0, 1.0], 0.5, place) for place, kind in enumerate((2, "3", 1))]
+    assert [kind for _, kind, *_ in with_known_categories(rows, CATEGORIES, Path("r.json"))] == [2, 3, 1]
+    for kind, name, place in ((None, "r.json", "entry 7"), ("", "r.csv", "line 7")):
+        with pytest.raises(ValueError, match=rf"got none in {place} of {name}"):
+            with_known_categories([*rows, ("a", kind, [0, 0, 1, 1], 0.5, 7)], CATEGORIES, Path(name))
 
 
 def test_categories_that_the_truth_does_not_have_are_told(caplog: pytest.LogCaptureFixture) -> None:

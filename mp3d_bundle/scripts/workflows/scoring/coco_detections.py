@@ -14,10 +14,16 @@ from ...storage.safe_json import finite_numbers
 
 logger = logging.getLogger(__name__)
 
+# Image, category, corners (pixels from 0, half-open) and score of a detection, and its place in the file.
+FlatDetection = tuple[str, Any, list[float], float, int]
 
-def coco_detections(
-    content: Any, sizes: Mapping[str, tuple[float, float]], path: Path
-) -> list[tuple[str, Any, list[float], float]]:
+
+def place_in(path: Path, place: int) -> str:
+    """Where a detection is, for messages: a line of a table, an entry of a list."""
+    return f"{'line' if path.suffix.lower() == '.csv' else 'entry'} {place} of {path}"
+
+
+def coco_detections(content: Any, sizes: Mapping[str, tuple[float, float]], path: Path) -> list[FlatDetection]:
     """Read what a results file holds.
 
     Args:
@@ -26,16 +32,17 @@ def coco_detections(
         path: The file, for messages.
 
     Returns:
-        Image, category, corners (pixels from 0, half-open) and score of every detection.
+        Every detection; its place is the number of its entry, from 0.
 
     Raises:
         ValueError: If an entry is not one; it is named.
     """
     if not isinstance(content, list):
         raise ValueError(f"Expected a list of COCO results, got {type(content).__name__} in {path}.")
-    found, masks = [], 0
+    found: list[FlatDetection] = []
+    masks = 0
     for number, entry in enumerate(content):
-        where = f"entry {number} of {path}"
+        where = place_in(path, number)
         try:
             image, score = str(entry["image_id"]), finite_numbers([entry["score"]], 1, "score", where)[0]
             if entry.get("bbox") or not entry.get("segmentation"):
@@ -44,7 +51,7 @@ def coco_detections(
             else:
                 masks += 1
                 box = _mask_box(entry["segmentation"], sizes.get(image), where)
-            found.append((image, entry.get("category_id"), box, score))
+            found.append((image, entry.get("category_id"), box, score, number))
         except (AttributeError, KeyError, TypeError):
             raise ValueError(
                 f"Expected image_id, score and a bbox of four numbers (or a segmentation), got {shown(entry)} in "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.printable import shown, shown_name
+from .coco_detections import FlatDetection, place_in
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +42,12 @@ def one_category(categories: Sequence[Mapping[str, Any]], wanted: Any, where: st
 
 
 def with_known_categories(
-    rows: Sequence[tuple[str, Any, list[float], float]], categories: Sequence[Mapping[str, Any]], path: Path
-) -> list[tuple[str, Any, list[float], float]]:
+    rows: Sequence[FlatDetection], categories: Sequence[Mapping[str, Any]], path: Path
+) -> list[FlatDetection]:
     """Detections with the ids of their categories as the truth has them.
 
     Args:
-        rows: Image, category, corners and score of each detection.
+        rows: The detections.
         categories: Of the truth.
         path: Of the detections, for messages.
 
@@ -54,16 +55,15 @@ def with_known_categories(
         ValueError: If a detection has no category, or one that the truth does not have.
     """
     known: dict[Any, Any] = {}
-    for number, (_, kind, _, _) in enumerate(rows):
+    for _, kind, *_, place in rows:
         if kind is None or kind == "":
             raise ValueError(
-                f"Expected a category of every detection, as --category is given, got none in detection {number} of "
-                f"{path}."
+                f"Expected a category of every detection, as --category is given, got none in {place_in(path, place)}."
             )
         key = type(kind), str(kind)
         if key not in known:
-            known[key] = one_category(categories, kind, f"in detection {number} of {path}")
-    return [(image, known[type(kind), str(kind)], box, score) for image, kind, box, score in rows]
+            known[key] = one_category(categories, kind, f"in {place_in(path, place)}")
+    return [(image, known[type(kind), str(kind)], box, score, place) for image, kind, box, score, place in rows]
 
 
 def tell_unknown(kinds: Sequence[Any], known: Mapping[str, str], path: Path) -> None:

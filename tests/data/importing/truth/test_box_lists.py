@@ -74,6 +74,10 @@ def test_the_frame_has_to_be_named(tmp_path: Path) -> None:
         ("x1,y1,z1,x2,y2,z2\n1,2,3,4,5,6\n", "the columns image and"),
         ("image,x1,y1,z1,x2,y2,z2\na,1,2,3,4,5,\n", "6 numbers, got .* in line 2 of"),
         ("image,x1,y1,z1,x2,y2,z2\n,1,2,3,4,5,6\n", "the name of a scan in every row, got none in line 2"),
+        (
+            "image,x1,y1,z1,x2,y2,z2,x,y,z,w,h,d\na,1,2,3,4,5,6,1,2,3,4,5,6\n",
+            r"boxes given in one way, got them as x1 y1 z1 x2 y2 z2 and as x y z w h d in .*a\.csv",
+        ),
     ],
 )
 def test_tables_that_cannot_be(tmp_path: Path, text: str, what: str) -> None:

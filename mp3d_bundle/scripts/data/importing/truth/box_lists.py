@@ -298,10 +298,14 @@ def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedD
     columns, rows = read_table(path)
     image = next((columns[name] for name in _IMAGE if name in columns), None)
     kinds = {"recist": ("slice", *_RECIST), "corners": _CORNERS, "luna": _LUNA, "centre_size": _CENTRE}
-    kind = next((kind for kind, names in kinds.items() if set(names) <= set(columns)), None)
+    there = [kind for kind, names in kinds.items() if set(names) <= set(columns)]
+    kind = there[0] if there else None
     if image is None or kind is None:
         wanted = "; or ".join(" ".join(names) for names in kinds.values())
         raise NoBoxesError(f"Expected the columns image and {wanted}, got {', '.join(columns)} in {path}.")
+    if len(there) > 1:
+        both = " and as ".join(" ".join(kinds[one]) for one in there)
+        raise ValueError(f"Expected boxes given in one way, got them as {both} in {path}.")
     label = next((columns[name] for name in _LABEL if name in columns), None)
     numbers = [columns[name] for name in kinds[kind] if name != "slice"]
     of_image: dict[str, list[tuple[list[float], str, str]]] = defaultdict(list)

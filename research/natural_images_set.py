@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from scripts.data.synthetic.writing import MARKER, new_folder, write_json
+from scripts.data.deeplesion.columns import SYNTHETIC
+from scripts.data.synthetic.writing import new_folder, write_json
 
 OUTLINES = ("disc", "box", "triangle", "cross", "ring")
 HUES = ("warm", "cold")
@@ -66,7 +67,7 @@ def generate_natural(
         for child, (split, count) in zip(np.random.SeedSequence(seed).spawn(2), splits.items(), strict=True):
             _write_split(folder, split, list(_images(child, count, image_size)))
         about = {"about": ABOUT, "natural_version": NATURAL_VERSION, "seed": seed, "image_size": image_size}
-        write_json(folder / MARKER, {**about, "images": splits}, indent=2)
+        write_json(folder / SYNTHETIC, {**about, "images": splits}, indent=2)
     return target
 
 

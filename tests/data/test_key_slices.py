@@ -43,6 +43,7 @@ def test_the_reach_is_half_the_radius_of_the_short_diameter(tmp_path: Path) -> N
     assert RandKeySliced(1.0).reach(one) == 8
     assert move.reach(record(tmp_path, interval=5.0)) == 1
     assert move.reach(record(tmp_path, side=9.0)) == 0
+    assert move.reach({**record(tmp_path, side=44), "box_padding": 2.0}) == 4
     one["instances"]["diameters"] = np.array([[40.0, 10.0]])
     assert move.reach(one) == 1
     one["instances"]["diameters"] = np.array([[np.nan, np.nan]])  # not measured: that of the box

@@ -42,7 +42,9 @@ class RandKeySliced(RandomizableTransform):
         found = record["instances"]
         if not len(found["boxes"]):
             return 0
-        short = (found["boxes"][:, 2:] - found["boxes"][:, :2]).min(axis=1) - 2 * RECIST_PADDING
+        short = (found["boxes"][:, 2:] - found["boxes"][:, :2]).min(axis=1)
+        own: Any = record
+        short = short - 2 * own.get("box_padding", RECIST_PADDING)
         if "diameters" in found:
             measured = np.asarray(found["diameters"]).min(axis=1)
             short = np.where(np.isfinite(measured), measured, short)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.deeplesion.columns import SYNTHETIC
 from ..data.synthetic import generate
 from ..data.synthetic.generator import description
 from ..data.synthetic_presets import resolve
@@ -140,7 +141,7 @@ def make_data(plan: Plan) -> None:
     sizes = {"num_train": plan.num_train, "num_validation": plan.num_validation, "num_test": plan.num_test}
     # Nine slices at 2.5 mm reach 10 mm from the key slice: more is never read.
     settings = {**sizes, "margin_mm": 10.0, "num_scans": NUM_SCANS, "whole_series": plan.whole_series}
-    marker = plan.data / "synthetic.json"
+    marker = plan.data / SYNTHETIC
     wanted = json.loads(json.dumps(description(resolve("small", settings), plan.seed)))
     if marker.is_file() and json.loads(marker.read_text()) == wanted:
         print(f"Keeping the synthetic data set in {plan.data}.", flush=True)

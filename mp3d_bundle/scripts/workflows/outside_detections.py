@@ -20,7 +20,7 @@ from ..data.deeplesion.splits import box_padding, load_records
 from ..data.deeplesion.subvolume_labels import read_content
 from ..data.deeplesion.subvolumes import load_volumes
 from ..data.importing.set_records import read_records, stored_boxes
-from ..data.importing.set_tables import VOLUMES, read_set
+from ..data.importing.set_tables import VOLUMES
 from ..data.records import Record
 from ..data.scans.scan_lists import files_below
 from ..instances import IGNORED, true_rows
@@ -158,7 +158,7 @@ def _table_truth(truth: Path, split: str) -> dict[str, Case]:
         records = load_records(truth, split, missing_images="ignore")
     else:
         records = read_csv(truth, truth.parent, split=None if split == "all" else split)
-    padding = box_padding(read_set(truth if truth.is_dir() else truth.parent))
+    padding = box_padding(truth if truth.is_dir() else truth.parent)
     return {record["file_name"]: {**_table_case(record), "box_padding": padding} for record in records}
 
 

@@ -155,6 +155,25 @@ def test_synthetic_and_imported_sets_say_so(tmp_path: Path) -> None:
     assert "not DeepLesion" in str(dataset_notice(tmp_path))
     (tmp_path / "synthetic.json").write_text('{"about": "Made up."}')
     assert dataset_notice(tmp_path) == "Made up."
-    (tmp_path / "synthetic.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"'about'.*synthetic\.json"):
-        dataset_notice(tmp_path)
+    for text in ("{}", "[]"):
+        (tmp_path / "synthetic.json").write_text(text)
+        with pytest.raises(ValueError, match=r"'about'.*synthetic\.json"):
+            dataset_notice(tmp_path)
+
+
+def test_sets_tell_how_far_boxes_reach_beyond_their_lesions(write_csv: WriteCsv) -> None:
+    folder = write_csv({}).parent
+    marker = folder / "synthetic.json"
+
+    def padding() -> float:
+        (record,) = load_records(folder, "train", missing_images="ignore")
+        return dict(record)["box_padding"]
+
+    assert padding() == 5
+    marker.write_text('{"about": "Made up.", "settings": {"padding": 2.0}}')
+    assert padding() == 2
+    marker.write_text('{"about": "Made up, by an older generator."}')
+    assert padding() == 5
+    marker.write_text('{"about": "Made up.", "settings": {"padding": "2"}}')
+    with pytest.raises(ValueError, match=r"1 finite number.* as padding, got \['2'\] in .*synthetic\.json"):
+        padding()

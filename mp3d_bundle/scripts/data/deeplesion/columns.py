@@ -1,6 +1,9 @@
-"""Names in ``DL_info.csv``: its columns and its splits. Imports neither NumPy nor PyTorch."""
+"""Names of ``DL_info.csv``, its columns and its splits. Imports neither NumPy nor PyTorch."""
 
 from __future__ import annotations
+
+# What the generator says of a synthetic set.
+SYNTHETIC = "synthetic.json"
 
 COLUMNS = (
     "File_name",

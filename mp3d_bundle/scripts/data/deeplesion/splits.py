@@ -5,21 +5,20 @@ The labels come from ``DL_info.csv`` or from the COCO-style JSON of the same lab
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...boxes import RECIST_PADDING
 from ...storage.needed_files import need_folder
+from ...storage.safe_json import finite_numbers, read_json
 from ..coco.coco_instances import Categories
 from ..importing.set_tables import LABELS, SET_FILE, read_set
 from ..records import Record, check_images
 from ..slabs.slice_store import images_folder
 from ..training_fraction import Subset
 from .coco_labels import read_coco
-from .columns import COLUMNS, SPLITS
+from .columns import COLUMNS, SPLITS, SYNTHETIC
 from .dl_info import Details, read_csv
 from .lesion_tags import LesionTags
 from .mined_lesions import MINED_AS, MINED_SCORE, Mined
@@ -84,8 +83,8 @@ def load_records(
         mined_score: Lowest score of those that have one; 0.9 by default.
 
     Returns:
-        One record per key slice, see `scripts.data.records`; those of a set with classes have ``categories``, those of
-        an imported one ``box_padding``. Of an imported set a split may have none.
+        One record per key slice, see `scripts.data.records`, with ``box_padding``; those of a set with classes have
+        ``categories``. Of an imported set a split may have none.
 
     Raises:
         OSError: If the folder, the labels or images are missing, or a file is in the place of a folder.
@@ -116,10 +115,9 @@ def load_records(
     else:
         records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class, details=details)
     records = check_images(records, missing_images)
-    if about is not None:
-        padding = box_padding(about)
-        padded: Any = [{**record, "box_padding": padding} for record in records]
-        records = padded
+    padding = box_padding(folder)
+    padded: Any = [{**record, "box_padding": padding} for record in records]
+    records = padded
     if by_class:
         records = _named(records, classes, folder)
     return _with_mined(records if subset is None else subset(records), mined, mined_as, mined_score)
@@ -162,14 +160,22 @@ def _details(mask_targets: str | None, *, measurements: bool, tags: str | Path |
     return found
 
 
-def box_padding(about: Mapping[str, Any] | None) -> float:
+def box_padding(dataset_dir: str | Path) -> float:
     """Pixels by which the boxes of lesions are wider than what was measured, on every side.
 
     Args:
-        about: What an imported set says of itself, None of other data sets. DeepLesion's boxes are padded, as are those
-            of an imported set if all of them were made of diameters; others are what was drawn.
+        dataset_dir: Folder of the data set. DeepLesion's boxes are padded, as are those of an imported set if all of
+            them were made of diameters; other imported ones are what was drawn. Synthetic sets tell their own.
+
+    Raises:
+        ValueError: If what the set says of itself is not as expected.
     """
-    return RECIST_PADDING if about is None or about.get("kinds") == ["recist"] else 0.0
+    about = read_set(Path(dataset_dir))
+    if about is not None:
+        return RECIST_PADDING if about.get("kinds") == ["recist"] else 0.0
+    settings = (_synthetic(Path(dataset_dir)) or {}).get("settings")
+    padding = settings.get("padding", RECIST_PADDING) if isinstance(settings, dict) else RECIST_PADDING
+    return finite_numbers([padding], 1, "padding", str(Path(dataset_dir) / SYNTHETIC))[0]
 
 
 def dataset_notice(dataset_dir: str | Path) -> str | None:
@@ -182,13 +188,21 @@ def dataset_notice(dataset_dir: str | Path) -> str | None:
     Raises:
         ValueError: If that file was not written by the generator.
     """
-    marker = Path(dataset_dir) / "synthetic.json"
-    if not marker.is_file():
-        return IMPORTED if (Path(dataset_dir) / SET_FILE).is_file() else None
-    try:
-        return str(json.loads(marker.read_text())["about"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"Expected a description with the key 'about', cannot read {marker}: {error}") from error
+    about = _synthetic(Path(dataset_dir))
+    if about is not None:
+        return str(about["about"])
+    return IMPORTED if (Path(dataset_dir) / SET_FILE).is_file() else None
+
+
+def _synthetic(folder: Path) -> dict[str, Any] | None:
+    """What the generator says of its work; None of other data sets."""
+    path = folder / SYNTHETIC
+    if not path.is_file():
+        return None
+    content = read_json(path, "a description of synthetic images")
+    if not isinstance(content, dict) or "about" not in content:
+        raise ValueError(f"Expected a description with the key 'about', got something else in {path}.")
+    return content
 
 
 def label_files(dataset_dir: str | Path) -> list[Path]:

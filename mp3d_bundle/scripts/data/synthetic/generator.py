@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..deeplesion.columns import SYNTHETIC
 from ..synthetic_presets import Settings, check_run, resolve
 from .annotations import key_rows, lesion_labels, slice_rows
 from .cohort import WHOLE, Patient, draw_cohort
@@ -22,7 +23,7 @@ from .irregularities import Piece, irregular_pieces
 from .rendering import render
 from .series import draw_series, draw_whole_series
 from .whole_scans import make_scan
-from .writing import MARKER, new_folder, write_json, write_slices, write_table
+from .writing import new_folder, write_json, write_slices, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def generate(
         write_json(folder / "lesions_3d.json", {"about": _TITLE, "volumes": labels})
         for number, child in enumerate(scan_seed.spawn(settings.num_scans), start=1):
             make_scan(np.random.default_rng(child), settings, folder / "scans" / f"scan_{number:03d}.nii.gz")
-        write_json(folder / MARKER, description(settings, seed), indent=2)
+        write_json(folder / SYNTHETIC, description(settings, seed), indent=2)
     logger.info("%s: %d lesions in %d sub-volumes of %d patients", target, len(rows), len(labels), len(patients))
     return target
 

@@ -15,11 +15,10 @@ import cv2
 import nibabel as nib
 import numpy as np
 
-from ..deeplesion.columns import COLUMNS
+from ..deeplesion.columns import COLUMNS, SYNTHETIC
 
 # DeepLesion stores HU + 32768 in 16-bit PNGs.
 HU_OFFSET = 32768
-MARKER = "synthetic.json"
 
 
 @contextlib.contextmanager
@@ -41,8 +40,8 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     if target.is_dir() and any(target.iterdir()):
         if not overwrite:
             raise FileExistsError(f"Expected a new or empty folder, {target} has content; --overwrite replaces it.")
-        if not (target / MARKER).is_file():
-            raise FileExistsError(f"Expected an earlier synthetic data set to overwrite, {target} has no {MARKER}.")
+        if not (target / SYNTHETIC).is_file():
+            raise FileExistsError(f"Expected an earlier synthetic data set to overwrite, {target} has no {SYNTHETIC}.")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     try:

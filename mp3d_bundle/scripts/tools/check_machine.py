@@ -242,12 +242,10 @@ def check_data(places: Places) -> Finding:
         state = NOTE if places.dataset_dir == DATA else FAIL
         return Finding(state, f"no data set in {places.dataset_dir}", advice)
     dl_info = importlib.import_module("..data.deeplesion.dl_info", __package__)
-    coco_labels = importlib.import_module("..data.deeplesion.coco_labels", __package__)
     records_of = importlib.import_module("..data.records", __package__)
     store = importlib.import_module("..data.slabs.slice_store", __package__)
     images = store.images_folder(places.dataset_dir)
-    readers = {".csv": dl_info.read_csv, ".json": coco_labels.read_coco}
-    records = [record for path in labels for record in readers[path.suffix](path, images)]
+    records = [record for path in labels for record in splits.read_labels(path, images)]
     boxes = sum(len(record["instances"]["boxes"]) for record in records)
     patients = len({record["patient"] for record in records})
     there = len(_present(records_of, records))

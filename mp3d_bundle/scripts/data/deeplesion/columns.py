@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+LABELS = "DL_info.csv"
 # What the generator says of a synthetic set.
 SYNTHETIC = "synthetic.json"
 

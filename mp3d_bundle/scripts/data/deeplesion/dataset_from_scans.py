@@ -22,6 +22,7 @@ from ..scans.markup_boxes import boxes_in_scan, read_markups
 from ..scans.scan import Scan, read_scan
 from ..synthetic.annotations import TRAIN, VALIDATION
 from ..synthetic.writing import write_slices, write_table
+from .columns import LABELS
 
 AIR_HU = -1024
 # The network's lattice: key slices closer than this show nearly the same.
@@ -137,7 +138,7 @@ def write_labelled(
             rows.extend(_rows(labelled, scan, key, common))
     if not validation:
         rows.append({**rows[0], "Train_Val_Test": str(VALIDATION)})
-    write_table(folder / "DL_info.csv", rows)
+    write_table(folder / LABELS, rows)
     return max(canvas)
 
 

@@ -6,6 +6,7 @@ The labels come from ``DL_info.csv`` or from the COCO-style JSON of the same lab
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from ...boxes import RECIST_PADDING
 from ...storage.needed_files import need_folder
 from ...storage.safe_json import finite_numbers, read_json
 from ..coco.coco_instances import Categories
-from ..importing.set_tables import LABELS, SET_FILE, read_set
+from ..importing.set_tables import SET_FILE, read_set
 from ..records import Record, check_images
 from ..slabs.slice_store import images_folder
 from ..training_fraction import Subset
 from .coco_labels import read_coco
-from .columns import COLUMNS, SPLITS, SYNTHETIC
+from .columns import COLUMNS, LABELS, SPLITS, SYNTHETIC
 from .dl_info import Details, read_csv
 from .lesion_tags import LesionTags
 from .mined_lesions import MINED_AS, MINED_SCORE, Mined
@@ -111,9 +112,7 @@ def load_records(
             raise ValueError(f"Expected a DL_info.csv with {what}, got {labels}.")
         if patients:
             logger.warning("%s has no sex, age and position of patients.", labels)
-        records = read_coco(labels, images_dir, keep_noisy=keep_noisy)
-    else:
-        records = read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class, details=details)
+    records = read_labels(labels, images_dir, split, keep_noisy=keep_noisy, by_class=by_class, details=details)
     records = check_images(records, missing_images)
     padding = box_padding(folder)
     padded: Any = [{**record, "box_padding": padding} for record in records]
@@ -121,6 +120,34 @@ def load_records(
     if by_class:
         records = _named(records, classes, folder)
     return _with_mined(records if subset is None else subset(records), mined, mined_as, mined_score)
+
+
+def read_labels(
+    labels: Path,
+    images_dir: Path,
+    split: str | None = None,
+    *,
+    keep_noisy: bool = True,
+    by_class: bool = False,
+    details: Sequence[Details] = (),
+) -> list[Record]:
+    """Read a label file.
+
+    Args:
+        labels: ``DL_info.csv``; or a COCO-style JSON of the same labels, which is read whole and as one class.
+        images_dir: Folder of the series folders.
+        split: Split of a table; None for all.
+        keep_noisy: Whether boxes marked as noisy are kept.
+        by_class: Whether labels of a table are classes.
+        details: What reads further fields of a table.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not as expected.
+    """
+    if labels.suffix.lower() == ".json":
+        return read_coco(labels, images_dir, keep_noisy=keep_noisy)
+    return read_csv(labels, images_dir, split=split, keep_noisy=keep_noisy, by_class=by_class, details=details)
 
 
 def _with_mined(

@@ -21,10 +21,9 @@ from ..records import MISSING_IMAGES, Record
 from ..scans.scan import Scan
 from ..slabs.slab_reader import read_slice
 from ..slabs.slice_store import images_folder, slice_names
-from .coco_labels import read_coco
-from .columns import SPLITS
-from .dl_info import read_csv
+from .columns import LABELS, SPLITS
 from .patient_facts import facts_of_series
+from .splits import read_labels
 from .subvolume_frames import from_slab
 from .subvolume_labels import ALL, VolumeLabel, read_volume_labels
 
@@ -102,13 +101,13 @@ class Annotations:
         if split == ALL:
             if self.path is None:
                 return []
-            return (read_coco if self.path.suffix.lower() == ".json" else read_csv)(self.path, self.images_dir)
+            return read_labels(self.path, self.images_dir)
         if self.path is None or self.path.suffix.lower() == ".json" or split not in SPLITS:
             raise ValueError(
-                f"Expected a DL_info.csv and one of {', '.join(SPLITS)} to choose a split of synthetic volumes, got "
+                f"Expected a {LABELS} and one of {', '.join(SPLITS)} to choose a split of synthetic volumes, got "
                 f"{self.path} and {split!r} ({ALL!r} takes them all)."
             )
-        return read_csv(self.path, self.images_dir, split=split)
+        return read_labels(self.path, self.images_dir, split=split)
 
     def patient_facts(self) -> dict[str, tuple[float, float]]:
         """Sex and age by series, see `facts_of_series`; logged where the labels have none."""
@@ -159,7 +158,7 @@ def load_volumes(
         raise ValueError(f"Expected missing images to be one of {MISSING_IMAGES}, got {missing_images!r}.")
     folder = Path(dataset_dir)
     images_dir = images_folder(folder)
-    own = folder / (annotations or "DL_info.csv")
+    own = folder / (annotations or LABELS)
     if annotations is not None and not own.is_file():
         raise FileNotFoundError(f"Expected the data set's labels at {own}, but the file does not exist.")
     known = Annotations(own if own.is_file() else None, images_dir)
@@ -279,7 +278,7 @@ def _need_spacing(records: Sequence[VolumeRecord]) -> None:
     for record in records:
         if record["spacing"] is None:
             raise ValueError(
-                f"Expected the spacing of {record['source']} from a key slice of it in DL_info.csv, found none: name "
+                f"Expected the spacing of {record['source']} from a key slice of it in {LABELS}, found none: name "
                 'the labels by --annotations FILE, or give --spacing "[x, y, z]" in mm.'
             )
 

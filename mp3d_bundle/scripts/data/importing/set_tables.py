@@ -13,10 +13,10 @@ import numpy as np
 from ...box_frames import to_deeplesion
 from ...storage.atomic_files import replacing, write_json
 from ...storage.safe_json import read_json
-from ..deeplesion.columns import CLASS_COLUMN, COLUMNS, IGNORED_COLUMN, SPLITS
+from ..deeplesion.columns import CLASS_COLUMN, COLUMNS, IGNORED_COLUMN, LABELS, SPLITS
 
 SET_VERSION = 1
-SET_FILE, LABELS, VOLUMES, FOLDS = "set.json", "DL_info.csv", "lesions_3d.json", "folds"
+SET_FILE, VOLUMES, FOLDS = "set.json", "lesions_3d.json", "folds"
 # A fold is a set of its own whose images are those of the whole.
 _IMAGES = "Images_png"
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..deeplesion.columns import SYNTHETIC
+from ..deeplesion.columns import LABELS, SYNTHETIC
 from ..synthetic_presets import Settings, check_run, resolve
 from .annotations import key_rows, lesion_labels, slice_rows
 from .cohort import WHOLE, Patient, draw_cohort
@@ -85,7 +85,7 @@ def generate(
             labels += new_labels
         # DeepLesion's rows are not sorted by slice, and those of one slice need not be neighbours.
         order = np.random.default_rng(order_seed).permutation(len(rows))
-        write_table(folder / "DL_info.csv", [rows[index] for index in order])
+        write_table(folder / LABELS, [rows[index] for index in order])
         write_json(folder / "lesions_3d.json", {"about": _TITLE, "volumes": labels})
         for number, child in enumerate(scan_seed.spawn(settings.num_scans), start=1):
             make_scan(np.random.default_rng(child), settings, folder / "scans" / f"scan_{number:03d}.nii.gz")

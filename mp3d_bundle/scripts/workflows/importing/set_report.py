@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 
 from ...boxes import Affine, move
+from ...data.deeplesion.columns import LABELS
 from ...data.importing.set_advice import Advice, advise
 from ...data.importing.set_records import HISTOGRAM, IMAGES, read_records
-from ...data.importing.set_tables import FOLDS, LABELS, VOLUMES, read_set, volume_labels
+from ...data.importing.set_tables import FOLDS, VOLUMES, read_set, volume_labels
 from ...data.slabs.slab_reader import read_slice
 from ...inference.outputs.lesions_document import NOTICE
 from ...inference.outputs.pictures.box_drawing import TRUTH, draw_boxes, mark_sides

@@ -111,6 +111,16 @@ def test_what_cannot_be_read_back_from_the_list_of_labels_is_rejected(text: str)
         checks.read_info(text)
 
 
+@pytest.mark.parametrize("name", ["save_label", "multi_gpu"])
+def test_a_text_for_false_is_not_taken_for_true(name: str) -> None:
+    for given, wanted in ((True, True), (False, False), ("true", True), ("False ", False)):
+        assert checks.check_params({name: given, "a": "b"}) == {name: wanted, "a": "b"}
+        assert checks.read_params(json.dumps({name: given})) == {name: wanted}
+    for odd in ("no", "", 0, 2, [False]):
+        with pytest.raises(guard.Refusal, match=f"Expected {name} to be true or false, got "):
+            checks.check_params({name: odd})
+
+
 def test_almost_a_parameter_is_an_error_and_names_of_viewers_are_not() -> None:
     known = ("score_threshold", "operating_point", "model_filename", "device")
     checks.check_spelling((*known, "client_id", "result_extension", "logging", "save_label", "ROI"), known)

@@ -42,6 +42,8 @@ _FITTING: dict[str, str] = {
 }
 # Whole numbers that MONAI Label compares without a look.
 _COUNTS = ("max_batch_size", "max_workers")
+# Likewise true or false, for which its documentation has texts: there any text would be true.
+_FLAGS = ("save_label", "multi_gpu")
 
 
 def read_params(text: str | None) -> dict[str, Any]:
@@ -79,12 +81,13 @@ def check_params(params: Mapping[str, Any] | None) -> dict[str, Any]:
     """Check parameters: names that are parameters, values that are plain data.
 
     Returns:
-        The parameters.
+        The parameters; texts for true and false as such.
 
     Raises:
         Refusal: Naming the first invalid one.
     """
-    for name, value in (params or {}).items():
+    checked = dict(params or {})
+    for name, value in checked.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RESERVED:
             raise Refusal(BAD_REQUEST, f"Expected names of parameters, got {str(name)[:100]!r}.")
         if name in _FITTING and not (isinstance(value, str) and re.fullmatch(_FITTING[name], value)):
@@ -92,7 +95,11 @@ def check_params(params: Mapping[str, Any] | None) -> dict[str, Any]:
         _check_value(value, name, _any_text if name in _CLIENT else _plain_text)
         if name in _COUNTS and not (type(value) is int and value >= 0):
             raise Refusal(BAD_REQUEST, f"Expected {name} to be a whole number from 0, got {str(value)[:100]!r}.")
-    return dict(params or {})
+        if name in _FLAGS and value is not None:
+            checked[name] = {"true": True, "false": False}.get(str(value).strip().lower())
+            if checked[name] is None:
+                raise Refusal(BAD_REQUEST, f"Expected {name} to be true or false, got {str(value)[:100]!r}.")
+    return checked
 
 
 def check_spelling(params: Iterable[str], known: Iterable[str]) -> None:

@@ -209,7 +209,7 @@ def main(words: list[str]) -> None:
     # The list of the model zoo and Segment Anything are not downloaded.
     command += ["--conf", "zoo_source", "local", "--conf", "sam2", "false"]
     command += ["--uvicorn_app", "mp3d_label_web:app"]
-    os.environ["MP3D_LABEL_GUARD"] = json.dumps(guard)
+    os.environ["MP3D_LABEL_GUARD"] = json.dumps({**guard, "studies": "" if remote else options.studies})
     os.environ.setdefault("MONAI_ZOO_SOURCE", "local")
     os.environ["MONAI_LABEL_DATASTORE_FILE_EXT"] = json.dumps([f"*{ending}" for ending in SCANS])
     # The app's folder must be importable for the server, and for the processes that it starts.

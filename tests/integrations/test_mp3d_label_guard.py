@@ -263,6 +263,47 @@ def test_bodies_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
             assert ask("PUT", "/datastore/", headers=[("content-length", wrong)])[0].status == 400
 
 
+def test_a_folder_of_scans_that_is_gone_or_not_mounted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answered(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    application = guard.Guard(answered, studies=str(folder))
+    sent: list[Any] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    def status(method: str, path: str) -> int:
+        sent.clear()
+        scope = {"type": "http", "method": method, "path": path, "headers": [(b"host", HOME.encode())]}
+        drive(application(scope, None, send))
+        return sent[0]["status"]
+
+    asked = [
+        ("GET", "/datastore/"),
+        ("POST", "/infer/m"),
+        ("POST", "/train/m"),
+        ("DELETE", "/train/"),
+        ("GET", "/info/"),
+    ]
+    (folder / "new.nii").touch()
+    assert [status(*one) for one in asked] == [200] * 5
+    folder.rename(tmp_path / "away")
+    assert [status(*one) for one in asked] == [503, 503, 503, 200, 200]
+    assert status("GET", "/datastore/") == 503
+    assert b"the folder of the scans" in sent[1]["body"]
+    assert str(tmp_path).encode() not in sent[1]["body"]
+    (tmp_path / "away").rename(folder)
+    assert status("GET", "/datastore/") == 200
+    # What is left of a drive that is not mounted is a folder of another device.
+    monkeypatch.setattr(guard, "_device", lambda path: application.device + 1)
+    assert status("GET", "/datastore/") == 503
+    monkeypatch.undo()
+    assert ask("GET", "/datastore/")[0].status == 200
+
+
 def test_answers_are_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("/info/", "/logs/"):
         headers = ask(path=path)[0].headers

@@ -12,6 +12,7 @@ Pure ASGI, only the standard library.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ _SESSION = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OPTIONAL = "(?:{})?"
 _LABEL = {"label": IMAGE_ID, "tag": TAG}
 _IDS = ("image", "id", "label")
+# Requests for scans and labels, by any method.
+_OF_SCANS = r"/(?:infer|datastore|activelearning)/"
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)(?::[0-9]{1,5})?")
@@ -133,12 +136,20 @@ class Guard:
         hosts: Host names of this server, in lower case, without port.
         origins: Origins of pages that may use it, as browsers write them.
         image_bytes: Largest body of an image.
+        studies: Folder of the scans; "" for a DICOMweb server.
+        device: The one that the folder is on when the server starts.
     """
 
     app: App
     hosts: tuple[str, ...] = LOCAL_HOSTS
     origins: tuple[str, ...] = ()
     image_bytes: int = IMAGE_MEBIBYTES * MEBIBYTE
+    studies: str = ""
+    device: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note where the folder is."""
+        object.__setattr__(self, "device", _device(self.studies) if self.studies else None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it. Websockets are not supported."""
@@ -158,6 +169,7 @@ class Guard:
             limit = self._route(scope)
             limit = self.image_bytes if limit is None else limit
             _check_length(scope, limit)
+            self._check_studies(scope)
         except Refusal as refusal:
             body = json.dumps({"detail": refusal.detail}).encode()
             await _answer(send, refusal.status, body, _cors(origin) if origin else [])
@@ -190,6 +202,16 @@ class Guard:
             return None
         raise Refusal(403, "Requests from pages of another origin are rejected (--allow_origin allows one).")
 
+    def _check_studies(self, scope: Scope) -> None:
+        """Scans and labels are in the folder that the server was started with; what runs can still be stopped."""
+        needed = scope["method"] == "POST" or re.match(_OF_SCANS, scope["path"])
+        if self.studies and needed and (self.device is None or _device(self.studies) != self.device):
+            raise Refusal(
+                503,
+                "Expected the folder of the scans as it was when the server started, but it is gone, or its drive is "
+                "not mounted. Put it back and start the server again.",
+            )
+
     def _route(self, scope: Scope) -> int | None:
         """The largest body that a request may have; its path and query are those of a known route."""
         known = [route for route in ROUTES if re.fullmatch(route.path, scope["path"])]
@@ -201,6 +223,14 @@ class Guard:
             raise Refusal(405, f"Expected {' or '.join(methods)} here.")
         check_query(scope.get("query_string", b""), route.query)
         return route.limit
+
+
+def _device(folder: str) -> int | None:
+    """Number of the device of a folder, which changes with a mount; None if it is not there."""
+    try:
+        return os.stat(folder).st_dev
+    except OSError:
+        return None
 
 
 def check_query(query: bytes, patterns: Mapping[str, str]) -> None:

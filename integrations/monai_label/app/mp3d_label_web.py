@@ -328,4 +328,5 @@ app = Guard(
     hosts=(*LOCAL_HOSTS, *chosen.get("hosts", ())),
     origins=tuple(chosen.get("origins", ())),
     image_bytes=int(chosen.get("upload_mb", IMAGE_MEBIBYTES)) * MEBIBYTE,
+    studies=str(chosen.get("studies", "")),
 )

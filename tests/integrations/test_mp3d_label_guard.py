@@ -263,6 +263,21 @@ def test_bodies_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
             assert ask("PUT", "/datastore/", headers=[("content-length", wrong)])[0].status == 400
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x1", 'Multipart/Form-Data; a=b; boundary="x1"; c=d'])
+def test_a_form_that_is_cut_short_is_rejected(kind: str) -> None:
+    whole = b'--x1\r\nContent-Disposition: form-data; name="params"\r\n\r\n{"score_threshold": 0.9}\r\n--x1--\r\n'
+    headers = [("content-type", kind)]
+    for body in ((whole,), (whole[:30], whole[30:-5], whole[-5:]), (whole, b""), (whole + b"after it",), (b"",)):
+        answer, seen = ask("POST", "/infer/m", body=body, headers=headers)
+        assert (answer.status, seen) == (200, [("POST", "/infer/m", sum(map(len, body)))])
+    for cut in (40, 60, len(whole) - 9, len(whole) - 4):
+        for body in ((whole[:cut],), (whole[:30], whole[30:cut])):
+            answer, seen = ask("POST", "/infer/m", body=body, headers=headers)
+            assert (answer.status, seen) == (400, [])
+            assert "a whole form" in json.loads(answer.body)["detail"]
+    assert ask("POST", "/train/m", body=(b"{}",), headers=[("content-type", "application/json")])[0].status == 200
+
+
 def test_a_folder_of_scans_that_is_gone_or_not_mounted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def answered(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

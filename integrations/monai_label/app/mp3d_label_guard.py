@@ -41,6 +41,8 @@ _SESSION = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OPTIONAL = "(?:{})?"
 _LABEL = {"label": IMAGE_ID, "tag": TAG}
 _IDS = ("image", "id", "label")
+# Bytes of a body in which a form ends; little may follow.
+_TAIL = 4096
 # Requests for scans and labels, by any method.
 _OF_SCANS = r"/(?:infer|datastore|activelearning)/"
 
@@ -335,18 +337,29 @@ _SAFE = (
 async def _limited(
     app: App, scope: Scope, receive: Receive, send: Send, limit: int, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    """Pass a request on; stop its body at the limit, for any length in its headers."""
+    """Pass a request on; stop its body at the limit, for any length in its headers, and a form without an end."""
     received, started = 0, False
+    tail = b""
+    end = _end_of_form(scope)
+    refusal: Refusal | None = None
 
     async def counted() -> Message:
-        nonlocal received
+        nonlocal received, refusal, tail
         message = await receive()
-        received += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if received > limit else message
+        body = message.get("body", b"")
+        received += len(body)
+        tail = (tail + body[-_TAIL:])[-_TAIL:]
+        last = message["type"] == "http.request" and not message.get("more_body", False)
+        if received > limit:
+            refusal = _too_large(limit)
+        elif last and received and end is not None and end not in tail:
+            # Of a form that was cut short, FastAPI would silently take what is whole.
+            refusal = Refusal(400, "Expected a whole form (multipart/form-data), got one without its end.")
+        return message if refusal is None else {"type": "http.disconnect"}
 
     async def marked(message: Message) -> None:
         nonlocal started
-        if received > limit:
+        if refusal is not None:
             return
         if message["type"] == "http.response.start":
             started = True
@@ -357,6 +370,12 @@ async def _limited(
     try:
         await app(scope, counted, marked)
     finally:
-        if received > limit and not started:
-            refusal = _too_large(limit)
+        if refusal is not None and not started:
             await _answer(send, refusal.status, json.dumps({"detail": refusal.detail}).encode(), headers)
+
+
+def _end_of_form(scope: Scope) -> bytes | None:
+    """What ends the body of a form in parts; None of other requests."""
+    kind = "".join(_headers(scope, b"content-type"))
+    match = re.match(r"multipart/form-data\b.*?;\s*boundary=\"?([^\";]+)", kind, re.IGNORECASE)
+    return None if match is None else b"--" + match[1].strip().encode("latin-1") + b"--"

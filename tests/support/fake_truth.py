@@ -250,20 +250,32 @@ def write_yolo(folder: Path, ball: Ball = BALL, stem: str = "case") -> Path:
 
 
 def write_lidc(path: Path, series: Path, readers: int = 4, ball: Ball = BALL) -> Path:
-    """Write an LIDC reading: outlines through the first pixels outside of the ball, the same by every reader."""
+    """Write an LIDC reading: outlines through the first pixels outside of the ball.
+
+    Every reader outlines the same, each from another point on.
+    """
     headers = slice_headers(series)
-    rois = []
-    for z, (x1, y1, x2, y2) in pixel_boxes(series, ball).items():
-        left, top, right, bottom = int(x1) - 1, int(y1) - 1, int(x2), int(y2)
-        points = [(left, top), (right, top), (right, bottom), (left, bottom)]
-        edges = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points)
-        uid = headers[z].SOPInstanceUID
-        rois.append(f"<roi><imageSOP_UID>{uid}</imageSOP_UID><inclusion>TRUE</inclusion>{edges}</roi>")
-    nodule = f"<unblindedReadNodule><noduleID>1</noduleID>{''.join(rois)}</unblindedReadNodule>"
-    session = f"<readingSession>{nodule}</readingSession>"
+    sessions = ""
+    for reader in range(readers):
+        rois = ""
+        for z, (x1, y1, x2, y2) in pixel_boxes(series, ball).items():
+            rois += lidc_outline(headers[z].SOPInstanceUID, (int(x1), int(y1), int(x2), int(y2)), reader)
+        nodule = f"<unblindedReadNodule><noduleID>1</noduleID>{rois}</unblindedReadNodule>"
+        sessions += f"<readingSession>{nodule}</readingSession>"
     head = f"<ResponseHeader><SeriesInstanceUid>{SERIES}</SeriesInstanceUid></ResponseHeader>"
-    path.write_text(f'<LidcReadMessage xmlns="http://www.nih.gov">{head}{session * readers}</LidcReadMessage>')
+    path.write_text(f'<LidcReadMessage xmlns="http://www.nih.gov">{head}{sessions}</LidcReadMessage>')
     return path
+
+
+def lidc_outline(uid: str, box: tuple[int, int, int, int], reader: int, inclusion: str = "TRUE") -> str:
+    """An outline through the first pixels outside of a box, from another point on for each of four readers."""
+    x1, y1, x2, y2 = box
+    points = [(x1 - 1, y1 - 1), (x2, y1 - 1), (x2, y2), (x1 - 1, y2)]
+    first = reader % len(points)
+    edges = "".join(
+        f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in (*points[first:], *points[:first])
+    )
+    return f"<roi><imageSOP_UID>{uid}</imageSOP_UID><inclusion>{inclusion}</inclusion>{edges}</roi>"
 
 
 def ball_bounds(ball: Ball = BALL) -> list[float]:

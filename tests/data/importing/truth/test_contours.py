@@ -16,6 +16,7 @@ from scripts.data.importing.truth.contours import lidc_series, read_lidc, read_s
 from scripts.data.scans.scan import Scan, read_scan
 from scripts.storage.safe_xml import read_xml
 from support.fake_truth import (
+    lidc_outline,
     pixel_boxes,
     slice_headers,
     write_lidc,
@@ -82,6 +83,26 @@ def test_a_reading_that_does_not_fit_its_scan(
 def test_more_readers_than_lidc_has(tmp_path: Path, series: Path, scan: Scan) -> None:
     with pytest.raises(ValueError, match=r"readings of 1 to 4 readers, got 5 in .*r\.xml"):
         read_lidc(write_lidc(tmp_path / "r.xml", series, readers=5), scan)
+
+
+def test_a_reading_that_repeats_another_is_no_further_reader(tmp_path: Path, series: Path, scan: Scan) -> None:
+    path = write_lidc(tmp_path / "r.xml", series, readers=2)
+    text = path.read_text()
+    session = text[text.index("<readingSession>") : text.index("</readingSession>") + len("</readingSession>")]
+    empty = "<readingSession/>"
+    path.write_text(text.replace(session, f"{empty}{session}{session.replace('<noduleID>1', '<noduleID>9')}{empty}", 1))
+    with pytest.raises(ValueError, match="got 5"):
+        read_lidc(path, scan)
+    path.write_text(path.read_text().replace(empty, "", 1))
+    truth = read_lidc(path, scan)
+    assert not truth.lesions
+    assert truth.notes[:2] == (
+        "Left out 1 reading(s) whose outlines are those of another one, point for point (r.xml).",
+        "Left out 1 nodule(s) that fewer than 3 readers outlined (r.xml).",
+    )
+    assert len(read_lidc(path, scan, readers=2).lesions) == 1
+    path.write_text(text.replace(session, f"{empty}{empty}", 1))
+    assert not [note for note in read_lidc(path, scan).notes if "point for point" in note]
 
 
 def test_marks_that_are_no_nodules_are_counted(tmp_path: Path, series: Path, scan: Scan) -> None:
@@ -246,15 +267,13 @@ def lidc_of(path: Path, series: Path, nodules: Sequence[Sequence[tuple[int, tupl
     """Four readers' nodules: outlines of boxes on slices, and whether what is within belongs to them."""
     headers = slice_headers(series)
     text = ""
-    for nodule in nodules:
-        rois = ""
-        for z, (x1, y1, x2, y2), inclusion in nodule:
-            points = [(x1 - 1, y1 - 1), (x2, y1 - 1), (x2, y2), (x1 - 1, y2)]
-            edges = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points)
-            uid = f"<imageSOP_UID>{headers[z].SOPInstanceUID}</imageSOP_UID>"
-            rois += f"<roi>{uid}<inclusion>{inclusion}</inclusion>{edges}</roi>"
-        text += f"<unblindedReadNodule>{rois}</unblindedReadNodule>"
-    path.write_text(f"<LidcReadMessage>{f'<readingSession>{text}</readingSession>' * 4}</LidcReadMessage>")
+    for reader in range(4):
+        text += "<readingSession>"
+        for nodule in nodules:
+            rois = [lidc_outline(headers[z].SOPInstanceUID, box, reader, inclusion) for z, box, inclusion in nodule]
+            text += f"<unblindedReadNodule>{''.join(rois)}</unblindedReadNodule>"
+        text += "</readingSession>"
+    path.write_text(f"<LidcReadMessage>{text}</LidcReadMessage>")
     return path
 
 

@@ -218,7 +218,8 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     Args:
         path: The file.
         scan: Its CT, of DICOM slices: outlines name them by their UIDs.
-        readers: How many have to agree. Slices with other marks count as neither with nor without a lesion.
+        readers: How many have to agree; equal readings are one. Slices with other marks count as neither with nor
+            without a lesion.
 
     Raises:
         OSError: If it cannot be read.
@@ -231,32 +232,32 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     readings: list[_Reading] = []
     missing = small = hollow = 0
     unsure: set[int] = set()
-    for reader, session in enumerate(_sessions(root, path)):
-        for nodule in _all(session, "unblindedReadNodule"):
-            planes: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
-            marks = [roi for roi in _all(nodule, "roi") if _text(roi, "inclusion").upper() != "FALSE"]
-            for roi in marks:
-                number = places.by_uid.get(_text(roi, "imageSOP_UID"))
-                points = _edge(roi, path)
-                if number is None:
-                    missing += 1
-                    continue
-                low, high = points.min(axis=0) + 1, points.max(axis=0)
-                _check_inside(low, high, places, path)
-                slice_, box = places.on_slice(number, np.array([*low, *high], dtype=np.float64))
-                unsure.add(slice_)
-                if len(points) < _OUTLINE_POINTS:
-                    continue
-                if (high > low).all():
-                    others, lines = planes.get(slice_, (box, []))
-                    united = np.concatenate([np.minimum(box[:2], others[:2]), np.maximum(box[2:], others[2:])])
-                    planes[slice_] = (united, [*lines, places.points_on_slice(number, points + 0.5)])
-                else:
-                    hollow += 1
-            if planes:
-                readings.append(_Reading(reader, planes))
-            elif marks and len(_edge(marks[0], path)) < _OUTLINE_POINTS:
-                small += 1
+    nodules, copies = _nodules(root, path)
+    for reader, nodule in nodules:
+        planes: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
+        marks = _marks(nodule)
+        for roi in marks:
+            number = places.by_uid.get(_text(roi, "imageSOP_UID"))
+            points = _edge(roi, path)
+            if number is None:
+                missing += 1
+                continue
+            low, high = points.min(axis=0) + 1, points.max(axis=0)
+            _check_inside(low, high, places, path)
+            slice_, box = places.on_slice(number, np.array([*low, *high], dtype=np.float64))
+            unsure.add(slice_)
+            if len(points) < _OUTLINE_POINTS:
+                continue
+            if (high > low).all():
+                others, lines = planes.get(slice_, (box, []))
+                united = np.concatenate([np.minimum(box[:2], others[:2]), np.maximum(box[2:], others[2:])])
+                planes[slice_] = (united, [*lines, places.points_on_slice(number, points + 0.5)])
+            else:
+                hollow += 1
+        if planes:
+            readings.append(_Reading(reader, planes))
+        elif marks and len(_edge(marks[0], path)) < _OUTLINE_POINTS:
+            small += 1
     if missing and not unsure:
         raise ValueError(
             f"Expected outlines on slices of {scan.path}, got {missing} on slices that it does not have and no other "
@@ -264,6 +265,7 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
         )
     lesions, few = _agreed(readings, readers, path.name)
     notes = [
+        (copies, "reading(s) whose outlines are those of another one, point for point"),
         (missing, "outline(s) on slices that the scan does not have"),
         (hollow, "outline(s) without a pixel within"),
         (small, "mark(s) of nodules under 3 mm, which have no outline"),
@@ -274,12 +276,25 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     return ScanTruth(tuple(lesions), told, tuple(sorted(unsure)))
 
 
-def _sessions(root: ElementTree.Element, path: Path) -> list[ElementTree.Element]:
-    """The readings, one of each reader."""
+def _nodules(root: ElementTree.Element, path: Path) -> tuple[list[tuple[int, ElementTree.Element]], int]:
+    """The nodules with the number of their reader; and how many readings repeat another: no two readers draw alike."""
     sessions = _all(root, "readingSession")
     if not 1 <= len(sessions) <= _MOST_READERS:
         raise ValueError(f"Expected the readings of 1 to {_MOST_READERS} readers, got {len(sessions)} in {path}.")
-    return sessions
+    found: dict[object, list[ElementTree.Element]] = {}
+    for session in sessions:
+        nodules = _all(session, "unblindedReadNodule")
+        drawn = [(_text(roi, "imageSOP_UID"), _edge(roi, path)) for nodule in nodules for roi in _marks(nodule)]
+        # Single points may well be alike.
+        outlined = any(len(points) > 1 for _, points in drawn)
+        found.setdefault(tuple((uid, points.tobytes()) for uid, points in drawn) if outlined else session, nodules)
+    numbered = [(reader, nodule) for reader, nodules in enumerate(found.values()) for nodule in nodules]
+    return numbered, len(sessions) - len(found)
+
+
+def _marks(nodule: ElementTree.Element) -> list[ElementTree.Element]:
+    """What was drawn around a nodule, without the holes."""
+    return [roi for roi in _all(nodule, "roi") if _text(roi, "inclusion").upper() != "FALSE"]
 
 
 def _check_inside(low: np.ndarray, high: np.ndarray, places: SlicePlaces, path: Path) -> None:

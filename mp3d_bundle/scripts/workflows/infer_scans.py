@@ -22,7 +22,7 @@ from ..data.scans.volume_files.stored_image import log_text, shown
 from ..engines.engine import EngineChoice
 from ..inference.detections import FIRST_RESULT, Lesion, SliceBoxes, link_boxes
 from ..inference.outputs.lesions_document import cautions
-from ..inference.outputs.result_folder import are_finished
+from ..inference.outputs.result_folder import are_finished, lesion_count
 from ..inference.outputs.result_writer import ResultWriter
 from ..inference.volume_detector import VolumeDetector
 from ..interrupts import Stopped, stopped_by_signals
@@ -64,7 +64,7 @@ class ScanOutcome:
 
     Attributes:
         skipped: Whether its results were there already.
-        lesions: Number of lesions; None if it was skipped.
+        lesions: Number of lesions in its results; None if these were there and do not hold them.
     """
 
     skipped: bool
@@ -273,7 +273,7 @@ class ScanRunner:
         made["settings"] |= of_scan
         if not self.overwrite and are_finished(folder, made):
             logger.info("%s: skipped, its results are in %s.", shown(source.path), place)
-            return ScanOutcome(skipped=True)
+            return ScanOutcome(skipped=True, lesions=lesion_count(folder))
         if self.review is not None:
             self.review.compare(made["source"]["sha256"], folder)
         read = time.perf_counter() - start

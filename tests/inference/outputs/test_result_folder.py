@@ -185,6 +185,16 @@ def test_a_finished_scan_is_skipped_with_a_line(done: tuple[Path, Path], caplog:
     assert all(after[path][1] != before[path][1] for path in before)
 
 
+def test_the_lesions_of_a_finished_scan_are_counted(done: tuple[Path, Path], tmp_path: Path) -> None:
+    scan, out = done
+    run = runner(scan, out)
+    outcome = run.one(run.dataset[0])
+    assert (outcome.skipped, outcome.lesions) == (True, 1)
+    table = runner(scan, tmp_path / "table")
+    table.writer = replace(table.writer, outputs=("csv",))
+    assert [table.one(table.dataset[0]).lesions for _ in range(2)] == [1, None]
+
+
 def test_a_file_that_was_removed_is_made_again(done: tuple[Path, Path]) -> None:
     scan, out = done
     before = (out / "lesions.csv").read_bytes()

@@ -241,6 +241,14 @@ def are_finished(folder: Path, made: Mapping[str, Any]) -> bool:
     return None not in hashes.values()
 
 
+def lesion_count(folder: Path) -> int | None:
+    """Number of lesions in finished results; None of those without ``lesions.json``."""
+    try:
+        return len(json.loads((folder / MAIN).read_bytes())["lesions"])
+    except FileNotFoundError:
+        return None
+
+
 def _hash(path: Path) -> str | None:
     try:
         return sha256(path)

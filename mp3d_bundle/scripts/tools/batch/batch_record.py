@@ -33,7 +33,7 @@ class BatchRow:
         results: Folder of its results, below the output folder.
         series: SeriesInstanceUID of a DICOM scan.
         status: ``waiting``, ``done``, ``skipped`` (its results were there) or ``failed``.
-        lesions: Number of lesions if it was done.
+        lesions: Number of lesions if it was done or skipped; None if its results do not hold them.
         seconds: From the start of its last try to the end, without reading.
         machine: Name of the machine that ended it.
         tries: How often it was begun.

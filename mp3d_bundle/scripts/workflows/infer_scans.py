@@ -22,7 +22,7 @@ from ..data.scans.volume_files.stored_image import log_text, shown
 from ..engines.engine import EngineChoice
 from ..inference.detections import FIRST_RESULT, Lesion, SliceBoxes, link_boxes
 from ..inference.outputs.lesions_document import cautions
-from ..inference.outputs.result_folder import are_finished, lesion_count
+from ..inference.outputs.result_folder import are_finished, differs_from_others, lesion_count
 from ..inference.outputs.result_writer import ResultWriter
 from ..inference.volume_detector import VolumeDetector
 from ..interrupts import Stopped, stopped_by_signals
@@ -36,6 +36,8 @@ from .trained_weights import Weights
 
 logger = logging.getLogger(__name__)
 
+# Settings in a record that are of its scan.
+OF_SCAN = ("review", FIRST_RESULT, "patient")
 # What the code raises on purpose, or the machine when memory runs out: the text says enough.
 _TOLD = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
@@ -107,6 +109,7 @@ class ScanRunner:
     _network: nn.Module | None = field(default=None, init=False, repr=False)
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _done: int = field(default=0, init=False, repr=False)
+    _compared: bool = field(default=False, init=False, repr=False)
 
     def run(self) -> list[tuple[Path, str]]:
         """Do all scans; one that fails is noted and the next one is done.
@@ -274,6 +277,11 @@ class ScanRunner:
         if not self.overwrite and are_finished(folder, made):
             logger.info("%s: skipped, its results are in %s.", shown(source.path), place)
             return ScanOutcome(skipped=True, lesions=lesion_count(folder))
+        # The results of an only scan are in the output folder itself.
+        if source.name and not self.overwrite and not self._compared:
+            self._compared = True
+            if difference := differs_from_others(folder, made, OF_SCAN):
+                logger.warning("%s: %s. Are they meant to be in one folder?", place, difference)
         if self.review is not None:
             self.review.compare(made["source"]["sha256"], folder)
         read = time.perf_counter() - start

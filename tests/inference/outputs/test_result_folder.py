@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -259,6 +260,30 @@ def test_other_results_are_rejected_or_replaced_if_asked(
                 run.main()
             assert "\n" not in str(ended.value.code)
             assert state(out) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(other_threshold, r"with other settings \(score_threshold"), (other_weights, "of other weights"), (None, "")],
+)
+def test_other_settings_in_one_folder_are_told_with_the_first_scan(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[ScanRunner], None] | None, said: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abcd":
+        write_scan(tmp_path / "in" / f"{name}.nii", np.roll(ball_scan(), ord(name) % 3, axis=2))
+    runner(tmp_path / "in", tmp_path / "out", shard="0/2").main()
+    (tmp_path / "out" / "odd").mkdir()
+    (tmp_path / "out" / "odd" / RECORD).write_text("{}")
+    other = runner(tmp_path / "in", tmp_path / "out", shard="1/2")
+    if change is not None:
+        change(other)
+    other.main()
+    told = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert len(told) == (change is not None)
+    assert all(re.search(rf"out.b: the results in .*out.[ac] are {said}.*Are they meant", line) for line in told)
+    runner(tmp_path / "in", tmp_path / "out", overwrite=True).main()
+    assert [entry.levelname for entry in caplog.records].count("WARNING") == len(told)
 
 
 def test_results_that_were_changed_or_have_no_record_are_rejected(done: tuple[Path, Path]) -> None:

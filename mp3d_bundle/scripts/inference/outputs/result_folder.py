@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypedDict
@@ -239,6 +239,28 @@ def are_finished(folder: Path, made: Mapping[str, Any]) -> bool:
                 f"Expected unchanged results, {name} was changed after it was written in {folder}. {advice}"
             )
     return None not in hashes.values()
+
+
+def differs_from_others(folder: Path, made: Mapping[str, Any], of_scan: Collection[str] = ()) -> str | None:
+    """Say how results of another scan next to a folder differ from those that would be made.
+
+    Args:
+        folder: Folder for the results of a scan.
+        made: Input and settings of the results, plain values.
+        of_scan: Settings that are of a scan.
+
+    Returns:
+        Which results, and the difference; None if there are no others, or the first that are found are alike.
+    """
+    others = (path.parent for path in folder.parent.glob(f"*/{RECORD}") if path.parent != folder)
+    other, record = next(((one, record) for one in others if (record := read_record(one))), (folder, None))
+    if record is None:
+        return None
+    there, here = (
+        {**part, "source": None, "settings": {k: v for k, v in part.get("settings", {}).items() if k not in of_scan}}
+        for part in (record["made"], json.loads(json.dumps(made)))
+    )
+    return None if there == here else f"the results in {other} are {_difference(there, here)}"
 
 
 def lesion_count(folder: Path) -> int | None:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,12 +138,32 @@ def test_another_split_and_an_evaluation_that_does_not_say_are_told(
     assert "does not name its weights" in caplog.text
 
 
+def detections_of(folder: Path, change: Callable[[list[str]], list[str]], counted: int | None = None) -> None:
+    path = folder / "detections.csv"
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+    if counted is not None:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["counts"]["detections"] = counted
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def odd_score(line: str) -> str:
+    cells = line.split(",")
+    return ",".join([*cells[:6], "nan", *cells[7:]])
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda folder: (folder / "detections.csv").unlink(), "found no detections.csv"),
         (lambda folder: (folder / "detections.csv").write_text("id,score\n1,x\n"), "cannot read them"),
-        (lambda folder: (folder / "detections.csv").write_text("id,patient,score,outcome\n"), "got none in"),
+        (lambda folder: detections_of(folder, lambda lines: lines[:20]), "Expected the 24 detections .* got 19 in"),
+        (lambda folder: detections_of(folder, lambda lines: [*lines, lines[1]]), "Expected the 24 .* got 25 in"),
+        (
+            lambda folder: detections_of(folder, lambda lines: [lines[0], *(odd_score(line) for line in lines[1:])]),
+            "each with a finite score",
+        ),
+        (lambda folder: detections_of(folder, lambda lines: lines[:1], counted=0), "got none in"),
         (lambda folder: (folder / "metrics.json").write_text("{}"), "cannot read them"),
     ],
 )

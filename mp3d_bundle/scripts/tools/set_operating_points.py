@@ -73,15 +73,22 @@ def read_boxes(folder: str | Path) -> Boxes:
     try:
         metrics = read_json(folder / "metrics.json")
         with (folder / "detections.csv").open(newline="") as file:
-            # What lies in a region to ignore says nothing about scores.
-            rows = [row for row in csv.DictReader(file) if row["outcome"] != "ignored"]
+            all_rows = list(csv.DictReader(file))
+        # What lies in a region to ignore says nothing about scores.
+        rows = [row for row in all_rows if row["outcome"] != "ignored"]
         scores = np.array([float(row["score"]) for row in rows])
         outcomes = np.array([row["outcome"] for row in rows])
         patients = [row["patient"] for row in rows]
         if int(metrics["counts"]["images"]) < 1 or not np.isin(outcomes, ["hit", "duplicate", "false positive"]).all():
             raise ValueError("no images, or an unknown outcome")
+        counted = int(metrics["counts"]["detections"])
     except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise ValueError(f"Expected the files of an evaluation in {folder}, cannot read them: {error!r}.") from error
+    if len(all_rows) != counted or not np.isfinite(scores).all():
+        raise ValueError(
+            f"Expected the {counted} detections that metrics.json counts, each with a finite score, got "
+            f"{len(all_rows)} in {folder / 'detections.csv'}: cut short, or of another evaluation?"
+        )
     if not rows:
         raise ValueError(f"Expected detections to find thresholds on, got none in {folder / 'detections.csv'}.")
     order = np.argsort(-scores, kind="stable")

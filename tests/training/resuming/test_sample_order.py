@@ -179,8 +179,12 @@ def tell_data(rank: int, folder: Path) -> None:
 def test_training_data_are_known_by_names_boxes_and_order(tmp_path: Path) -> None:
     own = training_data(loader_of(["a", "b"]))["training_data"]
     others = [loader_of(["a", "c"]), loader_of(["b", "a"]), loader_of(["a", "b"], box=2.0)]
+    regions = loader_of(["a", "b"])
+    for record in regions.dataset.data:
+        record["instances"]["ignored"] = np.array([True])
+    others.append(regions)
     assert training_data(loader_of(["a", "b"])) == {"training_data": own}
-    assert len({own, *(training_data(other)["training_data"] for other in others)}) == 4
+    assert len({own, *(training_data(other)["training_data"] for other in others)}) == 5
     assert training_data(None) == training_data(SimpleNamespace(dataset=SampleDataset([1, 2]))) == {}
     in_two_processes(tell_data, tmp_path)
     for rank in (0, 1):

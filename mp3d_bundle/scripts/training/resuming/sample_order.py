@@ -14,7 +14,7 @@ import numpy as np
 from monai.data import Dataset, DistributedSampler
 
 from ...data.deeplesion.mined_lesions import read_detections
-from ...instances import true_rows
+from ...instances import IGNORED, true_rows
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,8 @@ class ResumableSampler(DistributedSampler):
 def training_data(loader: Any) -> dict[str, str]:
     """What a training learns from, as a setting that must be the same when it resumes.
 
-    Names, boxes and labels of the images count, and their order; not where they lie, nor their pixels.
+    Names, boxes, labels and regions to ignore of the images count, and their order; not where they lie, nor their
+    pixels.
 
     Args:
         loader: Of the training; one whose data set has no records gives nothing.
@@ -96,6 +97,8 @@ def training_data(loader: Any) -> dict[str, str]:
         digest.update(repr(record["file_name"]).encode())
         digest.update(np.asarray(instances["boxes"], np.float32).tobytes())
         digest.update(np.asarray(instances["labels"], np.int64).tobytes())
+        if IGNORED in instances:
+            digest.update(np.asarray(instances[IGNORED], bool).tobytes())
     own = f"{len(records)} images, {digest.hexdigest()[:12]}"
     every: Any = idist.all_gather(own) if idist.get_world_size() > 1 else [own]
     if len(set(every)) > 1:

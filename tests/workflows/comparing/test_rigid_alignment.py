@@ -54,6 +54,20 @@ def test_known_motion_of_a_phantom_is_found(degrees: list[float], shift: list[fl
     assert found.degrees == pytest.approx(np.degrees(Rotation.from_matrix(motion[:3, :3]).magnitude()), abs=1.2)
 
 
+def test_a_tilted_scan_counts_only_where_it_has_values() -> None:
+    """The slices of one scan are turned, as those of a tilted gantry: what lies outside of them is not air."""
+    affine = np.array([[3.5, 0, 0, -85], [0, 3.5, 0, -85], [0, 0, 4, -60], [0, 0, 0, 1]])
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("x", 25, degrees=True).as_matrix()
+    short = phantom(affine, np.eye(4))[:30]
+    tilted = turn @ affine
+    other = phantom(tilted, np.eye(4))[:30]
+    for one, two in (((short, affine), (other, tilted)), ((other, tilted), (short, affine))):
+        found = align(one, two)
+        assert errors(found.matrix, np.eye(4), short.shape, affine).max() < 2
+        assert found.similarity > 0.75
+
+
 def test_scans_without_anything_in_common_agree_by_nothing() -> None:
     affine = np.diag([4.0, 4.0, 4.0, 1.0])
     air = np.full((10, 10, 10), -1000.0)

@@ -21,6 +21,8 @@ _LOW, _HIGH = -1000.0, 400.0
 _BODY = -300.0
 _BINS = 32
 _STEPS = 200
+# Of a voxel, and of the mean of a mask.
+_ROUNDING = 1e-3
 # Slices of the shorter profile that have to overlap, as a share, and at least so many.
 _SHARE, _LEAST = 0.5, 4
 # Points of a lattice at most: 2 m in each direction.
@@ -49,10 +51,29 @@ class Alignment:
 
 @dataclass(frozen=True)
 class _Lattice:
-    """A scan on the lattice: ``(Z, Y, X)`` float32 HU, and LPS mm of the middle of its first voxel."""
+    """A scan on the lattice.
+
+    Attributes:
+        values: ``(Z, Y, X)`` float32 HU.
+        origin: LPS mm of the middle of its first voxel.
+        covered: ``(Z, Y, X)`` bool, where the scan has values: a scan that is turned leaves corners without any.
+    """
 
     values: np.ndarray
     origin: np.ndarray
+    covered: np.ndarray
+
+    @property
+    def body(self) -> np.ndarray:
+        """``(Z, Y, X)`` bool: the voxels of the body."""
+        return (self.values > _BODY) & self.covered
+
+    @property
+    def profile(self) -> np.ndarray:
+        """``(Z,)`` float64, the mean of each slice where the scan has values; NaN where it has none."""
+        counts = self.covered.sum(axis=(1, 2))
+        sums = np.where(self.covered, self.values, 0.0).sum(axis=(1, 2))
+        return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
 def align(before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray]) -> Alignment:
@@ -104,20 +125,27 @@ def _on_lattice(hu: np.ndarray, affine: np.ndarray, name: str) -> _Lattice:
     # From (z, y, x) on the lattice to (z, y, x) of the scan.
     turn = (inverse[:3, :3] * LATTICE_MM)[::-1, ::-1]
     first: Any = (inverse[:3, :3] @ low + inverse[:3, 3])[::-1]
-    values = ndimage.affine_transform(smooth, turn, first, tuple(counts[::-1].tolist()), order=1, cval=_LOW)
-    return _Lattice(values, low)
+    shape = tuple(counts[::-1].tolist())
+    values = ndimage.affine_transform(smooth, turn, first, shape, order=1, cval=_LOW)
+    covered = np.ones(shape, dtype=bool)
+    for row, start, size in zip(turn, first, hu.shape, strict=True):
+        along = sum(step * index for step, index in zip(row, np.ogrid[tuple(map(slice, shape))], strict=True)) + start
+        covered &= (along >= -_ROUNDING) & (along <= size - 1 + _ROUNDING)
+    return _Lattice(values, low, covered)
 
 
 def _profile_shift(fixed: _Lattice, moving: _Lattice) -> np.ndarray | None:
     """The shift in mm at which the profiles along z fit best and the middles of the bodies meet; None without one."""
-    one, other = (lattice.values.mean(axis=(1, 2)) for lattice in (fixed, moving))
+    one, other = fixed.profile, moving.profile
     least = max(_LEAST, round(_SHARE * min(len(one), len(other))))
     scored = []
     for step in range(least - len(one), len(other) - least + 1):
         # Slice k of the fixed one is slice k + step of the moving one.
         first, last = max(0, -step), min(len(one), len(other) - step)
         a, b = one[first:last], other[first + step : last + step]
-        if np.ptp(a) > 0 and np.ptp(b) > 0:
+        known = np.isfinite(a) & np.isfinite(b)
+        a, b = a[known], b[known]
+        if len(a) >= least and np.ptp(a) > 0 and np.ptp(b) > 0:
             scored.append((float(np.corrcoef(a, b)[0, 1]), step, first, last))
     if not scored:
         return None
@@ -133,7 +161,7 @@ def _profile_shift(fixed: _Lattice, moving: _Lattice) -> np.ndarray | None:
 
 
 def _middle(lattice: _Lattice, part: slice) -> np.ndarray | None:
-    body = lattice.values[part] > _BODY
+    body = lattice.body[part]
     if not body.any():
         return None
     return np.array(ndimage.center_of_mass(body))[::-1] * LATTICE_MM + lattice.origin
@@ -141,11 +169,11 @@ def _middle(lattice: _Lattice, part: slice) -> np.ndarray | None:
 
 def _similarity(fixed: _Lattice, moving: _Lattice, matrix: np.ndarray) -> float:
     """Correlation of the values in the body of the fixed scan, where the moving one has values."""
-    body = np.argwhere(fixed.values > _BODY)
+    body = np.argwhere(fixed.body)
     body = body[:: max(1, len(body) // _POINTS)]
     points = body[:, ::-1] * LATTICE_MM + fixed.origin
     places = ((points @ matrix[:3, :3].T + matrix[:3, 3] - moving.origin) / LATTICE_MM)[:, ::-1]
-    inside = ((places >= 0) & (places <= np.array(moving.values.shape) - 1)).all(axis=1)
+    inside = _inside(moving, places)
     if inside.sum() < max(10, len(body) // 20):
         return 0.0
     here = fixed.values[tuple(body[inside].T)]
@@ -153,20 +181,24 @@ def _similarity(fixed: _Lattice, moving: _Lattice, matrix: np.ndarray) -> float:
     return float(np.corrcoef(here, there)[0, 1]) if np.ptp(here) > 0 and np.ptp(there) > 0 else 0.0
 
 
+def _inside(lattice: _Lattice, places: np.ndarray) -> np.ndarray:
+    """Whether a scan has values at places ``(P, 3)`` (z, y, x) of its lattice, ``(P,)`` bool."""
+    covered = lattice.covered.astype(np.float32)
+    return ndimage.map_coordinates(covered, places.T, order=1, mode="grid-constant") > 1 - _ROUNDING
+
+
 def _register(fixed: _Lattice, moving: _Lattice, shift: np.ndarray) -> np.ndarray:
     """ITK's rigid registration from a shift: coarse, then on the lattice itself."""
     kind = _ITK.Image[_ITK.F, 3]
-    images = []
-    for lattice in (fixed, moving):
-        image = _ITK.image_from_array(np.ascontiguousarray(lattice.values))
-        image.SetSpacing([LATTICE_MM] * 3)
-        image.SetOrigin(lattice.origin.tolist())
-        images.append(image)
+    images = [_image(lattice.values, lattice) for lattice in (fixed, moving)]
     transform = _ITK.Euler3DTransform[_ITK.D].New()
     middle = _middle(fixed, slice(None))
     transform.SetCenter((fixed.origin if middle is None else middle).tolist())
     transform.SetTranslation(shift.tolist())
     metric = _ITK.MattesMutualInformationImageToImageMetricv4[kind, kind].New(NumberOfHistogramBins=_BINS)
+    for lattice, mask in ((fixed, metric.SetFixedImageMask), (moving, metric.SetMovingImageMask)):
+        if not lattice.covered.all():
+            mask(_mask(lattice))
     scales = _ITK.RegistrationParameterScalesFromPhysicalShift[type(metric)].New(Metric=metric)
     optimizer = _ITK.RegularStepGradientDescentOptimizerv4[_ITK.D].New(
         LearningRate=4.0, MinimumStepLength=0.01, NumberOfIterations=_STEPS, ScalesEstimator=scales
@@ -183,3 +215,19 @@ def _register(fixed: _Lattice, moving: _Lattice, shift: np.ndarray) -> np.ndarra
     except RuntimeError:  # nothing overlaps any more
         return _moved(np.eye(3), shift)
     return _moved(_ITK.array_from_matrix(transform.GetMatrix()), np.array(list(transform.GetOffset())))
+
+
+def _image(values: np.ndarray, lattice: _Lattice) -> Any:
+    """An ITK image of values on a lattice."""
+    image = _ITK.image_from_array(np.ascontiguousarray(values))
+    image.SetSpacing([LATTICE_MM] * 3)
+    image.SetOrigin(lattice.origin.tolist())
+    return image
+
+
+def _mask(lattice: _Lattice) -> Any:
+    """Where a scan has values, as ITK's mask."""
+    mask = _ITK.ImageMaskSpatialObject[3].New()
+    mask.SetImage(_image(lattice.covered.astype(np.uint8), lattice))
+    mask.Update()
+    return mask

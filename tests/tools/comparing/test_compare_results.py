@@ -110,7 +110,10 @@ def test_summary_is_printed(folders: tuple[str, str], tmp_path: Path, capsys: py
 
 def test_scans_that_are_aligned_already_are_not_moved(folders: tuple[str, str], tmp_path: Path) -> None:
     compare(*folders, str(tmp_path), aligned=True)
-    assert np.array_equal(read(tmp_path)["alignment"]["before_to_after_lps_mm"], np.eye(4))
+    alignment = read(tmp_path)["alignment"]
+    assert np.array_equal(alignment["before_to_after_lps_mm"], np.eye(4))
+    assert alignment["similarity"] is None
+    assert "agreement not measured" in (tmp_path / "changes.html").read_text()
 
 
 def test_a_folder_with_the_results_of_one_scan_is_enough(folders: tuple[str, str], tmp_path: Path) -> None:
@@ -191,20 +194,20 @@ def test_dates_in_the_wrong_order_are_named(folders: tuple[str, str]) -> None:
     before.document["input"]["dicom"] = {"study_date": "20260102"}
     after.document["input"]["dicom"] = {"study_date": "20251230"}
     lying = Alignment(np.eye(4), 1.0)
-    told = _cautions(before, after, lying, aligned=False, same=False)
+    told = _cautions(before, after, lying, same=False)
     assert told == ["The scan before is the later one by its study date: 20260102 and 20251230."]
-    assert _cautions(after, before, lying, aligned=False, same=False) == []
+    assert _cautions(after, before, lying, same=False) == []
     after.document["input"]["dicom"] = {"study_date": None}
-    assert _cautions(before, after, lying, aligned=False, same=False) == []
+    assert _cautions(before, after, lying, same=False) == []
 
 
 def test_a_mirror_image_is_named(folders: tuple[str, str]) -> None:
     before, after = (_read(Path(folder)) for folder in folders)
     lying = Alignment(np.eye(4), 0.62)
 
-    (told,) = _cautions(before, replace(after, volume=mirrored(after.volume)), lying, aligned=False, same=False)
+    (told,) = _cautions(before, replace(after, volume=mirrored(after.volume)), lying, same=False)
     assert told.startswith("One of the scans seems to be mirrored: they agree by 0.62, and by 0.79")
-    assert _cautions(before, after, Alignment(np.eye(4), 0.9), aligned=False, same=False) == []
+    assert _cautions(before, after, Alignment(np.eye(4), 0.9), same=False) == []
 
 
 def mirrored(volume: ReportVolume) -> ReportVolume:
@@ -216,14 +219,14 @@ def test_a_review_of_one_scan_alone_is_named(folders: tuple[str, str]) -> None:
     before, after = (_read(Path(folder)) for folder in folders)
     lying = Alignment(np.eye(4), 1.0)
     after.document["settings"]["review"] = {"accepted": 1}
-    (told,) = _cautions(before, after, lying, aligned=False, same=False)
+    (told,) = _cautions(before, after, lying, same=False)
     assert told.startswith("Only the lesions after were reviewed")
     assert told.endswith("did not accept there is gone here.")
-    (told,) = _cautions(after, before, lying, aligned=False, same=False)
+    (told,) = _cautions(after, before, lying, same=False)
     assert told.startswith("Only the lesions before were reviewed")
     assert told.endswith("did not accept there is new here.")
     before.document["settings"]["review"] = {"accepted": 2}
-    assert _cautions(before, after, lying, aligned=False, same=False) == []
+    assert _cautions(before, after, lying, same=False) == []
 
 
 def _rewritten(folder: Path, place: Path, change: Callable[[dict[str, Any]], None]) -> Path:

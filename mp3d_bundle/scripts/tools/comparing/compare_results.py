@@ -102,11 +102,11 @@ def compare(
     first, last = _read(Path(before)), _read(Path(after))
     same = first.document["input"]["sha256"] == last.document["input"]["sha256"]
     if aligned or same:
-        lying = Alignment(np.eye(4), 1.0)
+        lying = Alignment(np.eye(4), 1.0 if same else None)
     else:
         lying = align((first.volume.hu, first.volume.affine), (last.volume.hu, last.volume.affine))
     rule = ChangeRule(max_distance, change, least)
-    _write(folder, first, last, lying, rule, _cautions(first, last, lying, aligned, same))
+    _write(folder, first, last, lying, rule, _cautions(first, last, lying, same))
 
 
 def _write(
@@ -225,17 +225,12 @@ def _described(result: _Result) -> dict[str, Any]:
     }
 
 
-def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, same: bool) -> list[str]:
+def _cautions(first: _Result, last: _Result, lying: Alignment, same: bool) -> list[str]:
     told = []
     if same:
         told.append("Both results are of the same scan.")
-    elif not aligned and lying.similarity < _SURE:
-        told.append(f"The alignment is doubtful: the scans agree by {lying.similarity:.2f}. Look at the page.")
-    if not (same or aligned) and (mirrored := _mirrored(first, last, lying)) > lying.similarity + _CLEARLY:
-        told.append(
-            f"One of the scans seems to be mirrored: they agree by {lying.similarity:.2f}, and by {mirrored:.2f} if "
-            "left and right of the scan after are exchanged."
-        )
+    elif lying.similarity is not None:
+        told += _alignment_cautions(first, last, lying.similarity)
     dates = [str((one.document["input"].get("dicom") or {}).get("study_date")) for one in (first, last)]
     if all(re.fullmatch(r"[0-9]{8}", date) for date in dates) and dates[0] > dates[1]:
         told.append(f"The scan before is the later one by its study date: {dates[0]} and {dates[1]}.")
@@ -253,16 +248,28 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, aligned: bool, sa
     return told
 
 
-def _mirrored(first: _Result, last: _Result, lying: Alignment) -> float:
+def _alignment_cautions(first: _Result, last: _Result, similarity: float) -> list[str]:
+    told = []
+    if similarity < _SURE:
+        told.append(f"The alignment is doubtful: the scans agree by {similarity:.2f}. Look at the page.")
+    if (mirrored := _mirrored(first, last, similarity)) > similarity + _CLEARLY:
+        told.append(
+            f"One of the scans seems to be mirrored: they agree by {similarity:.2f}, and by {mirrored:.2f} if "
+            "left and right of the scan after are exchanged."
+        )
+    return told
+
+
+def _mirrored(first: _Result, last: _Result, similarity: float) -> float:
     """How well the scans agree with left and right of the later one exchanged; 0 where they agree well as they are.
 
     A body is much like its mirror image, so that the agreement alone does not show a scan that is mirrored.
     """
-    if lying.similarity >= _SURELY_NOT_MIRRORED:
+    if similarity >= _SURELY_NOT_MIRRORED:
         return 0.0
     mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
     before, after = (first.volume.hu, first.volume.affine), (last.volume.hu, mirror @ last.volume.affine)
-    return align(before, after).similarity
+    return align(before, after).similarity or 0.0
 
 
 def _known_classes(result: _Result) -> list[str]:
@@ -325,7 +332,7 @@ def _about(first: _Result, last: _Result, lying: Alignment, rule: ChangeRule) ->
             "Alignment",
             f"rigid, on a lattice of {LATTICE_MM:g} mm: turn of {lying.degrees:.1f} degrees, "
             f"shift of the middle {shift} mm to the left, back and head, "
-            f"agreement {lying.similarity:.2f}",
+            f"agreement {'not measured' if lying.similarity is None else f'{lying.similarity:.2f}'}",
         ),
         (
             "Same lesion",

@@ -37,11 +37,12 @@ class Alignment:
 
     Attributes:
         matrix: ``(4, 4)`` LPS mm of the scan before to LPS mm of the scan after, rigid.
-        similarity: Correlation of the values of both where both are, from -1 to 1, 0 without overlap.
+        similarity: Correlation of the values of both where both are, from -1 to 1, 0 without overlap; None where it
+            was not measured.
     """
 
     matrix: np.ndarray
-    similarity: float
+    similarity: float | None
 
     @property
     def degrees(self) -> float:

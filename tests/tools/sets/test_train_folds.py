@@ -46,12 +46,29 @@ def test_every_fold_is_trained_and_scored(
     assert [(command[4], command[command.index("--dataset_dir") + 1]) for command in commands] == [
         (workflow, str(folder / "folds" / fold)) for fold in "12" for workflow in ("training", "evaluating")
     ]
-    assert commands[0][-2:] == ["--max_epochs", "3"]
+    assert commands[0][commands[0].index("--max_epochs") + 1] == "3"
     assert commands[1][commands[1].index("--checkpoint") + 1] == str(tmp_path / "runs" / "1" / "model.pt")
     assert "  1: 60.0 % (50.0, 70.0)" in capsys.readouterr().out
     found = json.loads((tmp_path / "runs" / "folds.json").read_text())
     assert (found["folds"], found["1"]["mean"]) == (2, 0.6)
     assert found["1"]["standard_deviation"] == pytest.approx(0.1414, abs=1e-4)
+
+
+def test_a_score_has_the_options_of_the_validation_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"random_window": 128, "device": "cpu", "max_epochs": 3}
+    train, score = train_folds.fold_commands(Path("set/folds/1"), Path("runs/1"), "", options)
+    for command, given in ((train, options), (score, {"random_window": 128, "device": "cpu"})):
+        words = dict(zip(command[5::2], command[6::2], strict=True))
+        assert {name: words.pop(f"--{name}") for name in given} == {name: str(value) for name, value in given.items()}
+        assert all(Path(file).is_file() for file in words["--config_file"].strip("[]'").split("', '"))
+        assert Path(words["--bundle_root"], "configs").is_dir()
+        assert "--max_epochs" not in words
+    monkeypatch.chdir(train_folds.BUNDLE)
+    inside = [word for command in train_folds.fold_commands(Path("s"), Path("r"), "", {}) for word in command[1:]]
+    assert not any(str(train_folds.BUNDLE) in word for word in inside)
 
 
 def test_a_fold_that_fails_ends_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,15 @@ from ...storage.output_folder import check_output_folder
 from ...storage.safe_json import read_json
 
 _POINTS = ("0.5", "1", "2", "4")
-_OVERLAYS = (
-    "['configs/train.json','configs/variants/size_narrow.yaml','configs/variants/optimizer_adamw.yaml',"
-    "'configs/variants/own_data.yaml']"
-)
+BUNDLE = Path(__file__).resolve().parents[3]
+_CONFIGS = ("train.json", "variants/size_narrow.yaml", "variants/optimizer_adamw.yaml", "variants/own_data.yaml")
 # Options of the command itself, for every fold.
 _OWN = ("dataset_dir", "output_dir", "checkpoint", "split")
+# Options that say the same of a training, its validation and a score: the score of a fold has them too.
+_SCORED = (
+    *("amp", "amp_dtype", "bundle_root", "device", "keep_noisy", "missing_images", "num_workers", "precision"),
+    "random_window",
+)
 
 
 def find_folds(folder: Path) -> list[Path]:
@@ -47,12 +50,25 @@ def find_folds(folder: Path) -> list[Path]:
 
 def fold_commands(fold: Path, output: Path, config_file: str, options: Mapping[str, Any]) -> list[list[str]]:
     """The two commands of a fold: its training, and the score of its weights on its own validation patients."""
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    if Path.cwd() != BUNDLE:
+        options = {"bundle_root": BUNDLE, **options}
     start = [sys.executable, "-m", "monai.bundle", "run"]
-    train = ["training", "--config_file", config_file, "--dataset_dir", str(fold), "--output_dir", str(output), *words]
-    score = ["evaluating", "--config_file", "configs/evaluate.json", "--dataset_dir", str(fold)]
+    train = ["training", "--config_file", config_file or str([_config(name) for name in _CONFIGS])]
+    train += ["--dataset_dir", str(fold), "--output_dir", str(output), *_words(options)]
+    score = ["evaluating", "--config_file", _config("evaluate.json"), "--dataset_dir", str(fold)]
     score += ["--checkpoint", str(output / "model.pt"), "--split", "validation"]
-    return [[*start, *train], [*start, *score, "--output_dir", str(output / "validation")]]
+    score += ["--output_dir", str(output / "validation")]
+    score += _words({name: value for name, value in options.items() if name in _SCORED})
+    return [[*start, *train], [*start, *score]]
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+def _config(name: str) -> str:
+    """Path of a config: relative in the bundle's folder, absolute elsewhere."""
+    return f"configs/{name}" if Path.cwd() == BUNDLE else str(BUNDLE / "configs" / name)
 
 
 def summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -69,7 +85,8 @@ def summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def main(dataset_dir: str, output_dir: str, *, config_file: str = "", **options: object) -> None:
     """Train and score on every fold of a set that was imported with --folds.
 
-    Every further option is one of the training, such as --max_epochs 20 or --pretrained FILE. The same command resumes.
+    Every further option is one of the training, such as --max_epochs 20 or --pretrained FILE; the score has those that
+    hold for its validation too, such as --random_window. The same command resumes.
     OUTPUT_DIR/1 and so on hold the trainings, each with its score on its own validation patients in validation;
     OUTPUT_DIR/folds.json has the means.
 
@@ -92,7 +109,7 @@ def main(dataset_dir: str, output_dir: str, *, config_file: str = "", **options:
     check_output_folder(output)
     found = []
     for fold in folds:
-        for command in fold_commands(fold, output / fold.name, config_file or _OVERLAYS, options):
+        for command in fold_commands(fold, output / fold.name, config_file, options):
             print(f"\n== Fold {fold.name} of {len(folds)}\n{shlex.join(['python', *command[1:]])}\n", flush=True)
             status = run_command(command)
             if status:

@@ -189,6 +189,15 @@ def test_the_outcomes_of_scans_are_added(plan: run_demo.Plan) -> None:
     assert run_demo.outcome_in_scans(plan) == (2, 4, 1)
 
 
+def test_another_working_folder_is_rejected_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="Expected the bundle's folder as the working folder of the demo, got "):
+        run_demo.main("out", num_train=4)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_options_are_named() -> None:
     with pytest.raises(ValueError, match="'num_trian'"):
         Fire(run_demo.main, ["--num_trian", "3"])

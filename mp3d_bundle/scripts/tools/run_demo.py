@@ -285,7 +285,7 @@ def main(output: str = "../runs/demo", *, from_scratch: bool = False, keep_weigh
             max_epochs, processes, seed (of data and training).
 
     Raises:
-        ValueError: If a number is impossible, or an option is unknown.
+        ValueError: If a number is impossible, an option is unknown, or the working folder is not the bundle's.
         OSError: If the data cannot be written.
         SystemExit: If a step fails.
     """
@@ -293,6 +293,8 @@ def main(output: str = "../runs/demo", *, from_scratch: bool = False, keep_weigh
     unknown = sorted(set(sizes) - set(known))
     if unknown:
         raise ValueError(f"Expected options among {', '.join(known)}, got {unknown[0]!r}.")
+    if not Path("configs/train.json").is_file():
+        raise ValueError(f"Expected the bundle's folder as the working folder of the demo, got {Path.cwd()}.")
     plan = Plan(Path(output), from_scratch=from_scratch, **sizes)
     start = time.monotonic()
     print(

@@ -36,6 +36,8 @@ def nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
         ("export", ["here.pt", "out", "tensorrt"], "--format onnx or torch, got 'tensorrt'"),
         ("convert", ["none.pth", "out"], r"a weights file, found no file none\.pth"),
         ("convert", ["here.pt", "out", "--to", "onnx"], "--to bundle or --to authors, got 'onnx'"),
+        ("export", ["here.pt", "here.pt"], r"a target other than the source, got here\.pt: it would replace"),
+        ("convert", ["here.pt", "empty/../here.pt"], r"a target other than the source, got .*here\.pt: it"),
         ("operating-points", ["none.pt", "."], r"found no file none\.pt"),
         ("operating-points", ["here.pt", "empty"], r"the folder of an evaluation, found no metrics\.json in empty"),
         ("operating-points", ["here.pt", "empty", "--box_treshold", "1"], "settings box_threshold .*'box_treshold'"),

@@ -298,7 +298,7 @@ def convert(
         FileNotFoundError: If the source file does not exist.
         OSError: If the target cannot be written.
     """
-    check_convert(source, to)
+    check_convert(source, target, to)
     if to != "bundle":
         _write_authors(read_stored(source), source, target)
         return

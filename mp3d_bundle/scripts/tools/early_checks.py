@@ -36,30 +36,38 @@ def check_synthetic(
     check_run(seed, workers)
 
 
-def check_export(checkpoint: str, format: str = "onnx", **others: object) -> None:
+def check_export(checkpoint: str, target: str, format: str = "onnx", **others: object) -> None:
     """Check the arguments of `export_detector.export`.
 
     Raises:
-        ValueError: If the format is unknown.
+        ValueError: If the format is unknown, or the target is the weights file itself.
         FileNotFoundError: If the weights file does not exist.
     """
     del others
     if format not in EXPORT_FORMATS:
         raise ValueError(f"Expected --format {' or '.join(EXPORT_FORMATS)}, got {format!r}.")
     need_weights(checkpoint)
+    _check_target(checkpoint, target)
 
 
-def check_convert(source: str, to: str = "bundle", **others: object) -> None:
+def check_convert(source: str, target: str, to: str = "bundle", **others: object) -> None:
     """Check the arguments of `convert_weights.convert`.
 
     Raises:
-        ValueError: If the direction is unknown.
+        ValueError: If the direction is unknown, or the target is the source itself.
         FileNotFoundError: If the source does not exist.
     """
     del others
     if to not in DIRECTIONS:
         raise ValueError(f"Expected --to bundle or --to authors, got {to!r}.")
     need_weights(source)
+    _check_target(source, target)
+
+
+def _check_target(source: str, target: str) -> None:
+    """Keep weights that a translation of them would replace."""
+    if Path(target).exists() and Path(target).samefile(source):
+        raise ValueError(f"Expected a target other than the source, got {target}: it would replace the weights.")
 
 
 def check_operating_points(

@@ -242,13 +242,13 @@ def export(checkpoint: str, target: str, format: str = "onnx") -> None:
         format: ``onnx``, or ``torch`` for TorchScript.
 
     Raises:
-        ValueError: If the format is unknown, the weights are those of another kind of network, or the exported file
-            gives other boxes or scores.
+        ValueError: If the format is unknown, the target is the weights file, the weights are those of another kind of
+            network, or the exported file gives other boxes or scores.
         FileNotFoundError: If the weights file does not exist.
         ImportError: If a package that the format needs is missing.
         OSError: If the target cannot be written.
     """
-    check_export(checkpoint, format)
+    check_export(checkpoint, target, format)
     network, info = load_network(checkpoint)
     if not isinstance(network, FasterRCNN):
         raise ValueError(f"Expected weights of the two-stage detector, got a {type(network).__name__} in {checkpoint}.")

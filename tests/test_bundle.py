@@ -348,6 +348,15 @@ def test_the_command_line_ends_in_the_line_that_matters(
     assert not (tmp_path / "eval").exists()
 
 
+@pytest.mark.parametrize("workflow", ["train", "evaluate"])
+def test_several_processes_begin_as_one(workflow: str) -> None:
+    """An overlay replaces the whole list: what one process does at the start, several do in the same order."""
+    one, several = (
+        json.loads((CONFIGS / f"{name}.json").read_text())["initialize"] for name in (workflow, f"multi_gpu_{workflow}")
+    )
+    assert [step for step in several if step in one] == one
+
+
 @pytest.mark.slow
 def test_two_processes_train_together(dataset: Path, tmp_path: Path) -> None:
     files = "['configs/train.json','configs/multi_gpu_train.json','configs/variants/size_narrow.yaml']"

@@ -292,6 +292,14 @@ def test_a_wrong_transfer_is_named_without_a_file_too() -> None:
         start_from(narrow(3), None, transfer="middle")
 
 
+def test_start_weights_are_not_replaced_by_those_of_the_training(source: tuple, tmp_path: Path) -> None:
+    path, _ = source
+    (tmp_path / "model.pt").symlink_to(path)
+    with pytest.raises(ValueError, match=r"does not replace by its own, got .*: choose another --output_dir\."):
+        start_from(narrow(9), path, output=tmp_path)
+    start_from(narrow(9), path, transfer="centre", output=tmp_path / "other")
+
+
 def test_bad_files_are_named(source: tuple, tmp_path: Path) -> None:
     path, _ = source
     with pytest.raises(FileNotFoundError, match="none"):

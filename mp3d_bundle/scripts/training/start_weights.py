@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..networks import ResNet2d
 from ..weights import load_state, read_stored
+from .resuming.checkpoints import BEST
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def start_from(
     transfer: str = "fresh",
     parts: str = "body",
     classes: Sequence[str] = (),
+    output: str | Path | None = None,
 ) -> None:
     """Load the body of a weights file into a network, and set up its group transform; or load the whole detector.
 
@@ -97,10 +99,12 @@ def start_from(
         classes: Names of the classes of this training. Where they are several, and the file counts some of them
             otherwise, the layers of the classes start fresh too; where it knows none of them but as many, they meet in
             their order.
+        output: Folder of this training's own weights.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If it holds no body that fits, or ``transfer`` or ``parts`` is not one of those named.
+        ValueError: If it holds no body that fits, ``transfer`` or ``parts`` is not one of those named, or this
+            training would replace the file.
     """
     if transfer not in TRANSFERS:
         raise ValueError(f"Expected a transfer of the group transform out of {sorted(TRANSFERS)}, got {transfer!r}.")
@@ -108,6 +112,11 @@ def start_from(
         raise ValueError(f"Expected the parts {' or '.join(PARTS)}, got {parts!r}.")
     if path is None:
         return
+    if output is not None and (own_weights := Path(output, BEST)).exists() and own_weights.samefile(path):
+        raise ValueError(
+            f"Expected start weights that this training does not replace by its own, got {path}: choose another "
+            "--output_dir."
+        )
     if parts == "all":
         _start_whole(network, path, transfer, classes)
         return

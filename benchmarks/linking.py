@@ -1,7 +1,7 @@
 """Linking slice boxes into lesions: greedy IoU linking against weighted box clustering, by 3D FROC on synthetic scans.
 
-The rules are compared on one set of scans (seeds from 3000) and reported on another (seeds from 4000). A lesion is
-found by a box with 3D IoU > 0.3, and, as a second criterion, with intersection over the found box >= 0.3.
+The rules are compared on one set of scans (seeds from 3000) and reported on another (seeds from 4000, or SCANS_FROM). A
+lesion is found by a box with 3D IoU > 0.3, and, as a second criterion, with intersection over the found box >= 0.3.
 CHECKPOINT=FILE takes other weights than the demo's. MIRRORED=1 averages the scores of each slab and of its mirror
 images.
 """
@@ -38,7 +38,7 @@ MIRRORED = bool(os.environ.get("MIRRORED"))
 # Axes of slabs ``(D, H, W)``: none, left and right, head and feet, both.
 MIRRORS = ((), (2,), (0,), (0, 2))
 # First seed and number of scans.
-CHOOSING, REPORTING = (3000, 24), (4000, 24)
+CHOOSING, REPORTING = (3000, 24), (int(os.environ.get("SCANS_FROM", "4000")), 24)
 LOWEST_SCORE = 0.1
 # Overlap from which boxes of two mirror images are the same.
 SAME = 0.5

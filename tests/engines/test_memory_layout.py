@@ -39,14 +39,18 @@ def two_threads() -> Iterator[None]:
 
 
 def flips(body: nn.Module, volumes: Tensor) -> list[str]:
-    """Layers whose output is not channels last."""
+    """Layers behind the stem's first ones whose output is not channels last."""
     found: list[str] = []
 
     def look(name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
         if not output.is_contiguous(memory_format=torch.channels_last_3d):
             found.append(f"{name} {type(module).__name__} {tuple(output.shape)} {output.stride()}")
 
-    leaves = [(name, module) for name, module in body.named_modules() if not list(module.children())]
+    leaves = [
+        (name, module)
+        for name, module in body.named_modules()
+        if not list(module.children()) and not name.startswith("stem.conv.")
+    ]
     hooks = [module.register_forward_hook(partial(look, name)) for name, module in leaves]
     body(volumes)
     for hook in hooks:
@@ -82,10 +86,11 @@ def test_values_are_the_same() -> None:
     kept = list(other.parameters())
     assert channels_last(other) is other
     assert all(one is same for one, same in zip(other.parameters(), kept, strict=True))
-    # Large maps of bright pixels: PyTorch's own group normalisation is off by 2e-3 in this order.
-    slabs = torch.randn(2, 3, 256, 512) + 2
+    slabs = torch.randn(2, 3, 256, 512)
+    # As in CTs, where air is all alike: PyTorch's own group normalisation is then off in this order.
+    slabs[..., :192] = -2.1
     for one, two in zip(plain(slabs), other(slabs), strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-5 * float(one.abs().max()))
+        assert (one - two).norm() < 1e-5 * one.norm()
 
 
 @torch.no_grad()
@@ -94,6 +99,7 @@ def test_values_are_the_same() -> None:
 def test_group_normalisation_is_as_exact_as_in_the_usual_order(size: tuple[int, int, int], affine: bool) -> None:
     torch.manual_seed(0)
     maps = torch.randn(2, 12, *size) * torch.rand(2, 12, 1, 1, 1) + torch.randn(2, 12, 1, 1, 1)
+    maps[..., : size[2] // 3] = torch.linspace(0.1, 1.3, 12).view(-1, 1, 1, 1)
     maps = maps.contiguous(memory_format=torch.channels_last_3d)
     plain = nn.GroupNorm(4, 12, affine=affine).eval()
     for parameter in plain.parameters():

@@ -239,6 +239,18 @@ class TestFiles:
         assert {name.removeprefix("module.") for name in before} == set(after)
         assert all(torch.equal(value, after[name.removeprefix("module.")]) for name, value in before.items())
 
+    def test_what_only_the_bundle_reads_is_kept_and_said(
+        self, detector_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        ours, theirs = tmp_path / "model.pt", tmp_path / "theirs.pth"
+        convert(str(detector_file), str(ours))
+        content = read_tensors(ours)
+        content["info"]["notice"] = "For tests."
+        torch.save(content, ours)
+        convert(str(ours), str(theirs), to="authors")
+        assert "Notice and recipe (scale, window, ...) are in its 'meta' alone" in capsys.readouterr().out
+        assert read_tensors(theirs)["meta"] == {"source": "model.pt", "info": content["info"]}
+
     def test_a_backbone_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         source = random_network()
         state = {

@@ -379,8 +379,10 @@ def _write_authors(content: WeightsFile, source: str, target: str) -> None:
         state, entry, name = to_released(model), "state_dict", "the released code"
     else:
         state, entry, name = renamed(model, inverted(layout.rules)), layout.entry, f"{layout.name}'s authors"
-    write_atomically({entry: state, "meta": {"source": Path(source).name}}, Path(target))
+    write_atomically({entry: state, "meta": {"source": Path(source).name, "info": content["info"]}}, Path(target))
     print(f"Wrote {len(state)} tensors under the names of {name} to {target}.")
+    if content["info"]:
+        print("Notice and recipe (scale, window, ...) are in its 'meta' alone: converted back, it has them no more.")
     if layout is None and (lost := _not_in_tensors(definition)):
         print(f"Tensors do not show these numbers of the network, give them to what reads the file: {', '.join(lost)}.")
 

@@ -6,10 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from .resnet3d import ResNet3d, pays_as_products
+from .resnet3d import ResNet3d, is_usual_on_cpu
 
 STRIDES = (4, 8, 16, 32, 64)
 # A slab is padded to a multiple of the deepest stage's stride.
@@ -45,7 +46,7 @@ class SliceSums(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C * D, H, W)`` -> ``(B, C, H, W)``, C the number of groups."""
-        if not pays_as_products(x):
+        if not is_usual_on_cpu(x):
             return super().forward(x)
         slices = x.flatten(2).unflatten(1, (self.groups, -1))
         return torch.matmul(self.weight.flatten(1).unsqueeze(1), slices).flatten(1, 2).unflatten(2, x.shape[2:])
@@ -81,7 +82,10 @@ class GroupTransform(nn.Module):
         """
         if x.shape[2] != self.num_slices:
             raise ValueError(f"Expected feature maps with {self.num_slices} slices, got {x.shape[2]}.")
-        return self.conv(x.flatten(1, 2))
+        if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last_3d):
+            return self.conv(x.flatten(1, 2))
+        # Channels last the map above would be a copy, and is not needed.
+        return F.conv3d(x, self.conv.weight.reshape(-1, 1, self.num_slices, 1, 1), groups=x.shape[1]).squeeze(2)
 
 
 class CenterCrop(nn.Module):

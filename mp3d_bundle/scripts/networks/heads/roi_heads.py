@@ -60,7 +60,7 @@ class PyramidRoIAlign(nn.Module):
             self.crop(features[level].to(rois), rois[rows], stride)
             for level, (stride, rows) in enumerate(zip(self.strides, chosen, strict=True))
         ]
-        return torch.cat(crops)[torch.cat(chosen).argsort()].to(features[0].dtype)
+        return torch.cat(crops).index_select(0, torch.cat(chosen).argsort()).to(features[0].dtype)
 
     def crop(self, level_map: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Crops ``(R, C, output_size, output_size)`` from one level ``(B, C, h, w)``: rows and boxes ``(R, 5)``."""

@@ -90,12 +90,18 @@ def test_auto_takes_openvino_on_a_cpu_and_says_so(fake: FakeRuntime, caplog: pyt
     assert EngineChoice().attach(network).engine == f"torch {torch.__version__}"
 
 
-def test_auto_is_pytorch_in_float32_with_avx_512(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_pytorch_with_avx_512_in_formats_that_the_cpu_has(
+    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     for precision in (None, torch.float32):
         choice = EngineChoice(precision=precision)
         assert choice.attach(make("mp3d_fpn")) == (f"torch {torch.__version__}", "float32")
-    assert EngineChoice(precision=torch.bfloat16).attach(make("mp3d_fpn")).engine.startswith("openvino ")
+    reduced = EngineChoice(precision=torch.bfloat16)
+    assert reduced.attach(make("mp3d_fpn")).engine.startswith("openvino ")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert reduced.attach(make("mp3d_fpn")) == (f"torch {torch.__version__}", "bfloat16")
     assert EngineChoice("openvino").attach(make("mp3d_fpn")).engine.startswith("openvino ")
 
 

@@ -74,9 +74,13 @@ ENGINES = ("auto", "torch", *RUNTIMES)
 VARIABLE = "MP3D_ENGINE"
 
 
-def pytorch_is_faster() -> bool:
-    """Whether PyTorch runs 3D convolutions in float32 faster than OpenVINO on this CPU (docs/performance.md)."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+def pytorch_is_faster(precision: torch.dtype) -> bool:
+    """Whether PyTorch runs 3D convolutions faster than OpenVINO on this CPU (docs/performance.md).
+
+    A CPU with AVX-512 need not compute in bfloat16: PyTorch would emulate it there, OpenVINO takes float32.
+    """
+    computes = precision == torch.float32 or torch.cpu._is_avx512_bf16_supported()
+    return computes and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class EngineUse(NamedTuple):
@@ -92,7 +96,8 @@ class EngineChoice:
 
     Attributes:
         name: One of `ENGINES`. ``auto`` is what the environment variable ``MP3D_ENGINE`` names; without it OpenVINO on
-            a CPU where it is installed, and PyTorch otherwise. In float32 PyTorch also runs on CPUs with AVX-512.
+            a CPU where it is installed, and PyTorch otherwise. PyTorch also runs on CPUs with AVX-512, in bfloat16 if
+            they compute in it.
         device: Where the network lies.
         precision: Number format of the computation; None for float32. PyTorch itself takes it from autocast.
         weights: The weights file; converted networks are kept next to it. None keeps nothing.
@@ -175,7 +180,7 @@ class EngineChoice:
             runtime = RUNTIMES["openvino"]
             if kind not in runtime.devices or runtime.missing() is not None:
                 return None
-            return None if self.precision in (None, torch.float32) and pytorch_is_faster() else runtime
+            return None if pytorch_is_faster(self.precision or torch.float32) else runtime
         if self.name == "torch":
             return None
         runtime = RUNTIMES[self.name]

@@ -19,6 +19,7 @@ from monai.networks.nets.resnet import resnet50
 from torch import nn
 
 from benchmarks._timing import best, record
+from benchmarks.engines import call
 from scripts.engines.engine import RUNTIMES, EngineChoice
 from scripts.networks import FullBottleneck, ResNet3d, Stem, mp3d_fpn
 
@@ -47,6 +48,7 @@ def cases() -> dict[str, tuple[Callable[[], object], int]]:
     }
     engines = (
         ("torch", torch.float32),
+        ("torch", torch.bfloat16),
         ("onnx", torch.float32),
         ("openvino", torch.float32),
         ("openvino", torch.bfloat16),
@@ -56,7 +58,9 @@ def cases() -> dict[str, tuple[Callable[[], object], int]]:
             if (name == "torch" or RUNTIMES[name].missing() is None) and (body == "MP3D" or name != "onnx"):
                 network = copy.deepcopy(module)
                 use = EngineChoice(name, precision=dtype).attach(network)
-                found[f"{body}, {name} {use.precision}"] = (partial(network, slab), 1)
+                # Autocast is for PyTorch's own layers.
+                own = dtype if name == "torch" else torch.float32
+                found[f"{body}, {name} {use.precision}"] = (call(network, slab, own), 1)
     return found
 
 

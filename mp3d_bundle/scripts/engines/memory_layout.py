@@ -17,16 +17,16 @@ def channels_last(network: nn.Module) -> nn.Module:
 
     A convolution takes the order of its input or its weights, and normalisation, activation and pooling keep what they
     are given. Where there is one input channel or a 1x1x1 kernel the weights do not show an order, so that the input
-    of a pooling is put into it; before it, in the stem, the maps are the largest and gain nothing. 2D layers stay as
-    they are: the step from 3D to 2D needs the other order. ``Module.to`` would not do, as it rejects networks that have
-    layers of both kinds. Values change by rounding only: group normalisation gets sums that are as exact as in the
-    usual order. Training and conversions keep PyTorch's own.
+    of a pooling is put into it; before it, in the stem, the maps are the largest and gain nothing. 2D layers take what
+    the 3D ones give them. ``Module.to`` would not do, as it rejects networks that have layers of both kinds. Values
+    change by rounding only: group normalisation gets sums that are as exact as in the usual order. Training and
+    conversions keep PyTorch's own.
 
     PyTorch keeps the order where it takes oneDNN's convolutions: with several threads, and batches or maps that are
     not small.
 
     Args:
-        network: Changed in place; its parameters stay the same objects. Again for the same network changes nothing.
+        network: Changed in place; its parameters stay the same objects. The same network again is not changed.
 
     Returns:
         The network.
@@ -54,7 +54,7 @@ def _group_norm(module: nn.GroupNorm, x: Tensor) -> Tensor:
     """Group normalisation of maps ``(B, C, D, H, W)`` whose statistics add up few values one by one.
 
     PyTorch 2.15 adds up all pixels of a channel one by one in this order: with the air of a CT, which is all alike,
-    maps are off by 1e-4 to 1e-2 of their norm, so and in the usual order by some 1e-7.
+    maps are off by 1e-4 to 1e-2 of their norm; so, as in the usual order, by less than 1e-6.
     """
     last = x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
     if not last or x.dtype not in _TERMS or _as_it_is(module):

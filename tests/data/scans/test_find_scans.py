@@ -275,7 +275,26 @@ def test_folder_that_cannot_be_listed_is_told(
     # Not by the folder's mode: the user of the tests may list everything.
     monkeypatch.setattr(os, "scandir", reject)
     assert names(find_scans(tmp_path)) == ["a"]
-    assert f"{tmp_path / 'locked'}: not searched, it cannot be listed (Permission denied)." in caplog.text
+    assert f"{tmp_path / 'locked'}: not searched, it cannot be read (Permission denied)." in caplog.text
+
+
+def test_folder_whose_files_cannot_be_opened_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "a.nii")
+    touch(tmp_path / "listed" / "below" / "b.nii")
+    access, is_file = os.access, Path.is_file
+
+    def reject(path: Path) -> bool:
+        if "listed" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    # Not by the folder's mode: the user of the tests may open everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: "listed" not in Path(path).parts and access(path, mode))
+    monkeypatch.setattr(Path, "is_file", reject)
+    assert names(find_scans(tmp_path)) == ["a"]
+    assert f"{tmp_path / 'listed'}: not searched, it cannot be read (Permission denied)." in caplog.text
 
 
 def test_volume_beside_dicom_that_is_no_ct_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

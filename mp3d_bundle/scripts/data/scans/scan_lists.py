@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -104,16 +105,21 @@ def each_once(entries: Iterable[Sequence[Found]]) -> list[Found]:
 def walk(folder: Path, *, results: bool = False) -> list[tuple[Path, list[str]]]:
     """Folders from ``folder`` down with the names of their files, sorted; hidden ones are left out.
 
-    Links to folders are followed; each folder is visited once. A folder that cannot be listed is logged. Files that are
-    called like results of this bundle are left out too, unless ``results``.
+    Links to folders are followed; each folder is visited once. A folder that may not be searched is logged. Files that
+    are called like results of this bundle are left out too, unless ``results``.
     """
 
     def log_error(error: OSError) -> None:
-        logger.warning("%s: not searched, it cannot be listed (%s).", shown(error.filename), error.strerror or error)
+        logger.warning("%s: not searched, it cannot be read (%s).", shown(error.filename), error.strerror or error)
 
     places, seen = [], set()
     left_out = set() if results else set(file_names())
     for place, folders, files in os.walk(folder, onerror=log_error, followlinks=True):
+        if not os.access(place, os.X_OK):
+            # Its files can be listed, but not opened.
+            log_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES), place))
+            folders.clear()
+            continue
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()

@@ -189,3 +189,41 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str], bundle_root: Path)
     main(["--version"])
     metadata = json.loads((bundle_root / "configs" / "metadata.json").read_text(encoding="utf-8"))
     assert capsys.readouterr().out.strip() == metadata["version"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
+def test_names_that_the_output_cannot_show_are_escaped(encoding: str, bundle_root: Path, tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xc3\xa4\xff")
+    os.mkdir(folder)
+    Path(folder, "a.nii").write_bytes(b"no scan")
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts", "detect", folder, "--checkpoint", "models/demo.pt", "--output_dir", folder],
+        cwd=bundle_root,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("Running: ")
+    assert r"\udcff" in done.stdout.splitlines()[0]
+    assert done.stderr.splitlines()[-1].startswith("Expected a complete NIfTI file")
+
+
+def test_a_working_folder_that_is_gone_ends_in_one_line(tmp_path: Path, bundle_root: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"cd '{gone}' && rmdir '{gone}' && exec '{sys.executable}' -m scripts detect a"
+    environment = {**os.environ, "PYTHONPATH": str(bundle_root)}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("Error: Expected a working folder that exists")
+    assert done.returncode == 1
+
+
+def test_output_that_cannot_be_written_ends_in_one_line(bundle_root: Path) -> None:
+    for words in ([], ["detect", "--help"], ["detect", "models", "--checkpoint", "models/demo.pt"]):
+        command = [sys.executable, "-u", "-m", "scripts", *words]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, cwd=bundle_root, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.stderr.splitlines() == ["Error: [Errno 28] No space left on device"]
+        assert done.returncode == 1

@@ -18,6 +18,7 @@ from pathlib import Path
 from .cli import command_line, described
 from .command_words import as_typed, literal, split_words
 from .configuration.quick_checks import complaints, options_of
+from .storage.printable import SHOW_TRACEBACK, escape_output
 
 BUNDLE = Path(__file__).resolve().parents[1]
 
@@ -207,5 +208,24 @@ def main(words: Sequence[str]) -> None:
         run_config(name, rest)
 
 
+def start() -> None:
+    """Run the command of this process; an error of the system ends in one line.
+
+    Raises:
+        SystemExit: As `main`; or if the working folder has been removed, or nothing can be printed.
+    """
+    escape_output()
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        sys.exit("Error: Expected a working folder that exists, this one has been removed: change to another one.")
+    try:
+        main(sys.argv[1:])
+    except OSError as error:
+        if os.environ.get(SHOW_TRACEBACK):
+            raise
+        sys.exit(f"Error: {error}")
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start()

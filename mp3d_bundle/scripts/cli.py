@@ -21,7 +21,7 @@ import fire
 from fire.parser import DefaultParseValue
 
 from .command_words import as_typed, split_words
-from .storage.printable import SHOW_TRACEBACK
+from .storage.printable import SHOW_TRACEBACK, escape_output
 from .tools.early_checks import CHECKS
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -126,6 +126,7 @@ def run_typed(function: Callable[..., None], words: Sequence[str] | None = None,
     Raises:
         SystemExit: If an option is wrong, or the function ends in an error about its input.
     """
+    escape_output()
     words = list(sys.argv[1:] if words is None else words)
     # Fire would pass the flag on to a function that takes any option.
     wants_help = {"-h", "--help"} & {key for key, _ in split_words(words)}

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from monai.apps.utils import get_logger
 
-from .storage.printable import SHOW_TRACEBACK
+from .storage.printable import SHOW_TRACEBACK, escape_output
 
 SCRIPTS = Path(__file__).resolve().parents[0]
 # Start of the messages of errors that MONAI wraps around the real one.
@@ -52,7 +52,9 @@ def end_errors_in_one_line() -> None:
     last line of a traceback names a config item instead of the file or the value at fault. An input that
     the bundle's code itself rejects (``ValueError``, ``OSError``) is reported by that line alone, as the
     traceback does not help the person who typed it; the environment variable ``MP3D_TRACEBACK=1`` brings it back.
+    Names that the encoding of standard output does not have are escaped; their lines of the log would be lost.
     """
+    escape_output()
     previous = sys.excepthook
     if getattr(previous, "ends_in_one_line", False):
         return

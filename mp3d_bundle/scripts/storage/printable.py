@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import reprlib
+import sys
 
 # If this variable is set, every error shows its traceback.
 SHOW_TRACEBACK = "MP3D_TRACEBACK"
@@ -29,3 +31,9 @@ def shown_name(text: object) -> str:
 def one_line(error: BaseException, length: int = 1000) -> str:
     """The text of an error on one line, cut to ``length`` characters; its kind if it has no text."""
     return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def escape_output() -> None:
+    """Let standard output write characters that its encoding does not have as escapes; they would end the program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -287,7 +287,8 @@ class ScanRunner:
         read = time.perf_counter() - start
         network = self._started()
         settings = {**self.writer.settings, **of_scan}
-        writer = replace(self.writer, settings=settings, output_dir=writer.output_dir)
+        # Another process may write into the folder during the detection.
+        writer = replace(self.writer, settings=settings, output_dir=writer.output_dir, overwrite=self.overwrite)
         ready = time.perf_counter()
         if known is not None:
             logger.info("%s: scores are refined with %s.", shown(source.path), patient_text(known[1]))

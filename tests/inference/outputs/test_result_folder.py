@@ -262,6 +262,31 @@ def test_other_results_are_rejected_or_replaced_if_asked(
             assert state(out) == before
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_results_that_another_process_wrote_in_the_meantime_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    scan, out = write_scan(tmp_path / "scan.nii"), tmp_path / "out"
+    first, second = (runner(scan, out, overwrite=overwrite) for _ in range(2))
+    other_threshold(second)
+    detect, before = VolumeDetector.__call__, {}
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(VolumeDetector, "__call__", detect)
+        second.main()
+        before.update(state(out))
+        return detect(*arguments)
+
+    monkeypatch.setattr(VolumeDetector, "__call__", meanwhile)
+    if overwrite:
+        first.main()
+        assert state(out) != before
+    else:
+        with pytest.raises(SystemExit, match=r"with other settings \(score_threshold 0\.25 there, 0\.0 here\)"):
+            first.main()
+        assert state(out) == before
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [(other_threshold, r"with other settings \(score_threshold"), (other_weights, "of other weights"), (None, "")],

@@ -54,16 +54,19 @@ class ResultSource(TypedDict):
     bundle_version: str
 
 
-def store(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
+def store(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any], *, overwrite: bool = True) -> None:
     """Write all files of one scan and their record; files of an earlier run in the folder are replaced or removed.
 
     Args:
         folder: Target folder; created if needed.
         files: The content of each file by its name, which may have folders in it.
         record: ``made`` (input and settings of the results) and anything else to be kept, plain values.
+        overwrite: Replace results of another scan, weights or settings, too.
 
     Raises:
         OSError: If a file cannot be written; the folder is then unchanged.
+        ValueError: If the folder has other results, which another process may have written in the meantime, and they
+            are not to be replaced.
     """
     part = folder / _PART
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -72,6 +75,8 @@ def store(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -
         part.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             _settle(folder)
+            if not overwrite:
+                _are_these(folder, record["made"])
             try:
                 for name in files:
                     if (folder / name).is_dir():
@@ -216,6 +221,11 @@ def are_finished(folder: Path, made: Mapping[str, Any]) -> bool:
         OSError: If the folder cannot be read or cleaned up.
     """
     settle(folder)
+    return _are_these(folder, made)
+
+
+def _are_these(folder: Path, made: Mapping[str, Any]) -> bool:
+    """As `are_finished`, in a folder that is clean."""
     record = read_record(folder)
     advice = "Use --overwrite to replace them, or another --output_dir."
     if record is None:

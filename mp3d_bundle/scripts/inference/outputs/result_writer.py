@@ -84,6 +84,7 @@ class ResultWriter:
         settings: Settings of the detector, plain values, written unchanged.
         tag_threshold: Scores from which tags are named, one number or one for each; None for that of the settings, or
             else the weights' own.
+        overwrite: Replace results of another scan, weights or settings.
         overlays: Pictures of at most this many lesions, best first.
         slice_overlays: Also write a picture of every slice with a box, in ``overlays/slices/``.
         outputs: Names of `scripts.storage.result_files.OUTPUTS`.
@@ -98,6 +99,7 @@ class ResultWriter:
     outputs: Sequence[str] = ("json", "csv", "overlays")
     extra: Mapping[str, Maker] = field(default_factory=dict)
     tag_threshold: float | Sequence[float] | None = None
+    overwrite: bool = True
 
     def __post_init__(self) -> None:
         _ = self.makers  # now, while a config is being built: see `maker_of`
@@ -163,7 +165,7 @@ class ResultWriter:
             The folder.
 
         Raises:
-            ValueError: If ``name`` leads out of ``output_dir``.
+            ValueError: If ``name`` leads out of ``output_dir``, or other results are there that are not to be replaced.
             OSError: If a file cannot be written; no new results are left then.
         """
         folder = self.folder(name)
@@ -177,5 +179,5 @@ class ResultWriter:
         files: dict[str, bytes] = {}
         for make in self.makers.values():
             files.update(make(result))
-        store(folder, files, {"notices": notices_of(self.model), "made": made})
+        store(folder, files, {"notices": notices_of(self.model), "made": made}, overwrite=self.overwrite)
         return folder

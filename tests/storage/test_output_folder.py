@@ -14,13 +14,17 @@ import sys
 import tempfile
 import threading
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scripts.data.synthetic.generator import generate
 from scripts.storage import output_folder
+from scripts.storage.atomic_files import replacing
 from scripts.storage.output_folder import FolderLock, check_output_folder, has_other_content, scratch_folder
+from scripts.tools.early_checks import check_export
 
 
 def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
@@ -37,6 +41,26 @@ def test_a_file_or_a_dangling_link_in_the_way_is_named(tmp_path: Path) -> None:
             check_output_folder(tmp_path / name)
     with pytest.raises(NotADirectoryError, match=f"a broken symbolic link at {tmp_path / 'link'}"):
         check_output_folder(tmp_path / "link" / "run")
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/out", "S3://bucket/out", "https://host/out", "file:///out", "hdfs:/out"])
+def test_a_url_makes_no_folder_on_this_machine(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    writers: list[Callable[[str], Any]] = [
+        check_output_folder,
+        lambda place: FolderLock(place, "a training").acquire(),
+        lambda place: replacing(f"{place}/model.pt").__enter__(),
+        lambda place: check_export(str(weights), f"{place}/model.onnx"),
+        generate,
+    ]
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"weights")
+    for write in writers:
+        for given in (text, str(Path(text))):
+            with pytest.raises(OSError, match=r"^Expected a path of this machine to write to, got what .* a URL, "):
+                write(given)
+    assert list(tmp_path.iterdir()) == [weights]
+    assert check_output_folder(tmp_path / "s3:" / "bucket")
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])

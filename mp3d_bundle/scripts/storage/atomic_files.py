@@ -19,7 +19,22 @@ _PART = re.compile(r"\..+?\.(?:(?P<machine>[\w-]*)-)?(?P<process>\d+)\.part")
 # Another machine or an older release may still be writing this part.
 _FORGOTTEN = 24 * 3600
 _BLOCK = 1 << 20
+# A drive of Windows has one letter. A `Path` has one slash of the two.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", re.DOTALL)
 _swept: set[Path] = set()
+
+
+def check_local(path: str | Path) -> None:
+    """Reject a URL where this machine is written to: as a path it would make folders such as ``s3:``.
+
+    Raises:
+        OSError: If it is one.
+    """
+    if _URL.fullmatch(str(path)):
+        raise OSError(
+            f"Expected a path of this machine to write to, got what looks like a URL, {path}: only results of detect "
+            "and batch can go to an object store (s3://bucket/key). Give a folder of that name by its absolute path."
+        )
 
 
 @contextlib.contextmanager
@@ -36,8 +51,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         Path to write to.
 
     Raises:
-        OSError: If the file cannot be written (no space, no permission); the message names it.
+        OSError: If the file cannot be written (no space, no permission), or is a URL; the message names it.
     """
+    check_local(path)
     path = Path(path)
     part = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.part")
     try:

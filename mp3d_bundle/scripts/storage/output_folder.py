@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .atomic_files import is_part
+from .atomic_files import check_local, is_part
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,10 @@ def check_output_folder(path: str | Path, *, needed_bytes: int = NEEDED_BYTES) -
         The path.
 
     Raises:
-        OSError: If it is not a folder, cannot be written, or its disk has less space than needed. The message names
-            the folder and the reason.
+        OSError: If it is not a folder but a file or a URL, cannot be written, or its disk has less space than needed.
+            The message names the folder and the reason.
     """
+    check_local(path)
     path = Path(path)
     nearest = path.absolute()
     while not nearest.exists() and not nearest.is_symlink():
@@ -124,10 +125,11 @@ class FolderLock:
 
         Raises:
             BlockingIOError: If another process works there and `wait` is not set. The message names it.
-            OSError: If the folder cannot be made or written.
+            OSError: If the folder cannot be made or written, or is a URL.
         """
         if self._file is not None:
             return self
+        check_local(self.path)
         if take_over:
             for other in [lock for lock in _held if lock.path.absolute() == self.path.absolute()]:
                 other.release()

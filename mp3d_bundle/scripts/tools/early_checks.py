@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..data.importing.split_shares import check_folds, check_shares
 from ..data.synthetic_presets import Settings, check_run, resolve
+from ..storage.atomic_files import check_local
 from ..storage.needed_files import need_evaluation, need_weights
 
 EXPORT_FORMATS = ("onnx", "torch")
@@ -42,6 +43,7 @@ def check_export(checkpoint: str, target: str, format: str = "onnx", **others: o
     Raises:
         ValueError: If the format is unknown, or the target is the weights file itself.
         FileNotFoundError: If the weights file does not exist.
+        OSError: If the target is a URL.
     """
     del others
     if format not in EXPORT_FORMATS:
@@ -56,6 +58,7 @@ def check_convert(source: str, target: str, to: str = "bundle", **others: object
     Raises:
         ValueError: If the direction is unknown, or the target is the source itself.
         FileNotFoundError: If the source does not exist.
+        OSError: If the target is a URL.
     """
     del others
     if to not in DIRECTIONS:
@@ -65,7 +68,8 @@ def check_convert(source: str, target: str, to: str = "bundle", **others: object
 
 
 def _check_target(source: str, target: str) -> None:
-    """Keep weights that a translation of them would replace."""
+    """Keep weights that a translation of them would replace, and reject a URL."""
+    check_local(target)
     if Path(target).exists() and Path(target).samefile(source):
         raise ValueError(f"Expected a target other than the source, got {target}: it would replace the weights.")
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ...storage.atomic_files import check_local
 from ..deeplesion.columns import LABELS, SYNTHETIC
 from ..synthetic_presets import Settings, check_run, resolve
 from .annotations import key_rows, lesion_labels, slice_rows
@@ -69,10 +70,11 @@ def generate(
     Raises:
         ValueError: If a setting is unknown or impossible.
         FileExistsError: If the folder has content and must not be replaced.
-        OSError: If writing fails; nothing is left behind.
+        OSError: If writing fails, or the folder is a URL; nothing is left behind.
     """
     settings = resolve(preset, overrides)
     check_run(seed, workers)
+    check_local(output)
     target = Path(output).resolve()
     cohort_seed, order_seed, scan_seed = np.random.SeedSequence(seed).spawn(3)
     patients = draw_cohort(cohort_seed, settings)

@@ -131,3 +131,12 @@ def test_offset_adds_to_the_scale_of_the_file() -> None:
 def test_scale_that_leads_to_infinity_is_rejected() -> None:
     with pytest.raises(ValueError, match="finite voxel values"):
         convert(body().astype(np.float32), slope=3e38)
+
+
+@pytest.mark.parametrize("hu_offset", [None, 0.0])
+def test_values_beyond_16_bits_are_cut_with_a_note(hu_offset: float | None) -> None:
+    values = body().astype(np.int32)
+    values[0, 0, 0], values[1, 0, 0] = 40000, -50000
+    hu, notes = convert(values, hu_offset)
+    assert (hu[0, 0, 0], hu[1, 0, 0]) == (32767, -32768)
+    assert notes[-1] == "Values from -50000 to 40000 were cut to 16 bits."

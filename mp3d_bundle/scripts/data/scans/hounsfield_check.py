@@ -41,6 +41,7 @@ _NO_AIR = (
     "Much is darker than fat and nothing as dark as air (-1000): values that are cut off, or of another scale or "
     "offset, give wrong lesions."
 )
+_CUT = "Values from {:g} to {:g} were cut to 16 bits."
 _NOTE = "Hardly any voxel is air or fat: values were read as Hounsfield units of a crop within {}."
 
 
@@ -68,8 +69,10 @@ def to_hounsfield(
         hu, low, high = values, float(values.min()), float(values.max())
     else:
         hu, low, high = _rescaled(values, slope, intercept, path)
+    notes = [] if _INT16.min <= low and high <= _INT16.max else [_CUT.format(low, high)]
     if hu_offset is not None:
-        return hu, (f"{hu_offset:g} was added to all values, as requested: the result was read as Hounsfield units.",)
+        asked = f"{hu_offset:g} was added to all values, as requested: the result was read as Hounsfield units."
+        return hu, (asked, *notes)
     try:
         note = check_distribution(hu, low, high)
     except ValueError as error:
@@ -77,7 +80,7 @@ def to_hounsfield(
             f"Expected Hounsfield units (air is -1000, water 0), got values from {low:g} to {high:g} in {path}: "
             f"{error} (--hu_offset NUMBER adds what is missing, --hu_offset 0 accepts them unchanged)"
         ) from error
-    return hu, ((note,) if note else ())
+    return hu, (*([note] if note else []), *notes)
 
 
 def _rescaled(values: np.ndarray, slope: float, intercept: float, path: Path) -> tuple[np.ndarray, float, float]:

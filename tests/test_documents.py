@@ -64,12 +64,24 @@ def prose(path: Path) -> str:
     return re.sub(r"(?m)^New file `[^`]+`", "", text)  # see test_extending_page.py
 
 
+def each_of(name: str) -> list[str]:
+    """``a/b.py`` and ``a/c.py`` of ``a/{b,c}.py``."""
+    before, _, rest = name.partition("{")
+    words, _, behind = rest.partition("}")
+    return [before + word + behind for word in words.split(",")]
+
+
+def found(base: Path, name: str) -> bool:
+    return any(base.glob(name)) if "*" in name else (base / name).exists()
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_files_that_a_page_names_exist(path: Path) -> None:
     """Sources, tests and configs in backticks; ``tests/`` and ``research/`` exist only in the repository."""
     text = prose(path)
-    named = re.findall(r"`((?:mp3d_bundle/|scripts/|tests/|research/|configs/|tools/|benchmarks/)[\w/.-]*)`", text)
-    absent = [name for name in named if not any((base / name).exists() for base in (REPOSITORY, BUNDLE))]
+    named = re.findall(r"`((?:mp3d_bundle/|scripts/|tests/|research/|configs/|tools/|benchmarks/)[\w/.{},*-]*)`", text)
+    named = [single for name in named for single in each_of(name)]
+    absent = [name for name in named if not any(found(base, name) for base in (REPOSITORY, BUNDLE))]
     bare = re.findall(r"`([\w-]+\.(?:py|md))`", text)
     assert not absent + [name for name in bare if name not in FILE_NAMES]
 

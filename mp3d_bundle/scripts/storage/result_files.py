@@ -36,7 +36,8 @@ OUTPUTS = {
     "prompts": Output(("prompts.json",), "label_map.prompts"),
 }
 
-
+# Folders of numbered files next to these, and their names: pictures, and markups of a scene.
+NUMBERED = (("overlays", "*.png"), ("markups", "*.mrk.json"))
 # Those that are sent to archives, and need the package highdicom.
 DICOM_OUTPUTS = ("dicom", "gsps")
 

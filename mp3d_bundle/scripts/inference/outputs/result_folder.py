@@ -26,15 +26,14 @@ import numpy as np
 import torch
 
 from ...storage.atomic_files import hash_files, sha256, sync
-from ...storage.result_files import file_names
+from ...storage.result_files import NUMBERED, file_names
 from ..scan_protocol import ScanLike
 from .lesions_document import bundle_version, strict_json
 
 RECORD = "finished.json"
 MAIN = "lesions.json"
 _PART = ".part"
-# Folders of numbered files, their names, and how ours begin.
-_NUMBERED = (("overlays", "*.png"), ("markups", "*.mrk.json"))
+# How names of numbered files begin.
 _OWN = ("lesion_", "slice_")
 
 
@@ -131,7 +130,7 @@ def _settle(folder: Path) -> None:
             # Named files that are not waiting were moved before the process was killed.
             if name not in names or (name == MAIN and (part / name).exists()):
                 (folder / name).unlink(missing_ok=True)
-        for place, pattern in _NUMBERED:
+        for place, pattern in NUMBERED:
             for old in (folder / place).rglob(pattern):
                 if old.name.startswith(_OWN) and old.relative_to(folder).as_posix() not in names:
                     old.unlink()

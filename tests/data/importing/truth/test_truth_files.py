@@ -169,8 +169,8 @@ def test_markups_and_our_own_results(tmp_path: Path, scan: Scan) -> None:
 
 def test_of_a_folder_of_results_the_lesions_count(tmp_path: Path) -> None:
     own = json.dumps({"schema_version": "1.3", "input": {"name": "ct"}, "lesions": []})
-    (tmp_path / "overlays").mkdir()
-    for name in ("finished.json", "overlays/lesion_001.png", *file_names()):
+    for name in ("finished.json", "overlays/lesion_001.png", "markups/lesion_001_1.mrk.json", *file_names()):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(own)
 
     def found(pattern: str | None = None) -> list[str]:

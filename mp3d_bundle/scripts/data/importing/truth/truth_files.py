@@ -12,7 +12,7 @@ from typing import Any
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from ....storage.printable import shown_name
-from ....storage.result_files import file_names
+from ....storage.result_files import NUMBERED, file_names
 from ....storage.safe_json import read_json
 from ....storage.safe_xml import plain_tag, read_xml
 from ...scans.dicom.dicom_files import ForeignFileError, may_be_dicom, read_dataset, read_text, uid_name
@@ -50,7 +50,7 @@ SLICE_KINDS = ("voc", "coco", "yolo")
 # The class of label maps among segmentations, which pydicom does not name yet.
 _LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 # What our own results of a scan have next to their lesions, and what a person's review of them is called.
-_OWN, _RECORD, _REVIEWS, _PICTURES = "lesions.json", "finished.json", "lesions_reviewed*.json", "overlays"
+_OWN, _RECORD, _REVIEWS = "lesions.json", "finished.json", "lesions_reviewed*.json"
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _hidden(path: Path, root: Path) -> bool:
 def _is_byproduct(path: Path) -> bool:
     """Whether a file of our own results is neither its lesions nor a review of them, or lesions that were reviewed."""
     folder = path.parent
-    if folder.name == _PICTURES and (folder.parent / _RECORD).is_file():
+    if folder.name in dict(NUMBERED) and (folder.parent / _RECORD).is_file():
         return True
     if not (folder / _RECORD).is_file():
         return False

@@ -74,3 +74,13 @@ def test_a_lesion_without_area_in_its_image_is_named(tmp_path: Path, box: list[i
     annotations = [*TRUTH["annotations"], {"image_id": 1, "category_id": 5, "bbox": box, "iscrowd": crowd}]
     with pytest.raises(ValueError, match=r"in their image of 60 x 40 pixels, got .* in '?1\.png'?, .*t\.json"):
         lesions(write(tmp_path / "t.json", annotations=annotations))
+
+
+@pytest.mark.parametrize("nameless", [0, 1, 2])
+def test_images_without_a_patient_are_counted(tmp_path: Path, nameless: int, caplog: pytest.LogCaptureFixture) -> None:
+    images = [dict(image) for image in TRUTH["images"]]
+    for image in images[:nameless]:
+        del image["patient"]
+    lesions(write(tmp_path / "truth.json", images=images))
+    assert (f"{nameless} of 2 images name no patient" in caplog.text) == bool(nameless)
+    assert ("name no patient" in caplog.text) == bool(nameless)

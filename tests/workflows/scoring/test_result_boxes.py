@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,14 @@ def test_boxes_of_nndetection_become_edges(tmp_path: Path) -> None:
     assert (found.names, found.digest, found.classes) == (["a"], None, None)
     path.write_text("{}")
     assert nndetection(path, "a").boxes.shape == (0, 6)
-    path.write_text('{"0": {"box": [1], "score": 0.5}}')
+    for content in ({"0": {"box": [1], "score": 0.5}}, {"pred_boxes": [[2, 3, 6, 9, 4, 8]], "pred_scores": [0.5]}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"Expected a box and a score for each number.*a_boxes\.json"):
+            nndetection(path, "a")
+    pickled = tmp_path / "a_boxes.pkl"
+    pickled.write_bytes(pickle.dumps({"boxes": []}))
     with pytest.raises(ValueError, match="Expected pred_boxes and pred_scores"):
-        nndetection(path, "a")
+        nndetection(pickled, "a")
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,12 @@ def coco_truth(
         count = sum(len(rows) for rows in crowds.values())
         logger.info("%s: %d crowds and boxes of a category called ignore are regions to ignore.", path, count)
     _check_inside(cases.values(), path)
-    if not any("patient" in image for image in content["images"]):
-        logger.warning("%s names no patients: intervals draw images.", path)
+    nameless = sum("patient" not in image for image in content["images"])
+    if nameless:
+        logger.warning(
+            "%s: %d of %d images name no patient (key patient of an image): the intervals take each of them for one.",
+            *(path, nameless, len(cases)),
+        )
     return cases, number
 
 

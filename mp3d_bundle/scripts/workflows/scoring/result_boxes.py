@@ -77,8 +77,10 @@ def nndetection(path: Path, name: str) -> ResultBoxes:
         OSError: If the file cannot be read.
         ValueError: If it is not as expected.
     """
+    form = "pred_boxes and pred_scores"
     try:
         if path.suffix == ".json":
+            form = 'a box and a score for each number, as {"1": {"box": [...], "score": 0.9}},'
             entries = list(read_json(path, "boxes").values())
             boxes, scores = [entry["box"] for entry in entries], [entry["score"] for entry in entries]
         else:
@@ -88,7 +90,9 @@ def nndetection(path: Path, name: str) -> ResultBoxes:
         check_corners(table[:, [4, 1, 0]], table[:, [5, 3, 2]])
         numbers = np.array(scores, dtype=np.float64).reshape(-1)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"Expected pred_boxes and pred_scores of nnDetection, cannot use {path}: {error}.") from error
+        raise ValueError(
+            f"Expected {form} of nnDetection, cannot use {path}: {type(error).__name__} {error}."
+        ) from error
     if len(table) != len(numbers):
         raise ValueError(f"Expected a score for each of {len(table)} boxes, got {len(numbers)} in {path}.")
     low, high = table[:, [4, 1, 0]] + 1, table[:, [5, 3, 2]]

@@ -128,6 +128,7 @@ ADAMW = "variants/optimizer_adamw.yaml"
         (["inference"], "network_def#checkpoint", "m.pt", "network_def#checkpoint has no effect"),
         (["train"], "pretrained_parts", "all", "pretrained_parts has no effect without --pretrained"),
         (["train"], "pretrained_transfer", "centre", "pretrained_transfer has no effect without --pretrained"),
+        (["train"], "frozen_stages", 2, "frozen_stages would keep random weights: give --pretrained"),
         (["train"], "_mine", 1, None),
         (["train"], "bundle_root", "x", None),
         (["train", "evaluate"], "max_epochs", 3, None),

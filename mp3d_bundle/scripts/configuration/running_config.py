@@ -150,6 +150,8 @@ def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Col
         for name in ("pretrained_transfer", "pretrained_parts"):
             if name in chosen:
                 yield f"config key {name} has no effect without --pretrained FILE"
+        if "frozen_stages" in chosen and config.get("frozen_stages") != 0 and config.get("imagenet") is None:
+            yield "config key frozen_stages would keep random weights: give --pretrained FILE or --imagenet"
     if "subset_seed" in chosen and config.get("train_fraction") == 1:
         yield "config key subset_seed has no effect on all of the training images: give a --train_fraction below 1"
     outputs, pictures = config.get("outputs"), [name for name in ("overlays", "slice_overlays") if name in chosen]

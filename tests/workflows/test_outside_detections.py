@@ -255,6 +255,8 @@ def test_folders_of_nndetection(tmp_path: Path, cases: Path, ending: str) -> Non
 def test_results_that_do_not_belong_to_the_set(tmp_path: Path, cases: Path) -> None:
     with pytest.raises(ValueError, match="got neither"):
         solid_cases(cases / "set", tmp_path, "all")
+    with pytest.raises(ValueError, match=r"a list of COCO results or a CSV .*truth\.json\), got"):
+        solid_cases(coco_truth(tmp_path / "truth.json"), tmp_path, "all")
     (tmp_path / "plain_boxes.json").write_text("{}")
     with pytest.raises(ValueError, match="results for every scan, got none for 2"):
         solid_cases(cases / "set", tmp_path, "all")

@@ -209,6 +209,12 @@ def solid_cases(
         ValueError: If one is not as expected, or scans and results do not belong together.
     """
     folder, labels = (truth, truth / VOLUMES) if truth.is_dir() else (truth.parent, truth)
+    known = read_content(labels) if truth.is_file() else None
+    if isinstance(known, Mapping) and "annotations" in known:
+        raise ValueError(
+            f"Expected a list of COCO results or a CSV to score on labels in COCO style ({truth}), got "
+            f"{predictions.path}."
+        )
     records = load_volumes(labels, folder, split=split, missing_images="ignore")
     if predictions.path.is_dir():
         found = _results(folder, predictions.path, missing_is_empty=missing_is_empty)

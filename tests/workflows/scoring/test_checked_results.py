@@ -75,3 +75,11 @@ def test_detections_lie_in_their_image(box: list[float], inside: bool) -> None:
         ValueError, match=r"in pixels of their image, got .* in a.png of 100 x 80 pixels, r.json: boxes"
     ):
         check_in_images([case], PATH)
+
+
+@pytest.mark.parametrize(("beyond", "told"), [(0, False), (2, False), (3, True)])
+def test_many_boxes_beyond_their_images_are_told(beyond: int, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    boxes = np.array([[20, 20, 101, 70]] * (20 - beyond) + [[20, 20, 120, 90]] * beyond, dtype=np.float64)
+    case: Any = {"id": "a.png", "width": 100, "height": 80, "boxes": boxes}
+    check_in_images([case], PATH)
+    assert (f"r.json: {beyond} of 20 boxes reach beyond their images" in caplog.text) == told

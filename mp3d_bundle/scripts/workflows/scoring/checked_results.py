@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ import numpy as np
 
 from ...metrics.cases import Case
 from ...storage.printable import shown, shown_name
+
+logger = logging.getLogger(__name__)
+
+# Detectors cut boxes at the edges of their image, but for rounding: share of others that is no accident, and pixels.
+_SUSPICIOUS, _ROUNDED = 0.1, 2.0
 
 
 def six_numbers(boxes: Any) -> np.ndarray:
@@ -68,6 +74,8 @@ def check_result(boxes: np.ndarray, scores: np.ndarray, shape: Sequence[int], pa
 def check_in_images(cases: Iterable[Case], path: Path) -> None:
     """Reject detections that are next to their image or far outside of it, such as those of a resized one.
 
+    A line in the log says if many reach beyond their images, such as corners read as x, y, width and height.
+
     Args:
         cases: Images with their detections.
         path: Of the detections, for messages.
@@ -75,9 +83,12 @@ def check_in_images(cases: Iterable[Case], path: Path) -> None:
     Raises:
         ValueError: If there is one.
     """
+    beyond = count = 0
     for case in cases:
         size = np.array([case["width"], case["height"]], dtype=np.float64)
         low, high = case["boxes"][:, :2], case["boxes"][:, 2:]
+        count += len(high)
+        beyond += int(((low < -_ROUNDED) | (high > size + _ROUNDED)).any(axis=1).sum())
         outside = ((high < 0) | (low > size) | (low < -size) | (high > 2 * size)).any(axis=1)
         if outside.any():
             box = shown(case["boxes"][outside][0].round(2).tolist())
@@ -85,3 +96,9 @@ def check_in_images(cases: Iterable[Case], path: Path) -> None:
                 f"Expected detections in pixels of their image, got {box} (x1, y1, x2, y2) in {shown_name(case['id'])} "
                 f"of {size[0]:g} x {size[1]:g} pixels, {path}: boxes of an image of another size?"
             )
+    if beyond > _SUSPICIOUS * count:
+        logger.warning(
+            "%s: %d of %d boxes reach beyond their images: are they in pixels of these, and as COCO results "
+            "x, y, width, height?",
+            *(path, beyond, count),
+        )

@@ -95,20 +95,22 @@ def test_values_are_the_same() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [(9, 128, 96), (3, 75, 130), (1, 200, 100), (2, 16, 16)])
+@pytest.mark.parametrize("size", [(9, 128, 96), (3, 75, 130), (1, 200, 100), (2, 16, 16), (512, 384), (75, 131)])
 @pytest.mark.parametrize("affine", [True, False])
-def test_group_normalisation_is_as_exact_as_in_the_usual_order(size: tuple[int, int, int], affine: bool) -> None:
+def test_group_normalisation_is_as_exact_as_in_the_usual_order(size: tuple[int, ...], affine: bool) -> None:
     torch.manual_seed(0)
-    maps = torch.randn(2, 12, *size) * torch.rand(2, 12, 1, 1, 1) + torch.randn(2, 12, 1, 1, 1)
-    maps[..., : size[2] // 3] = torch.linspace(0.1, 1.3, 12).view(-1, 1, 1, 1)
-    maps = maps.contiguous(memory_format=torch.channels_last_3d)
+    each = [1] * len(size)
+    maps = torch.randn(2, 12, *size) * torch.rand(2, 12, *each) + torch.randn(2, 12, *each)
+    maps[..., : size[-1] // 3] = torch.linspace(0.1, 1.3, 12).view(-1, *each)
+    last = torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    maps = maps.contiguous(memory_format=last)
     plain = nn.GroupNorm(4, 12, affine=affine).eval()
     for parameter in plain.parameters():
         nn.init.normal_(parameter)
     other = channels_last(copy.deepcopy(plain))
     wanted = plain.double()(maps.double().contiguous())
     found = other(maps)
-    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    assert found.is_contiguous(memory_format=last)
     torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
 
 

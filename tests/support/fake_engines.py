@@ -24,7 +24,7 @@ from scripts.training.learning_rate import warmup_step_schedule
 from scripts.training.mixed_precision import MixedPrecision
 from scripts.training.resuming.checkpoints import Checkpointer
 from scripts.training.resuming.sample_order import ResumableSampler
-from scripts.training.resuming.stopping import start_worker
+from scripts.training.resuming.stopping import TrainingDataLoader, start_worker
 from scripts.training.train_handlers import SeedEpoch
 from scripts.training.train_steps import EvaluationStep, TrainingStep, prepare_slabs, prepare_targets, total_loss
 from scripts.workflows.to_cases import cases_of, to_case
@@ -115,7 +115,7 @@ class Run:
         data = records(num_slices=num_slices)
         self.dataset = SampleDataset(data, RandScaleIntensityd(keys="image", factors=0.5, prob=1.0), seed=3)
         sampler = ResumableSampler(self.dataset, num_replicas=1, rank=0, seed=3)
-        self.loader = DataLoader(
+        self.loader = TrainingDataLoader(
             self.dataset, num_workers=workers, batch_size=batch_size, sampler=sampler, collate_fn=no_collation,
             worker_init_fn=start_worker,
         )  # fmt: skip

@@ -17,7 +17,8 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from scripts.training.resuming.stopping import BeforeCommonBatches, Stopped, StopSignals
+from scripts.training.resuming import stopping
+from scripts.training.resuming.stopping import BeforeCommonBatches, Stopped, StopSignals, TrainingDataLoader
 from support.fake_engines import Run
 from support.two_processes import in_two_processes
 
@@ -160,3 +161,20 @@ def test_a_signal_to_the_whole_process_group_ends_in_a_checkpoint_too(tmp_path: 
     process.join()
     assert process.exitcode == 143
     assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == iterations[-1]
+
+
+def test_a_worker_outlives_a_signal_that_comes_before_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    main, seed = os.getpid(), stopping.worker_init_fn
+
+    def late(worker_id: int) -> None:
+        # PyTorch's own handler is there already, ours is not.
+        assert os.getpid() != main
+        os.kill(os.getpid(), signal.SIGTERM)
+        seed(worker_id)
+
+    monkeypatch.setattr(stopping, "worker_init_fn", late)
+    data = list(range(6))
+    loader = TrainingDataLoader(data, num_workers=2, worker_init_fn=stopping.start_worker, timeout=60)
+    for _ in range(2):
+        assert torch.cat(list(loader)).tolist() == data
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -10,6 +10,7 @@ from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
+from monai.data import DataLoader
 from monai.data.utils import worker_init_fn
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -103,6 +104,26 @@ def start_worker(worker_id: int) -> None:
     worker_init_fn(worker_id)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _ignore_once)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+class TrainingDataLoader(DataLoader):
+    """MONAI's loader whose workers a signal to all processes of a job does not end, not even while they start.
+
+    PyTorch gives a new worker its own handler of SIGTERM, which ends it, before `start_worker` comes. So both signals
+    wait from before a worker is forked until then. Workers that start with another function are as PyTorch has them.
+    """
+
+    def __iter__(self) -> Any:
+        """Start the workers."""
+        if self.worker_init_fn is not start_worker or not hasattr(signal, "pthread_sigmask"):
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore_once(number: int, frame: FrameType | None) -> None:

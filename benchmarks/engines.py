@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -41,15 +41,24 @@ def call(module: nn.Module, slabs: torch.Tensor, dtype: torch.dtype = torch.floa
     return run
 
 
-def engines(plain: nn.Module) -> dict[str, tuple[nn.Module, torch.dtype]]:
-    """The network on each engine by name, with the number format of PyTorch's part. From then on memory is kept."""
+def engines(
+    plain: nn.Module, names: Sequence[str] = ("torch", "onnx", "openvino")
+) -> dict[str, tuple[nn.Module, torch.dtype]]:
+    """The network on each engine by name, with the number format of PyTorch's part. From then on memory is kept.
+
+    What an engine cannot run is printed and left out.
+    """
     found: dict[str, tuple[nn.Module, torch.dtype]] = {}
-    for name in ("torch", "onnx", "openvino"):
+    for name in names:
         for dtype in (torch.float32, torch.bfloat16):
             if (name != "torch" and RUNTIMES[name].missing()) or (name == "onnx" and dtype != torch.float32):
                 continue
             network = copy.deepcopy(plain)
-            use = EngineChoice(name, precision=dtype).attach(network)
+            try:
+                use = EngineChoice(name, precision=dtype).attach(network)
+            except ValueError as error:
+                print(f"{name} in {str(dtype)[6:]}: {error}"[:200])
+                continue
             if use.precision == str(dtype)[6:]:
                 found[f"{name} {use.precision}"] = (network, dtype if name == "torch" else torch.float32)
     return found

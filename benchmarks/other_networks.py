@@ -6,17 +6,14 @@ default; two threads.
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Callable
 
 import torch
 from monai.bundle import ConfigParser
 
 from benchmarks._timing import compare
-from benchmarks.engines import call
+from benchmarks.engines import call, engines
 from scripts.configuration.running_config import CONFIGS
-from scripts.engines.engine import EngineChoice
 
 SIDE = int(os.environ.get("SIDE", "128"))
 ALL = "head_retinanet:fpn_3dce_9:fpn_3dce_27:3dce_27:retinanet_masks:mvpnet_9:mulan:msb:tsm:a3d:satr:alignshift"
@@ -33,17 +30,8 @@ def main() -> None:
         parser = ConfigParser(ConfigParser.load_config_files(files))
         plain = parser.get_parsed_content("network_def").eval()
         slab = torch.randn(1, parser.get_parsed_content("num_slices"), SIDE, SIDE)
-        cases: dict[str, Callable[[], object]] = {}
-        for dtype in (torch.float32, torch.bfloat16):
-            for engine in ("torch", "openvino"):
-                network = copy.deepcopy(plain)
-                try:
-                    use = EngineChoice(engine, precision=dtype).attach(network)
-                except ValueError as error:
-                    print(f"{name}: {error}"[:200])
-                    continue
-                # Autocast is for PyTorch's own layers.
-                cases[f"{engine} {use.precision}"] = call(network, slab, dtype if engine == "torch" else torch.float32)
+        networks = engines(plain, ("torch", "openvino"))
+        cases = {engine: call(network, slab, dtype) for engine, (network, dtype) in networks.items()}
         compare(f"{name}, {SIDE} x {SIDE}, {THREADS} threads", cases, ROUNDS)
 
 

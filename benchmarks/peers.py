@@ -7,7 +7,6 @@ untrained. Slices of that RetinaNet lie 1.25 mm apart, ours 2.5 mm. ``SIDE=512``
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Callable
@@ -19,8 +18,7 @@ from monai.networks.nets.resnet import resnet50
 from torch import nn
 
 from benchmarks._timing import best, record
-from benchmarks.engines import call
-from scripts.engines.engine import RUNTIMES, EngineChoice
+from benchmarks.engines import call, engines
 from scripts.networks import FullBottleneck, ResNet3d, Stem, mp3d_fpn
 
 SIDE = int(os.environ.get("SIDE", "256"))
@@ -46,21 +44,10 @@ def cases() -> dict[str, tuple[Callable[[], object], int]]:
         "MP3D": plain,
         "MR3D": mp3d_fpn(SLICES, body=ResNet3d(FullBottleneck, stem=partial(Stem, depth=7))).eval(),
     }
-    engines = (
-        ("torch", torch.float32),
-        ("torch", torch.bfloat16),
-        ("onnx", torch.float32),
-        ("openvino", torch.float32),
-        ("openvino", torch.bfloat16),
-    )
-    for name, dtype in engines:
-        for body, module in bodies.items():
-            if (name == "torch" or RUNTIMES[name].missing() is None) and (body == "MP3D" or name != "onnx"):
-                network = copy.deepcopy(module)
-                use = EngineChoice(name, precision=dtype).attach(network)
-                # Autocast is for PyTorch's own layers.
-                own = dtype if name == "torch" else torch.float32
-                found[f"{body}, {name} {use.precision}"] = (call(network, slab, own), 1)
+    for body, module in bodies.items():
+        names = ("torch", "onnx", "openvino") if body == "MP3D" else ("torch", "openvino")
+        for name, (network, dtype) in engines(module, names).items():
+            found[f"{body}, {name}"] = (call(network, slab, dtype), 1)
     return found
 
 

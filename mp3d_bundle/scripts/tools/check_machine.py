@@ -144,7 +144,7 @@ def check_device(places: Places) -> Finding:
         text = f"{torch.cuda.device_count()} GPU, the first {facts.name}, {facts.total_memory / GIB:.0f} GiB"
         torch.ones(8, device="cuda").sum().item()
         return Finding(OK, f"{text}, CUDA {torch.version.cuda}")
-    fast = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    fast = importlib.import_module("..engines.engine", __package__).pytorch_is_faster(torch.float32)
     engine = "OpenVINO" if importlib.util.find_spec("openvino") and not fast else "PyTorch"
     text = f"CPU, networks run on {engine}"
     if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists():

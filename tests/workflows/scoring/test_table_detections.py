@@ -1,4 +1,4 @@
-"""Tables of detections: what is no row, or says two things, is named."""
+"""Tables of detections: an invalid row, and boxes given in two ways, are named."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def differs_from_others(folder: Path, made: Mapping[str, Any], of_scan: Collecti
         of_scan: Settings that are of a scan.
 
     Returns:
-        Which results, and the difference; None if there are no others, or the first that are found are alike.
+        Which results, and the difference; None if none were found, or the first that were found are equal.
     """
     others = (path.parent for path in folder.parent.glob(f"*/{RECORD}") if path.parent != folder)
     other, record = next(((one, record) for one in others if (record := read_record(one))), (folder, None))

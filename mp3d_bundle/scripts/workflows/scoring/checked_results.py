@@ -14,7 +14,7 @@ from ...storage.printable import shown, shown_name
 
 logger = logging.getLogger(__name__)
 
-# Detectors cut boxes at the edges of their image, but for rounding: share of others that is no accident, and pixels.
+# Detectors cut boxes at the edges of their image: largest share of others that is expected, and rounding in pixels.
 _SUSPICIOUS, _ROUNDED = 0.1, 2.0
 
 

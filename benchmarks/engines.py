@@ -17,9 +17,12 @@ from torch import nn
 from benchmarks._timing import best
 from scripts.engines.engine import RUNTIMES, EngineChoice
 from scripts.networks import mp3d_fpn
+from scripts.number_formats import cpu_has_bfloat16
 
 SIDE = int(os.environ.get("SIDE", "128"))
 THREADS, ROUNDS, SLICES = 2, 3, 9
+# Number formats that the CPU need not emulate.
+FORMATS = (torch.float32, torch.bfloat16) if cpu_has_bfloat16() else (torch.float32,)
 # Multiply-accumulates of backbone, group transform and pyramid for 9 x 512 x 512 (`python -m scripts.complexity`).
 GFLOP = 443.0 * (SIDE / 512) ** 2
 
@@ -50,7 +53,7 @@ def engines(
     """
     found: dict[str, tuple[nn.Module, torch.dtype]] = {}
     for name in names:
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in FORMATS:
             if (name != "torch" and RUNTIMES[name].missing()) or (name == "onnx" and dtype != torch.float32):
                 continue
             network = copy.deepcopy(plain)
@@ -93,7 +96,7 @@ def main() -> None:
     networks = engines(plain)
     backbone |= best({name: call(each.backbone, slabs, dtype) for name, (each, dtype) in networks.items()}, ROUNDS)  # type: ignore[arg-type]
     detector |= best({name: call(each, slabs, dtype) for name, (each, dtype) in networks.items()}, ROUNDS)
-    peaks = {str(dtype)[6:]: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    peaks = {str(dtype)[6:]: matmul_rate(dtype) for dtype in FORMATS}
     size = f"{SLICES} x {SIDE} x {SIDE}, {THREADS} threads"
     found = {
         "size": size,

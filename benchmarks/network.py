@@ -9,6 +9,7 @@ import torch
 
 from benchmarks._timing import compare
 from scripts.networks import FullBottleneck, ResNet3d, SlabBackbone, Stem
+from scripts.number_formats import cpu_has_bfloat16
 
 SLICES, SIDE, THREADS = 9, 256, 2
 
@@ -46,9 +47,10 @@ def main() -> None:
     cases = {
         "float32": forward(plain, slabs),
         "float32, channels_last_3d body": forward(last, slabs),
-        "bfloat16 autocast": forward(plain, slabs, bfloat16=True),
-        "bfloat16 autocast, channels_last_3d body": forward(last, slabs, bfloat16=True),
     }
+    if cpu_has_bfloat16():
+        cases["bfloat16 autocast"] = forward(plain, slabs, bfloat16=True)
+        cases["bfloat16 autocast, channels_last_3d body"] = forward(last, slabs, bfloat16=True)
     title = f"backbone and FPN, 1x{SLICES}x{SIDE}x{SIDE}, {THREADS} threads"
     compare(f"MP3D-63 {title}", cases)
     peers = {"MR3D": forward(mr3d(), slabs), "MP3D": cases["float32"]}

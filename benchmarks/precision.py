@@ -20,6 +20,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from benchmarks.engines import FORMATS
 from scripts.data.scans.scan import read_scan
 from scripts.data.synthetic import generate
 from scripts.engines.engine import RUNTIMES, EngineChoice
@@ -99,7 +100,7 @@ def variants() -> dict[str, tuple[nn.Module, torch.dtype]]:
     plain = load_network(CHECKPOINT)[0]
     found = {"plain PyTorch float32": (plain, torch.float32)}
     for name in ("torch", "onnx", "openvino"):
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in FORMATS:
             there = name == "torch" or RUNTIMES[name].missing() is None
             if there and (name, dtype) != ("onnx", torch.bfloat16):
                 network = copy.deepcopy(plain)

@@ -64,7 +64,7 @@ class FakeRuntime:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     runtime = FakeRuntime()
     monkeypatch.setitem(module.RUNTIMES, "openvino", runtime)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     monkeypatch.delenv("MP3D_ENGINE", raising=False)
     return runtime
 
@@ -90,17 +90,18 @@ def test_auto_takes_openvino_on_a_cpu_and_says_so(fake: FakeRuntime, caplog: pyt
     assert EngineChoice().attach(network).engine == f"torch {torch.__version__}"
 
 
-def test_auto_is_pytorch_with_avx_512_in_formats_that_the_cpu_has(
-    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_auto_is_pytorch_on_x86_in_formats_that_the_cpu_has(
+    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch, capability: str
 ) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: False)
     for precision in (None, torch.float32):
         choice = EngineChoice(precision=precision)
         assert choice.attach(make("mp3d_fpn")) == (f"torch {torch.__version__}", "float32")
     reduced = EngineChoice(precision=torch.bfloat16)
     assert reduced.attach(make("mp3d_fpn")).engine.startswith("openvino ")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: True)
     assert reduced.attach(make("mp3d_fpn")) == (f"torch {torch.__version__}", "bfloat16")
     assert EngineChoice("openvino").attach(make("mp3d_fpn")).engine.startswith("openvino ")
 

@@ -112,7 +112,12 @@ def test_a_torchvision_of_another_torch_is_a_failure(places: Places, monkeypatch
 
 @pytest.mark.parametrize(
     ("capability", "found", "text"),
-    [("AVX512", True, "run on PyTorch"), ("AVX512", None, "run on PyTorch"), ("AVX2", True, "run on OpenVINO")],
+    [
+        ("AVX512", True, "run on PyTorch"),
+        ("AVX2", True, "run on PyTorch"),
+        ("AVX2", None, "run on PyTorch"),
+        ("DEFAULT", True, "run on OpenVINO"),
+    ],
 )
 def test_the_engine_that_auto_takes_on_a_cpu(
     places: Places, monkeypatch: pytest.MonkeyPatch, capability: str, found: bool | None, text: str
@@ -122,7 +127,16 @@ def test_the_engine_that_auto_takes_on_a_cpu(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
     assert text in find("device", places).text
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert ("openvino" in find("device", places).advice) == (capability == "AVX2")
+    assert ("openvino" in find("device", places).advice) == (capability == "DEFAULT")
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_emulated_bfloat16_is_said(places: Places, monkeypatch: pytest.MonkeyPatch, computes: bool) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("scripts.number_formats.cpu_has_bfloat16", lambda: computes)
+    finding = find("half", places)
+    assert finding.state == OK
+    assert ("emulated: networks compute in float32" in finding.text) is not computes
 
 
 @pytest.mark.parametrize("factor", [1.5, float("nan")])

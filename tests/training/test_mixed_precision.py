@@ -7,7 +7,13 @@ import logging
 import pytest
 import torch
 
+from scripts.training import mixed_precision
 from scripts.training.mixed_precision import MixedPrecision
+
+
+@pytest.fixture(autouse=True)
+def a_cpu_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixed_precision, "cpu_has_bfloat16", lambda: True)
 
 
 def product(precision: MixedPrecision) -> torch.Tensor:
@@ -32,6 +38,17 @@ def test_float16_on_a_cpu_falls_back_with_a_warning(caplog: pytest.LogCaptureFix
         precision = MixedPrecision("cpu", enabled=True, dtype="float16")
     assert product(precision).dtype is torch.float32
     assert "computing in float32" in caplog.text
+
+
+@pytest.mark.parametrize("arguments", [{"enabled": True, "dtype": "bfloat16"}, {"precision": "bfloat16"}])
+def test_a_cpu_that_would_emulate_bfloat16_falls_back_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, arguments: dict
+) -> None:
+    monkeypatch.setattr(mixed_precision, "cpu_has_bfloat16", lambda: False)
+    assert product(MixedPrecision("cpu", **arguments)).dtype is torch.float32
+    assert "This CPU does not compute in bfloat16" in caplog.text
+    # A GPU is another matter.
+    assert MixedPrecision("cuda", enabled=True, dtype="bfloat16").dtype is torch.bfloat16
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 
 from scripts.networks import ResNet3d, TwoStageHead, mp3d_fpn
+from scripts.training import mixed_precision
 from scripts.training.mixed_precision import MixedPrecision
 from scripts.training.train_handlers import StopOnNonFinite
 from scripts.training.train_steps import TrainingStep, prepare_slabs, prepare_targets, slab_facts, total_loss
@@ -108,7 +109,8 @@ def test_accumulated_gradients_are_averaged() -> None:
         assert ratio.item() == pytest.approx((1 / 3 + 1 / 6) / (1 / 3), rel=0.03)
 
 
-def test_bfloat16_trains_on_a_cpu() -> None:
+def test_bfloat16_trains_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixed_precision, "cpu_has_bfloat16", lambda: True)
     run = Run(epochs=2, precision=MixedPrecision("cpu", enabled=True, dtype="bfloat16"))
     seen = []
     run.network.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..freed_memory import keep_freed_memory
+from ..number_formats import cpu_has_bfloat16
 from ..storage.printable import one_line
 from ..weights import tensors_sha256
 from .kept_networks import KeptNetwork
@@ -75,12 +76,12 @@ VARIABLE = "MP3D_ENGINE"
 
 
 def pytorch_is_faster(precision: torch.dtype) -> bool:
-    """Whether PyTorch runs 3D convolutions faster than OpenVINO on this CPU (docs/performance.md).
+    """Whether PyTorch runs networks faster than OpenVINO on this CPU: measured on x86-64 (docs/performance.md).
 
-    A CPU with AVX-512 need not compute in bfloat16: PyTorch would emulate it there, OpenVINO takes float32.
+    Where PyTorch would emulate bfloat16, OpenVINO computes in float32.
     """
-    computes = precision == torch.float32 or torch.cpu._is_avx512_bf16_supported()
-    return computes and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    computes = precision == torch.float32 or cpu_has_bfloat16()
+    return computes and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 class EngineUse(NamedTuple):
@@ -96,8 +97,7 @@ class EngineChoice:
 
     Attributes:
         name: One of `ENGINES`. ``auto`` is what the environment variable ``MP3D_ENGINE`` names; without it OpenVINO on
-            a CPU where it is installed, and PyTorch otherwise. PyTorch also runs on CPUs with AVX-512, in bfloat16 if
-            they compute in it.
+            a CPU without AVX2 where it is installed, and PyTorch otherwise.
         device: Where the network lies.
         precision: Number format of the computation; None for float32. PyTorch itself takes it from autocast.
         weights: The weights file; converted networks are kept next to it. None keeps nothing.

@@ -180,6 +180,8 @@ def check_half_precision(places: Places) -> Finding:
         return Finding(
             FAIL, f"{text} on {device}", f"Give --amp False or --precision float32: {wrong[0]} is wrong here."
         )
+    if device == "cpu" and not importlib.import_module("..number_formats", __package__).cpu_has_bfloat16():
+        return Finding(OK, f"{text} on cpu, but emulated: networks compute in float32")
     return Finding(OK, f"{text} on {device}")
 
 

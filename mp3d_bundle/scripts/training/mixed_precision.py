@@ -6,6 +6,8 @@ import logging
 
 import torch
 
+from ..number_formats import cpu_has_bfloat16
+
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -23,7 +25,7 @@ class MixedPrecision:
         device: Device of the run.
         enabled: Whether to use reduced precision. A string "true" or "false" is understood too, since
             command lines hand those over.
-        dtype: "float16" or "bfloat16".
+        dtype: "float16", on a GPU, or "bfloat16", also on a CPU that computes in it; float32 elsewhere.
         initial_scale: First loss scale with float16.
         precision: "float32" or "bfloat16", whatever ``enabled`` and ``dtype`` are; "auto" leaves it to them.
 
@@ -57,6 +59,9 @@ class MixedPrecision:
             wanted, dtype = precision != "float32", "bfloat16"
         if wanted and dtype == "float16" and self.device.type != "cuda":
             logger.warning("float16 needs a CUDA device, this is %s: computing in float32.", self.device.type)
+            wanted = False
+        if wanted and dtype == "bfloat16" and self.device.type == "cpu" and not cpu_has_bfloat16():
+            logger.warning("This CPU does not compute in bfloat16, to emulate it is slow: computing in float32.")
             wanted = False
         self.dtype = _DTYPES[dtype] if wanted else None
         scaled = self.dtype is torch.float16

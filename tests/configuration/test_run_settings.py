@@ -34,6 +34,7 @@ def difference(epochs_done: int = 1, *, files: tuple[str, ...] = (), **changes: 
     [
         {"dataset_dir": "elsewhere", "output_dir": Path("there"), "ckpt_dir": "here", "bundle_root": "x"},
         {"device": "cuda:1", "amp": True, "amp_dtype": "bfloat16", "num_workers": 9, "log_interval": 1},
+        {"precision": "bfloat16", "recomputed_stages": [1]},
         {"max_epochs": 48, "val_interval": 3, "notice": "n", "model_name": "m", "missing_images": "drop"},
         {"train#dataloader#num_workers": 4, "validate#dataloader#pin_memory": False, "tensorboard#log_dir": "t"},
     ],

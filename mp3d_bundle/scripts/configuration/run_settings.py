@@ -12,11 +12,12 @@ import ignite.distributed as idist
 from .typed_options import current_parser
 
 _SAMPLER, _LOADERS = "train#sampler#_target_", ("train#dataloader#_target_", "validate#dataloader#_target_")
-# Paths, speed and logging: none of these changes the weights. The network has a check of its own, and handlers,
-# wrappers and shares of the validation differ with the number of processes.
+# Paths, speed, memory and logging: none of these changes the weights by more than rounding. The network has a check of
+# its own, and handlers, wrappers and shares of the validation differ with the number of processes.
 _FREE = {
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "tensorboard", "missing_images"),
     *("model_name", "notice", "log_interval", "val_interval", "max_epochs", "batch_size"),
+    *("precision", "recomputed_stages"),
     *("device", "amp", "amp_dtype", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"),
     *("checkpoint_interval", "images_per_pass", "worker_init_fn", "device_transforms", "deferred", _SAMPLER, *_LOADERS),
     *("network_def", "network", "handlers", "train_handlers", "val_handlers", "validate#dataloader#sampler"),

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from ...instances import STANDARD, Instances, cat, num_instances, select, to
 from ..batching import Detections, Targets, check_classes, check_finite
 from ..whole_batch import mean_count
 from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
+from .roi_align import roi_align
 
 # A box of twice this side (in pixels) leaves the first level: boxes below 112 pixels are read from P2, below 224 from
 # P3, below 448 from P4, others from P5.
@@ -64,7 +64,7 @@ class PyramidRoIAlign(nn.Module):
 
     def crop(self, level_map: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Crops ``(R, C, output_size, output_size)`` from one level ``(B, C, h, w)``: rows and boxes ``(R, 5)``."""
-        return roi_align(level_map, rois, self.output_size, 1 / stride, sampling_ratio=0, aligned=True)
+        return roi_align(level_map, rois, self.output_size, 1 / stride)
 
 
 class BoxPredictor(nn.Module):

@@ -46,7 +46,7 @@ def test_boxes_of_nndetection_become_edges(tmp_path: Path) -> None:
     path.write_text(json.dumps({"0": {"box": [2, 3, 6, 9, 4, 8], "score": 0.5}}))
     found = nndetection(path, "a")
     assert found.boxes.tolist() == [[5, 4, 3, 8, 9, 6]]
-    assert (found.names, found.digest, found.classes) == (["a"], None, None)
+    assert (found.names, found.digest, found.classes) == (["a", "a_0000"], None, None)
     path.write_text("{}")
     assert nndetection(path, "a").boxes.shape == (0, 6)
     for content in ({"0": {"box": [1], "score": 0.5}}, {"pred_boxes": [[2, 3, 6, 9, 4, 8]], "pred_scores": [0.5]}):

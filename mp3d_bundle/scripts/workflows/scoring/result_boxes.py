@@ -14,6 +14,8 @@ from .checked_results import check_corners, six_numbers
 
 # Sides in voxels; boxes of nnDetection that are narrower than the voxel around them would have none.
 _NARROWEST = 0.5
+# nnDetection wants this after the name of a case in that of its image.
+_MODALITY = "_0000"
 
 
 @dataclass(frozen=True)
@@ -97,4 +99,4 @@ def nndetection(path: Path, name: str) -> ResultBoxes:
         raise ValueError(f"Expected a score for each of {len(table)} boxes, got {len(numbers)} in {path}.")
     low, high = table[:, [4, 1, 0]] + 1, table[:, [5, 3, 2]]
     middle, half = (low + high) / 2, np.maximum(high - low, _NARROWEST) / 2
-    return ResultBoxes(np.column_stack([middle - half, middle + half]), numbers, [name])
+    return ResultBoxes(np.column_stack([middle - half, middle + half]), numbers, [name, name + _MODALITY])

@@ -181,3 +181,11 @@ def test_an_unknown_rule_and_long_lists() -> None:
     with pytest.raises(ValueError, match="stem, place, uid, pattern as match, got 'name'"):
         match_truth([], [], "name")
     assert listed([str(n) for n in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+
+
+def test_results_of_files_with_one_name_are_told_apart_by_their_folders() -> None:
+    scans, results = [scan("P1/ct.nii.gz"), scan("P2/ct.nii.gz")], ["P2/ct/lesions.json", "P1/ct/lesions.json"]
+    truths = [truth(path, "lesions", image="ct") for path in results]
+    assert found(scans, truths) == [["truth/P1/ct/lesions.json"], ["truth/P2/ct/lesions.json"], []]
+    with pytest.raises(ValueError, match="got 2: P1/ct, P2/ct"):
+        found(scans, [truth("reviewed/lesions.json", "lesions", image="ct")])

@@ -211,9 +211,10 @@ class _Finder:
         if truth.kind not in SLICE_KINDS:
             stem = self._without_ending(name) if truth.kind != "lesions" else name
             found = [] if stem is None else self._named(truth.image, stem)
-            # Results are in a folder with the name of their scan.
-            if not found and truth.kind == "lesions" and truth.place:
-                found = self.by_stem.get(truth.place, []) or self.by_stem.get(truth.place.rpartition("/")[2], [])
+            # Results are in a folder with the name of their scan, which tells scans with files of one name apart.
+            if len(set(found)) != 1 and truth.kind == "lesions" and truth.place:
+                folder = truth.place.rpartition("/")[2]
+                found = self.by_stem.get(truth.place, []) or found or self.by_stem.get(folder, [])
             return self._one(found, truth), ""
         if path and (found := self._named(path, path.rpartition("/")[2])):
             return self._one(found, truth), name

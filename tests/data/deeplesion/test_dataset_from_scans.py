@@ -70,6 +70,8 @@ def test_the_training_reader_finds_slices_and_boxes_where_they_were(tmp_path: Pa
         due = [[20.5, 2, 30, 22.25]] if key != 5 else [[3, 4, 13, 10], [20.5, 2, 30, 22.25]]
         np.testing.assert_allclose(record["instances"]["boxes"], due, atol=1e-4)
         np.testing.assert_allclose((*record["spacing"], record["slice_interval"]), (0.8, 0.8, 2.5), atol=1e-5)
+    # Boxes are grouped by size as they were drawn, not less DeepLesion's padding.
+    assert {record["box_padding"] for record in records} == {0.0}
     # One placeholder row replaces the missing validation split.
     assert len(load_records(tmp_path / "data", "validation")) == 1
 

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from ...box_frames import to_deeplesion
 from ...boxes import scale
+from ..importing.set_tables import write_about
 from ..scans.markup_boxes import boxes_in_scan, read_markups
 from ..scans.scan import Scan, read_scan
 from ..synthetic.annotations import TRAIN, VALIDATION
@@ -99,7 +100,7 @@ def key_slices(boxes: np.ndarray, scan: Scan) -> tuple[int, ...]:
 def write_labelled(
     folder: Path, scans: Sequence[LabelledScan], *, validation: Collection[int], reach_mm: float, smooth: bool
 ) -> int:
-    """Write ``Images_png`` and ``DL_info.csv``.
+    """Write ``Images_png``, ``DL_info.csv``, and ``set.json``, which says that boxes are as drawn, without padding.
 
     Slices are resampled to network pixels and padded with air to one size, so that lesions have the same size in
     training and inference.
@@ -139,6 +140,7 @@ def write_labelled(
     if not validation:
         rows.append({**rows[0], "Train_Val_Test": str(VALIDATION)})
     write_table(folder / LABELS, rows)
+    write_about(folder, ["train", "validation"], {"classes": ["lesion"], "kinds": ["markups"]})
     return max(canvas)
 
 

@@ -139,7 +139,16 @@ def _write_one(
         write_json(volumes, folder / VOLUMES)
     there = {row["Train_Val_Test"] for row in rows}
     names = [name for name, number in SPLITS.items() if str(number) in there]
-    write_json({"format": "mp3d set", "version": SET_VERSION, "splits": names, **about}, folder / SET_FILE)
+    write_about(folder, names, about)
+
+
+def write_about(folder: Path, splits: Sequence[str], about: Mapping[str, Any]) -> None:
+    """Write ``set.json``: the splits that have images, and what else is known; ``classes`` are needed.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    write_json({"format": "mp3d set", "version": SET_VERSION, "splits": list(splits), **about}, folder / SET_FILE)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:

@@ -255,8 +255,17 @@ class ScanRunner:
         with opened() as scan:
             for note in scan.notes:
                 self._tell(f"{shown(source.path)}: {shown(log_text(note))}")
+            unsent: OSError | None = None
             with local_results(self.writer, source.name) as writer:
-                return self._find(source, scan, start, writer)
+                outcome = self._find(source, scan, start, writer)
+                if self.send is not None:
+                    try:
+                        self.send(writer.folder(source.name))
+                    except OSError as error:  # results for an object store are kept all the same
+                        unsent = error
+            if unsent is not None:
+                raise unsent
+            return outcome
 
     def _tell(self, line: str) -> None:
         """Log a line once: several series in one folder share what was left out of it."""
@@ -312,6 +321,4 @@ class ScanRunner:
             *(shown(source.path), len(lesions), len(set(found.slices.tolist())), int(found.examined.sum())),
             *(read + end - ready, end - linked, place),
         )
-        if self.send is not None:
-            self.send(folder)
         return ScanOutcome(skipped=False, lesions=len(lesions))

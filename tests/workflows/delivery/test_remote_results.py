@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import nibabel
@@ -147,3 +148,35 @@ def test_folders_of_this_machine_are_used_as_they_are(tmp_path: Path) -> None:
     with table_folder(tmp_path, FolderLock(tmp_path, "a batch")) as folder:
         assert folder == tmp_path
         assert (tmp_path / ".lock").exists()
+
+
+class Refusing:
+    """A server that takes nothing the first time."""
+
+    def __init__(self) -> None:
+        self.offered: list[list[str]] = []
+
+    def __call__(self, folder: Path) -> int:
+        self.offered.append(sorted(path.name for path in folder.iterdir()))
+        if len(self.offered) == 1:
+            raise OSError("the server takes nothing")
+        return 2
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_results_that_a_server_did_not_take_are_kept_and_sent_again(
+    scans: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: bool
+) -> None:
+    server: Any = Refusing()
+
+    def failures() -> list[tuple[Path, str]]:
+        inferring = runner(scans / "ct_1.nii.gz", f"{bucket}/out" if store else tmp_path / "out")
+        inferring.send = server
+        return inferring.run()
+
+    assert ["the server takes nothing" in reason for _, reason in failures()] == [True]
+    monkeypatch.setattr(ScanRunner, "_started", lambda self: pytest.fail("the scan is done anew"))
+    assert failures() == []
+    first, second = server.offered
+    assert first == second
+    assert "lesions.json" in first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import importlib.util
@@ -14,7 +15,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from support.fake_results import results_of
 from support.fake_scans import ball_scan
 
 CONFIG = Path(__file__).resolve().parents[3] / "mp3d_bundle" / "configs" / "inference.json"
+SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+SR, SEG = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.66.4"
 FILES = ("lesions_sr.dcm", "lesions_seg.dcm")
 
 
@@ -64,7 +67,7 @@ def check(received: list[pydicom.Dataset], folder: Path) -> None:
 
 @contextlib.contextmanager
 def archive(
-    status: int = 0x0000, classes: tuple[str, ...] | None = None
+    status: int = 0x0000, classes: tuple[str, ...] | None = None, syntaxes: Sequence[str] = SYNTAXES
 ) -> Iterator[tuple[str, list[pydicom.Dataset]]]:
     """A storage provider on a free port."""
     network = pytest.importorskip("pynetdicom", reason="pynetdicom is not installed; it is no dependency of the bundle")
@@ -80,7 +83,7 @@ def archive(
     entity.require_called_aet = True
     for context in network.AllStoragePresentationContexts:
         if classes is None or context.abstract_syntax in classes:
-            entity.add_supported_context(context.abstract_syntax, ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"])
+            entity.add_supported_context(context.abstract_syntax, list(syntaxes))
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(network.evt.EVT_C_STORE, store)])
     try:
         yield f"ARCHIVE@127.0.0.1:{server.server_address[1]}", received
@@ -89,8 +92,10 @@ def archive(
 
 
 @contextlib.contextmanager
-def web_server(status: int = 200) -> Iterator[tuple[str, list[pydicom.Dataset]]]:
-    """A DICOMweb server that stores, on a free port."""
+def web_server(
+    status: int = 200, kind: str = "application/dicom+json", answer: Callable[[list[str]], str] = lambda uids: "{}"
+) -> Iterator[tuple[str, list[pydicom.Dataset]]]:
+    """A DICOMweb server that stores, on a free port; ``answer`` gets the UIDs of what came."""
     pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed; it is no dependency of the bundle")
     received: list[pydicom.Dataset] = []
 
@@ -102,10 +107,16 @@ def web_server(status: int = 200) -> Iterator[tuple[str, list[pydicom.Dataset]]]
                 if part.get_content_type() == "application/dicom":
                     content: Any = part.get_payload(decode=True)
                     received.append(pydicom.dcmread(io.BytesIO(content)))
+                    vars(received[-1])["requested"] = (self.path, self.headers["Host"], self.headers["Authorization"])
             self.send_response(status)
-            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Type", kind)
+            self.send_header("Location", "/elsewhere")
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(answer([one.SOPInstanceUID for one in received]).encode())
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -237,6 +248,86 @@ def test_a_web_server_that_takes_none_is_named_without_the_password(results: Pat
         with pytest.raises(OSError, match=r"Could not send .* the same command sends them again") as caught:
             Sender(address)(results)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("taken", "refused"), [(SR, "seg"), (SEG, "sr")])
+def test_what_an_archive_does_not_take_costs_no_other_file(
+    results: Path, taken: str, refused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with (
+        archive(classes=(taken,)) as (address, received),
+        pytest.raises(
+            OSError, match=rf"Could not send lesions_{refused}\.dcm of .*has been accepted.*sends them again"
+        ),
+    ):
+        Sender(address)(results)
+    assert [one.SOPClassUID for one in received] == [taken]
+    assert f"sent {'lesions_sr.dcm' if taken == SR else 'lesions_seg.dcm'}" in caplog.text
+
+
+def test_an_archive_that_knows_the_files_has_them(results: Path) -> None:
+    with archive(0x0111) as (address, _):
+        assert Sender(address)(results) == 2
+    with archive(syntaxes=SYNTAXES[1:]) as (address, received):
+        assert Sender(address)(results) == 2
+    check(received, results)
+
+
+def stored(*uids: str) -> dict[str, Any]:
+    return {"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": [uid]}} for uid in uids]}}
+
+
+def failed(uid: str, reason: int) -> dict[str, Any]:
+    item = {"00081155": {"vr": "UI", "Value": [uid]}, "00081197": {"vr": "US", "Value": [reason]}}
+    return {"00081198": {"vr": "SQ", "Value": [item]}}
+
+
+@pytest.mark.parametrize("kind", ["application/dicom+json", "application/json; charset=UTF-8"])
+@pytest.mark.parametrize(
+    ("status", "answer", "told"),
+    [
+        (202, lambda uids: stored(uids[0]) | failed(uids[1], 0x0122), r"lesions_seg\.dcm of .*: reason 0122 for Seg"),
+        (202, lambda uids: stored(uids[1]) | failed(uids[0], 0xA700), r"lesions_sr\.dcm of .*: reason A700 for Comp"),
+        (
+            409,
+            lambda uids: failed(uids[0], 0x0110),
+            r"lesions_sr\.dcm, lesions_seg\.dcm of .*: reason 0110 .*; it is not",
+        ),
+        (409, lambda uids: {}, r"lesions_sr\.dcm, lesions_seg\.dcm of .*: 409"),
+        (200, lambda uids: stored(uids[1]), r"lesions_sr\.dcm of .*: it is not among the stored ones"),
+        (200, lambda uids: stored(*uids), None),
+        (409, lambda uids: stored(uids[0]) | failed(uids[1], 0x0111), None),
+    ],
+)
+def test_what_a_web_server_answers_of_each_file_is_told(
+    results: Path, kind: str, status: int, answer: Callable[[list[str]], Any], told: str | None
+) -> None:
+    with web_server(status, kind, lambda uids: json.dumps(answer(uids))) as (address, _):
+        if told is None:
+            assert Sender(address)(results) == 2
+        else:
+            with pytest.raises(OSError, match=rf"Could not send {told}"):
+                Sender(address)(results)
+
+
+def test_a_page_in_the_place_of_an_answer_is_not_taken_for_one(results: Path) -> None:
+    with (
+        web_server(200, "text/html", lambda uids: "<p>Sign in") as (address, _),
+        pytest.raises(OSError, match="expected an answer in JSON or XML, got text/html"),
+    ):
+        Sender(address)(results)
+    with web_server(302) as (address, _), pytest.raises(OSError, match="redirects to /elsewhere"):
+        Sender(address)(results)
+
+
+def test_a_web_server_is_called_by_its_name(results: Path) -> None:
+    with web_server() as (address, received):
+        Sender(address.replace("user:secret", "user:se%40cret") + "/")(results)
+    path, host, user = received[0].requested
+    assert path == "/dicomweb/studies"
+    assert host.startswith("127.0.0.1")
+    assert base64.b64decode(user.removeprefix("Basic ")) == b"user:se@cret"
 
 
 def test_a_folder_without_dicom_sends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -255,6 +255,19 @@ def test_unusable_series_are_rejected(tmp_path: Path, tags: dict, message: str) 
         read_scan(write_series(tmp_path / "series", **tags))
 
 
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"SpacingBetweenSlices": -2.5}, r"Expected SpacingBetweenSlices above zero .*, got -2\.5 in .*IM0001"),
+        ({"SliceThickness": -1}, "Expected SliceThickness above zero .*, got -1 in"),
+        ({"SliceThickness": None}, "Expected SliceThickness in the only slice"),
+    ],
+)
+def test_extent_of_a_single_slice_is_rejected_by_its_tag(tmp_path: Path, tags: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_scan(write_series(tmp_path, 1, **tags))
+
+
 @pytest.mark.parametrize("kind", ["HU", "", None])
 def test_hounsfield_units_need_no_name(tmp_path: Path, kind: str | None) -> None:
     np.testing.assert_array_equal(read_scan(write_series(tmp_path, RescaleType=kind)).hu, hounsfield())

@@ -264,9 +264,12 @@ def _affine(slices: list[_Slice]) -> tuple[np.ndarray, str | None]:
         affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
         _check_line(slices, affine, even=uneven is None)
         return affine, uneven
-    thickness = read_number(first.header, "SpacingBetweenSlices", first.path) or first.thickness
+    tag = "SpacingBetweenSlices" if read_number(first.header, "SpacingBetweenSlices", first.path) else "SliceThickness"
+    thickness = read_number(first.header, tag, first.path)
     if thickness is None:
         raise ValueError(f"Expected SliceThickness in the only slice of a series, it is missing in {first.path}.")
+    if thickness <= 0:
+        raise ValueError(f"Expected {tag} above zero in the only slice of a series, got {thickness:g} in {first.path}.")
     check_spacing((thickness,), first.path)
     affine[:3, 2] = np.cross(first.along_row, first.along_column) * thickness
     return affine, None

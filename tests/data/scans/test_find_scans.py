@@ -297,6 +297,26 @@ def test_folder_whose_files_cannot_be_opened_is_told(
     assert f"{tmp_path / 'listed'}: not searched, it cannot be read (Permission denied)." in caplog.text
 
 
+def test_scans_without_permission_are_named_and_cost_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "a.nii")
+    touch(tmp_path / "closed" / "b.nii")
+    access, look = os.access, Path.stat
+
+    def reject(path: Path, **words: Any) -> os.stat_result:
+        if path.name == "b.nii":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **words)
+
+    # Not by the folder's mode: the user of the tests may open everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
+    monkeypatch.setattr(Path, "stat", reject)
+    for path in (tmp_path / "closed", tmp_path / "closed" / "b.nii"):
+        found = find_scans([tmp_path / "a.nii", path])
+        assert names(found[:1]) == ["a"]
+        with pytest.raises(OSError, match=f"may be read, got no permission for {path}"), found[1].open():
+            pass
+
+
 def test_volume_beside_dicom_that_is_no_ct_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(headers(tmp_path / "a", Modality="RTSTRUCT") / "ct.nii.gz")
     touch(headers(tmp_path / "b", SeriesInstanceUID="5.6") / "ct.nii.gz")

@@ -20,7 +20,7 @@ from .dicom.dicom_zip import ZIP_SUFFIX, archive_contents, open_zipped_series
 from .png_folders import find_runs, read_run
 from .remote_scans import VOLUME_SUFFIXES, hidden_name, list_scans
 from .scan import Scan, canonical, read_scan
-from .scan_lists import each_once, is_list, log_unread, once, read_list, walk
+from .scan_lists import each_once, is_closed, is_list, log_unread, once, read_list, walk
 from .volume_files.stored_image import DEFAULT_RULES, Note, ReadingRules, log_text, shown
 
 logger = logging.getLogger(__name__)
@@ -184,6 +184,9 @@ class _Finder:
         if (url := url_of(path)) is not None:
             remote = list_scans(url, self._only)
             return [ScanSource(Path(one.url), _place_name(one.place), self.wanted, one.opener) for one in remote]
+        if is_closed(path):
+            closed = OSError(f"Expected a scan that may be read, got no permission for {path}.")
+            return [ScanSource(path, "", opener=partial(_refuse, closed, path))]
         if not path.is_dir():
             return self._file(path, "")
         found = [source for place, files in walk(path) for source in self._place(path, place, files)]

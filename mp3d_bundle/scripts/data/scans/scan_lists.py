@@ -6,6 +6,7 @@ import codecs
 import errno
 import logging
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -100,6 +101,16 @@ def each_once(entries: Iterable[Sequence[Found]]) -> list[Found]:
             *(len(again), shown(again[0].path)),
         )
     return kept
+
+
+def is_closed(path: Path) -> bool:
+    """Whether a folder, or a folder on the way to a path, may not be looked into."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode) and not os.access(path, os.R_OK | os.X_OK)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def walk(folder: Path, *, results: bool = False) -> list[tuple[Path, list[str]]]:

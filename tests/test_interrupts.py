@@ -238,3 +238,14 @@ def test_a_command_that_runs_another_passes_signals_on_and_ends_after_it(tmp_pat
 def test_a_command_that_runs_another_has_its_status_and_environment() -> None:
     words = [sys.executable, "-c", "import os, sys; sys.exit(int(os.environ['STATUS']))"]
     assert run_command(words, {**os.environ, "STATUS": "3"}) == 3
+
+
+@pytest.mark.parametrize("words", [["detect", "docs/index.md"], ["export", "models/demo.pt", "network.onnx"]])
+def test_an_interruption_of_the_imports_is_a_line(words: list[str], tmp_path: Path) -> None:
+    # In the place of a library: it is imported first, and interrupts itself as Ctrl-C does.
+    for name in ("monai", "torch"):
+        (tmp_path / f"{name}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [sys.executable, "-m", "scripts", *words]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=BUNDLE, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cli import command_line, described
+from .cli import INTERRUPTED, command_line, described
 from .command_words import as_typed, literal, split_words
 from .configuration.quick_checks import complaints, options_of
 from .storage.printable import SHOW_TRACEBACK, escape_output
@@ -176,7 +176,9 @@ def run_config(name: str, words: Sequence[str]) -> None:
     # The config names parts of `scripts`, which Python finds in the bundle's folder.
     paths = [str(BUNDLE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    os.execve(sys.executable, [sys.executable, *command], environment)
+    # As the printed command does, but Ctrl-C ends it in a line while MONAI is imported, too.
+    start = ["-c", f"from scripts.interrupts import run_module; run_module({command[1]!r})"]
+    os.execve(sys.executable, [sys.executable, *start, *command[2:]], environment)
 
 
 def main(words: Sequence[str]) -> None:
@@ -221,6 +223,9 @@ def start() -> None:
         sys.exit("Error: Expected a working folder that exists, this one has been removed: change to another one.")
     try:
         main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(INTERRUPTED)
     except OSError as error:
         if os.environ.get(SHOW_TRACEBACK):
             raise

@@ -21,6 +21,7 @@ import fire
 from fire.parser import DefaultParseValue
 
 from .command_words import as_typed, split_words
+from .interrupts import interrupted_at_once
 from .storage.printable import SHOW_TRACEBACK, escape_output
 from .tools.early_checks import CHECKS
 
@@ -93,7 +94,9 @@ def deferred(module: str, function: str) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         if check is not None:
             check(**signature.bind(*args, **kwargs).arguments)
-        getattr(importlib.import_module(f"scripts.{module}"), function)(*args, **kwargs)
+        with interrupted_at_once():
+            imported = importlib.import_module(f"scripts.{module}")
+        getattr(imported, function)(*args, **kwargs)
 
     run.__name__, run.__doc__, run.__signature__ = function, doc, signature  # type: ignore[attr-defined]
     return run

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -41,6 +44,34 @@ def stopped_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interrupted_at_once() -> Iterator[None]:
+    """End the process in a line where Ctrl-C arrives during imports: PyTorch's aborts it if an error is raised then."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        sys.stderr.write("Interrupted.\n")
+        sys.stderr.flush()
+        os._exit(128 + number)
+
+    # A process in the background of a shell ignores Ctrl-C.
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def run_module(name: str) -> None:
+    """Run a module as ``python -m`` does; Ctrl-C ends it in a line, also while it is imported."""
+    with interrupted_at_once():
+        importlib.import_module(name)
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 def run_command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:

@@ -74,6 +74,12 @@ def test_gradient_in_float32() -> None:
     assert (own - torchvisions).abs().max() < 2e-6 * torchvisions.abs().max()
 
 
+def test_gradient_keeps_its_precision_in_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        own, torchvisions = gradients(torch.zeros(2, 8, 24, 24), random_rois(32, 2, 96).float())
+    assert (own - torchvisions).abs().max() < 2e-6 * torchvisions.abs().max()
+
+
 def test_no_boxes() -> None:
     own, torchvisions = gradients(torch.zeros(2, 3, 5, 5), torch.zeros(0, 5))
     assert own.shape == torchvisions.shape == (2, 3, 5, 5)

@@ -51,7 +51,8 @@ class _RoiAlign(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
         (rois,) = ctx.saved_tensors
-        return _map_gradient(gradient, rois, ctx.scale, ctx.shape), None, None, None
+        with torch.autocast("cpu", enabled=False):
+            return _map_gradient(gradient, rois, ctx.scale, ctx.shape), None, None, None
 
 
 def _map_gradient(gradient: Tensor, rois: Tensor, scale: float, shape: torch.Size) -> Tensor:

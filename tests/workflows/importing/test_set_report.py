@@ -71,7 +71,11 @@ def test_a_command_to_copy_fits_the_set(tmp_path: Path) -> None:
     write_nifti_case(tmp_path, "d")
     sources = Sources(tmp_path / "images", tmp_path / "masks")
     import_scans(sources, ImportRules(splits=SplitRule((1, 0, 0))), folder, progress=False)
-    command = shlex.split(write_set_report(folder)[1][-1])
+    typed = write_set_report(folder)[1][-1]
+    # Some shells read these as patterns outside of quotes.
+    assert "anchor_scale" in typed
+    assert not set(re.sub(r'"[^"]*"', "", typed)) & {"#", "[", "*"}
+    command = shlex.split(typed)
     assert command[command.index("--dataset_dir") + 1] == str(folder)
     assert command[command.index("--output_dir") + 1] == "RUN"
     # There is nothing to train on.

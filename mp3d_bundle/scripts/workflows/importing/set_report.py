@@ -110,11 +110,12 @@ def _command(folder: Path, advice: Advice | None) -> str:
     if advice is None:
         return ""
     files = ["configs/train.json", *(f"configs/variants/{name}.yaml" for name in advice.overlays)]
-    options = " ".join(f'"{word}"' if word.startswith("[") else word for word in advice.options())
+    # Some shells read [ and # in a word as patterns.
+    options = " ".join(f'"{word}"' if set(word) & {"[", "#"} else word for word in advice.options())
     listed = ",".join(f"'{name}'" for name in files)
     about = read_set(folder) or {}
     count = len(about.get("classes", ()))
-    options += f" --network_def#num_classes {count}" if count > 1 else ""
+    options += f' "--network_def#num_classes" {count}' if count > 1 else ""
     return (
         f'python -m monai.bundle run training --config_file "[{listed}]" --dataset_dir {shlex.quote(str(folder))} '
         f"--output_dir RUN --num_slices {advice.num_slices} {options}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.uid import EnhancedCTImageStorage
 
 from scripts.data.scans.dicom.dicom_headers import folder_files, read_contents
 from scripts.data.scans.dicom.dicom_series import read_series
@@ -71,6 +72,9 @@ def test_two_localizers_are_left_out_and_a_stack_across_the_slices_is_not(tmp_pa
         ({**NO_PLACE, "shape": (8, 12), "PixelSpacing": [0.9, 0.7]}, "ImagePositionPatient"),
         # Slices of another size or spacing may be those of another reconstruction.
         ({"ImagePositionPatient": [-12.0, 30.0, -60.0]}, "slices of one size"),
+        # Several frames are a scan of their own, with places of their own.
+        ({**NO_PLACE, "NumberOfFrames": 1, "SOPClassUID": EnhancedCTImageStorage}, "one slice per DICOM file"),
+        ({**NO_PLACE, "NumberOfFrames": 2}, "one slice per DICOM file"),
         ({**SCOUT, "PatientID": "P-2"}, "one PatientID"),
         ({**SCOUT, "StudyInstanceUID": "1.2.9"}, "one StudyInstanceUID"),
     ],

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from ..uneven_spacing import even_places, spread
 from ..volume_files.stored_image import Note, StoredImage, check_spacing
@@ -24,8 +23,8 @@ from .dicom_files import bytes_before_pixels, read_bytes, read_number, read_text
 from .dicom_headers import Series, files_on_disk, folder_files, read_contents
 from .dicom_pixels import check_pixels, read_hounsfield
 from .dicom_stacks import SAME_PLACE_MM
+from .odd_images import ENHANCED
 
-ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # Neighbouring distances of one stack may differ by this fraction plus this many mm (headers are rounded).
 _GAP_TOLERANCE = 0.1
 _GAP_ROUNDING_MM = 0.02

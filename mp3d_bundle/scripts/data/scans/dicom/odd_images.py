@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from .dicom_files import read_numbers, read_text, read_vector
 
 Headers = tuple[tuple[Path, pydicom.Dataset], ...]
+
+ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 _SHAPE = (("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
 # All others are at least this many times as many as the images that are set apart.
@@ -120,6 +123,9 @@ def _crosses(path: Path, header: pydicom.Dataset, plane: np.ndarray | None) -> b
 
 
 def _placeless(path: Path, header: pydicom.Dataset) -> bool:
+    # The places of several frames are in tags of their own.
+    if read_text(header, "NumberOfFrames") not in ("", "1") or read_text(header, "SOPClassUID") in ENHANCED:
+        return False
     try:
         return not any(read_numbers(header, f"Image{tag}Patient", path) for tag in ("Position", "Orientation"))
     except ValueError:

@@ -307,6 +307,10 @@ def test_what_is_not_there_or_no_scan_is_named(tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"file ending in .*scan\.png"):
         read_scan(tmp_path / "scan.png")
+    for name in ("IM0001.dcm", "IM0002", "DICOMDIR"):
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+        with pytest.raises(ValueError, match=rf"one DICOM file .*{name}: give its folder"):
+            read_scan(tmp_path / name)
     (tmp_path / "junk.mha").write_bytes(b"junk" * 100)
     with pytest.raises(OSError, match=r"junk\.mha"):
         read_scan(tmp_path / "junk.mha")

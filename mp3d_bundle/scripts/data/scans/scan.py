@@ -30,6 +30,7 @@ import nibabel.orientations as orientations
 import numpy as np
 
 from ...storage.printable import one_line
+from .dicom.dicom_files import starts_as_dicom
 from .dicom.dicom_series import read_series
 from .hounsfield_check import to_hounsfield
 from .uneven_spacing import to_places, to_slices
@@ -198,6 +199,9 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
                 kind, reason = type(error).__name__, one_line(error)
                 text = reason if reason == kind else f"{kind}: {reason}"
                 raise OSError(f"Expected a CT volume, could not read {path} ({text}).") from error
+    with path.open("rb") as file:
+        if starts_as_dicom(file):
+            raise ValueError(f"Expected the folder of a DICOM series, got one DICOM file {path}: give its folder.")
     known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES))
     raise ValueError(f"Expected a file ending in {known} or the folder of a DICOM series, got {path}.")
 

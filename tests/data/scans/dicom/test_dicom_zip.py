@@ -231,6 +231,15 @@ def test_archive_without_ct_says_what_it_holds(tmp_path: Path) -> None:
     assert "modality CT, got 2 MR, 1 PT" in rejected(pack(tmp_path / "in", tmp_path / "scan.zip"))
 
 
+@pytest.mark.parametrize("name", ["inner.zip", "deep/ct.nii.gz"])
+def test_archive_with_scans_in_other_forms_says_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in" / name).parent.mkdir(parents=True)
+    (tmp_path / "in" / name).write_bytes(b"x")
+    write_ct(tmp_path / "in" / "a", HU[:2], Modality="MR")
+    message = rejected(pack(tmp_path / "in", tmp_path / "scan.zip"))
+    assert f"got {name} in {tmp_path / 'scan.zip'}: unpack it and give the folder instead" in message
+
+
 def test_archive_is_closed_with_its_context(tmp_path: Path) -> None:
     path = pack(write_ct(tmp_path / "in", HU), tmp_path / "scan.zip")
     with archive_files(path) as files:

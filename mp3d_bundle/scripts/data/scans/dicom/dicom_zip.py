@@ -28,6 +28,8 @@ from .dicom_series import read_found, read_slices
 logger = logging.getLogger(__name__)
 
 ZIP_SUFFIX = ".zip"
+# What may be a scan in a folder, but is not read from an archive.
+_SCANS = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, ZIP_SUFFIX)
 # Larger archives are rejected. A scan seldom compresses better than this ratio, but a small archive may, such as
 # an empty scan of a phantom.
 MAX_FILES = 100_000
@@ -66,8 +68,8 @@ def archive_contents(path: Path) -> dict[Path, Contents | Exception]:
         By folder the contents, or why they cannot be read: a damaged folder does not cost the others.
 
     Raises:
-        ValueError: As `archive_files` does.
-        OSError: Likewise.
+        ValueError: As `archive_files` does, and if volumes or archives are in it but no CT series.
+        OSError: As `archive_files` does.
     """
     folders: dict[Path, dict[Path, Open]] = defaultdict(dict)
     contents: dict[Path, Contents | Exception] = {}
@@ -79,8 +81,15 @@ def archive_contents(path: Path) -> dict[Path, Contents | Exception]:
                 contents[place] = read_contents(inside)
             except (OSError, ValueError) as error:
                 contents[place] = error
-    if any(isinstance(inside, Exception) or inside.series for inside in contents.values()):
+        others = [member for member in files if member.name.lower().endswith(_SCANS)]
+    held = any(isinstance(inside, Exception) or inside.series for inside in contents.values())
+    if held or others:
         _tell_left_out(path, contents, folders)
+    if others and not held:
+        raise ValueError(
+            f"Expected a DICOM series in an archive, where nothing else is read, got {others[0]} in {path}: unpack it "
+            "and give the folder instead."
+        )
     return contents
 
 
@@ -96,8 +105,7 @@ def _tell_left_out(
                 logger.warning("%s: %s", shown(path / place), log_text(note))
         strange += [] if inside.others else folders[place]
     # A volume or another archive first: it may be a scan.
-    scans = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, ZIP_SUFFIX)
-    strange.sort(key=lambda member: not member.name.lower().endswith(scans))
+    strange.sort(key=lambda member: not member.name.lower().endswith(_SCANS))
     if strange:
         logger.warning(
             "%s: left out %d file(s) in folders without a CT series, %s the first: in an archive only DICOM is read.",

@@ -27,7 +27,7 @@ BUNDLE = ROOT / "mp3d_bundle"
 NAMES = {"mp3d": "mp3d_bundle", "monaibundle": "mp3d_fpn_ct_detection"}
 CODE = ("configs", "scripts", "docs", "LICENSE")
 # The guard in front of either app.
-GUARD = ("mp3d_label_guard.py", "mp3d_label_checks.py", "mp3d_label_web.py")
+GUARD = ("mp3d_label_guard.py", "mp3d_label_checks.py", "mp3d_label_files.py", "mp3d_label_web.py")
 # Addresses to listen on that clients never name.
 ANY_ADDRESS = ("0.0.0.0", "::")
 # Files that are scans. MONAI Label would list pictures and XML as well, and show one in place of the scan next to it

@@ -18,6 +18,7 @@ from typing import IO, Any
 import monailabel
 import torch
 from fastapi import HTTPException
+from monailabel.datastore import local
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
@@ -27,6 +28,7 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
+from mp3d_label_files import write_whole
 from mp3d_label_infer import LesionInferTask
 from mp3d_label_train import LesionTrainTask
 
@@ -36,6 +38,8 @@ BUNDLE = "mp3d_bundle"
 UNKNOWN, UNUSABLE, BROKEN = 404, 422, 500
 # Errors about what came in.
 INPUT = (ValueError, OSError, ArithmeticError)
+# Here too: a batch in the background is a process without the web application.
+write_whole(local)
 
 
 class LesionApp(MONAILabelApp):

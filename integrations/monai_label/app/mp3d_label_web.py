@@ -20,6 +20,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from monailabel.app import app as upstream
 from monailabel.config import settings
+from monailabel.datastore import local
 from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints import activelearning, batch_infer, datastore, infer, session, train
 from monailabel.endpoints.user.auth import RBAC, User
@@ -36,6 +37,7 @@ from mp3d_label_checks import (
     read_params,
     upload_suffix,
 )
+from mp3d_label_files import write_whole
 from mp3d_label_guard import IMAGE_MEBIBYTES, LOCAL_HOSTS, MEBIBYTE, Guard, Receive, Refusal, Scope, Send
 from starlette.routing import Match
 
@@ -60,6 +62,7 @@ ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
 checked = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 # The guard handles other origins; MONAI Label would allow all of them.
 upstream.user_middleware = [layer for layer in upstream.user_middleware if layer.cls is not CORSMiddleware]
+write_whole(local)
 
 
 @checked.post("/infer/{model}")

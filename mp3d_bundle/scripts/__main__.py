@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cli import INTERRUPTED, command_line, described
+from .cli import command_line, described
 from .command_words import as_typed, literal, split_words
 from .configuration.quick_checks import complaints, options_of
+from .interrupts import end_interrupted
 from .storage.printable import SHOW_TRACEBACK, escape_output
 
 BUNDLE = Path(__file__).resolve().parents[1]
@@ -224,8 +225,7 @@ def start() -> None:
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted.\n")
-        sys.exit(INTERRUPTED)
+        end_interrupted()
     except OSError as error:
         if os.environ.get(SHOW_TRACEBACK):
             raise

@@ -21,14 +21,13 @@ import fire
 from fire.parser import DefaultParseValue
 
 from .command_words import as_typed, split_words
-from .interrupts import interrupted_at_once
+from .interrupts import end_interrupted, interrupted_at_once
 from .storage.printable import SHOW_TRACEBACK, escape_output
 from .tools.early_checks import CHECKS
 
 SCRIPTS = Path(__file__).resolve().parent
 # Errors about the input. Their message is enough: the user does not need a traceback.
 INPUT_ERRORS = (ValueError, OSError, ImportError)
-INTERRUPTED = 130
 _KINDS = inspect.Parameter
 # Types of parameters that are checked before the function is imported: in words, and the types that Fire may make.
 _VALUES = {
@@ -140,8 +139,7 @@ def run_typed(function: Callable[..., None], words: Sequence[str] | None = None,
             raise
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted.\n")
-        sys.exit(INTERRUPTED)
+        end_interrupted()
 
 
 def _literal_words(function: Callable[..., None], words: Sequence[str]) -> list[str]:

@@ -46,6 +46,12 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def end_interrupted() -> NoReturn:
+    """End with a line and the status of Ctrl-C."""
+    sys.stderr.write("Interrupted.\n")
+    sys.exit(128 + signal.SIGINT)
+
+
 @contextlib.contextmanager
 def interrupted_at_once() -> Iterator[None]:
     """End the process in a line where Ctrl-C arrives during imports: PyTorch's aborts it if an error is raised then."""

@@ -80,11 +80,14 @@ assert LocalDatastore(str(folder), auto_reload=False).get_label_uri("ball", "fin
 """
 
 
+def run_with_monai_label(script: str, studies: Path, label: Path) -> None:
+    subprocess.run([str(PYTHON), "-c", script, str(APP), str(studies), str(label)], check=True)
+
+
 @NEEDS_MONAI_LABEL
 def test_monai_labels_own_datastore_writes_whole_files(tmp_path: Path) -> None:
     def work(disk: Disk) -> None:
-        command = [str(PYTHON), "-c", STORE, str(APP), str(disk.folder), str(tmp_path / "label.json")]
-        subprocess.run(command, check=True)
+        run_with_monai_label(STORE, disk.folder, tmp_path / "label.json")
 
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -115,4 +118,4 @@ assert set(LocalDatastore(str(folder), auto_reload=False).get_labels_by_image_id
 def test_a_server_sees_the_list_that_a_batch_writes(tmp_path: Path) -> None:
     folder = tmp_path / "studies"
     folder.mkdir()
-    subprocess.run([str(PYTHON), "-c", TWO, str(APP), str(folder), str(tmp_path / "label.json")], check=True)
+    run_with_monai_label(TWO, folder, tmp_path / "label.json")

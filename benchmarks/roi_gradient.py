@@ -1,30 +1,18 @@
-"""RoIAlign's backward pass on a CPU: products of matrices against torchvision's, in processor time of one thread."""
+"""RoIAlign's backward pass on a CPU: products of matrices against torchvision's, in one thread."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 import torchvision.ops
-from torch import Tensor
 
+from benchmarks._timing import compare
 from scripts.networks.heads import roi_align
 
 # Maps, channels, side, boxes, and the side of the image in pixels.
 CASES = ((8, 64, 24, 512, 96), (8, 64, 64, 512, 256), (1, 256, 128, 256, 512))
-ROUNDS, LARGEST_BOX = 5, 0.3
-
-
-def backward(crop: Callable[[Tensor], Tensor], level_map: Tensor) -> float:
-    """Shortest processor time of a backward pass, in seconds."""
-    times = []
-    for _ in range(ROUNDS + 1):
-        total = crop(level_map.detach().requires_grad_()).sum()
-        start = time.process_time()
-        total.backward()
-        times.append(time.process_time() - start)
-    return min(times)
+LARGEST_BOX, CELLS = 0.3, 7
 
 
 def main() -> None:
@@ -36,15 +24,16 @@ def main() -> None:
         corner = torch.rand(boxes, 2, generator=generator) * image
         size = torch.rand(boxes, 2, generator=generator) * LARGEST_BOX * image
         rows = torch.randint(maps, (boxes, 1), generator=generator)
-        rois, scale = torch.cat([rows, corner, corner + size], dim=1), side / image
-        level_map = torch.zeros(maps, channels, side, side)
-        peer = backward(
-            lambda leaf, rois=rois, scale=scale: torchvision.ops.roi_align(leaf, rois, 7, scale, 0, True), level_map
-        )
-        own = backward(lambda leaf, rois=rois, scale=scale: roi_align.roi_align(leaf, rois, 7, scale), level_map)
-        print(
-            f"{boxes} boxes in {maps} x {channels} x {side} x {side}: torchvision {1000 * peer:.1f} ms, "
-            f"products {1000 * own:.1f} ms   {peer / own:.2f}x"
+        rois = torch.cat([rows, corner, corner + size], dim=1)
+        leaf = torch.zeros(maps, channels, side, side, requires_grad=True)
+        crops = {
+            "torchvision": torchvision.ops.roi_align(leaf, rois, CELLS, side / image, 0, True),
+            "products": roi_align.roi_align(leaf, rois, CELLS, side / image),
+        }
+        gradient = torch.ones(boxes, channels, CELLS, CELLS)
+        compare(
+            f"{boxes} boxes in {maps} x {channels} x {side} x {side}, one thread",
+            {name: partial(torch.autograd.grad, crop, leaf, gradient, True) for name, crop in crops.items()},
         )
 
 

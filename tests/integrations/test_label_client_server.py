@@ -109,15 +109,45 @@ def test_wrong_parameters_are_rejected_before_the_work(server: Server, sync: str
     assert server.ask("GET", "/train/").status == server.ask("GET", "/batch/infer").status == 404
 
 
-def test_a_batch_ends_at_a_file_that_fails(server: Server, top: Path) -> None:
-    broken = top / "studies" / "zz.nii.gz"
-    broken.write_bytes(b"0" * 100)
+def test_a_batch_uses_all_scans_but_those_that_it_names(server: Server, top: Path) -> None:
+    """Damaged ones come first, in between and last."""
+    broken = [top / "studies" / f"{name}.nii.gz" for name in ("aa", "cc", "zz")]
+    for path in broken:
+        path.write_bytes(b"0" * 100)
+    params = {"max_workers": 2, "label_tag": "some", "score_threshold": 0.0}
     try:
-        until(lambda: server.ask("GET", "/datastore/").json()["total"] == 3)
-        answer = server.ask("POST", f"/batch/infer/{OURS}", {"max_workers": 2}, run_sync="true")
-        assert (answer.status, "zz.nii.gz" in answer.json()["detail"]) == (422, True), answer.body
+        until(lambda: server.ask("GET", "/datastore/").json()["total"] == 5)
+        answer = server.ask("POST", f"/batch/infer/{OURS}", params, run_sync="true")
+        detail = answer.json()["detail"]
+        assert (answer.status, "3 of 5 scans could not be used" in detail) == (422, True), answer.body
+        assert all(f"{path.name[:2]}: " in detail and path.name in detail for path in broken), detail
+        assert str(top) not in detail
+        for image in ("ball", "l\u00e4sion 1"):
+            stored = server.ask("GET", "/datastore/label", label=image, tag="some")
+            assert (stored.status, len(stored.json()["markups"]) > 0) == (200, True)
+        assert server.ask("POST", f"/batch/infer/{OURS}", params).status == 200
+        until(lambda: server.ask("GET", "/batch/infer").json()["status"] == "ERROR")
+        assert any("3 of 5 scans" in line for line in server.ask("GET", "/batch/infer").json()["details"])
     finally:
-        broken.unlink()
+        for path in broken:
+            path.unlink()
+    until(lambda: server.ask("GET", "/datastore/").json()["total"] == 2)
+
+
+def test_a_scan_that_cannot_be_used_is_not_added(server: Server, top: Path) -> None:
+    scan = (top / "studies" / "ball.nii.gz").read_bytes()
+    files, temporary = {*(top / "studies").rglob("*")}, {*(top / "temporary").rglob("*")}
+    for content in (b"", b"0" * 100, scan[:-100], scan[:200]):
+        answer = server.ask("PUT", "/datastore/", {"file": ("sent.nii.gz", content)}, image="new")
+        assert (answer.status, "new.nii.gz" in answer.json()["detail"]) == (422, True), answer.body
+    assert {*(top / "studies").rglob("*")} == files
+    assert server.ask("GET", "/datastore/").json()["total"] == 2
+    answer = server.ask("PUT", "/datastore/", {"file": ("sent.nii.gz", scan)}, image="new")
+    assert (answer.status, answer.json()) == (200, {"image": "new"})
+    assert server.infer(OURS, "new").status == 200
+    assert (top / "studies" / "new.nii.gz").read_bytes() == scan
+    assert {*(top / "temporary").rglob("*")} == temporary
+    (top / "studies" / "new.nii.gz").unlink()
     until(lambda: server.ask("GET", "/datastore/").json()["total"] == 2)
 
 

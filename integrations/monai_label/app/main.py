@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 BUNDLE = "mp3d_bundle"
 UNKNOWN, UNUSABLE, BROKEN = 404, 422, 500
+# Failed scans of a batch that its answer names.
+LISTED = 10
 # Errors about what came in.
 INPUT = (ValueError, OSError, ArithmeticError)
 # Here too: a batch in the background is a process without the web application.
@@ -103,14 +105,35 @@ class LesionApp(MONAILabelApp):
             datastore: The datastore of images; the app's own by default.
 
         Raises:
-            HTTPException: If it is invalid, with a message for the client.
+            HTTPException: If it is invalid, or scans could not be used, with a message for the client. What was found
+                in all others is stored.
         """
+        failed: dict[str, str] = {}
+
+        def one(request: dict[str, Any], datastore: Any) -> dict[str, Any]:
+            try:
+                return self.infer(request, datastore)
+            except HTTPException as error:
+                if error.status_code != UNUSABLE:
+                    raise
+                failed[request["image"]] = error.detail
+                return {}
+
         with answers(self.studies):
             known(request.get("model"), self._infers, "model")
             # MONAI Label assumes a GPU by default.
             several = torch.cuda.device_count() > 1 and bool(request.get("multi_gpu", True))
             # Inferences run one after the other; with several workers MONAI Label would skip files that fail.
-            return super().batch_infer({**request, "multi_gpu": several, "max_workers": 1}, datastore)
+            checked = {**request, "multi_gpu": several, "max_workers": 1}
+            found = self._batch_infer(checked, datastore or self.datastore(), one)
+        if failed:
+            reasons = "; ".join(f"{image}: {reason}" for image, reason in [*failed.items()][:LISTED])
+            raise HTTPException(
+                UNUSABLE,
+                f"{len(failed)} of {len(found)} scans could not be used; the boxes of the others are stored. {reasons}"
+                + (f"; and {len(failed) - LISTED} more, see the server's log." if len(failed) > LISTED else ""),
+            )
+        return found
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Train a model with the labels of the datastore.
@@ -146,6 +169,20 @@ class LesionApp(MONAILabelApp):
             raise HTTPException(UNUSABLE, str(error)) from error
         finally:
             content.seek(0)
+
+    def check_scan(self, path: str) -> None:
+        """Check a scan before it is added: a damaged one would end each training and fail in each batch.
+
+        Args:
+            path: Its file, with the extension that it is kept under.
+
+        Raises:
+            HTTPException: If a bundle of this repository, and no other is served, cannot use it.
+        """
+        ours = [task for task in self._infers.values() if isinstance(task, LesionInferTask)]
+        if ours and len(ours) == len(self._infers):
+            with answers(self.studies):
+                ours[0].read_scan({"image": path})
 
     def _check(self, request: Mapping[str, Any], datastore: Any) -> None:
         known(request.get("model"), self._infers, "model")

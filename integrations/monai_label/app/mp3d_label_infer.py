@@ -47,6 +47,8 @@ class LesionInferTask(BundleInferTask):
         self._weights = Path(path) / "models" / WEIGHTS
         self.parse_markups = own_part(path, "data.scans.markup_boxes", "parse_markups")
         if self.valid:
+            with own_scripts(path):
+                self.read_scan = self.bundle_config.get_parsed_content("preprocessing")
             self.dimension = 3
             self._stamp = self._modified()
 

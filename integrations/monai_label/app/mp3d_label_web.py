@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -182,25 +184,24 @@ async def next_sample(strategy: str, params: dict[str, Any] | None = None, user:
 @checked.put("/datastore/")
 @checked.put("/datastore/image")
 async def add_image(
-    background_tasks: BackgroundTasks,
     file: Annotated[UploadFile, File()],
     image: str | None = None,
     params: Annotated[str, Form()] = "{}",
     user: User = ANNOTATOR,
 ) -> Any:
-    """Add a scan; an existing one is not replaced."""
+    """Add a scan that the app can use; an existing one is not replaced."""
     suffix = upload_suffix(file.filename, IMAGES, DEFAULT)
     name = image or plain_file_name(file.filename)[: -len(suffix)] or "scan"
-    file.filename = f"upload{suffix}"
-    info = json.dumps(read_info(params))
-    store = app_instance().datastore()
-    if isinstance(store, LocalDatastore):
-        for taken in IMAGES:  # an id has one file
-            target = os.path.join(store._datastore.image_path(), f"{name}{taken}")
-            check_target(target, settings.MONAI_LABEL_STUDIES, new=True)
-    return await _cleaned(
-        background_tasks, lambda: datastore.add_image(background_tasks, name, info, file, user.username), here=True
-    )
+    info = {**read_info(params), "user": user.username}
+    _check_new(name)
+    with tempfile.TemporaryDirectory() as folder:
+        sent = Path(folder) / f"{name}{suffix}"
+        with sent.open("wb") as copy:
+            await run_in_threadpool(shutil.copyfileobj, file.file, copy)
+        if check := getattr(app_instance(), "check_scan", None):
+            await run_in_threadpool(check, str(sent))
+        _check_new(name)  # others were answered meanwhile
+        return {"image": app_instance().datastore().add_image(name, str(sent), info)}
 
 
 @checked.put("/datastore/label")
@@ -287,6 +288,14 @@ def _known_image(image: str) -> None:
     store = app_instance().datastore()
     if isinstance(store, LocalDatastore) and not store.get_image_uri(image):
         raise Refusal(UNKNOWN, f"Expected the id of an image in the datastore, got {image!r}.")
+
+
+def _check_new(image: str) -> None:
+    store = app_instance().datastore()
+    if isinstance(store, LocalDatastore):
+        for taken in IMAGES:  # an id has one file
+            target = os.path.join(store._datastore.image_path(), f"{image}{taken}")
+            check_target(target, settings.MONAI_LABEL_STUDIES, new=True)
 
 
 def _check_label(image: str, tag: str, suffix: str) -> None:

@@ -23,6 +23,7 @@ from scripts.tools.score_predictions import score
 from scripts.weights import write_atomically
 from support.bundle_runs import run_workflow
 from support.fake_truth import save_nifti
+from support.packed_bundle import DEMO
 
 # Neither the order of the alphabet nor that of the values of the masks.
 CLASSES = ("dark", "bright", "absent")
@@ -33,7 +34,7 @@ SPACING = np.array([2.5, 1.0, 1.0])
 
 
 def write_case(folder: Path, name: str, seed: int) -> Path:
-    """A CT with two bright and two dark balls of 9 to 13 mm, and its mask, 1 for bright and 2 for dark."""
+    """A CT with two bright and two dark upright cylinders of 9 to 13 mm, and its mask, 1 for bright and 2 for dark."""
     rng = np.random.default_rng(seed)
     hu, mask = np.full(SHAPE, 40.0), np.zeros(SHAPE, dtype=np.uint8)
     hu[:, :4] = hu[:, -4:] = hu[..., :4] = hu[..., -4:] = -1000
@@ -42,7 +43,8 @@ def write_case(folder: Path, name: str, seed: int) -> Path:
     for number, (y, x) in enumerate(corners):
         value = 1 + number % 2
         middle = (rng.uniform(8, 20), y + rng.uniform(-3, 3), x + rng.uniform(-3, 3))
-        inside = np.linalg.norm(places - middle, axis=-1) <= rng.uniform(4.5, 6.5)
+        far, radius = np.abs(places - middle), rng.uniform(4.5, 6.5)
+        inside = (far[..., 0] <= radius) & (np.linalg.norm(far[..., 1:], axis=-1) <= radius)
         hu[inside], mask[inside] = HU[value], value
     affine = np.diag([1.0, 1.0, 2.5, 1.0])
     save_nifti(folder / "masks" / f"{name}.nii.gz", mask.T, affine)
@@ -163,13 +165,14 @@ def test_a_training_tells_two_classes_apart(tmp_path: Path) -> None:
     import_set(
         str(tmp_path / "images"), str(data), str(tmp_path / "masks"), classes=PATTERNS[:2], split=(0.6, 0.1, 0.3)
     )
-    weights = train(data, tmp_path / "run", max_epochs=28)
+    start = {"pretrained": str(DEMO), "pretrained_parts": "all", "optimizer#lr": 0.0015}
+    weights = train(data, tmp_path / "run", max_epochs=12, **start)
     metrics = evaluate(data, weights, tmp_path / "eval")
     for name in CLASSES[:2]:
         numbers = metrics["classes"][name]
         print(f"{name}: {numbers['lesions']} lesions, at 0.5 {numbers['sensitivity']['0.5']}, AP {numbers['ap50']}")
-        # Guessed classes have at most 0.5. Last digits alone take so short a training from 0.78 to 0.96.
-        assert numbers["ap50"] >= 0.65
+        # Guessed classes have at most 0.5. From scratch, last digits alone would change it by 0.2.
+        assert numbers["ap50"] >= 0.8
     import_set(
         str(tmp_path / "new" / "images"),
         str(tmp_path / "kept"),

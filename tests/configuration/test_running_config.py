@@ -144,6 +144,23 @@ def test_a_key_that_nothing_reads_is_rejected(files: list[str], option: str, val
         check_config(config)
 
 
+@pytest.mark.parametrize("entry", ["train.json", "evaluate.json"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"froc_rule#name": "MULAN"}, "is MULAN, the rule with extra_pixels 1.0, got 0.0"),
+        ({"froc_rule#iou_threshold": 0.3}, "is MP3D, the rule with iou_threshold 0.5, got 0.3"),
+        ({"froc_rule#name": "MP3D at 0.3", "froc_rule#iou_threshold": 0.3}, None),
+    ],
+)
+def test_a_changed_rule_has_no_known_rules_name(entry: str, options: dict[str, Any], message: str | None) -> None:
+    if message is None:
+        check_config(real(entry, **options))
+    else:
+        with pytest.raises(ValueError, match=message):
+            check_config(real(entry, **options))
+
+
 def test_an_empty_split_of_an_imported_set_is_no_run_without_work(tmp_path: Path) -> None:
     about: dict[str, Any] = {"format": "mp3d set", "version": 1, "classes": ["lesion"]}
 

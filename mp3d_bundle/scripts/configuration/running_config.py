@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from monai.bundle import ConfigExpression, ConfigParser
 
 from ..data.deeplesion.dl_info import SPLITS
 from ..data.importing.set_tables import read_set
+from ..metrics.matching import RULES as FROC_RULES
+from ..metrics.matching import FrocRule
 from .option_rules import RULES, TEXTS, is_group, misfits
 from .overlay_order import overlay_complaints
 from .read_keys import SEPARATOR, changes, item, normal, unread
@@ -114,6 +117,7 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
         yield from misfits(name.replace(SEPARATOR, "#"), value, bases)
     yield from overlay_complaints([(file, ConfigParser.load_config_file(file)) for file in config_files()])
     yield from recipe_complaints(config)
+    yield from _misnamed_rule(config)
     yield from _empty_splits(config)
     yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
 
@@ -126,6 +130,21 @@ def _groups(node: Mapping[str, Any], place: str = "") -> Iterator[str]:
             yield here
         elif isinstance(value, Mapping) and "_target_" not in value and not name.startswith("_"):
             yield from _groups(value, here)
+
+
+def _misnamed_rule(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a complaint if the FROC has a known rule's name and other numbers, so that it would be taken for that."""
+    node = config.get("froc_rule")
+    given = {name: value for name, value in node.items() if name != "_target_"} if isinstance(node, Mapping) else {}
+    defaults = {each.name: each.default for each in fields(FrocRule)}
+    known = FROC_RULES.get(str(given.get("name")))
+    for name, value in {} if known is None else asdict(known).items():
+        if (other := given.get(name, defaults[name])) != value:
+            yield (
+                f"config key froc_rule#name is {given['name']}, the rule with {name} {value}, got {other}: take the "
+                "rule's own overlay (configs/variants/froc_*.yaml), or give another name"
+            )
+            return
 
 
 def _empty_splits(config: Mapping[str, Any]) -> Iterator[str]:

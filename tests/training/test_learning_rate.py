@@ -57,9 +57,15 @@ def test_no_warm_up_is_legal() -> None:
     assert warmup_step_factor(epoch_length=10, milestones=(), warmup_iterations=0)(0) == 1.0
 
 
-@pytest.mark.parametrize(("argument", "value"), [("epoch_length", 0), ("warmup_iterations", -1)])
-def test_bad_numbers_are_rejected(argument: str, value: int) -> None:
-    arguments = {"epoch_length": 10, "warmup_iterations": 5, argument: value}
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("epoch_length", 0), ("warmup_iterations", -1), ("gamma", -0.5), ("gamma", float("nan"))),
+        *(("warmup_start", -1.0), ("warmup_start", float("inf"))),
+    ],
+)
+def test_bad_numbers_are_rejected(argument: str, value: float) -> None:
+    arguments: dict[str, Any] = {"epoch_length": 10, "warmup_iterations": 5, argument: value}
     with pytest.raises(ValueError, match=str(value)):
         warmup_step_factor(milestones=(1,), **arguments)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import ignite.distributed as idist
@@ -66,17 +67,19 @@ def warmup_step_factor(
         epoch_length: Iterations in an epoch.
         milestones: Epochs (0-based) from whose first iteration on the rate is multiplied by ``gamma``:
             (16, 22) for the paper's 24 epochs.
-        gamma: Factor at each milestone.
+        gamma: Factor at each milestone, 0 or more.
         warmup_iterations: Iterations until the full rate is reached; 0 for none.
-        warmup_start: Factor at iteration 0.
+        warmup_start: Factor at iteration 0, 0 or more.
 
     Raises:
-        ValueError: If ``epoch_length`` is below one, or ``warmup_iterations`` negative.
+        ValueError: If ``epoch_length`` is below one, or another number negative or no number.
     """
     if epoch_length < 1:
         raise ValueError(f"Expected at least one iteration an epoch, got {epoch_length}.")
-    if warmup_iterations < 0:
-        raise ValueError(f"Expected warmup_iterations of at least 0, got {warmup_iterations}.")
+    numbers = {"warmup_iterations": warmup_iterations, "gamma": gamma, "warmup_start": warmup_start}
+    for name, number in numbers.items():
+        if not 0 <= number < math.inf:
+            raise ValueError(f"Expected {name} of at least 0, got {number}.")
     steps = sorted(milestones)
 
     def factor(iteration: int) -> float:

@@ -18,6 +18,11 @@ from .heads.rpn import ProposalLimits, PyramidAnchors, RegionProposalNetwork
 from .late_fusion import LateFusionRCNN, TripletBackbone
 from .two_stage import FasterRCNN
 
+_ABOVE_ZERO = (
+    *("anchor_scale", "fc_channels", "rpn_samples", "roi_samples"),
+    *("train_per_level", "test_per_level", "proposals", "detections"),
+)
+
 
 @dataclass(frozen=True)
 class TwoStageHead:
@@ -49,6 +54,16 @@ class TwoStageHead:
     score: float = 0.0
     detections: int = 100
     fields: Mapping[str, Callable[[int, int], FieldHead]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Reject sizes and counts of which nothing could be built or found.
+
+        Raises:
+            ValueError: If one is not above 0.
+        """
+        for name in _ABOVE_ZERO:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Expected {name} of the head to be above 0, got {getattr(self, name)}.")
 
 
 def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageHead | None = None) -> FasterRCNN:

@@ -64,7 +64,7 @@ def test_a_run_that_ended_early_stays_ended() -> None:
 def test_without_validations_it_is_an_error() -> None:
     handler, engine = StopEarly(Engine(lambda *_: None), 2, interval=4), Engine(lambda *_: None)  # type: ignore[arg-type]
     engine.state.max_epochs = 3
-    with pytest.raises(ValueError, match="validations for early_stopping, got a training without any"):
+    with pytest.raises(ValueError, match="without any, of 3 epochs with one validation every 4: set val_interval"):
         handler.attach(engine)
     engine.state.max_epochs = 4
     handler.attach(engine)

@@ -39,8 +39,9 @@ class StopEarly:
         """
         if engine.state.max_epochs is not None and engine.state.max_epochs < self.interval:
             raise ValueError(
-                "Expected validations for early_stopping, got a training without any: leave the option out, or give "
-                "the data set patients for validation."
+                f"Expected validations for early_stopping, got a training without any, of {engine.state.max_epochs} "
+                f"epochs with one validation every {self.interval}: set val_interval and max_epochs accordingly, "
+                "leave the option out, or give the data set patients for validation."
             )
         if has_lesions(self.evaluator) is False:
             raise ValueError(

@@ -256,6 +256,24 @@ def test_a_key_of_another_workflow_is_rejected_however_it_is_given(
     assert "Config key score_threshold belongs to inference.json" in str(root_error(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("file", "workflow", "own"),
+    [
+        ("evaluate.json", "training", "evaluating"),
+        ("train.json", "evaluate", "training"),
+        ("inference.json", "x", "inferring"),
+    ],
+)
+def test_a_workflow_of_another_config_is_named(file: str, workflow: str, own: str, tmp_path: Path) -> None:
+    """Before its options are judged, which it might well read."""
+    with pytest.raises(RuntimeError) as caught:
+        run(workflow, config_file=str(config_module.CONFIGS / file), dataset_dir=str(tmp_path), **QUIET)
+    message = str(root_error(caught.value))
+    assert f"Expected a workflow of {file} to run (" in message
+    assert own in message
+    assert message.endswith(f"got {workflow}.")
+
+
 def test_an_overlay_for_two_workflows_says_so(tmp_path: Path) -> None:
     overlay = tmp_path / "mine.yaml"
     overlay.write_text("max_epochs: 3\ntest_scale: 96\n")

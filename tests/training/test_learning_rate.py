@@ -61,7 +61,7 @@ def test_no_warm_up_is_legal() -> None:
     ("argument", "value"),
     [
         *(("epoch_length", 0), ("warmup_iterations", -1), ("gamma", -0.5), ("gamma", float("nan"))),
-        *(("warmup_start", -1.0), ("warmup_start", float("inf"))),
+        *(("warmup_start", -1.0), ("warmup_start", 1.5), ("warmup_start", float("inf"))),
     ],
 )
 def test_bad_numbers_are_rejected(argument: str, value: float) -> None:

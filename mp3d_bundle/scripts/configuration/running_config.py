@@ -107,6 +107,8 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
         own = [name for file in used for name in entries[file] if entries[file][name] == entries[file]["run"]]
         roots = ("initialize", "finalize", *own)
         if workflow is not None:
+            if item(config, workflow.run_id.replace("#", SEPARATOR)) is None:
+                yield f"expected a workflow of {' and '.join(used)} to run ({', '.join(own)}), got {workflow.run_id}"
             roots = (workflow.init_id, workflow.run_id, workflow.final_id, *ids_asked())
         yield from unread(config, entries, used=used, roots=roots, given=given)
     # A group that lost a key has no key that changed.

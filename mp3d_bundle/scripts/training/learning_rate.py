@@ -69,10 +69,10 @@ def warmup_step_factor(
             (16, 22) for the paper's 24 epochs.
         gamma: Factor at each milestone, 0 or more.
         warmup_iterations: Iterations until the full rate is reached; 0 for none.
-        warmup_start: Factor at iteration 0, 0 or more.
+        warmup_start: Factor at iteration 0, 0 to 1.
 
     Raises:
-        ValueError: If ``epoch_length`` is below one, or another number negative or no number.
+        ValueError: If ``epoch_length`` is below one, or another number out of its range.
     """
     if epoch_length < 1:
         raise ValueError(f"Expected at least one iteration an epoch, got {epoch_length}.")
@@ -80,6 +80,8 @@ def warmup_step_factor(
     for name, number in numbers.items():
         if not 0 <= number < math.inf:
             raise ValueError(f"Expected {name} of at least 0, got {number}.")
+    if warmup_start > 1:
+        raise ValueError(f"Expected a warm-up that rises to 1, got warmup_start {warmup_start}.")
     steps = sorted(milestones)
 
     def factor(iteration: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ def test_results_get_the_text_and_the_log_the_names() -> None:
     note = Note("Left out a file.", log="Left out DOE.dcm.")
     assert json.loads(json.dumps([note, "plain"])) == ["Left out a file.", "plain"]
     assert (f"{note}", log_text(note), log_text("plain")) == ("Left out a file.", "Left out DOE.dcm.", "plain")
+
+
+def test_notes_go_to_other_processes_with_both_forms() -> None:
+    note = pickle.loads(pickle.dumps(Note("Left out a file.", log="Left out DOE.dcm.")))
+    assert (note, log_text(note)) == ("Left out a file.", "Left out DOE.dcm.")
 
 
 def test_names_are_shown_on_one_line() -> None:

@@ -82,6 +82,10 @@ class Note(str):
         note.log = log
         return note
 
+    def __getnewargs__(self) -> tuple[str, str]:
+        """Both forms: sources of scans, with their notes, go to other processes."""
+        return str(self), self.log
+
 
 def log_text(note: str) -> str:
     """The log form of a note; a plain text is returned unchanged."""

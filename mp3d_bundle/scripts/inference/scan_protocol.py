@@ -48,7 +48,7 @@ class ScanLike(Protocol):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files it consists of."""
+        """The files it consists of, of a DICOM series that of each slice."""
         ...
 
     @property
@@ -74,6 +74,11 @@ class ScanLike(Protocol):
     @property
     def headers(self) -> tuple[bytes | None, ...]:
         """The bytes of each file of a DICOM series before its pixels, if known; empty for other files."""
+        ...
+
+    @property
+    def frames(self) -> tuple[int | None, ...]:
+        """Of Enhanced CT the number of each slice in its file, from 1, None for a file of one slice; else empty."""
         ...
 
     def evenly(self) -> ScanLike:

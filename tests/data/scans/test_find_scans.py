@@ -16,14 +16,8 @@ import pytest
 
 from scripts.data.scans.dicom import dicom_headers
 from scripts.data.scans.find_scans import (
-    ScanSource,
-    case_name,
-    entry_names,
     find_scans,
     label_of,
-    with_extensions,
-    with_unique_names,
-    without_suffix,
 )
 from scripts.data.scans.scan_shards import take_shard
 from scripts.storage.result_files import file_names
@@ -335,31 +329,12 @@ def test_results_in_the_searched_folder_are_no_scans(tmp_path: Path) -> None:
     assert names(find_scans(tmp_path)) == ["a"]
 
 
-def test_entries_are_named_by_their_folders_only_where_it_takes_that() -> None:
-    assert entry_names([Path("a/ct.nii.gz"), Path("b/mr.mha")]) == ["ct", "mr"]
-    assert entry_names([Path("a/ct.nii.gz"), Path("b/ct.nii")]) == ["a/ct", "b/ct"]
-
-
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [("3_Thorax 1.0 I26f", "3_Thorax_1.0_I26f"), ("../../etc", "etc"), (".hidden/", "hidden"), ("..", "")],
 )
 def test_a_label_is_a_plain_name(text: str, wanted: str) -> None:
     assert label_of(text) == wanted
-
-
-@pytest.mark.parametrize(
-    ("name", "wanted"), [("x.nii.gz", "x"), ("x.NRRD", "x"), ("a/b.zip", "a/b"), ("x.txt", "x.txt")]
-)
-def test_the_suffix_of_a_volume_goes(name: str, wanted: str) -> None:
-    assert without_suffix(Path(name)) == wanted
-
-
-def test_a_series_is_named_by_its_uid_and_others_by_their_place() -> None:
-    assert case_name(ScanSource(Path("Doe^Jane"), "Doe_Jane", "1.2.3")) == "1.2.3"
-    assert case_name(ScanSource(Path("Doe^Jane"), "Doe_Jane", "none")) == "Doe_Jane"
-    assert case_name(ScanSource(Path("x.nii"), "x")) == "x"
-    assert case_name(ScanSource(Path("x"), "x", "../../Doe")).startswith("series_")
 
 
 def test_a_scan_that_comes_again_in_a_list_is_taken_once(
@@ -384,15 +359,3 @@ def test_numbers_behind_names_do_not_depend_on_the_order_of_a_list(tmp_path: Pat
         assert {source.path: source.name for source in find_scans(order)} == wanted
     shares = [take_shard(find_scans(order), f"{number}/3") for number, order in enumerate([paths, paths[::-1], paths])]
     assert [source.path for share in shares for source in share] == paths
-
-
-def test_names_that_come_again_get_extensions_or_numbers() -> None:
-    files = [ScanSource(Path("x.nrrd"), "x"), ScanSource(Path("x.mha"), "x"), ScanSource(Path("y.mha"), "y")]
-    assert [one.name for one in with_extensions(files)] == ["x.nrrd", "x.mha", "y"]
-    same = [ScanSource(Path("x"), "x"), ScanSource(Path("x"), "x"), ScanSource(Path("x"), "x")]
-    assert [one.name for one in with_unique_names(same)] == ["x", "x_2", "x_3"]
-
-
-def test_a_source_without_an_opener_reads_its_path(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nothing is at"):
-        ScanSource(tmp_path / "absent.nii").open()

@@ -23,6 +23,7 @@ def test_a_lesion_has_its_image_series_and_height() -> None:
         "z_before_mm": -3.46,
         "instance_number_before": 60,
         "sop_instance_uid_before": "1.2.3",
+        "frame_number_before": None,
         "series_instance_uid_before": "1.2",
         "study_date_before": "20260102",
     }

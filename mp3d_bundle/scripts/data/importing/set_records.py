@@ -200,7 +200,7 @@ def describe_scan(scan: Scan, truth: ScanTruth, rule: KeyRule) -> ScanRecord:
         "stored_shape": list(scan.stored_shape),
         "stored_from_canonical": scan.stored_from_canonical.tolist(),
         "places": None if scan.places is None else scan.places.tolist(),
-        "files": len(scan.files),
+        "files": len(set(scan.files)),
         "sha256": scan.sha256 or hash_files(scan.files),
         "voxels_sha256": _hash_voxels(scan.hu),
         "hu": _histogram(scan.hu),

@@ -13,14 +13,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...storage.object_stores import url_of
-from .dicom.dicom_files import DICOM_SUFFIXES, label_of, uid_name
-from .dicom.dicom_headers import Contents, Look, Series, folder_files, holds_dicom, read_contents
+from .dicom.dicom_files import DICOM_SUFFIXES, label_of
+from .dicom.dicom_headers import (
+    Contents,
+    ImageKey,
+    Look,
+    Series,
+    file_contents,
+    folder_files,
+    holds_dicom,
+    read_contents,
+)
 from .dicom.dicom_series import read_found, read_slices
 from .dicom.dicom_zip import ZIP_SUFFIX, archive_contents, open_zipped_series
 from .png_folders import find_runs, read_run
-from .remote_scans import VOLUME_SUFFIXES, hidden_name, list_scans
-from .scan import Scan, canonical, read_scan
+from .remote_scans import VOLUME_SUFFIXES, list_scans
+from .scan import Scan, canonical
 from .scan_lists import each_once, is_closed, is_list, log_unread, once, read_list, walk
+from .scan_source import ScanSource, case_name, entry_names, with_extensions, with_unique_names, without_suffix
 from .volume_files.stored_image import DEFAULT_RULES, Note, ReadingRules, log_text, shown
 
 logger = logging.getLogger(__name__)
@@ -29,37 +39,6 @@ logger = logging.getLogger(__name__)
 MAX_KEPT_HEADERS = 10_000
 # Names of DICOM results: the SeriesInstanceUID, or the place, where folder names often contain the patient's name.
 RESULT_NAMES = ("series", "place")
-
-
-@dataclass(frozen=True)
-class ScanSource:
-    """The place of one scan and the name of its results.
-
-    Attributes:
-        path: A file, an archive, or the folder of a series; it may be missing (reading reports that).
-        name: Relative folder for the results, unique within one call of `find_scans`; ``""`` if the
-            input was a single scan.
-        series: SeriesInstanceUID of a DICOM scan.
-        opener: Reads the scan, which is valid within the context; by default `read_scan` of the path.
-        left_out: A sentence about each file of a folder with DICOM files but without CT slices.
-        rules: How strictly the scan is read if there is no opener.
-    """
-
-    path: Path
-    name: str = ""
-    series: str | None = None
-    opener: Callable[[], AbstractContextManager[Scan]] | None = None
-    left_out: tuple[str, ...] = ()
-    rules: ReadingRules = DEFAULT_RULES
-
-    def open(self) -> AbstractContextManager[Scan]:
-        """Read the scan; its files exist within the context.
-
-        Raises:
-            ValueError: If it is not a CT that can be used.
-            OSError: If it is missing, damaged or truncated.
-        """
-        return self.opener() if self.opener else nullcontext(read_scan(self.path, self.rules))
 
 
 def find_scans(
@@ -234,7 +213,20 @@ class _Finder:
     def _file(self, path: Path, name: str) -> list[ScanSource]:
         if path.name.lower().endswith(ZIP_SUFFIX) and path.is_file():
             return self._zipped(path, name)
+        if path.is_file() and not path.name.lower().endswith(VOLUME_SUFFIXES):
+            return self._frames(path, name)
         return [ScanSource(path, name, rules=self.rules)]
+
+    def _frames(self, path: Path, name: str) -> list[ScanSource]:
+        """The scans in a file that is an Enhanced CT; any other file as it is."""
+        try:
+            contents = file_contents(path)
+        except Exception as error:
+            return [ScanSource(path, name, opener=partial(_refuse, error, path))]
+        if contents is None:
+            return [ScanSource(path, name, rules=self.rules)]
+        found = self._sources(path, name, contents, partial(self._open, path))
+        return found or [ScanSource(path, name, opener=partial(_refuse_empty, [contents], path))]
 
     def _series(self, folder: Path, place: str, known: Mapping[Path, Look]) -> list[ScanSource]:
         try:
@@ -243,11 +235,7 @@ class _Finder:
             # Reading reports a bad header; it must not cost any other scan.
             return [ScanSource(folder, place, rules=self.rules)]
 
-        def opener(files: Sequence[Path], notes: Sequence[str], found: Series | None) -> AbstractContextManager[Scan]:
-            stored = read_slices(files, folder, notes) if found is None else read_found(found, notes)
-            return nullcontext(canonical(stored, folder, self.rules))
-
-        found = self._sources(folder, place, contents, opener)
+        found = self._sources(folder, place, contents, partial(self._open, folder))
         if found or contents.others or not any(name.name.lower().endswith(DICOM_SUFFIXES) for name in folder.iterdir()):
             return found or [ScanSource(folder, place, left_out=contents.notes)]
         # Named like slices, but none is DICOM: the user expects a scan here.
@@ -256,7 +244,7 @@ class _Finder:
     def _sources(self, path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
         """A source for each series of some files.
 
-        ``opener(files, notes, found)`` reads one, with the headers that were ``found`` if they were kept.
+        ``opener(images, notes, found)`` reads one, with the headers that were ``found`` if they were kept.
         """
         several = len(contents.series) > 1
         sources = []
@@ -271,11 +259,17 @@ class _Finder:
             if len(one.headers) <= self.room:
                 self.room -= len(one.headers)
                 kept = replace(one, notes=())
-            read = partial(opener, [file for file, _ in one.headers], notes, kept)
+            read = partial(opener, one.images, notes, kept)
             if one.problem is not None:
                 read = partial(_refuse, one.problem, path)
             sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, read))
         return sources
+
+    def _open(
+        self, where: Path, images: Sequence[ImageKey], notes: Sequence[str], found: Series | None
+    ) -> AbstractContextManager[Scan]:
+        stored = read_slices(images, where, notes) if found is None else read_found(found, notes)
+        return nullcontext(canonical(stored, where, self.rules))
 
     def _zipped(self, path: Path, name: str) -> list[ScanSource]:
         """The series in an archive, folder by folder; what cannot be read becomes a source that reports it."""
@@ -332,68 +326,5 @@ def _refuse_empty(contents: Iterable[Contents], path: Path) -> NoReturn:
     raise ValueError(f"Expected a DICOM series in {path}.")
 
 
-def entry_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each entry of a list: its own, or its place below the common folder if a name occurs twice."""
-    # ``..`` and ``.`` have names too once they are resolved.
-    paths = [Path(os.path.abspath(path)) for path in paths]
-    names = [without_suffix(Path(path.name)) for path in paths]
-    if len(set(names)) == len(names):
-        return names
-    # patient_1/ct.nii and patient_2/ct.nii: the folders distinguish them.
-    parents = os.path.commonpath([path.parent for path in paths])
-    return [without_suffix(path.relative_to(parents)) for path in paths]
-
-
-def without_suffix(path: Path) -> str:
-    """A relative path without the suffix of a volume file or archive."""
-    text = path.as_posix()
-    for suffix in sorted((*VOLUME_SUFFIXES, ZIP_SUFFIX), key=len, reverse=True):
-        if text.lower().endswith(suffix):
-            return text[: -len(suffix)]
-    return text
-
-
 def _place_name(place: str) -> str:
     return place and without_suffix(Path(place))
-
-
-def case_name(source: ScanSource) -> str:
-    """The name of a source's results: its UID, which does not reveal the patient, or its own name.
-
-    Of a series that has not been fetched the UID is not known.
-    """
-    url = url_of(source.path)
-    if url is not None and source.series is None and not url.lower().endswith(VOLUME_SUFFIXES):
-        return hidden_name(url)
-    return source.name if source.series is None or source.series == "none" else uid_name(source.series)
-
-
-def with_extensions(sources: Sequence[ScanSource]) -> list[ScanSource]:
-    """The same sources; files with the same name (``x.nrrd`` and ``x.mha``) keep their extensions."""
-    paths: dict[str, set[Path]] = defaultdict(set)
-    for source in sources:
-        paths[source.name].add(source.path)
-    extensions = [source.path.name[len(without_suffix(Path(source.path.name))) :] for source in sources]
-    return [
-        replace(source, name=source.name + extension)
-        if source.series is None and source.name and len(paths[source.name]) > 1
-        else source
-        for source, extension in zip(sources, extensions, strict=True)
-    ]
-
-
-def with_unique_names(sources: Sequence[ScanSource]) -> list[ScanSource]:
-    """The same sources with ``_2``, ``_3``, ... after a name that is already taken.
-
-    By path, so that machines whose lists are in another order give a scan the same name.
-    """
-    taken: set[str] = set()
-    names: dict[int, str] = {}
-    for place, source in sorted(enumerate(sources), key=lambda entry: entry[1].path):
-        name, number = source.name, 1
-        while name in taken:
-            number += 1
-            name = f"{source.name}_{number}"
-        taken.add(name)
-        names[place] = name
-    return [replace(source, name=names[place]) for place, source in enumerate(sources)]

@@ -31,7 +31,7 @@ import numpy as np
 
 from ...storage.printable import one_line
 from .dicom.dicom_files import starts_as_dicom
-from .dicom.dicom_series import read_series
+from .dicom.dicom_series import read_file, read_series
 from .hounsfield_check import to_hounsfield
 from .uneven_spacing import to_places, to_slices
 from .volume_files.metaimage import read_metaimage
@@ -74,14 +74,16 @@ class Scan:
             shift from slice to slice that was undone.
         stored_shape: ``(I, J, K)`` of the stored array.
         path: The file that was read, or the folder of a DICOM series.
-        files: The files it consists of, in stored order.
+        files: The files it consists of, in stored order; of a DICOM series the file of each slice, so that one of
+            several frames comes more than once.
         notes: Notes for the user about how the input was read, one sentence each.
         series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
         places: ``(K,)`` float64 for unevenly spaced slices: the position of each stored slice on the even ``k`` of
             ``stored_from_canonical``. None if that is ``k`` itself.
         sha256: Of the bytes of the files one after the other, in hexadecimal; None if it was not computed.
-        headers: For a DICOM series the bytes of each file before its pixels, None for a file where they are unknown;
-            empty for other files.
+        headers: For a DICOM series the bytes of each file before its pixels, None for a file where they are unknown, of
+            a frame those that a file of its own would have; empty for other files.
+        frames: Of Enhanced CT the number of each slice in its file, from 1, None for a file of one slice; else empty.
     """
 
     hu: np.ndarray
@@ -95,6 +97,7 @@ class Scan:
     places: np.ndarray | None = None
     sha256: str | None = None
     headers: tuple[bytes | None, ...] = field(default=(), repr=False)
+    frames: tuple[int | None, ...] = field(default=(), repr=False)
 
     def evenly(self) -> Scan:
         """The same scan with its slices on even positions, as a grid with one spacing can express it."""
@@ -165,10 +168,10 @@ def _bounds(corners: np.ndarray) -> np.ndarray:
 
 
 def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
-    """Read a CT from a NIfTI, NRRD or MetaImage file or from the folder of one DICOM series.
+    """Read a CT from a NIfTI, NRRD or MetaImage file, from the folder of one DICOM series, or from its only file.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file, or a folder.
+        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file, a folder, or an Enhanced CT.
         rules: How strictly it is read.
 
     Returns:
@@ -200,8 +203,12 @@ def read_scan(path: str | Path, rules: ReadingRules = DEFAULT_RULES) -> Scan:
                 text = reason if reason == kind else f"{kind}: {reason}"
                 raise OSError(f"Expected a CT volume, could not read {path} ({text}).") from error
     with path.open("rb") as file:
-        if starts_as_dicom(file):
+        dicom = starts_as_dicom(file)
+    if dicom:
+        frames = read_file(path)
+        if frames is None:
             raise ValueError(f"Expected the folder of a DICOM series, got one DICOM file {path}: give its folder.")
+        return canonical(frames, path, rules)
     known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES))
     raise ValueError(f"Expected a file ending in {known} or the folder of a DICOM series, got {path}.")
 
@@ -243,6 +250,7 @@ def canonical(stored: StoredImage, path: Path, rules: ReadingRules = DEFAULT_RUL
         places=stored.places,
         sha256=stored.sha256,
         headers=stored.headers,
+        frames=stored.frames,
     )
 
 

@@ -55,6 +55,8 @@ def scan_tensor(scan: Scan) -> MetaTensor:
         # Only if there are any: batches consist of texts and numbers.
         **({} if scan.series is None else {"series": scan.series}),
         **({} if scan.places is None else {"places": scan.places.tolist()}),
+        # 0 where a file holds one slice.
+        **({"frames": [frame or 0 for frame in scan.frames]} if scan.frames else {}),
     }
     image = torch.from_numpy(scan.hu).permute(2, 1, 0)[None]
     return MetaTensor(image, affine=torch.from_numpy(LPS_FROM_RAS @ scan.affine), meta=meta)
@@ -95,4 +97,5 @@ def scan_of(image: torch.Tensor) -> Scan:
         notes=notes,
         series=meta.get("series"),
         places=None if places is None else np.asarray(places, dtype=np.float64),
+        frames=tuple(frame or None for frame in meta.get("frames", ())),
     )

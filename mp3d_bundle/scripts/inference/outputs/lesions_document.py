@@ -87,7 +87,7 @@ def describe_input(scan: ScanLike, sha256: str | None = None) -> dict[str, Any]:
         "name": shown_name(scan),
         **({} if series is None else {"dicom": series}),
         "sha256": sha256 or scan.sha256 or hash_files(scan.files),
-        "files": len(scan.files),
+        "files": len(set(scan.files)),
         "shape": list(scan.stored_shape),
         "spacing_mm": _numbers(spacing),
         "slice_axis": scan.slice_axis,

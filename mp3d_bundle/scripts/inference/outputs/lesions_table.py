@@ -10,7 +10,7 @@ from ..detections import LABELS, ScanResult
 from ..lesion_outlines import AXES, LENGTHS, MASKS
 from .measurements import measured_text
 from .named_classes import classes_in
-from .source_names import IMAGE_KEYS, SERIES_KEYS
+from .source_names import SERIES_KEYS, name_image
 
 _CORNERS = ("1", "2")
 _AXES = ("long_axis", "short_axis")
@@ -26,8 +26,8 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
 
     The notice has a column of its own, so that every reader can read the rest. The estimates from the box are empty
     where the network measures (``axes_source``); ends of the axes and outlines are points in LPS mm, separated by
-    semicolons. Fields of one number a lesion are columns behind the notice. Which
-    columns there are depends on the input (DICOM or not), the weights and the settings, not on what was found.
+    semicolons. Fields of one number a lesion are columns behind the notice. Which columns there are depends on the
+    input (DICOM or not, frames or files), the weights and the settings, not on what was found.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -41,7 +41,7 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     kind = [] if classes_in(result.document) is None else ["class"]
     tags = ["tags"] if "tags" in result.document["model"] else []
     series = result.document["input"].get("dicom")
-    names = [] if series is None else [*IMAGE_KEYS, *SERIES_KEYS]
+    names = [] if series is None else [*(name_image(result.scan, 0) or ()), *SERIES_KEYS]
     remarks = ["comment", "measured"] if "review" in result.document["settings"] else []
     last = ["key_slice", *names, "num_slices", "notice", *remarks, *tags, *fields]
     sizes = [*estimates, *axes, "axes_source", "volume_estimate_ml", "volume_source"]

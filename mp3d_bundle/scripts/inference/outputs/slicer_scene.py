@@ -18,6 +18,7 @@ from .label_map import label_map
 from .measurements import tags_text
 from .named_classes import classes_in
 from .slicer_nodes import markup_nodes, markups_file
+from .source_names import image_text
 
 _SCENE, _COLOURS, _TABLE = "lesions.mrml", "lesion_colours.ctbl", "lesion_table.tsv"
 _MARKUPS = "markups"
@@ -139,7 +140,7 @@ def _table(result: ScanResult) -> bytes:
     notice = _notice(result)
     for entry in result.entries:
         axes, volume, first = entry["axes"], entry["volume"], [entry[name] for name in ("lesion", *kind)]
-        image = entry.get("image", {}).get("instance_number")
+        image = image_text(entry).removeprefix(", ").removeprefix("image ")
         writer.writerow([*first, f"{entry['score']:.4f}", axes["long_axis_mm"], axes["short_axis_mm"],
                          axes["source"], volume["estimate_ml"], volume["source"], entry["region"]["name"],
                          entry["key_slice"], image, tags_text(entry).lstrip(", "), notice])  # fmt: skip

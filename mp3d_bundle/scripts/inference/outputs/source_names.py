@@ -24,7 +24,7 @@ _SERIES = {
     "series_description": "SeriesDescription",
 }
 _IMAGE = {"instance_number": "InstanceNumber", "sop_instance_uid": "SOPInstanceUID"}
-SERIES_KEYS, IMAGE_KEYS = tuple(_SERIES), tuple(_IMAGE)
+SERIES_KEYS = tuple(_SERIES)
 # No text of these attributes is longer.
 _LONGEST = 64
 
@@ -39,27 +39,33 @@ def name_series(scan: ScanLike) -> dict[str, str | None] | None:
 
 
 def name_image(scan: ScanLike, index: int) -> dict[str, Any] | None:
-    """What the archive calls the image of one stored slice, by `IMAGE_KEYS`.
+    """What the archive calls the image of one stored slice.
 
     Args:
         scan: The scan.
         index: Along the stored axis ``k``.
 
     Returns:
-        Number (None where the image has none) and UID; None for a scan that was not read from DICOM.
+        ``instance_number`` (None where the image has none), ``sop_instance_uid`` and, of Enhanced CT alone,
+        ``frame_number`` in that file, from 1; None for a scan that was not read from DICOM.
     """
     found = read_header(scan, index, _IMAGE)
     if found is None:
         return None
     number = found["instance_number"]
     whole = number is not None and number.lstrip("+-").isdecimal()
-    return {**found, "instance_number": int(number) if number is not None and whole else None}
+    return {
+        **found,
+        "instance_number": int(number) if number is not None and whole else None,
+        **({"frame_number": scan.frames[index]} if scan.frames else {}),
+    }
 
 
 def image_text(entry: Mapping[str, Any]) -> str:
-    """ ", image 60" of a lesion's entry whose image has a number, else ""."""
-    number = entry.get("image", {}).get("instance_number")
-    return "" if number is None else f", image {number}"
+    """ ", image 60" of a lesion's entry whose image has a number, with ", frame 7" of several; else ""."""
+    image = entry.get("image", {})
+    named = (("image", image.get("instance_number")), ("frame", image.get("frame_number")))
+    return "".join(f", {word} {number}" for word, number in named if number is not None)
 
 
 def series_text(series: Mapping[str, Any] | None) -> str:

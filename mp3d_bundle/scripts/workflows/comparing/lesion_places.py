@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Of the image of the key slice, and of the series.
-_IMAGE = ("instance_number", "sop_instance_uid")
+_IMAGE = ("instance_number", "sop_instance_uid", "frame_number")
 _SERIES = ("series_instance_uid", "study_date")
 PLACE_COLUMNS = tuple(
     column
@@ -24,8 +24,9 @@ def place_of(document: Mapping[str, Any], number: int | None, when: str) -> dict
         when: ``"before"`` or ``"after"``.
 
     Returns:
-        The columns of `PLACE_COLUMNS` of that scan: z of the key slice in LPS mm, number and UID of its image, UID of
-        the series and date of the study; None where there is none, or the scan was not read from DICOM.
+        The columns of `PLACE_COLUMNS` of that scan: z of the key slice in LPS mm, number and UID of its image and its
+        frame in an Enhanced CT, UID of the series and date of the study; None where there is none, or the scan was not
+        read from DICOM.
     """
     lesion = next((one for one in document["lesions"] if one["lesion"] == number), {})
     image, series = lesion.get("image") or {}, document["input"].get("dicom") or {}

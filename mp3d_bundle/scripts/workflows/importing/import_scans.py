@@ -290,7 +290,7 @@ class _Import:
         with scan.source.open() as opened:
             places = SlicePlaces.of(opened)
             parts = [truth.read(places, slice_name) for truth, slice_name in truths]
-            own = matched.on_slices(places.by_uid, [truth for truth, _ in truths])
+            own = matched.on_slices(places.uids, [truth for truth, _ in truths])
             parts += [truth.read(places, truth.slice_name) for _, truth in own]
             if not parts and self.sources.truth is not None and self.sources.without_truth != "negative":
                 raise ValueError(

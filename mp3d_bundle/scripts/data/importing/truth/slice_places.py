@@ -39,10 +39,12 @@ class SlicePlaces:
 
     Attributes:
         scan: The scan.
-        by_uid: Number ``k`` of each stored slice, from 0, by its SOPInstanceUID; empty where slices have none.
+        by_uid: Number ``k`` of each stored slice, from 0, by its SOPInstanceUID; empty where slices have none. Without
+            the UIDs of Enhanced CT, which name no slice.
         by_file: The same by the name of its file without ending, where each slice has a file of its own.
         patient: PatientID of the slices, ``""`` where they have none.
         study: StudyInstanceUID, likewise.
+        uids: SOPInstanceUIDs of all files.
     """
 
     scan: Scan
@@ -50,17 +52,19 @@ class SlicePlaces:
     by_file: dict[str, int]
     patient: str = ""
     study: str = ""
+    uids: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, scan: Scan) -> SlicePlaces:
         """Read the UIDs of a DICOM series; of other files there are none."""
         headers = [_header(scan, k) for k in range(len(scan.files))] if scan.series is not None else []
-        by_uid = {read_text(header, "SOPInstanceUID"): k for k, header in enumerate(headers)}
-        by_uid.pop("", None)
+        uids = [read_text(header, "SOPInstanceUID") for header in headers]
+        whole = [frame is None for frame in scan.frames or [None] * scan.stored_shape[2]]
+        by_uid = {uid: k for k, uid in enumerate(uids) if uid and whole[k]}
         single = len(scan.files) == scan.stored_shape[2]
-        by_file = {path.stem: k for k, path in enumerate(scan.files)} if single else {}
+        by_file = {path.stem: k for k, path in enumerate(scan.files) if whole[k]} if single else {}
         patient, study = (read_text(headers[0], tag) if headers else "" for tag in ("PatientID", "StudyInstanceUID"))
-        return cls(scan, by_uid, by_file, patient, study)
+        return cls(scan, by_uid, by_file, patient, study, frozenset(uids) - {""})
 
     def number_of(self, name: str, rule: SliceRule) -> int:
         """The slice that a name means, in the frame of the rule, from 0.
@@ -72,6 +76,11 @@ class SlicePlaces:
             return self.by_uid[name]
         if rule.frame == "stored" and name in self.by_file:
             return self.by_file[name]
+        if name in self.uids or name in {path.stem for path in self.scan.files if self.scan.frames}:
+            raise ValueError(
+                f"Expected the number of a slice of {self.scan.path}, got the UID or file of an Enhanced CT, whose "
+                f"frames are several slices: {shown_name(name)}. Give masks, SEG, RTSTRUCT or boxes in mm instead."
+            )
         if not name.isdecimal():
             raise ValueError(
                 f"Expected the number, file or UID of a slice of {self.scan.path}, got {shown_name(name)}."

@@ -199,6 +199,13 @@ def read_pixel_bytes(path: Path, open_file: Open) -> bytes:
     return pixels if isinstance(pixels, bytes) else b""
 
 
+def is_raw(header: pydicom.Dataset) -> bool:
+    """Whether pixels are uncompressed; a private coding of a vendor counts as compression."""
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    # Without a meta group the coding is DICOM's default, which is uncompressed.
+    return syntax is None or (syntax.is_transfer_syntax and not syntax.is_compressed)
+
+
 def uid_name(uid: str) -> str:
     """A file name for the text of a header's UID, which can hold neither a path nor a person's name.
 
@@ -213,7 +220,7 @@ def label_of(text: str) -> str:
     return _NOT_IN_NAMES.sub("_", text).strip("_.")
 
 
-def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
+def read_numbers(header: pydicom.Dataset, tag: str, path: Path | str) -> list[float]:
     """The numbers of a tag; an empty list if it is absent or empty.
 
     Args:
@@ -238,7 +245,7 @@ def read_numbers(header: pydicom.Dataset, tag: str, path: Path) -> list[float]:
     return numbers
 
 
-def read_vector(header: pydicom.Dataset, tag: str, length: int, path: Path) -> list[float]:
+def read_vector(header: pydicom.Dataset, tag: str, length: int, path: Path | str) -> list[float]:
     """The ``length`` numbers of a required tag.
 
     Raises:
@@ -251,7 +258,7 @@ def read_vector(header: pydicom.Dataset, tag: str, length: int, path: Path) -> l
     return numbers
 
 
-def read_number(header: pydicom.Dataset, tag: str, path: Path) -> float | None:
+def read_number(header: pydicom.Dataset, tag: str, path: Path | str) -> float | None:
     """The number of a tag; None if it is absent or empty.
 
     Raises:

@@ -10,15 +10,13 @@ import functools
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom
 from pydicom.uid import (
     UID,
     CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
     MediaStorageDirectoryStorage,
 )
 
@@ -35,12 +33,15 @@ from .dicom_files import (
 )
 from .dicom_stacks import TAGS as STACK_TAGS
 from .dicom_stacks import split_series
+from .enhanced_ct import ENHANCED, frame_of, is_enhanced, missing_part, not_a_plane, split_frames
+from .enhanced_ct import TAGS as FRAME_TAGS
 
 logger = logging.getLogger(__name__)
 
-_CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_CT_CLASSES = (CTImageStorage, *ENHANCED)
 _TAGS = sorted(
     {
+        *FRAME_TAGS,
         *STACK_TAGS,
         "BitsAllocated",
         "BitsStored",
@@ -48,7 +49,6 @@ _TAGS = sorted(
         "HighBit",
         "InstanceNumber",
         "Modality",
-        "NumberOfFrames",
         "PhotometricInterpretation",
         "PixelPaddingRangeLimit",
         "PixelPaddingValue",
@@ -76,6 +76,8 @@ class DamagedHeaderError(OSError):
 # Result of looking at a file: its header, the reason why it is left out, or the damage of its header.
 Look = pydicom.Dataset | str | DamagedHeaderError
 NO_DICOM = "no DICOM image"
+# File of a slice, and the number of its frame in a file of several.
+ImageKey = tuple[Path, int | None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Series:
 
     Attributes:
         uid: SeriesInstanceUID, ``"none"`` if the files have none.
-        headers: Path and header of each file, in the order in which they were found.
+        headers: Path and header of each slice, in the order in which they were found.
         notes: Notes for the user about how they were found.
         problem: Why they cannot be read as one scan, or None.
     """
@@ -97,6 +99,11 @@ class Series:
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """Headers hold open files: another process gets None in the place of a series, and reads it again."""
         return type(None), ()
+
+    @property
+    def images(self) -> tuple[ImageKey, ...]:
+        """Where each slice is."""
+        return tuple((path, frame_of(header)) for path, header in self.headers)
 
     @property
     def description(self) -> str:
@@ -179,36 +186,50 @@ def read_contents(files: Mapping[Path, Open], known: Mapping[Path, Look] | None 
         OSError: If the header of a DICOM file cannot be read, and there is no other CT file.
     """
     kept: dict[str, list[tuple[Path, pydicom.Dataset]]] = defaultdict(list)
-    left: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
+    left: dict[tuple[str, str, str], list[ImageKey]] = defaultdict(list)
     others: Counter[str] = Counter()
     damaged: list[DamagedHeaderError] = []
     for path, open_file in files.items():
-        header = known[path] if known and path in known else look_at(path, open_file)
-        if isinstance(header, str):
-            left["", path.name, header].append(path)
+        look = known[path] if known and path in known else look_at(path, open_file)
+        if isinstance(look, str):
+            left["", path.name, look].append((path, None))
             continue
-        if isinstance(header, DamagedHeaderError):
-            damaged.append(header)
-            continue
-        uid = read_text(header, "SeriesInstanceUID") or "none"
-        other = _not_a_slice(header)
-        if other is None:
-            kept[uid].append((path, header))
-            continue
-        kind, text = other
-        others[kind] += 1
-        left[uid, read_text(header, "SeriesDescription") or "no description", text].append(path)
+        for header in _images(path, look):
+            if isinstance(header, DamagedHeaderError):
+                damaged.append(header)
+                continue
+            uid = read_text(header, "SeriesInstanceUID") or "none"
+            other = _not_a_slice(header)
+            if other is None:
+                kept[uid].append((path, header))
+                continue
+            kind, text = other
+            others[kind] += 1
+            description = read_text(header, "SeriesDescription") or "no description"
+            left[uid, description, text].append((path, frame_of(header)))
     series = []
     for stack in (stack for uid, headers in kept.items() for stack in split_series(uid, headers, files)):
+        found = Series(stack.uid, stack.headers, stack.notes, stack.problem)
         if stack.other is None:
-            series.append(Series(stack.uid, stack.headers, stack.notes, stack.problem))
+            series.append(replace(found, problem=missing_part(kept[stack.uid]) or found.problem))
         else:
             kind, text = stack.other
             others[kind] += len(stack.headers)
-            paths = [path for path, _ in stack.headers]
-            left[stack.uid, Series(stack.uid, stack.headers).description, text].extend(paths)
-    found, told = _with_damaged(series, damaged)
-    return Contents(series=found, notes=(*_notes(left), *told), others=others)
+            left[stack.uid, found.description, text].extend(found.images)
+    complete, told = _with_damaged(series, damaged)
+    return Contents(series=complete, notes=(*_notes(left), *told), others=others)
+
+
+def _images(path: Path, look: pydicom.Dataset | DamagedHeaderError) -> Sequence[pydicom.Dataset | DamagedHeaderError]:
+    """The header of a file, of an Enhanced CT those of its frames."""
+    if isinstance(look, DamagedHeaderError) or not is_enhanced(look) or _not_a_slice(look) is not None:
+        return [look]
+    try:
+        return split_frames(path, look)
+    except OSError as error:
+        damaged = DamagedHeaderError(str(error))
+        damaged.uid = read_text(look, "SeriesInstanceUID") or None
+        return [damaged]
 
 
 def _with_damaged(
@@ -233,6 +254,26 @@ def _with_damaged(
     known = [Series(one.uid, one.headers, one.notes, one.problem or by_uid.get(one.uid)) for one in series]
     lost = [Series(uid, (), problem=error) for uid, error in by_uid.items() if uid not in uids]
     return (*known, *lost), tuple(notes)
+
+
+def file_contents(path: Path) -> Contents | None:
+    """The contents of a single file that is an Enhanced CT and all of its series; None for any other file.
+
+    Raises:
+        ValueError: If other files of its folder belong to its series.
+        OSError: If its header cannot be read, or the folder has a broken link.
+    """
+    look = look_at(path, functools.partial(path.open, "rb"))
+    if not isinstance(look, pydicom.Dataset) or not is_enhanced(look):
+        return None
+    uid = read_text(look, "SeriesInstanceUID") or "none"
+    around = read_contents(folder_files(path.parent)).series
+    files = {file for series in around if series.uid == uid for file, _ in series.headers}
+    if len(files) > 1:
+        raise ValueError(
+            f"Expected the folder of a DICOM series of {len(files)} files, got one of them, {path}: give its folder."
+        )
+    return read_contents(files_on_disk([path]), {path: look})
 
 
 def look_at(path: Path, open_file: Open) -> Look:
@@ -280,23 +321,22 @@ def holds_dicom(folder: Path, names: Sequence[str], known: dict[Path, Look]) -> 
     return False
 
 
-def _notes(left: Mapping[tuple[str, str, str], list[Path]]) -> Iterator[str]:
-    """A sentence about each file that was left out; files of a series with the same reason share one."""
+def _notes(left: Mapping[tuple[str, str, str], list[ImageKey]]) -> Iterator[str]:
+    """A sentence about each image that was left out; those of a series with the same reason share one."""
     unnamed: Counter[str] = Counter()
-    for (uid, description, reason), paths in left.items():
-        if not uid or len(paths) == 1:
-            log = f"Left out {paths[0].name}: {reason}."
+    for (uid, description, reason), images in left.items():
+        path, frame = images[0]
+        first = path.name if frame is None else f"frame {frame} of {path.name}"
+        count = f"{len(images)} {'file' if frame is None else 'frame'}{'' if len(images) == 1 else 's'}"
+        if not uid or len(images) == 1:
+            log = f"Left out {first}: {reason}."
         else:
-            log = f"Left out {len(paths)} files of series {uid} ({description}), {paths[0].name} the first: {reason}."
+            log = f"Left out {count} of series {uid} ({description}), {first} the first: {reason}."
         if uid:
-            yield Note(f"Left out {_files(len(paths))} of series {uid}: {reason}.", log)
+            yield Note(f"Left out {count} of series {uid}: {reason}.", log)
             continue
         unnamed[reason] += 1
         yield Note(f"Left out file {unnamed[reason]} that is not part of a CT: {reason}.", log)
-
-
-def _files(number: int) -> str:
-    return "1 file" if number == 1 else f"{number} files"
 
 
 def _read_header(path: Path, open_file: Open) -> pydicom.Dataset:
@@ -328,4 +368,6 @@ def _not_a_slice(header: pydicom.Dataset) -> tuple[str, str] | None:
     if storage and storage not in _CT_CLASSES:
         name = UID(storage).name
         return name, f"{name}, not a CT slice"
+    if reason := not_a_plane(header):
+        return "CT projection", f"{reason}, not a CT slice"
     return None

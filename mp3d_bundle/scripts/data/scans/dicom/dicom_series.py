@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ import pydicom
 
 from ..uneven_spacing import even_places, spread
 from ..volume_files.stored_image import Note, StoredImage, check_spacing
-from .dicom_files import bytes_before_pixels, read_bytes, read_number, read_text, read_vector
-from .dicom_headers import Series, files_on_disk, folder_files, read_contents
-from .dicom_pixels import check_pixels, read_hounsfield
+from .dicom_files import bytes_before_pixels, read_bytes, read_number
+from .dicom_headers import ImageKey, Series, file_contents, files_on_disk, folder_files, read_contents
+from .dicom_pixels import read_hounsfield
+from .dicom_slices import Slice, check_tilt, parse_slice
 from .dicom_stacks import SAME_PLACE_MM
-from .odd_images import ENHANCED
+from .enhanced_ct import frame_files, frame_of
 
 # Neighbouring distances of one stack may differ by this fraction plus this many mm (headers are rounded).
 _GAP_TOLERANCE = 0.1
@@ -34,36 +36,11 @@ _PLACE_ROUNDING_MM = 0.06
 _HOLE = 1.5
 # A gap this many times as wide as most is never filled, even if the numbers are consecutive.
 _WIDEST = 3.0
-# Directions whose length differs from 1 by more than rounding are normalised; shorter ones are rejected.
-_UNIT, _SHORTEST_DIRECTION = 1e-4, 0.1
-# The gantry's tilt and the slices' may differ by this much (one of them is rounded to whole degrees).
-_TILT_DEGREES = 1.5
 # Runs of instance numbers that alternate in one stack, and the slices of each.
 _MOST_RUNS, _SHORTEST_RUN = 4, 3
 # Positions of one stack are on a straight line within this many mm.
 _LINE_MM = 0.5
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """Values from the header of one slice, lengths in mm in LPS."""
-
-    path: Path
-    header: pydicom.Dataset
-    position: np.ndarray
-    along_row: np.ndarray
-    along_column: np.ndarray
-    spacing: tuple[float, float]
-    """Between columns, between rows."""
-    thickness: float | None
-    """SliceThickness; None if the header has none."""
-    number: int | None
-    """InstanceNumber, likewise."""
-
-    @property
-    def height(self) -> float:
-        """Position along the normal of the slice."""
-        return float(np.dot(self.position, np.cross(self.along_row, self.along_column)))
+_BLOCK = 1 << 20
 
 
 def read_series(folder: Path, series: str | None = None) -> StoredImage:
@@ -91,16 +68,24 @@ def read_series(folder: Path, series: str | None = None) -> StoredImage:
     return read_found(chosen, (*contents.notes, *others))
 
 
-def read_slices(files: Sequence[Path], where: Path, notes: Sequence[str] = ()) -> StoredImage:
-    """Read the CT series of some files, like `read_series`.
+def read_file(path: Path) -> StoredImage | None:
+    """Read the CT series of a single file, like `read_series`; None if the file is not an Enhanced CT."""
+    contents = file_contents(path)
+    return None if contents is None else read_found(contents.choose(None, path), contents.notes)
+
+
+def read_slices(images: Sequence[ImageKey], where: Path, notes: Sequence[str] = ()) -> StoredImage:
+    """Read the CT series of some images, like `read_series`.
 
     Args:
-        files: The files of one series.
+        images: The slices of one series, see `scripts.data.scans.dicom.dicom_headers.Series.images`.
         where: Name of the place in messages.
         notes: Earlier notes about the place of the series.
     """
-    contents = read_contents(files_on_disk(files))
-    return read_found(contents.choose(None, where), (*notes, *contents.notes))
+    contents = read_contents(files_on_disk(dict.fromkeys(path for path, _ in images)))
+    # A file may hold frames of several.
+    same = [one for one in contents.series if one.images == tuple(images)]
+    return read_found(same[0] if len(same) == 1 else contents.choose(None, where), (*notes, *contents.notes))
 
 
 def read_found(series: Series, notes: Sequence[str] = ()) -> StoredImage:
@@ -112,28 +97,13 @@ def read_found(series: Series, notes: Sequence[str] = ()) -> StoredImage:
     """
     if series.problem is not None:
         raise series.problem
-    slices = sorted((_parse(path, header) for path, header in series.headers), key=lambda one: one.height)
+    slices = sorted((parse_slice(path, header) for path, header in series.headers), key=lambda one: one.height)
     _check_alike(slices)
     for one in slices:
-        _check_tilt(one)
+        check_tilt(one)
     affine, uneven = _affine(slices)
     told = (*notes, *series.notes, *_check_numbers(slices), *([] if uneven is None else [uneven]))
-    digest = hashlib.sha256()
-    planes, headers = [], []
-    for one in slices:
-        content = read_bytes(one.path)
-        digest.update(content)
-        planes.append(read_hounsfield(one.path, one.header, content))
-        headers.append(bytes_before_pixels(one.path, content))
-    image = StoredImage(
-        np.stack(planes, axis=-1),
-        affine,
-        tuple(one.path for one in slices),
-        notes=told,
-        series=series.uid,
-        sha256=digest.hexdigest(),
-        headers=tuple(headers),
-    )
+    image = replace(_read_images(slices), affine=affine, notes=told, series=series.uid)
     if uneven is None:
         return image
     # The slices are interpolated onto even positions right away; the way back is kept.
@@ -142,113 +112,60 @@ def read_found(series: Series, notes: Sequence[str] = ()) -> StoredImage:
     return replace(image, values=spread(image.values, places), places=places)
 
 
-def _parse(path: Path, header: pydicom.Dataset) -> _Slice:
-    """Values from the header of one slice; ValueError if a tag is missing or invalid, OSError without pixels."""
-    try:
-        return _parse_header(path, header)
-    except ValueError:
-        # Tags may be missing because the file ends within its header.
-        check_pixels(path)
-        raise
-
-
-def _parse_header(path: Path, header: pydicom.Dataset) -> _Slice:
-    _check_picture(path, header)
-    _check_rescale(path, header)
-    position = read_vector(header, "ImagePositionPatient", 3, path)
-    along_row, along_column = _directions(path, header)
-    between_rows, between_columns = read_vector(header, "PixelSpacing", 2, path)
-    check_spacing((between_columns, between_rows), path)
-    instance = read_number(header, "InstanceNumber", path)
-    return _Slice(
-        path=path,
-        header=header,
-        position=np.array(position),
-        along_row=along_row,
-        along_column=along_column,
-        spacing=(between_columns, between_rows),
-        thickness=read_number(header, "SliceThickness", path),
-        number=None if instance is None else int(instance),
+def _read_images(slices: Sequence[Slice]) -> StoredImage:
+    """The pixels of slices in their order, their files and headers; the affine is that of no place."""
+    of_file: dict[Path, list[int]] = defaultdict(list)
+    for index, one in enumerate(slices):
+        of_file[one.path].append(index)
+    digest = hashlib.sha256()
+    planes: dict[int, np.ndarray] = {}
+    headers: dict[int, bytes | None] = {}
+    for path, own in of_file.items():
+        for at, content in _contents(path, [slices[index].header for index in own], digest):
+            planes[own[at]] = read_hounsfield(path, slices[own[at]].header, content)
+            headers[own[at]] = bytes_before_pixels(path, content)
+    order = range(len(slices))
+    frames = tuple(frame_of(one.header) for one in slices)
+    return StoredImage(
+        np.stack([planes.pop(index) for index in order], axis=-1),
+        np.eye(4),
+        tuple(one.path for one in slices),
+        sha256=digest.hexdigest(),
+        headers=tuple(headers[index] for index in order),
+        frames=frames if any(frames) else (),
     )
 
 
-def _directions(path: Path, header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The directions of a row and of a column, normalised to length 1."""
-    along = np.array(read_vector(header, "ImageOrientationPatient", 6, path))
-    lengths = np.linalg.norm(along[:3]), np.linalg.norm(along[3:])
-    if min(lengths) < _SHORTEST_DIRECTION:
-        raise ValueError(f"Expected two directions in ImageOrientationPatient, got {along.tolist()} in {path}.")
-    along[:3] /= lengths[0] if abs(lengths[0] - 1) > _UNIT else 1.0
-    along[3:] /= lengths[1] if abs(lengths[1] - 1) > _UNIT else 1.0
-    return along[:3], along[3:]
+def _contents(path: Path, headers: Sequence[pydicom.Dataset], digest: hashlib._Hash) -> Iterator[tuple[int, bytes]]:
+    """Index of the header and content of a file, for each slice in one; the file goes into the digest."""
+    if frame_of(headers[0]) is None:
+        content = read_bytes(path)
+        digest.update(content)
+        yield 0, content
+        return
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    yield from frame_files(path, headers)
 
 
-def _check_picture(path: Path, header: pydicom.Dataset) -> None:
-    """Reject everything but one plain grey slice."""
-    if (read_number(header, "NumberOfFrames", path) or 1) != 1 or read_text(header, "SOPClassUID") in ENHANCED:
-        raise ValueError(
-            f"Expected one slice per DICOM file, got {header.get('NumberOfFrames')} frames (enhanced CT) in {path}: "
-            "convert it to one file per slice (such as dcm4che's emf2sf does) or to NIfTI first."
-        )
-    for tag in ("Rows", "Columns"):
-        if read_vector(header, tag, 1, path)[0] < 1:
-            raise ValueError(f"Expected a number above zero in the DICOM tag {tag}, got {header.get(tag)} in {path}.")
-    kind = read_text(header, "PhotometricInterpretation")
-    if (read_number(header, "SamplesPerPixel", path) or 1) != 1 or kind != "MONOCHROME2":
-        raise ValueError(f"Expected grey values (MONOCHROME2), got {kind or 'none'} in {path}.")
-    if (read_number(header, "BitsAllocated", path) or 0) < 16:
-        raise ValueError(f"Expected at least 16 bits per pixel, got {header.get('BitsAllocated')} in {path}.")
-    # A file without preamble and meta group has DICOM's default coding.
-    if "TransferSyntaxUID" not in header.file_meta and header.preamble is not None:
-        raise ValueError(f"Expected the DICOM tag TransferSyntaxUID (how pixels are coded), it is missing in {path}.")
-
-
-def _check_rescale(path: Path, header: pydicom.Dataset) -> None:
-    """Reject stored values that cannot be converted to Hounsfield units: unconverted, they may be off by 1024."""
-    for tag in ("RescaleIntercept", "RescaleSlope"):
-        if read_number(header, tag, path) is None:
-            raise ValueError(
-                f"Expected the DICOM tag {tag}, which every CT has to have for its Hounsfield units, it is missing in "
-                f"{path}."
-            )
-    if read_number(header, "RescaleSlope", path) == 0:
-        raise ValueError(f"Expected a RescaleSlope other than 0, which would make all values equal, got 0 in {path}.")
-    kind = read_text(header, "RescaleType")
-    if kind.upper() not in ("", "HU"):
-        raise ValueError(f"Expected Hounsfield units (RescaleType HU), got {kind} in {path}.")
-
-
-def _check_tilt(one: _Slice) -> None:
-    """Reject a series if the gantry tilt in its header contradicts its orientation: one of them is wrong."""
-    tilt = abs(read_number(one.header, "GantryDetectorTilt", one.path) or 0.0)
-    normal = np.cross(one.along_row, one.along_column)
-    shown = float(np.degrees(np.arccos(min(1.0, abs(normal[2]) / np.linalg.norm(normal)))))
-    if shown < tilt - _TILT_DEGREES:
-        raise ValueError(
-            f"Expected slices that lean as far as the gantry, got a tilt of {tilt:.1f} degrees and an "
-            f"ImageOrientationPatient that leans by {shown:.1f} in {one.path}: correct the wrong one first."
-        )
-
-
-def _check_alike(slices: list[_Slice]) -> None:
+def _check_alike(slices: list[Slice]) -> None:
     """Reject a stack whose slices differ in size, spacing or direction."""
     first = slices[0]
     size = (first.header.Rows, first.header.Columns)
     for one in slices[1:]:
         if (one.header.Rows, one.header.Columns) != size:
             raise ValueError(
-                f"Expected slices of one size, got {size} in {first.path} and "
-                f"{(one.header.Rows, one.header.Columns)} in {one.path}."
+                f"Expected slices of one size, got {size} in {first} and "
+                f"{(one.header.Rows, one.header.Columns)} in {one}."
             )
         if not np.allclose(one.spacing, first.spacing, rtol=1e-3):
-            raise ValueError(
-                f"Expected one pixel spacing, got {first.spacing} in {first.path} and {one.spacing} in {one.path}."
-            )
+            raise ValueError(f"Expected one pixel spacing, got {first.spacing} in {first} and {one.spacing} in {one}.")
         if not np.allclose([*one.along_row, *one.along_column], [*first.along_row, *first.along_column], atol=1e-3):
-            raise ValueError(f"Expected slices of one orientation, {first.path} and {one.path} are turned differently.")
+            raise ValueError(f"Expected slices of one orientation, {first} and {one} are turned differently.")
 
 
-def _affine(slices: list[_Slice]) -> tuple[np.ndarray, str | None]:
+def _affine(slices: list[Slice]) -> tuple[np.ndarray, str | None]:
     """Index (column, row, slice) to LPS mm, after a check that the slices are one stack; a note if it is uneven.
 
     The last column of an uneven stack is the mean step.
@@ -263,18 +180,18 @@ def _affine(slices: list[_Slice]) -> tuple[np.ndarray, str | None]:
         affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
         _check_line(slices, affine, even=uneven is None)
         return affine, uneven
-    tag = "SpacingBetweenSlices" if read_number(first.header, "SpacingBetweenSlices", first.path) else "SliceThickness"
-    thickness = read_number(first.header, tag, first.path)
+    tag = "SpacingBetweenSlices" if read_number(first.header, "SpacingBetweenSlices", str(first)) else "SliceThickness"
+    thickness = read_number(first.header, tag, str(first))
     if thickness is None:
-        raise ValueError(f"Expected SliceThickness in the only slice of a series, it is missing in {first.path}.")
+        raise ValueError(f"Expected SliceThickness in the only slice of a series, it is missing in {first}.")
     if thickness <= 0:
-        raise ValueError(f"Expected {tag} above zero in the only slice of a series, got {thickness:g} in {first.path}.")
-    check_spacing((thickness,), first.path)
+        raise ValueError(f"Expected {tag} above zero in the only slice of a series, got {thickness:g} in {first}.")
+    check_spacing((thickness,), str(first))
     affine[:3, 2] = np.cross(first.along_row, first.along_column) * thickness
     return affine, None
 
 
-def _check_gaps(slices: list[_Slice]) -> str | None:
+def _check_gaps(slices: list[Slice]) -> str | None:
     """Reject doubled and missing slices, naming the gap in mm and the files on either side.
 
     Returns:
@@ -285,8 +202,7 @@ def _check_gaps(slices: list[_Slice]) -> str | None:
     narrow, wide = int(np.argmin(gaps)), int(np.argmax(gaps))
     if gaps[narrow] < SAME_PLACE_MM:
         raise ValueError(
-            f"Expected one slice per position, got two at the same place: {slices[narrow].path} and "
-            f"{slices[narrow + 1].path}."
+            f"Expected one slice per position, got two at the same place: {slices[narrow]} and {slices[narrow + 1]}."
         )
     # Rounding positions to 0.1 mm makes the gaps of thin slices unequal, but moves each slice only a little.
     places = np.arange(len(slices))
@@ -299,12 +215,12 @@ def _check_gaps(slices: list[_Slice]) -> str | None:
     if steps is not None and len(np.unique(np.sign(steps))) > 1:
         raise ValueError(
             f"Expected evenly spaced slices, got gaps of {gaps[narrow]:.2f} to {gaps[wide]:.2f} mm and instance "
-            f"numbers that go back and forth in the series of {slices[0].path}: two stacks in one?"
+            f"numbers that go back and forth in the series of {slices[0]}: two stacks in one?"
         )
     for at in np.flatnonzero(_holes(gaps, steps)):
         raise ValueError(
-            f"Expected evenly spaced slices, got a gap of {gaps[at]:.2f} mm between {slices[at].path} and "
-            f"{slices[at + 1].path} where others are {gaps[narrow]:.2f} mm apart: a slice is missing."
+            f"Expected evenly spaced slices, got a gap of {gaps[at]:.2f} mm between {slices[at]} and "
+            f"{slices[at + 1]} where others are {gaps[narrow]:.2f} mm apart: a slice is missing."
         )
     return (
         f"The slices are unevenly spaced, {gaps[narrow]:.2f} to {gaps[wide]:.2f} mm apart: they were interpolated onto "
@@ -312,7 +228,7 @@ def _check_gaps(slices: list[_Slice]) -> str | None:
     )
 
 
-def _number_steps(slices: list[_Slice]) -> np.ndarray | None:
+def _number_steps(slices: list[Slice]) -> np.ndarray | None:
     """Steps of the instance numbers from slice to slice; None if some slice has none."""
     numbers = [one.number for one in slices if one.number is not None]
     return np.diff(numbers) if len(numbers) == len(slices) else None
@@ -327,7 +243,7 @@ def _holes(gaps: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
     return (wider & skipped) | (gaps > _WIDEST * np.median(gaps))
 
 
-def _check_line(slices: list[_Slice], affine: np.ndarray, *, even: bool) -> None:
+def _check_line(slices: list[Slice], affine: np.ndarray, *, even: bool) -> None:
     """Reject slices that are shifted sideways by different amounts."""
     rise = slices[-1].height - slices[0].height
     for index, one in enumerate(slices):
@@ -336,12 +252,12 @@ def _check_line(slices: list[_Slice], affine: np.ndarray, *, even: bool) -> None
         inside = np.array([aside @ one.along_row, aside @ one.along_column])
         if np.abs(inside).max() > _LINE_MM:
             raise ValueError(
-                f"Expected the first pixels of all slices on a straight line, {one.path} is {np.abs(inside).max():.1f} "
+                f"Expected the first pixels of all slices on a straight line, {one} is {np.abs(inside).max():.1f} "
                 "mm off it."
             )
 
 
-def _check_runs(slices: list[_Slice], numbers: list[int]) -> None:
+def _check_runs(slices: list[Slice], numbers: list[int]) -> None:
     """Reject slices whose numbers are two runs or more that alternate: reconstructions or phases between each other."""
     for count in range(2, min(_MOST_RUNS, len(numbers) // _SHORTEST_RUN) + 1):
         runs = sorted((numbers[at::count] for at in range(count)), key=min)
@@ -350,11 +266,11 @@ def _check_runs(slices: list[_Slice], numbers: list[int]) -> None:
             shown = " and ".join(f"{min(run)} to {max(run)}" for run in runs)
             raise ValueError(
                 f"Expected slices of one scan, got instance numbers that alternate between {shown} in the series of "
-                f"{slices[0].path}: {count} stacks in one?"
+                f"{slices[0]}: {count} stacks in one?"
             )
 
 
-def _check_numbers(slices: list[_Slice]) -> list[str]:
+def _check_numbers(slices: list[Slice]) -> list[str]:
     """Look for missing slices in an evenly spaced stack: skipped instance numbers and a gap that slices do not cover.
 
     Returns:
@@ -380,7 +296,7 @@ def _check_numbers(slices: list[_Slice]) -> list[str]:
     if len(np.unique(np.sign(steps))) == 1 and len(odd) == 1 and np.count_nonzero(np.abs(steps) != usual) == 1:
         lower, upper, gap = slices[odd[0]], slices[odd[0] + 1], gaps[odd[0]]
         raise ValueError(
-            f"Expected neighbouring slices, got a gap of {gap:.2f} mm between {lower.path} and {upper.path}, instance "
+            f"Expected neighbouring slices, got a gap of {gap:.2f} mm between {lower} and {upper}, instance "
             f"numbers {lower.number} and {upper.number}, slices {lower.thickness:g} mm thick: a slice is missing."
         )
     at = int(np.argmax(open_gaps))

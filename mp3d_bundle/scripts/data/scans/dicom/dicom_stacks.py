@@ -23,6 +23,8 @@ import pydicom
 
 from ..volume_files.stored_image import Note
 from .dicom_files import Open, read_numbers, read_pixel_bytes, read_text, read_vector
+from .enhanced_ct import KINDS as FRAME_KINDS
+from .enhanced_ct import frame_of, image_name
 from .odd_images import Headers, groups, set_apart, slice_shapes
 
 # Different values mean different scans.
@@ -54,6 +56,7 @@ _KINDS = (
     "SliceThickness",
     "PatientPosition",
     "SeriesDescription",
+    *FRAME_KINDS,
     "AcquisitionNumber",
 )
 _ACQUISITION = "AcquisitionNumber"
@@ -145,7 +148,9 @@ def _parts(headers: Headers, key: Callable[[pydicom.Dataset], Hashable]) -> dict
 
 def _disagreement(tag: str, parts: dict[Hashable, Headers], why: str) -> ValueError:
     (first, one), (second, other) = list(parts.items())[:2]
-    shown = [f"{value!r} in {part[0][0]}" for value, part in ((first or "none", one), (second or "none", other))]
+    shown = [
+        f"{value!r} in {image_name(*part[0])}" for value, part in ((first or "none", one), (second or "none", other))
+    ]
     return ValueError(f"Expected one {tag} in a scan, got {shown[0]} and {shown[1]}: {why}.")
 
 
@@ -186,26 +191,28 @@ def _agree(stack: Stack) -> list[Stack]:
 
 
 def _drop_copies(stack: Stack, *, files: Mapping[Path, Open]) -> list[Stack]:
-    """Leave out copies of an image: same SOPInstanceUID, place, pixels and rescale."""
-    first: dict[str, tuple[Path, pydicom.Dataset]] = {}
+    """Leave out copies of an image: same SOPInstanceUID, frame, place, pixels and rescale."""
+    first: dict[tuple[str, int | None], tuple[Path, pydicom.Dataset]] = {}
+    # Frames share the pixels of their file.
+    other_pixels = functools.cache(functools.partial(_other_pixels, files=files))
     kept, notes = [], []
     for path, header in stack.headers:
         # Absent or blank after anonymisation, which does not make files equal.
         uid = read_text(header, "SOPInstanceUID")
-        if uid not in first:
-            if uid:
-                first[uid] = (path, header)
+        key = (uid, frame_of(header))
+        if not uid or key not in first:
+            first[key] = (path, header)
             kept.append((path, header))
             continue
-        other, same = first[uid]
+        other, same = first[key]
         try:
-            what = _difference(header, same) or _other_pixels(path, other, files)
+            what = _difference(header, same) or other_pixels(path, other)
         except OSError as error:
             return [replace(stack, problem=error)]
         if what:
             problem = ValueError(
-                f"Expected a UID of its own for each image, got one SOPInstanceUID for different images: {other} and "
-                f"{path} ({uid}) differ in {what}."
+                f"Expected a UID of its own for each image, got one SOPInstanceUID for different images: "
+                f"{image_name(other, same)} and {image_name(path, header)} ({uid}) differ in {what}."
             )
             return [replace(stack, problem=problem)]
         text = f"SOP instance UID {uid}"
@@ -215,7 +222,7 @@ def _drop_copies(stack: Stack, *, files: Mapping[Path, Open]) -> list[Stack]:
                 f"Left out {path.name}: the same image as {other.name} ({text}).",
             )
         )
-    return [replace(stack, headers=tuple(kept), notes=(*stack.notes, *notes))]
+    return [replace(stack, headers=tuple(kept), notes=tuple(dict.fromkeys((*stack.notes, *notes))))]
 
 
 def _difference(header: pydicom.Dataset, other: pydicom.Dataset) -> str:
@@ -231,7 +238,7 @@ def _comparable(header: pydicom.Dataset, tag: str) -> list[float] | str:
         return read_text(header, tag)
 
 
-def _other_pixels(path: Path, other: Path, files: Mapping[Path, Open]) -> str:
+def _other_pixels(path: Path, other: Path, *, files: Mapping[Path, Open]) -> str:
     one, two = (read_pixel_bytes(each, files[each]) for each in (path, other))
     # A file may end in a byte that makes its length even.
     return "" if one.rstrip(b"\0") == two.rstrip(b"\0") else "their pixels, or in how these are coded"

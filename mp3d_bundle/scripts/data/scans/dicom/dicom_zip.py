@@ -22,7 +22,7 @@ from ....storage.printable import one_line
 from ..scan import ITK_SUFFIXES, NIFTI_SUFFIXES, Scan, canonical
 from ..volume_files.stored_image import DEFAULT_RULES, ReadingRules, log_text, shown
 from .dicom_files import Open
-from .dicom_headers import NO_DICOM, Contents, Series, read_contents
+from .dicom_headers import NO_DICOM, Contents, ImageKey, Series, read_contents
 from .dicom_series import read_found, read_slices
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def _tell_left_out(
 @contextmanager
 def open_zipped_series(
     path: Path,
-    members: Sequence[Path],
+    images: Sequence[ImageKey],
     notes: Sequence[str] = (),
     found: Series | None = None,
     *,
@@ -128,7 +128,7 @@ def open_zipped_series(
 
     Args:
         path: The archive.
-        members: The files of the series, as `archive_files` names them.
+        images: The slices of the series in the files that `archive_files` names.
         notes: Earlier notes about the archive.
         found: The series with its headers, if they were kept.
         rules: How strictly the series is read.
@@ -140,9 +140,9 @@ def open_zipped_series(
     with tempfile.TemporaryDirectory(prefix="mp3d-") as temporary:
         folder = Path(temporary)
         try:
-            _unpack(path, members, folder)
+            _unpack(path, list(dict.fromkeys(member for member, _ in images)), folder)
             if found is None:
-                stored = read_slices([folder / member for member in members], path, notes)
+                stored = read_slices([(folder / member, frame) for member, frame in images], path, notes)
             else:
                 unpacked = tuple((folder / member, header) for member, header in found.headers)
                 stored = read_found(replace(found, headers=unpacked), notes)

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from .dicom_files import read_numbers, read_text, read_vector
+from .enhanced_ct import is_enhanced
 
 Headers = tuple[tuple[Path, pydicom.Dataset], ...]
-
-ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 _SHAPE = (("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
 # All others are at least this many times as many as the images that are set apart.
@@ -123,8 +121,8 @@ def _crosses(path: Path, header: pydicom.Dataset, plane: np.ndarray | None) -> b
 
 
 def _placeless(path: Path, header: pydicom.Dataset) -> bool:
-    # The places of several frames are in tags of their own.
-    if read_text(header, "NumberOfFrames") not in ("", "1") or read_text(header, "SOPClassUID") in ENHANCED:
+    # A frame without a place may be one of the scan; several frames of another kind have places in tags of their own.
+    if read_text(header, "NumberOfFrames") not in ("", "1") or is_enhanced(header):
         return False
     try:
         return not any(read_numbers(header, f"Image{tag}Patient", path) for tag in ("Position", "Orientation"))

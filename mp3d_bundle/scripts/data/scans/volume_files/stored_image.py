@@ -102,14 +102,15 @@ class StoredImage:
         affine: ``(4, 4)`` float64, voxel-centre index ``(i, j, k)`` to LPS millimetres.
         slope: Hounsfield units per stored value.
         intercept: Hounsfield units at the stored value 0.
-        files: The files that were read, in order.
+        files: The files that were read, in order; of a DICOM series that of each slice.
         notes: Notes for the user about how the file was read, one sentence each.
         series: SeriesInstanceUID of a DICOM series, ``"none"`` if it has none; None for other files.
         places: ``(N,)`` float64, where the file's own slices lie on axis ``k`` of ``values``; None if they are the
             slices.
         sha256: Of the bytes of the files one after the other, in hexadecimal; None if it was not computed.
-        headers: For a DICOM series the bytes of each file before its pixels, None for a file where they are unknown;
-            empty for other files.
+        headers: For a DICOM series the bytes of each file before its pixels, None for a file where they are unknown, of
+            a frame those that a file of its own would have; empty for other files.
+        frames: Of Enhanced CT the number of each slice in its file, from 1, None for a file of one slice; else empty.
     """
 
     values: np.ndarray
@@ -122,6 +123,7 @@ class StoredImage:
     places: np.ndarray | None = None
     sha256: str | None = None
     headers: tuple[bytes | None, ...] = ()
+    frames: tuple[int | None, ...] = ()
 
 
 def shown(path: object) -> str:
@@ -137,7 +139,7 @@ def _check_encoding(path: Path) -> None:
         raise ValueError(f"Expected a name in UTF-8, got {shown(path)}: rename the file or its folder.")
 
 
-def check_spacing(spacing: tuple[float, ...], where: Path) -> None:
+def check_spacing(spacing: tuple[float, ...], where: Path | str) -> None:
     """Check that every voxel edge is a positive number of millimetres.
 
     Raises:

@@ -20,6 +20,7 @@ from ...detections import ScanResult
 from ..lesions_document import bundle_version
 from ..named_classes import class_text
 from .box_segmentation import masked
+from .frame_references import name_frames
 from .own_series import OwnSeries, earlier_file, file_bytes, files_or_warning, outlined_lesions
 from .source_images import Outlined, Rectangle, SourceSlice, read_sources
 
@@ -55,7 +56,7 @@ class PresentationWriter:
         return files_or_warning(result.scan, lambda: self._write(result)) if result.lesions else {}
 
     def _write(self, result: ScanResult) -> dict[str, bytes]:
-        slices = read_sources(result.scan.files, result.scan.headers)
+        slices = read_sources(result.scan.files, result.scan.headers, result.scan.frames)
         outlined = outlined_lesions(result, slices)
         shown = "outlines" if masked(outlined) else "boxes"
         series = OwnSeries(_SERIES_NUMBER, shown, self.version, earlier_file(result.folder, _FILE, slices[0].header))
@@ -85,6 +86,7 @@ class PresentationWriter:
         # Required where a part of the body may be paired; empty means unknown.
         side = slices[0].header.get("Laterality")
         state.Laterality = side if side in ("R", "L") else ""
+        name_frames(state, [one.frame for one in slices])
         return {_FILE: file_bytes(state)}
 
 

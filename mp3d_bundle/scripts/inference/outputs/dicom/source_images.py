@@ -20,6 +20,7 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from ...scan_protocol import ScanLike
+from .frame_references import Frame, as_image
 from .inherited_attributes import drop_damaged, keep_valid
 
 logger = logging.getLogger(__name__)
@@ -61,12 +62,15 @@ class SourceSlice:
     """One image of the series.
 
     Attributes:
-        header: Its attributes without pixels.
+        header: Its attributes without pixels; of a frame those of an image of its own, see
+            `scripts.inference.outputs.dicom.frame_references`.
         matrix: ``(4, 4)``, centre of a pixel (column, row) and distance from the plane in mm to LPS mm.
+        frame: What references to it name in the place of its header's UIDs; None for a file of one slice.
     """
 
     header: Dataset
     matrix: np.ndarray
+    frame: Frame | None = None
 
     @cached_property
     def inverse(self) -> np.ndarray:
@@ -114,12 +118,15 @@ class Outlined:
         return f"Lesion {self.entry['lesion']}"
 
 
-def read_sources(files: Sequence[Path], headers: Sequence[bytes | None] = ()) -> list[SourceSlice]:
+def read_sources(
+    files: Sequence[Path], headers: Sequence[bytes | None] = (), frames: Sequence[int | None] = ()
+) -> list[SourceSlice]:
     """Read the headers of a series.
 
     Args:
-        files: One file per slice.
+        files: The file of each slice.
         headers: The bytes of each file before its pixels; a file is opened if they are unknown.
+        frames: Of Enhanced CT the number of each slice in its file, see `scripts.data.scans.scan.Scan`.
 
     Returns:
         The slices in the same order.
@@ -130,7 +137,10 @@ def read_sources(files: Sequence[Path], headers: Sequence[bytes | None] = ()) ->
     """
     slices = []
     told: set[str] = set()
-    for path, known in zip(files, headers or [None] * len(files), strict=True):
+    unknown = [None] * len(files)
+    for path, known, number in zip(files, headers or unknown, frames or unknown, strict=True):
+        if number is not None and known is None:
+            raise ValueError(f"Expected the scan as it was read, results cannot refer to frames of {path} otherwise.")
         # Files that were read as a scan are DICOM, with or without preamble.
         header = pydicom.dcmread(path if known is None else io.BytesIO(known), stop_before_pixels=True, force=True)
         lines = drop_damaged(header)
@@ -149,7 +159,8 @@ def read_sources(files: Sequence[Path], headers: Sequence[bytes | None] = ()) ->
         if slices:
             # Equal up to rounding (the reader ensures it); a result has a single orientation.
             header.ImageOrientationPatient = slices[0].header.ImageOrientationPatient
-        slices.append(SourceSlice(header, _matrix(header)))
+        frame = None if number is None else as_image(header, number)
+        slices.append(SourceSlice(header, _matrix(header), frame))
     return slices
 
 

@@ -21,6 +21,7 @@ from ....storage.result_files import OUTPUTS
 from ...detections import ScanResult
 from ..lesions_document import bundle_version
 from .box_segmentation import masked, segment_boxes
+from .frame_references import name_frames
 from .lesion_measurements import evaluations, lines, measurements, sites
 from .own_series import MANUFACTURER, PRODUCT, OwnSeries, earlier_file, file_bytes, files_or_warning, outlined_lesions
 from .reader_remarks import APPROXIMATE, comment, reader_measurements
@@ -59,7 +60,7 @@ class DicomWriter:
 
     def _write(self, result: ScanResult) -> dict[str, bytes]:
         document = result.document
-        slices = read_sources(result.scan.files, result.scan.headers)
+        slices = read_sources(result.scan.files, result.scan.headers, result.scan.frames)
         outlined = outlined_lesions(result, slices)
         shown = "outlines" if masked(outlined) else "boxes"
         series = {
@@ -69,10 +70,14 @@ class DicomWriter:
         with warnings.catch_warnings():
             # Names are written as in the images, even if highdicom would change them.
             warnings.filterwarnings("ignore", message=".*person name")
-            files = {_REPORT: file_bytes(self._report(slices, outlined, document, series[_REPORT]))}
+            report = self._report(slices, outlined, document, series[_REPORT])
+            frames = [one.frame for one in slices]
+            name_frames(report, frames)
+            files = {_REPORT: file_bytes(report)}
             if outlined:
                 algorithm = _algorithm(document, self.version)
                 boxes = segment_boxes(slices, outlined, algorithm, series[_SEGMENTS].equipment())
+                name_frames(boxes, frames)
                 # Neither RLE nor JPEG-LS takes pixels of one bit.
                 if len(boxes.PixelData) > self.deflate_above_megabytes * 1e6:
                     boxes.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian

@@ -269,8 +269,11 @@ def _page_data(result: ScanResult, pictures: SlicePictures) -> dict[str, Any]:
 
 
 def _image_numbers(scan: ScanLike, stored: Sequence[int]) -> list[int | None] | None:
-    """The number of the image of each slice, feet first, as the archive counts; None if slices are not images."""
-    if scan.series is None or scan.slice_axis != STACKED:
+    """The number of the image of each slice, feet first, as the archive counts; None if slices are not images.
+
+    Frames are not: all of a file have its number.
+    """
+    if scan.series is None or scan.slice_axis != STACKED or scan.frames:
         return None
     last = scan.stored_shape[STACKED] - 1
     names = [name_image(scan, min(max(index, 0), last)) for index in stored]

@@ -154,10 +154,11 @@ const asCsv = () => {
     measured: review.measurements.filter((one) => one.lesion === entry.lesion).map((one) => `${one.tool} ${inWords(one)}`).join("; "),
     z_mm: data.heights[data.lesions[at].key], key_slice: entry.key_slice,
     instance_number: entry.image?.instance_number, sop_instance_uid: entry.image?.sop_instance_uid,
+    frame_number: entry.image?.frame_number,
     series_instance_uid: series.series_instance_uid, notice: data.head.notices.join(" "),
   }));
   const names = ["lesion", ...(data.head.model.classes ? ["class"] : []), "decision", "comment", "score", "long_axis_mm", "short_axis_mm", "axes_source", "volume_estimate_ml", "region", "region_source", "measured", "z_mm",
-    "key_slice", "instance_number", "sop_instance_uid", "series_instance_uid", "notice"];
+    "key_slice", "instance_number", "sop_instance_uid", ...(rows.some((row) => row.frame_number) ? ["frame_number"] : []), "series_instance_uid", "notice"];
   const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
 };

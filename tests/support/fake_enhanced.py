@@ -34,6 +34,11 @@ def read_slices(folder: Path) -> list[Dataset]:
     return [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
 
 
+def frames_of(series: Path) -> list[Dataset]:
+    """The slices of a series from the feet up."""
+    return sorted(read_slices(series), key=lambda one: one.ImagePositionPatient[2])
+
+
 def write_enhanced(
     path: Path,
     slices: Sequence[Dataset],
@@ -100,3 +105,14 @@ def _groups(one: Dataset, names: Sequence[str]) -> Dataset:
         if len(item):
             setattr(groups, name, [item])
     return groups
+
+
+def in_two(series: Path, folder: Path, **changes: object) -> list[Path]:
+    """A scan as a concatenation of two files, the head first."""
+    slices = frames_of(series)[::-1]
+    paths = []
+    for part, own in enumerate((slices[:3], slices[3:]), start=1):
+        tags = {"ConcatenationUID": "1.7", "InConcatenationNumber": part, "InConcatenationTotalNumber": 2,
+                "ConcatenationFrameOffsetNumber": 0 if part == 1 else 3}  # fmt: skip
+        paths.append(write_enhanced(folder / f"{part}.dcm", own, **{**tags, **(changes if part == 2 else {})}))
+    return paths

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import shutil
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,12 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.fileset import FileSet
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
+from scripts.data.scans.dicom.dicom_series import read_series
 from scripts.data.scans.find_scans import find_scans
 from scripts.data.scans.scan import Scan, read_scan
 from scripts.data.scans.volume_files.stored_image import log_text
 from support.fake_dicom import write_ct, write_stack
-from support.fake_enhanced import GROUPS, read_slices, write_enhanced
+from support.fake_enhanced import GROUPS, frames_of, in_two, read_slices, write_enhanced
 
 SHAPE = (7, 10, 12)
 TILTED = (1.0, 0.0, 0.0, 0.0, float(np.cos(np.radians(20))), float(-np.sin(np.radians(20))))
@@ -143,11 +145,6 @@ def test_what_highdicom_converts_is_read_alike(series: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(one.affine, other.affine)
 
 
-def frames_of(series: Path) -> list[Dataset]:
-    """The slices of a series from the feet up."""
-    return sorted(read_slices(series), key=lambda one: one.ImagePositionPatient[2])
-
-
 def test_localizers_and_projections_among_the_frames_are_left_out(series: Path, tmp_path: Path) -> None:
     slices = frames_of(series)
 
@@ -244,17 +241,6 @@ def test_stacks_that_follow_one_another_are_one_scan_with_a_note(series: Path, t
     scan = read(write_enhanced(tmp_path / "enhanced" / "e.dcm", frames_of(series), change=number))
     same(scan, read(series))
     assert "differ in StackID, but follow one another" in scan.notes[0]
-
-
-def in_two(series: Path, folder: Path, **changes: object) -> list[Path]:
-    """A scan as a concatenation of two files, the head first."""
-    slices = frames_of(series)[::-1]
-    paths = []
-    for part, own in enumerate((slices[:3], slices[3:]), start=1):
-        tags = {"ConcatenationUID": "1.7", "InConcatenationNumber": part, "InConcatenationTotalNumber": 2,
-                "ConcatenationFrameOffsetNumber": 0 if part == 1 else 3}  # fmt: skip
-        paths.append(write_enhanced(folder / f"{part}.dcm", own, **{**tags, **(changes if part == 2 else {})}))
-    return paths
 
 
 def test_a_scan_in_several_files_is_read_as_one_or_not_at_all(series: Path, tmp_path: Path) -> None:
@@ -382,3 +368,28 @@ def test_compressed_pixels_of_too_few_frames_are_rejected(series: Path, tmp_path
 def test_only_an_enhanced_file_is_a_scan_by_itself(series: Path) -> None:
     path = next(series.iterdir())
     assert "Expected the folder of a DICOM series, got one DICOM file" in message(path)
+
+
+def test_a_file_without_names_is_read(series: Path, tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "enhanced" / "e.dcm", frames_of(series))
+    file = pydicom.dcmread(path)
+    for tag in ("PatientName", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        setattr(file, tag, "")
+    file.remove_private_tags()
+    file.save_as(path)
+    scan = read(path.parent)
+    np.testing.assert_array_equal(scan.hu, read(series).hu)
+    assert (scan.series, scan.frames) == ("none", tuple(range(1, 8)))
+
+
+def test_memory_stays_near_that_of_the_scan(tmp_path: Path) -> None:
+    slices = frames_of(write_ct(tmp_path / "classic", body((120, 256, 256))))
+    path = write_enhanced(tmp_path / "enhanced" / "e.dcm", slices)
+    tracemalloc.start()
+    try:
+        values = read_series(path.parent).values
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The slices one by one, and their stack.
+    assert peak < 2.6 * values.nbytes

@@ -111,7 +111,7 @@ def test_every_file_says_what_it_is_from(tmp_path: Path) -> None:
     folder = writer(scan, found, lesions, timing={"read": 0.1})
     for name in ("lesions.json", "detections.json"):
         head = read(folder / name)
-        assert head["schema_version"] == "1.4"
+        assert head["schema_version"] == "1.5"
         assert head["notices"] == ["Not a medical device. For research use only.", "Synthetic weights."]
         assert head["model"] == {
             "name": "demo",

@@ -26,7 +26,7 @@ from .measurements import plain_numbers as _numbers
 from .named_classes import classes_for, classes_in, describe_class, names_in_weights
 from .source_names import name_image, name_series
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 NOTICE = "Not a medical device. For research use only."
 _FRAMES = {
     "box_voxel": "i1, j1, k1, i2, j2, k2 in the stored array, i the fastest axis; voxel i covers [i, i + 1)",

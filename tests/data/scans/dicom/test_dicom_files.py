@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -213,3 +214,14 @@ def test_a_text_of_a_header_is_one_line_in_messages_and_notes(tmp_path: Path) ->
     dataset.save_as(path)
     with pytest.raises(ValueError, match=r"^Expected grey values \(MONOCHROME2\), got a b in .*IM0001\.dcm\.$"):
         read_series(tmp_path / "one")
+
+
+def test_a_slice_takes_the_memory_of_its_file_and_not_of_the_largest(tmp_path: Path) -> None:
+    path = tmp_path / "slice.dcm"
+    path.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert dicom_files.read_bytes(path) == b"x" * 1000
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import math
+import os
 import re
 import warnings
 import zlib
@@ -166,7 +167,8 @@ def read_bytes(path: Path) -> bytes:
         OSError: If it cannot be read, or is larger than the file of a slice can be.
     """
     with path.open("rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
+        # Python takes as much memory as it is asked for before it reads.
+        content = file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) + 1)
     if len(content) > MAX_FILE_BYTES:
         raise OSError(f"Expected a DICOM slice of at most {MAX_FILE_BYTES >> 20} MiB, {path} is larger.")
     return content

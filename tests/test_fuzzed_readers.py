@@ -39,6 +39,7 @@ from scripts.storage.torch_files import read_tensors
 from scripts.weights import build_network, load_network, save_weights
 from support import fake_truth
 from support.fake_dicom import write_ct
+from support.fake_enhanced import frames_of, write_enhanced
 from support.narrow_networks import TINY
 from support.spoilt_files import drawer
 
@@ -70,6 +71,13 @@ def read_all(place: Path) -> None:
 
 def slices(folder: Path) -> Path:
     return sorted(write_ct(folder / "series", HU[4:7, :24, :24]).iterdir())[1]
+
+
+def frames(folder: Path) -> Path:
+    series = slices(folder).parent
+    enhanced = write_enhanced(folder / "enhanced" / "frames.dcm", frames_of(series))
+    shutil.rmtree(series)
+    return enhanced
 
 
 def archive(folder: Path) -> Path:
@@ -180,6 +188,7 @@ def tensors(folder: Path) -> Path:
 READERS = {
     **{name: volume(name) for name in make_files()},
     "dicom": Reader(slices, lambda path: read_all(path.parent)),
+    "enhanced": Reader(frames, lambda path: read_all(path.parent)),
     "dicom in zip": Reader(archive, read_all),
     "png": Reader(pictures, lambda path: read_all(path.parent)),
     "png labels": Reader(picture_labels, lambda path: read_all(path.parent / "000001_01_01")),

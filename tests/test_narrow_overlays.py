@@ -43,3 +43,16 @@ def test_a_network_becomes_narrow_by_the_overlay_behind_its_own(narrow: str, net
     assert narrow.partition("_")[2] in ("dense", network.partition("_")[0])
     head = (VARIANTS / f"{narrow}.yaml").read_text().splitlines()[0]
     assert f"{network}.yaml" in head
+
+
+# The recipe of each network, by the word with which the name of its overlay begins.
+@pytest.mark.parametrize(
+    ("narrow", "network"), [(narrow, name) for narrow, names in NETWORKS.items() for name in names]
+)
+def test_a_recipe_goes_behind_a_narrow_network(narrow: str, network: str) -> None:
+    word = "alignshift" if network == "tsm" else network.partition("_")[0]
+    parser = config("train", network, narrow, f"recipe_{word}")
+    if network in ("3dce_rfcn", "3dce_faster_rcnn"):  # they have other layers than the recipe's, see docs/rows.md
+        parser["optimizer#params#rates"] = {"bias": 2.0}
+    check_config(parser)
+    assert sum(parameter.numel() for parameter in parser.get_parsed_content("network_def").parameters()) < 1_400_000

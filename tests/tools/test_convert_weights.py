@@ -278,6 +278,14 @@ class TestFiles:
         depths = [level.shape[2] for level in network.backbone.body(torch.zeros(1, 1, 9, 32, 32))]  # type: ignore[union-attr, operator]
         assert depths == [5, 3, 1, 1]
 
+    @pytest.mark.parametrize("kind", [None, "FullTransform"])
+    def test_isotropic_pooling_goes_with_the_key_slice_alone(self, kind: str | None, tmp_path: Path) -> None:
+        part = {} if kind is None else {"conversion": {"_target_": f"scripts.networks.{kind}", "_mode_": "callable"}}
+        torch.save({"state_dict": to_released(random_network(**part).state_dict())}, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match=r"MP3D with CTM for --isotropic, got another network in .*a\.pth"):
+            convert(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), isotropic=True)
+        assert not (tmp_path / "b.pt").exists()
+
     def test_from_the_command_line(
         self, detector_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

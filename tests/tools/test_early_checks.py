@@ -36,6 +36,12 @@ def nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
         ("export", ["here.pt", "out", "tensorrt"], "--format onnx or torch, got 'tensorrt'"),
         ("convert", ["none.pth", "out"], r"a weights file, found no file none\.pth"),
         ("convert", ["here.pt", "out", "--to", "onnx"], "--to bundle or --to authors, got 'onnx'"),
+        (
+            "convert",
+            ["here.pt", "out", "--to", "authors", "--isotropic"],
+            "--isotropic with --to bundle alone, got it with",
+        ),
+        ("convert", ["here.pt", "out", "--to", "authors", "--tags", "a.json"], "--tags with --to bundle alone, got it"),
         ("export", ["here.pt", "here.pt"], r"a target other than the source, got here\.pt: it would replace"),
         ("convert", ["here.pt", "empty/../here.pt"], r"a target other than the source, got .*here\.pt: it"),
         ("operating-points", ["none.pt", "."], r"found no file none\.pt"),

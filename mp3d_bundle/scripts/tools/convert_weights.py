@@ -5,8 +5,7 @@
     python -m scripts.convert_checkpoint --source models/model.pt --target out.pth --to authors
 
 Run from the bundle's folder. The names of the tensors show the origin of the checkpoint: MP3D (a backbone or a whole
-detector) or a system of `scripts.tools.published_layouts`. Rejects a file in which a tensor is missing or left over.
-Loads tensors only.
+detector) or a system of `scripts.tools.published_layouts`. Loads tensors only; each must have its place.
 """
 
 from __future__ import annotations
@@ -74,6 +73,7 @@ COCO_CLASSES = 80
 ENTRIES = ("state_dict", "model")
 _LICENCE_BYTES = 100_000
 _CLASSIFIER = "roi_head.bbox_head.fc_cls."
+_NEED_EVERY_SLICE = frozenset({"backbone.groupconv_1.weight", "backbone.conv3d_all_1.weight"})
 
 
 def released_name(name: str, shape: torch.Size) -> str:
@@ -298,7 +298,7 @@ def convert(
         FileNotFoundError: If the source file does not exist.
         OSError: If the target cannot be written.
     """
-    check_convert(source, target, to)
+    check_convert(source, target, to, isotropic, network, tags)
     if to != "bundle":
         _write_authors(read_stored(source), source, target)
         return
@@ -311,6 +311,8 @@ def convert(
         raise ValueError(f"{str(error).removesuffix('.')} in {source}.") from None
     if tags is not None and key != "mulan":
         raise ValueError(f"Expected a checkpoint of MULAN for --tags, got one of another system in {source}.")
+    if isotropic and (key is not None or not _NEED_EVERY_SLICE.isdisjoint(state)):
+        raise ValueError(f"Expected a checkpoint of MP3D with CTM for --isotropic, got another network in {source}.")
     if key is None:
         file = _converted_mp3d(state, source, isotropic=isotropic)
     else:

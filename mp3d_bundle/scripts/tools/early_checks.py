@@ -52,17 +52,27 @@ def check_export(checkpoint: str, target: str, format: str = "onnx", **others: o
     _check_target(checkpoint, target)
 
 
-def check_convert(source: str, target: str, to: str = "bundle", **others: object) -> None:
+def check_convert(
+    source: str,
+    target: str,
+    to: str = "bundle",
+    isotropic: bool = False,
+    network: str | None = None,
+    tags: str | None = None,
+) -> None:
     """Check the arguments of `convert_weights.convert`.
 
     Raises:
-        ValueError: If the direction is unknown, or the target is the source itself.
+        ValueError: If the direction is unknown, an option is given that it does not have, or the target is the source
+            itself.
         FileNotFoundError: If the source does not exist.
         OSError: If the target is a URL.
     """
-    del others
     if to not in DIRECTIONS:
         raise ValueError(f"Expected --to bundle or --to authors, got {to!r}.")
+    told = {"isotropic": isotropic, "network": network is not None, "tags": tags is not None}
+    for name in (name for name, given in told.items() if given and to != "bundle"):
+        raise ValueError(f"Expected --{name} with --to bundle alone, got it with --to {to}.")
     need_weights(source)
     _check_target(source, target)
 

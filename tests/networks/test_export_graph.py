@@ -106,12 +106,12 @@ def test_anchors_run_along_the_rows_of_a_map_that_is_not_square() -> None:
 
 def test_padding_and_clipping_know_rows_from_columns() -> None:
     slabs = torch.ones(1, 3, 40, 70)
-    padded = pad_to_stride(slabs)
+    padded = pad_to_stride(slabs, 3)
     assert padded.shape == (1, 3, 64, 96)
     assert padded.sum() == slabs.sum()
     assert torch.equal(padded[..., :40, :70], slabs)
-    assert pad_to_stride(padded) is not None
-    assert pad_to_stride(padded).shape == padded.shape
+    assert pad_to_stride(padded, 3) is not None
+    assert pad_to_stride(padded, 3).shape == padded.shape
     assert clip_to_slab(torch.tensor([[-3.0, 5.0, 90.0, 90.0]]), slabs).tolist() == [[0.0, 5.0, 70.0, 40.0]]
 
 

@@ -147,6 +147,18 @@ def test_torchscript_is_tied_to_no_device(torch_file: Path) -> None:
     assert 'Device = prim::Constant[value="cpu"]' not in graph
 
 
+def test_torchscript_rejects_another_number_of_slices(tmp_path: Path) -> None:
+    crop = {"_target_": "scripts.networks.CenterCrop", "_mode_": "callable"}  # would take the middle of those it knew
+    save_weights(
+        tmp_path / "crop.pt", build_network({**DEFINITION, "conversion": crop}), {**DEFINITION, "conversion": crop}, {}
+    )
+    export(str(tmp_path / "crop.pt"), str(tmp_path / "crop.ts"), "torch")
+    detector = torch.jit.load(tmp_path / "crop.ts")
+    for count in (1, 5):
+        with pytest.raises(torch.jit.Error, match=f"slabs of 3 slices, got {count}"):
+            detector(torch.zeros(1, count, 96, 96))
+
+
 def test_torchscript_runs_without_the_bundle(torch_file: Path, tmp_path: Path) -> None:
     code = (
         "import sys, torch, torchvision; detector = torch.jit.load(sys.argv[1]); "

@@ -22,8 +22,14 @@ from .two_stage import FasterRCNN
 EMPTY = -1.0
 
 
-def pad_to_stride(slabs: Tensor) -> Tensor:
-    """``(B, D, H, W)``, padded at the right and the bottom with zeros to multiples of 32."""
+def pad_to_stride(slabs: Tensor, num_slices: int) -> Tensor:
+    """``(B, D, H, W)``, padded at the right and the bottom with zeros to multiples of 32.
+
+    Raises:
+        ValueError: If D is not ``num_slices``: a traced crop to the key slice would take another slice for it.
+    """
+    if slabs.shape[1] != num_slices:
+        raise ValueError(f"Expected slabs of {num_slices} slices, got {slabs.shape[1]}.")
     return F.pad(slabs, [0, -slabs.shape[3] % 32, 0, -slabs.shape[2] % 32])
 
 
@@ -61,7 +67,7 @@ def suppress(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
 class Operations(NamedTuple):
     """The steps that depend on sizes or data: plain functions, or an exporter's replacements for them."""
 
-    pad: Callable[[Tensor], Tensor] = pad_to_stride
+    pad: Callable[[Tensor, int], Tensor] = pad_to_stride
     clip: Callable[[Tensor, Tensor], Tensor] = clip_to_slab
     grid: Callable[[Tensor, Tensor, int], Tensor] = anchor_grid
     with_row: Callable[[Tensor], Tensor] = with_row
@@ -94,19 +100,20 @@ class DetectionGraph(nn.Module):
             )
         self.detector = detector.eval()
         self.operations = operations
+        self.num_slices = int(detector.backbone.num_slices)  # type: ignore[arg-type]
 
     def forward(self, slabs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect lesions in the middle slices.
 
         Args:
-            slabs: ``(B, D, H, W)`` normalised slabs of any number and size.
+            slabs: ``(B, D, H, W)`` normalised slabs of any number, height and width.
 
         Returns:
             ``boxes`` ``(B, R, 4)`` in slab pixels, ``scores`` ``(B, R)`` and ``labels`` ``(B, R)`` int64, best box
             first; rows without a box are zero, in ``labels`` too. R is the head's limit of boxes per image. Where the
             detector would raise because a value is NaN or infinite, all scores of that slab are NaN.
         """
-        first, second = self.detector.features(self.operations.pad(slabs))
+        first, second = self.detector.features(self.operations.pad(slabs, self.num_slices))
         boxes, usable, doubt = self._propose(first, slabs)
         return self._refine(second, boxes, usable, doubt, slabs)
 

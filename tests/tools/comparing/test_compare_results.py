@@ -201,6 +201,15 @@ def test_dates_in_the_wrong_order_are_named(folders: tuple[str, str]) -> None:
     assert _cautions(before, after, lying, same=False) == []
 
 
+def test_a_scan_of_which_nothing_was_examined_is_named(folders: tuple[str, str]) -> None:
+    before, after = (_read(Path(folder)) for folder in folders)
+    lying = Alignment(np.eye(4), 1.0)
+    after.document["settings"]["examined_slices"] = 0
+    for order, when in (((before, after), "after"), ((after, before), "before")):
+        told = _cautions(*order, lying, same=False)
+        assert told == [f"No slice of the scan {when} shows a body: nothing was examined there."]
+
+
 def test_a_mirror_image_is_named(folders: tuple[str, str]) -> None:
     before, after = (_read(Path(folder)) for folder in folders)
     lying = Alignment(np.eye(4), 0.62)

@@ -239,6 +239,11 @@ def _cautions(first: _Result, last: _Result, lying: Alignment, same: bool) -> li
     thresholds = [one.document["settings"].get("score_threshold") for one in (first, last)]
     if thresholds[0] != thresholds[1]:
         told.append(f"The score thresholds differ: {thresholds[0]} and {thresholds[1]}.")
+    told += [
+        f"No slice of the scan {when} shows a body: nothing was examined there."
+        for when, one in (("before", first), ("after", last))
+        if one.document["settings"].get("examined_slices") == 0
+    ]
     reviewed = ["review" in one.document["settings"] for one in (first, last)]
     if reviewed[0] != reviewed[1]:
         told.append(

@@ -268,7 +268,7 @@ class Checkpointer:
         missing = sorted(needed - set(content))
         advice = f"Use another --output_dir (or --ckpt_dir), or remove {path} to start afresh."
         if missing:
-            raise ValueError(f"Expected a checkpoint of a training run, got no {missing[0]} in {path}. {advice}")
+            raise ValueError(f"Expected a checkpoint of a run with {missing[0]}, got one without in {path}. {advice}")
         if content["definition"] != self.definition:
             raise ValueError(
                 f"Expected a checkpoint of the network {self.definition}, got one of {content['definition']} "

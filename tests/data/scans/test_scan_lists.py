@@ -52,6 +52,13 @@ def test_a_list_that_is_empty_or_binary_is_rejected(tmp_path: Path) -> None:
         find_scans(tmp_path / "list.txt")
 
 
+@pytest.mark.parametrize("line", ["a read-me, " * 40, "folder/" * 2000])
+def test_a_text_of_another_kind_is_rejected(tmp_path: Path, line: str) -> None:
+    (tmp_path / "list.txt").write_text(f"a.nii\n{line}\n")
+    with pytest.raises(ValueError, match=rf"a path in each line, got '{line[:20]}.*list\.txt"):
+        find_scans(tmp_path / "list.txt")
+
+
 def test_only_files_are_lists(tmp_path: Path) -> None:
     (tmp_path / "folder.txt").mkdir()
     assert not is_list(tmp_path / "folder.txt")

@@ -48,7 +48,7 @@ def read_list(path: Path) -> list[Path]:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is not a text, or has no path.
+        ValueError: If it is not a text, has no path, or a line that is too long for one.
     """
     url = url_of(path)
     content = path.read_bytes() if url is None else read_object(url)
@@ -59,7 +59,19 @@ def read_list(path: Path) -> list[Path]:
     if not paths:
         got = "only comments in" if any(line.strip() for line in lines) else "an empty file"
         raise ValueError(f"Expected a text with a path in each line, got {got} {path}.")
+    for entry in paths:
+        if _is_too_long(entry):
+            raise ValueError(f"Expected a text with a path in each line, got {str(entry)[:60]!r}... in {path}.")
     return paths
+
+
+def _is_too_long(path: Path) -> bool:
+    """Whether the system has no file of so long a name: it is a line of some other text."""
+    try:
+        path.lstat()
+    except (OSError, ValueError) as error:
+        return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def once(paths: Sequence[Path]) -> list[Path]:

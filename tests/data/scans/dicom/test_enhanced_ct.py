@@ -169,13 +169,6 @@ def test_localizers_and_projections_among_the_frames_are_left_out(series: Path, 
     assert log_text(scan.notes[0]) == "Left out frame 8 of e.dcm: a localizer."
 
 
-def test_a_file_of_localizers_is_not_a_scan(series: Path, tmp_path: Path) -> None:
-    path = write_enhanced(
-        tmp_path / "enhanced" / "e.dcm", frames_of(series), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]
-    )
-    assert "Expected a DICOM series of modality CT, got 1 CT localizer in" in message(path)
-
-
 def test_missing_and_doubled_frames_are_told_as_slices_are(series: Path, tmp_path: Path) -> None:
     slices = frames_of(series)
     gap = write_enhanced(tmp_path / "gap" / "e.dcm", [*slices[:3], *slices[4:]])

@@ -222,11 +222,14 @@ def read_contents(files: Mapping[Path, Open], known: Mapping[Path, Look] | None 
 
 def _images(path: Path, look: pydicom.Dataset | DamagedHeaderError) -> Sequence[pydicom.Dataset | DamagedHeaderError]:
     """The header of a file, of an Enhanced CT those of its frames."""
-    if isinstance(look, DamagedHeaderError) or not is_enhanced(look) or _not_a_slice(look) is not None:
+    # The kind of image of a file is that of most of its frames, or of the most important.
+    if isinstance(look, DamagedHeaderError) or not is_enhanced(look) or _not_a_ct(look) is not None:
         return [look]
     try:
         return split_frames(path, look)
     except OSError as error:
+        if _not_a_slice(look) is not None:
+            return [look]
         damaged = DamagedHeaderError(str(error))
         damaged.uid = read_text(look, "SeriesInstanceUID") or None
         return [damaged]
@@ -356,12 +359,19 @@ def _read_header(path: Path, open_file: Open) -> pydicom.Dataset:
     return header
 
 
-def _not_a_slice(header: pydicom.Dataset) -> tuple[str, str] | None:
-    """Kind and reason of a file that is not part of a CT, None for a CT slice."""
+def _not_a_ct(header: pydicom.Dataset) -> tuple[str, str] | None:
+    """Kind and reason of a file without CT images, None if it has some."""
     modality = read_text(header, "Modality") or "none"
-    words = read_text(header, "ImageType").upper().split("\\")
     if modality != "CT" or "Rows" not in header:
         return modality, f"modality {modality}, not a CT slice"
+    return None
+
+
+def _not_a_slice(header: pydicom.Dataset) -> tuple[str, str] | None:
+    """Kind and reason of an image that is not part of a CT, None for a CT slice."""
+    if other := _not_a_ct(header):
+        return other
+    words = read_text(header, "ImageType").upper().split("\\")
     if "LOCALIZER" in words:
         return "CT localizer", "a localizer"
     storage = read_text(header, "SOPClassUID")

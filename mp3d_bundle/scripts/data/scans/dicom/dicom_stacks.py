@@ -126,6 +126,8 @@ def _open(stack: Stack) -> bool:
 
 
 def _value(header: pydicom.Dataset, tag: str) -> str:
+    if tag in FRAME_KINDS and frame_of(header) is None:
+        return ""
     text = read_text(header, tag)
     if tag == "PatientName":
         # Only the alphabetic form, which programs write with or without carets at the end.

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pydicom
 from pydicom import encaps
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.tag import BaseTag
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -54,6 +56,10 @@ _OTHERS = {
     "CTXRayDetailsSequence": ("FilterType", "KVP"),
     "FrameContentSequence": ("FrameAcquisitionNumber", "InStackPositionNumber", "StackID", "TemporalPositionIndex"),
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth"),
+    "RespiratorySynchronizationSequence": (
+        "NominalPercentageOfRespiratoryPhase",
+        "NominalRespiratoryTriggerDelayTime",
+    ),
     # A converter keeps here what the headers of single slices had; of that a frame has no tag of its own.
     **dict.fromkeys(
         ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence"),
@@ -73,9 +79,26 @@ _RENAMED = {
 _OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 # What of a file is not in the header of a frame, unless the groups give it.
 _GROUPS = (_SHARED, _PER_FRAME, *(tag for tags in _REQUIRED.values() for tag in tags))
-TAGS = (*_CONCATENATION, _SHARED, _PER_FRAME, "NumberOfFrames")
-# Frames that tell them apart and that slices have no tag for.
-KINDS = ("StackID", "TemporalPositionIndex", "NominalCardiacTriggerDelayTime")
+TAGS = (
+    *_CONCATENATION,
+    _SHARED,
+    _PER_FRAME,
+    "NumberOfFrames",
+    "VolumeBasedCalculationTechnique",
+    "VolumetricProperties",
+)
+# Of the sequences of a file results have this one; others list all images of a series.
+_KEPT_SEQUENCE = "DeidentificationMethodCodeSequence"
+# No other tag of a file that is read or shown with a frame has more bytes.
+_LONGEST = 4096
+# Only frames are told apart by these: slices of their own may have kept them of the file that they came from.
+KINDS = (
+    "StackID",
+    "TemporalPositionIndex",
+    "NominalCardiacTriggerDelayTime",
+    "NominalPercentageOfRespiratoryPhase",
+    "NominalRespiratoryTriggerDelayTime",
+)
 # Values of VolumeBasedCalculationTechnique whose pixels are those of planes.
 _PLANES = ("", "NONE", "MPR")
 
@@ -98,7 +121,9 @@ def image_name(name: object, header: pydicom.Dataset) -> str:
 
 
 def not_a_plane(header: pydicom.Dataset) -> str:
-    """Why the pixels of a frame are not those of a plane of the patient, ``""`` if they are."""
+    """Why the pixels of a frame are not those of a plane of the patient, ``""`` if they are or it is no frame."""
+    if frame_of(header) is None:
+        return ""
     technique = read_text(header, "VolumeBasedCalculationTechnique").upper()
     if technique not in _PLANES:
         return f"a projection or curved plane ({technique})"
@@ -122,12 +147,14 @@ def split_frames(path: Path, header: pydicom.Dataset) -> list[pydicom.Dataset]:
     try:
         number = int(read_number(header, "NumberOfFrames", path) or 0)
         frames = list(header.get(_PER_FRAME) or ())
-        (shared,) = header.get(_SHARED) or (pydicom.Dataset(),)
+        shared = list(header.get(_SHARED) or (pydicom.Dataset(),))
+        if len(shared) != 1:
+            raise ValueError(f"{len(shared)} items of {_SHARED}")
         if number < 1 or len(frames) != number:
             raise ValueError(f"NumberOfFrames {number} and functional groups of {len(frames)} frames")
         bare = _copied(header)
         _drop(bare, _GROUPS)
-        return [_frame_header(bare, shared, own, at) for at, own in enumerate(frames, start=1)]
+        return [_frame_header(bare, shared[0], own, at) for at, own in enumerate(frames, start=1)]
     except ODD_CONTENT as error:
         raise OSError(
             f"Expected an Enhanced CT whose functional groups describe each frame, cannot use {path}: "
@@ -149,7 +176,7 @@ def _add(header: pydicom.Dataset, other: pydicom.Dataset) -> None:
         header[tag] = other.get_item(tag)
 
 
-def _drop(header: pydicom.Dataset, tags: Iterable[str]) -> None:
+def _drop(header: pydicom.Dataset, tags: Iterable[str | BaseTag]) -> None:
     for tag in tags:
         header.pop(tag, None)
 
@@ -175,7 +202,7 @@ def _frame_header(bare: pydicom.Dataset, shared: pydicom.Dataset, own: pydicom.D
 def _items(group: str, shared: pydicom.Dataset, own: pydicom.Dataset, number: int) -> Sequence[pydicom.Dataset]:
     """The items of a functional group of a frame: its own, or those of all frames."""
     found = [groups[group].value for groups in (shared, own) if group in groups]
-    if len(found) == 2 and found[0] != found[1]:
+    if group in _REQUIRED and len(found) == 2 and found[0] != found[1]:
         raise ValueError(f"{group} twice for frame {number}, for all frames and for itself, with other values")
     return found[-1] if found else ()
 
@@ -196,7 +223,8 @@ def missing_part(headers: Sequence[tuple[Path, pydicom.Dataset]]) -> ValueError 
 def _check_parts(headers: Sequence[tuple[Path, pydicom.Dataset]]) -> None:
     parts: dict[str, dict[str, tuple[Path, pydicom.Dataset]]] = defaultdict(dict)
     for path, header in headers:
-        if uid := read_text(header, "ConcatenationUID"):
+        uid = read_text(header, "ConcatenationUID")
+        if uid and frame_of(header) is not None:
             parts[uid].setdefault(read_text(header, "InConcatenationNumber"), (path, header))
     for found in parts.values():
         files = dict(sorted((int(number) if number.isdecimal() else 0, file) for number, file in found.items()))
@@ -225,14 +253,14 @@ def frame_files(path: Path, headers: Sequence[pydicom.Dataset]) -> Iterator[tupl
         headers: A header of `split_frames` for each wanted frame.
 
     Yields:
-        Index of the header, and the content of a file with all tags of the enhanced file except for the groups, those
-        of the header, and the pixels of the frame as they are coded. In the order of the file.
+        Index of the header, and the content of a file with the tags of the enhanced file that say something of a frame,
+        those of the header, and the pixels of the frame as they are coded. In the order of the file.
 
     Raises:
         OSError: If the file cannot be read, or holds fewer or more pixels than it has frames.
     """
     whole = read_dataset(path)
-    _drop(whole, (*_GROUPS, *_OFFSETS))
+    _drop(whole, (*_GROUPS, *_OFFSETS, *(tag for tag in list(whole.keys()) if _of_no_frame(whole, tag))))
     # ITK looks for the rescale of an enhanced file in groups.
     whole.file_meta.MediaStorageSOPClassUID = CTImageStorage
     implicit, little = (value is not False for value in whole.original_encoding)
@@ -244,6 +272,16 @@ def frame_files(path: Path, headers: Sequence[pydicom.Dataset]) -> Iterator[tupl
     for frame, pixels in enumerate(_frame_pixels(path, headers[0]), start=1):
         if (at := wanted.get(frame)) is not None:
             yield at, _file_of(whole, headers[at], pixels)
+
+
+def _of_no_frame(whole: pydicom.Dataset, tag: BaseTag) -> bool:
+    """Whether a tag of a file is of no use with a frame; with each of n frames, a list of all takes n² bytes."""
+    element = whole.get_item(tag)
+    if tag.is_private or element is None:
+        return True
+    if (element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")) == "SQ":
+        return keyword_for_tag(tag) != _KEPT_SEQUENCE
+    return isinstance(element.value, bytes) and len(element.value) > _LONGEST
 
 
 def _frame_pixels(path: Path, header: pydicom.Dataset) -> Iterator[bytes]:

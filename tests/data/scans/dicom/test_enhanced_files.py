@@ -186,3 +186,13 @@ def test_slices_that_kept_tags_of_frames_are_one_scan(series: Path, tag: str) ->
     (scan,) = read(series)
     np.testing.assert_array_equal(scan.hu, before.hu)
     assert scan.notes == before.notes
+
+
+def test_a_damaged_tag_that_no_slice_needs_costs_no_scan(series: Path, tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "e.dcm", frames_of(series), AcquisitionTime="")
+    content = path.read_bytes()
+    at = content.index(b"\x08\x00\x32\x00TM")
+    # An unknown value representation.
+    path.write_bytes(content[: at + 4] + b"T\xff" + content[at + 6 :])
+    (scan,) = read(path)
+    np.testing.assert_array_equal(scan.hu, read_scan(series).hu)

@@ -276,7 +276,11 @@ def frame_files(path: Path, headers: Sequence[pydicom.Dataset]) -> Iterator[tupl
 
 def _of_no_frame(whole: pydicom.Dataset, tag: BaseTag) -> bool:
     """Whether a tag of a file is of no use with a frame; with each of n frames, a list of all takes n² bytes."""
-    element = whole.get_item(tag)
+    try:
+        element = whole.get_item(tag)
+    except ODD_CONTENT:
+        # Damaged, as it may be in a file of one slice: what is needed is in the header of the frame.
+        return True
     if tag.is_private or element is None:
         return True
     if (element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")) == "SQ":

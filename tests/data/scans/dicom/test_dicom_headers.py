@@ -82,3 +82,14 @@ def test_a_series_stays_in_its_process(tmp_path: Path) -> None:
     """Its headers hold open files; who reads a scan in another process finds None and reads them again."""
     (series,) = read_contents(folder_files(write_ct(tmp_path / "ct", HU[:2]))).series
     assert pickle.loads(pickle.dumps([series, series.uid])) == [None, "1.2.3.4"]
+
+
+def test_a_damaged_tag_before_the_header_that_no_slice_needs(tmp_path: Path) -> None:
+    """MediaStorageSOPClassUID with a kind of value that DICOM does not have."""
+    folder = write_ct(tmp_path / "series", HU)
+    expected = read_scan(folder)
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert content.count(b"\x02\x00\x02\x00UI") == 1
+        path.write_bytes(content.replace(b"\x02\x00\x02\x00UI", b"\x02\x00\x02\x00ZZ"))
+    np.testing.assert_array_equal(read_scan(folder).hu, expected.hu)

@@ -348,7 +348,7 @@ def _read_header(path: Path, open_file: Open) -> pydicom.Dataset:
     except OSError as error:
         raise DamagedHeaderError(str(error)) from error
     uid = read_text(header, "SeriesInstanceUID") or None
-    storage = header.file_meta.get("MediaStorageSOPClassUID")
+    storage = read_text(header.file_meta, "MediaStorageSOPClassUID")
     nothing = "Modality" not in header and "SOPClassUID" not in header and storage != MediaStorageDirectoryStorage
     if nothing and "SOPInstanceUID" not in header and header.preamble is None:
         raise ForeignFileError(f"Expected a DICOM file, got something else in {path}.")

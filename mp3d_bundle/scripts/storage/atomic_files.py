@@ -91,13 +91,21 @@ def sha256(path: str | Path) -> str:
 
 
 def hash_files(paths: Iterable[str | Path]) -> str:
-    """SHA-256 of the files' bytes one after the other (``cat FILES | sha256sum``), in hexadecimal."""
+    """SHA-256 of the files' bytes one after the other (``cat FILES | sha256sum``), in hexadecimal.
+
+    A path that comes again, as that of a file with several slices does, counts once.
+    """
     digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+    for path in dict.fromkeys(paths):
+        hash_into(digest, path)
     return digest.hexdigest()
+
+
+def hash_into(digest: hashlib._Hash, path: str | Path) -> None:
+    """Add the bytes of a file to a hash, block by block."""
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
 
 
 def sync(path: Path) -> None:

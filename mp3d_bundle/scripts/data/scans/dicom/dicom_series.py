@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
+from ....storage.atomic_files import hash_into
 from ..uneven_spacing import even_places, spread
 from ..volume_files.stored_image import Note, StoredImage, check_spacing
 from .dicom_files import bytes_before_pixels, read_bytes, read_number
@@ -40,7 +41,6 @@ _WIDEST = 3.0
 _MOST_RUNS, _SHORTEST_RUN = 4, 3
 # Positions of one stack are on a straight line within this many mm.
 _LINE_MM = 0.5
-_BLOCK = 1 << 20
 
 
 def read_series(folder: Path, series: str | None = None) -> StoredImage:
@@ -143,9 +143,7 @@ def _contents(path: Path, headers: Sequence[pydicom.Dataset], digest: hashlib._H
         digest.update(content)
         yield 0, content
         return
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+    hash_into(digest, path)
     yield from frame_files(path, headers)
 
 

@@ -298,7 +298,7 @@ def convert(
         FileNotFoundError: If the source file does not exist.
         OSError: If the target cannot be written.
     """
-    check_convert(source, target, to, isotropic, network, tags)
+    check_convert(source, target, to, isotropic=isotropic, network=network, tags=tags)
     if to != "bundle":
         _write_authors(read_stored(source), source, target)
         return

@@ -52,14 +52,7 @@ def check_export(checkpoint: str, target: str, format: str = "onnx", **others: o
     _check_target(checkpoint, target)
 
 
-def check_convert(
-    source: str,
-    target: str,
-    to: str = "bundle",
-    isotropic: bool = False,
-    network: str | None = None,
-    tags: str | None = None,
-) -> None:
+def check_convert(source: str, target: str, to: str = "bundle", **of_bundle: object) -> None:
     """Check the arguments of `convert_weights.convert`.
 
     Raises:
@@ -70,9 +63,9 @@ def check_convert(
     """
     if to not in DIRECTIONS:
         raise ValueError(f"Expected --to bundle or --to authors, got {to!r}.")
-    told = {"isotropic": isotropic, "network": network is not None, "tags": tags is not None}
-    for name in (name for name, given in told.items() if given and to != "bundle"):
-        raise ValueError(f"Expected --{name} with --to bundle alone, got it with --to {to}.")
+    for name, value in of_bundle.items():
+        if to != "bundle" and value is not None and value is not False:
+            raise ValueError(f"Expected --{name} with --to bundle alone, got it with --to {to}.")
     need_weights(source)
     _check_target(source, target)
 

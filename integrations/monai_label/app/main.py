@@ -159,7 +159,7 @@ class LesionApp(MONAILabelApp):
         Raises:
             HTTPException: If it is not what a bundle of this app can be trained with.
         """
-        ours = [task for task in self._infers.values() if isinstance(task, LesionInferTask)]
+        ours = self._detectors()
         try:
             if ours and suffix.endswith(".json"):
                 ours[0].parse_markups(content.read(), where)
@@ -179,10 +179,14 @@ class LesionApp(MONAILabelApp):
         Raises:
             HTTPException: If a bundle of this repository, and no other is served, cannot use it.
         """
-        ours = [task for task in self._infers.values() if isinstance(task, LesionInferTask)]
+        ours = self._detectors()
         if ours and len(ours) == len(self._infers):
             with answers(self.studies):
                 ours[0].read_scan({"image": path})
+
+    def _detectors(self) -> list[LesionInferTask]:
+        """The tasks of bundles of this repository."""
+        return [task for task in self._infers.values() if isinstance(task, LesionInferTask)]
 
     def _check(self, request: Mapping[str, Any], datastore: Any) -> None:
         known(request.get("model"), self._infers, "model")

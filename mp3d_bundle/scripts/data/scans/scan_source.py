@@ -28,7 +28,7 @@ class ScanSource:
         series: SeriesInstanceUID of a DICOM scan.
         opener: Reads the scan, which is valid within the context; by default `read_scan` of the path.
         left_out: A sentence about each file of a folder with DICOM files but without CT slices.
-        rules: How strictly the scan is read if there is no opener.
+        rules: How strictly the scan is read without an opener.
     """
 
     path: Path

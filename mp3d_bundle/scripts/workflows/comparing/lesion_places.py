@@ -25,7 +25,7 @@ def place_of(document: Mapping[str, Any], number: int | None, when: str) -> dict
 
     Returns:
         The columns of `PLACE_COLUMNS` of that scan: z of the key slice in LPS mm, number and UID of its image and its
-        frame in an Enhanced CT, UID of the series and date of the study; None where there is none, or the scan was not
+        frame in an Enhanced CT, UID of the series and date of the study; None where it is unknown, or the scan was not
         read from DICOM.
     """
     lesion = next((one for one in document["lesions"] if one["lesion"] == number), {})

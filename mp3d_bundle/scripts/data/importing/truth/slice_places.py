@@ -76,7 +76,7 @@ class SlicePlaces:
             return self.by_uid[name]
         if rule.frame == "stored" and name in self.by_file:
             return self.by_file[name]
-        if name in self.uids or name in {path.stem for path in self.scan.files if self.scan.frames}:
+        if self.scan.frames and (name in self.uids or any(name == path.stem for path in self.scan.files)):
             raise ValueError(
                 f"Expected the number of a slice of {self.scan.path}, got the UID or file of an Enhanced CT, whose "
                 f"frames are several slices: {shown_name(name)}. Give masks, SEG, RTSTRUCT or boxes in mm instead."

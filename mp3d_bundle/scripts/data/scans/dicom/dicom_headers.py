@@ -208,14 +208,16 @@ def read_contents(files: Mapping[Path, Open], known: Mapping[Path, Look] | None 
             description = read_text(header, "SeriesDescription") or "no description"
             left[uid, description, text].append((path, frame_of(header)))
     series = []
-    for stack in (stack for uid, headers in kept.items() for stack in split_series(uid, headers, files)):
-        found = Series(stack.uid, stack.headers, stack.notes, stack.problem)
-        if stack.other is None:
-            series.append(replace(found, problem=missing_part(kept[stack.uid]) or found.problem))
-        else:
-            kind, text = stack.other
-            others[kind] += len(stack.headers)
-            left[stack.uid, found.description, text].extend(found.images)
+    for uid, headers in kept.items():
+        missing = missing_part(headers)
+        for stack in split_series(uid, headers, files):
+            found = Series(stack.uid, stack.headers, stack.notes, stack.problem)
+            if stack.other is None:
+                series.append(replace(found, problem=missing or found.problem))
+            else:
+                kind, text = stack.other
+                others[kind] += len(stack.headers)
+                left[stack.uid, found.description, text].extend(found.images)
     complete, told = _with_damaged(series, damaged)
     return Contents(series=complete, notes=(*_notes(left), *told), others=others)
 
@@ -270,7 +272,7 @@ def file_contents(path: Path) -> Contents | None:
     if not isinstance(look, pydicom.Dataset) or not is_enhanced(look):
         return None
     uid = read_text(look, "SeriesInstanceUID") or "none"
-    around = read_contents(folder_files(path.parent)).series
+    around = read_contents(folder_files(path.parent), {path: look}).series
     files = {file for series in around if series.uid == uid for file, _ in series.headers}
     if len(files) > 1:
         raise ValueError(

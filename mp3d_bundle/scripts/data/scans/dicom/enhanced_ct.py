@@ -70,7 +70,7 @@ _OTHERS = {
         ),
     ),
 }
-# Tags of groups by their name in the header of a frame. The number that a converted slice had tells of missing slices.
+# Tags of groups by their name in the header of a frame. Gaps in the numbers of converted slices show what is missing.
 _RENAMED = {
     "FrameAcquisitionNumber": "AcquisitionNumber",
     "FrameType": "ImageType",
@@ -111,7 +111,7 @@ def is_enhanced(header: pydicom.Dataset) -> bool:
 def frame_of(header: pydicom.Dataset) -> int | None:
     """Number of the frame that a header of `split_frames` describes, from 1; None for any other header."""
     number = read_text(header, FRAME_TAG)
-    return int(number) if is_enhanced(header) and number.isdecimal() else None
+    return int(number) if number.isdecimal() and is_enhanced(header) else None
 
 
 def image_name(name: object, header: pydicom.Dataset) -> str:
@@ -121,7 +121,7 @@ def image_name(name: object, header: pydicom.Dataset) -> str:
 
 
 def not_a_plane(header: pydicom.Dataset) -> str:
-    """Why the pixels of a frame are not those of a plane of the patient, ``""`` if they are or it is no frame."""
+    """Why the pixels of a frame are not those of a plane of the patient; ``""`` if they are, and of a whole file."""
     if frame_of(header) is None:
         return ""
     technique = read_text(header, "VolumeBasedCalculationTechnique").upper()

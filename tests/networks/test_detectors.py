@@ -56,12 +56,6 @@ def test_no_classes_are_rejected(num_classes: int, on_meta: torch.device) -> Non
         mp3d_fpn(9, num_classes)
 
 
-@pytest.mark.parametrize(("name", "value"), [("anchor_scale", -1.0), ("fc_channels", 0), ("proposals", 0)])
-def test_a_head_that_finds_nothing_is_rejected(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name} of the head to be above 0, got {value}"):
-        TwoStageHead(**{name: value})
-
-
 def test_ratios_of_anchors_are_those_of_the_head(on_meta: torch.device) -> None:
     with on_meta:
         network = mp3d_fpn(3, head=TwoStageHead(anchor_ratios=[0.25, 1.0, 2.0, 4.0]))

@@ -52,7 +52,7 @@ def backward(losses: dict[str, Tensor] | list[dict[str, Tensor]]) -> None:
 
 class TestAnchors:
     def test_nine_a_cell_from_16_to_406_pixels_rows_first(self) -> None:
-        anchors = RowFirstAnchors(AnchorShapes.of(OneStageHead()), 4.0)
+        anchors = RowFirstAnchors(AnchorShapes.of(3), 4.0)
         maps = [torch.zeros(2, 1, 512 // stride, 256 // stride) for stride in (4, 8, 16, 32, 64)]
         first, second = anchors(torch.zeros(2, 3, 512, 256), maps)
         assert anchors.num_anchors_per_location() == [9] * 5

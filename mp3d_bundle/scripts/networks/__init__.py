@@ -5,9 +5,10 @@ from .backbones.resnet3d import FullBottleneck, PseudoBasicBlock, PseudoBottlene
 from .backbones.slab_backbone import CenterCrop, FullTransform, GroupTransform, SlabBackbone
 from .detectors import TwoStageHead, faster_rcnn, fpn_3dce, mp3d_fpn
 from .heads.roi_heads import FieldHead, RoIs
+from .heads.rpn import AnchorShapes
 from .heads.score_refinement import Patient
 from .late_fusion import LateFusionRCNN, TripletBackbone
-from .one_stage import AnchorShapes, OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
+from .one_stage import OneStageDetector, OneStageHead, mp3d_retinanet, retinanet_2d
 from .published.align_shift import a3d, align_shift, temporal_shift
 from .published.mulan import MULAN, mulan
 from .published.multi_scale_booster import multi_scale_booster

@@ -16,10 +16,11 @@ from .heads.box_rules import Sampling
 from .heads.roi_heads import BoxPredictor, DetectionLimits, FieldHead, PyramidRoIAlign, RoIHeads
 from .heads.rpn import ProposalLimits, PyramidAnchors, RegionProposalNetwork
 from .late_fusion import LateFusionRCNN, TripletBackbone
+from .sizes import check_anchors, check_sizes
 from .two_stage import FasterRCNN
 
-_ABOVE_ZERO = (
-    *("anchor_scale", "fc_channels", "rpn_samples", "roi_samples"),
+_COUNTS = (
+    *("fc_channels", "rpn_samples", "roi_samples"),
     *("train_per_level", "test_per_level", "proposals", "detections"),
 )
 
@@ -59,11 +60,10 @@ class TwoStageHead:
         """Reject sizes and counts of which nothing could be built or found.
 
         Raises:
-            ValueError: If one is not above 0.
+            ValueError: If one is not a whole number above 0, or an anchor has no size.
         """
-        for name in _ABOVE_ZERO:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected {name} of the head to be above 0, got {getattr(self, name)}.")
+        check_sizes(**{name: getattr(self, name) for name in _COUNTS})
+        check_anchors(self.anchor_scale, self.anchor_ratios)
 
 
 def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageHead | None = None) -> FasterRCNN:

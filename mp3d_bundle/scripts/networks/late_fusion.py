@@ -19,6 +19,7 @@ from .backbones.resnet2d import ResNet2d
 from .backbones.slab_backbone import check_slabs, initialise_pyramid
 from .heads.roi_heads import RoIHeads
 from .heads.rpn import RegionProposalNetwork
+from .sizes import check_sizes, check_triplets
 from .two_stage import FasterRCNN
 
 # Slabs arrive with one mean and deviation for all slices, those of ImageNet's red channel; in units of 0 to 255.
@@ -46,11 +47,8 @@ class TripletBackbone(nn.Module):
 
     def __init__(self, body: ResNet2d, num_slices: int, *, out_channels: int = 256, first_level: int = 2) -> None:
         super().__init__()
-        if isinstance(num_slices, bool) or not isinstance(num_slices, int) or num_slices < 1 or num_slices % 6 != 3:
-            raise ValueError(
-                "Expected three times an odd number of slices (3, 9, 15, 21 or 27) for a network that reads triplets, "
-                f"got {num_slices!r}."
-            )
+        check_triplets(num_slices)
+        check_sizes(fpn_channels=out_channels)
         if first_level not in (2, 3):
             raise ValueError(f"Expected pyramid levels from 2 or from 3 on, got first_level={first_level!r}.")
         self.num_slices = num_slices

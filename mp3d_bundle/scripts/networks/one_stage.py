@@ -42,8 +42,9 @@ from .batching import (
 )
 from .detectors import TwoStageHead
 from .heads.box_rules import HALF_OPEN, at_least_float32
-from .heads.rpn import PyramidAnchors, per_anchor
+from .heads.rpn import AnchorShapes, PyramidAnchors, per_anchor
 from .late_fusion import TripletBackbone
+from .sizes import check_sizes
 from .whole_batch import common_size, mean_count
 
 
@@ -71,6 +72,14 @@ class OneStageHead:
     nms_iou: float = 0.5
     detections: int = 100
 
+    def __post_init__(self) -> None:
+        """Reject sizes and counts of which nothing could be built or found.
+
+        Raises:
+            ValueError: If a count is not a whole number above 0.
+        """
+        check_sizes(sizes_per_octave=self.sizes_per_octave, per_level=self.per_level, detections=self.detections)
+
     @classmethod
     def like(cls, head: TwoStageHead) -> OneStageHead:
         """Read the numbers of a two-stage head: anchor size, anchors before NMS, score limit, number of boxes.
@@ -81,26 +90,6 @@ class OneStageHead:
         if head.fields:
             raise ValueError(f"Expected no further heads for a one-stage detector, got {', '.join(head.fields)}.")
         return cls(head.anchor_scale, score=head.score, per_level=head.test_per_level, detections=head.detections)
-
-
-@dataclass(frozen=True)
-class AnchorShapes:
-    """Anchors other than the usual ones of a one-stage head.
-
-    Attributes:
-        scales: Sides of the square anchors of a level, in units of the head's ``anchor_scale`` strides.
-        ratios: Heights over widths; the area is the same for all.
-        strides: Pixels between neighbouring cells of each level; the first sets the first level of the pyramid.
-    """
-
-    scales: Sequence[float]
-    ratios: Sequence[float] = (0.5, 1.0, 2.0)
-    strides: Sequence[int] = (4, 8, 16, 32, 64)
-
-    @classmethod
-    def of(cls, head: OneStageHead) -> AnchorShapes:
-        """The usual ones: ``sizes_per_octave`` sizes from one level to the next, in three shapes."""
-        return cls([2 ** (index / head.sizes_per_octave) for index in range(head.sizes_per_octave)])
 
 
 class RowFirstAnchors(nn.Module):
@@ -218,7 +207,7 @@ class OneStageDetector(RetinaNetDetector):
     ) -> None:
         check_classes(num_classes)
         head = head or OneStageHead()
-        generator = RowFirstAnchors(anchors or AnchorShapes.of(head), head.anchor_scale)
+        generator = RowFirstAnchors(anchors or AnchorShapes.of(head.sizes_per_octave), head.anchor_scale)
         network = RetinaNetOnSlabs(
             2, num_classes, generator.num_anchors_per_location()[0], backbone, size_divisible=SIZE_DIVISIBLE
         )

@@ -52,7 +52,7 @@ def test_group_norm_is_the_default_and_depends_on_nothing_but_the_image() -> Non
         torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("layers", [(3, 4, 6), (1, 1, 0, 1)])
+@pytest.mark.parametrize("layers", [(3, 4, 6), (1,)])
 def test_four_stages(layers: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="four stages"):
         ResNet2d(layers)

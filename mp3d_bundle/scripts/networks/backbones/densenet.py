@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..sizes import check_sizes
+
 # Makes the operator in front of a convolution from its input channels and the number of slices.
 MixFactory = Callable[[int, int], nn.Module]
 
@@ -186,8 +188,9 @@ class TruncatedDenseNet(nn.Module):
         growth: int = 32,
     ) -> None:
         super().__init__()
-        if len(layers) != 3 or min(layers) < 1:
-            raise ValueError(f"Expected three blocks of at least one layer, got layers={tuple(layers)}.")
+        if len(layers) != 3:
+            raise ValueError(f"Expected the layers of three blocks, got layers={tuple(layers)}.")
+        check_sizes(layers=layers, growth=growth)
         self.num_slices = num_slices
         width = 2 * growth
         self.conv0 = nn.Conv2d(inputs, width, 7, stride=2, padding=3, bias=False)

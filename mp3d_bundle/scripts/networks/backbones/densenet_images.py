@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..sizes import check_sizes, check_triplets
 from .densenet import OneMapDecoder, TruncatedDenseNet
 from .slab_backbone import check_slabs
 
@@ -54,11 +55,8 @@ class DenseImagesBackbone(nn.Module):
         growth: int = 32,
     ) -> None:
         super().__init__()
-        if isinstance(num_slices, bool) or not isinstance(num_slices, int) or num_slices < 1 or num_slices % 6 != 3:
-            raise ValueError(
-                "Expected three times an odd number of slices (3, 9, 15, 21 or 27) for a network that reads images of "
-                f"three slices, got {num_slices!r}."
-            )
+        check_triplets(num_slices)
+        check_sizes(channels=out_channels)
         self.num_slices, self.images, self.out_channels = num_slices, num_slices // 3, out_channels
         self.body = TruncatedDenseNet(3, self.images, layers=layers, growth=growth)
         # As released; the authors' code has options for fusion elsewhere, all off by default.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..sizes import check_odd_slices, check_sizes
 from .densenet import MixFactory, OneMapDecoder, SlicePairs, TruncatedDenseNet, own_share
 from .slab_backbone import check_slabs
 
@@ -38,10 +39,8 @@ class DenseSlabBackbone(nn.Module):
         thickness: float = 2.0,
     ) -> None:
         super().__init__()
-        if isinstance(num_slices, bool) or not isinstance(num_slices, int) or num_slices < 1 or num_slices % 2 == 0:
-            raise ValueError(
-                f"Expected an odd number of slices >= 1 (the middle one is the target), got {num_slices!r}."
-            )
+        check_odd_slices(num_slices)
+        check_sizes(channels=out_channels)
         own_share(torch.tensor([float(thickness)], device="cpu"))
         self.num_slices, self.out_channels, self.thickness = num_slices, out_channels, float(thickness)
         self.body = TruncatedDenseNet(1, num_slices, mix=mix, layers=layers, growth=growth)

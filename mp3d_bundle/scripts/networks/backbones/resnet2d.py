@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, conv1x1
 
+from ..sizes import check_sizes
 from .resnet3d import NormFactory, group_norm
 
 
@@ -73,8 +74,9 @@ class ResNet2d(nn.Module):
         stem: Callable[[int, NormFactory], nn.Module] = Stem2d,
     ) -> None:
         super().__init__()
-        if len(layers) != 4 or min(layers) < 1:
-            raise ValueError(f"Expected four stages of at least one block, got layers={tuple(layers)}.")
+        if len(layers) != 4:
+            raise ValueError(f"Expected the blocks of four stages, got layers={tuple(layers)}.")
+        check_sizes(layers=layers, width=width, norm_groups=norm_groups)
         make = norm or (lambda channels: group_norm(channels, norm_groups))
         self.stem = stem(width, make)
         self.stages = nn.ModuleList()

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..sizes import check_sizes
 from .densenet import SlicePairs
 
 # P3D-A, P3D-B and P3D-C blocks alternate over the whole network, not per stage (released code).
@@ -311,8 +312,9 @@ class ResNet3d(nn.Module):
         slice_pairs: int | None = None,
     ) -> None:
         super().__init__()
-        if len(layers) != 4 or min(layers) < 1:
-            raise ValueError(f"Expected four stages of at least one block, got layers={tuple(layers)}.")
+        if len(layers) != 4:
+            raise ValueError(f"Expected the blocks of four stages, got layers={tuple(layers)}.")
+        check_sizes(layers=layers, width=width, norm_groups=norm_groups)
 
         def norm(channels: int) -> nn.Module:
             return group_norm(channels, norm_groups)

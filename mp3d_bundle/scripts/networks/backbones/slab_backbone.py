@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
+from ..sizes import check_odd_slices, check_sizes
 from .resnet3d import ResNet3d, is_usual_on_cpu
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -126,7 +127,7 @@ class SlabBackbone(nn.Module):
         out_channels: Channels of the pyramid.
 
     Raises:
-        ValueError: If ``num_slices`` is not an odd number >= 1.
+        ValueError: If ``num_slices`` is not an odd number >= 1, or there is no channel.
     """
 
     def __init__(
@@ -138,10 +139,8 @@ class SlabBackbone(nn.Module):
         out_channels: int = 256,
     ) -> None:
         super().__init__()
-        if isinstance(num_slices, bool) or not isinstance(num_slices, int) or num_slices < 1 or num_slices % 2 == 0:
-            raise ValueError(
-                f"Expected an odd number of slices >= 1 (the middle one is the target), got {num_slices!r}."
-            )
+        check_odd_slices(num_slices)
+        check_sizes(fpn_channels=out_channels)
         self.num_slices = num_slices
         self.out_channels = out_channels
         self.body = body

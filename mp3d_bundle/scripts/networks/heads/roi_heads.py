@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ...instances import STANDARD, Instances, cat, num_instances, select, to
 from ..batching import Detections, Targets, check_classes, check_finite
+from ..sizes import check_sizes
 from ..whole_batch import mean_count
 from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
 from .roi_align import roi_align
@@ -77,12 +78,13 @@ class BoxPredictor(nn.Module):
             never read: older code has them.
 
     Raises:
-        ValueError: If ``num_classes`` is below 1.
+        ValueError: If ``num_classes`` or ``channels`` is below 1.
     """
 
     def __init__(self, channels: int, num_classes: int, *, background: bool = False) -> None:
         super().__init__()
         check_classes(num_classes)
+        check_sizes(channels=channels)
         self.num_classes = num_classes
         self.background = background
         self.cls_score = nn.Linear(channels, num_classes + 1)

@@ -6,6 +6,7 @@ in the floor under low-quality matches, the anchors at the border, the loss and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.rpn import RPNHead
 
 from ..batching import check_finite
+from ..sizes import check_anchors
 from ..whole_batch import mean_count
 from .box_rules import HALF_OPEN, BoxRules, Matching, Sampling, at_least_float32
 
@@ -44,12 +46,16 @@ class PyramidAnchors(nn.Module):
         strides: Pixels between neighbouring cells of each level.
         scale: Side of the square anchor in units of the stride: 4 in the paper (16 to 256 pixels), 2 for small images.
         ratios: Heights over widths; the area is the same for all.
+
+    Raises:
+        ValueError: If there are no ratios, or the scale or one of them is not a number above 0.
     """
 
     def __init__(
         self, strides: Sequence[int] = (4, 8, 16, 32, 64), scale: float = 4.0, ratios: Sequence[float] = (0.5, 1.0, 2.0)
     ) -> None:
         super().__init__()
+        check_anchors(scale, ratios)
         self.strides = tuple(strides)
         heights = torch.tensor(ratios, dtype=torch.float32).sqrt()
         shapes = torch.stack([-1 / heights, -heights, 1 / heights, heights], dim=1) / 2
@@ -76,6 +82,35 @@ class PyramidAnchors(nn.Module):
         """
         bases = [at_least_float32(self.base(level)) for level in range(len(features))]
         return [anchor_grid(*level) for level in zip(features, bases, self.strides, strict=False)]
+
+
+@dataclass(frozen=True)
+class AnchorShapes:
+    """Anchors other than the usual ones of a one-stage head.
+
+    Attributes:
+        scales: Sides of the square anchors of a level, in units of the head's ``anchor_scale`` strides.
+        ratios: Heights over widths; the area is the same for all.
+        strides: Pixels between neighbouring cells of each level; the first sets the first level of the pyramid.
+    """
+
+    scales: Sequence[float]
+    ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    strides: Sequence[int] = (4, 8, 16, 32, 64)
+
+    def __post_init__(self) -> None:
+        """Reject anchors without a size or a shape.
+
+        Raises:
+            ValueError: If there are no scales or ratios, or one is not finite and above 0.
+        """
+        for scale in self.scales or (math.nan,):
+            check_anchors(scale, self.ratios)
+
+    @classmethod
+    def of(cls, sizes_per_octave: int) -> AnchorShapes:
+        """The usual ones: so many sizes from one level to the next, in three shapes."""
+        return cls([2 ** (index / sizes_per_octave) for index in range(sizes_per_octave)])
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from ..heads.roi_heads import Batch, BoxPredictor, DetectionLimits, PyramidRoIAl
 from ..heads.rpn import ProposalLimits, RegionProposalNetwork
 from ..heads.score_refinement import Patient, ScoreRefinement
 from ..heads.tag_head import TagHead, mining_loss, tag_loss
+from ..sizes import check_sizes
 from ..two_stage import FasterRCNN
 from ..whole_batch import mean_count
 from .authors_names import DENSE_BODY, Rules
@@ -265,6 +266,7 @@ def mulan(
     Raises:
         ValueError: If ``num_slices`` is another number, there is no tag, or an extra has another name.
     """
+    check_sizes(fc_channels=fc_channels)
     backbone = DenseImagesBackbone(num_slices, out_channels=channels, layers=layers, growth=growth)
     anchors = FixedAnchors([detectron_anchors(STRIDE, (4, 6, 8, 12, 24), (0.5, 1.0, 2.0))], [STRIDE])
     rpn = RegionProposalNetwork(

@@ -21,6 +21,7 @@ from ..heads.box_rules import MMDETECTION, Matching, Sampling
 from ..heads.inclusive_boxes import FixedAnchors, InclusiveRoIAlign, mmdetection_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
 from ..heads.rpn import ProposalLimits, RegionProposalNetwork
+from ..sizes import check_sizes
 from ..two_stage import FasterRCNN
 from .authors_names import Rules
 
@@ -143,6 +144,7 @@ class BoosterBackbone(nn.Module):
 
     def __init__(self, body: ResNet2d | None = None, *, out_channels: int = 256) -> None:
         super().__init__()
+        check_sizes(channels=out_channels)
         self.body = body or ResNet2d(norm=nn.BatchNorm2d)
         self.out_channels = out_channels
         laterals = [_normed(channels, out_channels) for channels in self.body.out_channels]
@@ -200,6 +202,7 @@ def multi_scale_booster(
     """
     if num_slices != BoosterBackbone.num_slices:
         raise ValueError(f"Expected {BoosterBackbone.num_slices} slices for MSB, got {num_slices!r}.")
+    check_sizes(fc_channels=fc_channels)
     backbone = BoosterBackbone(ResNet2d(layers, width=width, norm=nn.BatchNorm2d), out_channels=channels)
     bases = [mmdetection_anchors(stride, (2, 4, 6, 8), (0.5, 1.0, 2.0)) for stride in STRIDES]
     anchors = FixedAnchors(bases, STRIDES)

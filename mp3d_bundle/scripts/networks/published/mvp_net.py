@@ -25,6 +25,7 @@ from ..heads.box_rules import CLAIMS_AT_ANY_OVERLAP, DETECTRON, Sampling, at_lea
 from ..heads.inclusive_boxes import FixedAnchors, UnalignedRoIAlign, detectron_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, RoIHeads
 from ..heads.rpn import RegionProposalNetwork
+from ..sizes import check_sizes
 from ..two_stage import FasterRCNN
 from .authors_names import Rules
 
@@ -302,6 +303,7 @@ def mvp_net(
     Raises:
         ValueError: If ``num_slices`` is neither 3 nor 9, or ``num_classes`` is below 1.
     """
+    check_sizes(channels=channels, fc_channels=fc_channels)
     backbone = MultiViewBackbone(num_slices, channels=channels, layers=layers, width=channels // 4, window=window)
     anchors = FixedAnchors([detectron_anchors(stride, (4,), (0.5, 1.0, 2.0)) for stride in STRIDES], STRIDES)
     rpn = RegionProposalNetwork(

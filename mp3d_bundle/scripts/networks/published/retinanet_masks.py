@@ -19,8 +19,9 @@ from ..batching import Detections, Targets, check_targets, pad_slabs, split_regi
 from ..detectors import TwoStageHead
 from ..heads.box_rules import at_least_float32
 from ..heads.mask_head import dice_loss
+from ..heads.rpn import AnchorShapes
 from ..late_fusion import TripletBackbone
-from ..one_stage import AnchorShapes, OneStageDetector, OneStageHead, one_stage_head, pyramid_start
+from ..one_stage import OneStageDetector, OneStageHead, one_stage_head, pyramid_start
 from ..whole_batch import common_size, mean_count
 
 # Cells of which less is known have no loss, whatever they should be.

@@ -17,6 +17,7 @@ from torchvision.ops import MLP, StochasticDepth
 from ..backbones.densenet import SlicePairs
 from ..backbones.densenet_slab import DenseSlabBackbone
 from ..heads.roi_heads import BoxPredictor
+from ..sizes import check_sizes
 from ..two_stage import FasterRCNN
 from .align_shift import AUTHORS_BACKBONE, MASK_RCNN, one_map_mask_rcnn
 from .authors_names import Rules
@@ -177,6 +178,7 @@ class AttentionBackbone(DenseSlabBackbone):
         super().__init__(num_slices, SlicePairs, out_channels=out_channels, layers=layers, growth=growth)
         if num_slices < 3:
             raise ValueError(f"Expected at least three slices for attention to neighbours, got {num_slices!r}.")
+        check_sizes(embedding=embedding, heads=heads)
         make = partial(AttentionStage, num_slices=num_slices, embedding=embedding, heads=heads)
         sides = zip(self.body.out_channels, (8, 4, 2), strict=True)
         self.stages = nn.ModuleDict({str(i): make(each, patch=side) for i, (each, side) in enumerate(sides, start=1)})

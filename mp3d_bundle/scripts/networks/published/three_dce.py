@@ -19,6 +19,7 @@ from ..heads.box_rules import CLAIMS_AT_ANY_OVERLAP, BoxRules, Sampling
 from ..heads.inclusive_boxes import FixedAnchors, detectron_anchors
 from ..heads.roi_heads import BoxPredictor, DetectionLimits, PyramidRoIAlign, RoIHeads
 from ..heads.rpn import ProposalLimits, RegionProposalNetwork
+from ..sizes import check_sizes
 from ..two_stage import FasterRCNN
 from .authors_names import Rules
 
@@ -155,6 +156,7 @@ class TripletVgg(nn.Module):
         super().__init__()
         if num_slices != 1 and num_slices not in range(3, 34, 6):
             raise ValueError(f"Expected 1, 3, 9, 15, 21, 27 or 33 slices for 3DCE, got {num_slices!r}.")
+        check_sizes(width=width)
         self.num_slices = num_slices
         self.images = -(-num_slices // 3)
         w = width
@@ -212,6 +214,7 @@ def three_dce(
     Raises:
         ValueError: If ``num_slices`` is another number, or ``num_classes`` is below 1.
     """
+    check_sizes(rpn_channels=rpn_channels, fc_channels=fc_channels)
     backbone = TripletVgg(num_slices, width=width)
     box_head = nn.Sequential(nn.Flatten(), nn.Linear(backbone.images * MAPS * GROUP**2, fc_channels), nn.ReLU())
     predictor = BoxPredictor(fc_channels, num_classes, background=True)

@@ -11,6 +11,7 @@ from torchvision.ops import roi_pool
 
 from ..batching import check_classes
 from ..heads.roi_heads import BoxPredictor
+from ..sizes import check_sizes
 from .three_dce import GROUP, OneLevelPool, PositionSensitivePool, ThreeDCE, TripletVgg, map_layer, vgg_detector
 
 
@@ -57,6 +58,7 @@ def rfcn(
         ValueError: If ``num_slices`` is another number, or ``num_classes`` is below 1.
     """
     _check(num_slices, "R-FCN")
+    check_sizes(width=width, rpn_channels=rpn_channels, fc_channels=fc_channels)
     maps = nn.Sequential(
         map_layer(8 * width, fc_channels), nn.ReLU(), map_layer(fc_channels, 5 * (1 + num_classes) * GROUP**2)
     )
@@ -81,6 +83,7 @@ def vgg_faster_rcnn(
         ValueError: If ``num_slices`` is another number, or ``num_classes`` is below 1.
     """
     _check(num_slices, "Faster R-CNN")
+    check_sizes(rpn_channels=rpn_channels, fc_channels=fc_channels)
     backbone = TripletVgg(num_slices, width=width, maps=nn.Identity())
     box_head = nn.Sequential(
         *(nn.Flatten(), nn.Linear(backbone.out_channels * GROUP**2, fc_channels), nn.ReLU(), nn.Dropout(0.5)),

@@ -114,8 +114,8 @@ def main(dataset_dir: str, output_dir: str, *, config_file: str = "", **options:
             status = run_command(command)
             if status:
                 sys.exit(
-                    f"Error: Fold {fold.name} ended with exit status {status}; its message is above. The same command "
-                    "resumes."
+                    f"Error: Fold {fold.name} ended with exit status {status}; its message is above. The command that "
+                    "began this run resumes it."
                 )
         found.append(read_json(output / fold.name / "validation" / "metrics.json", "metrics of a fold"))
     content = summary(found)

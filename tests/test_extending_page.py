@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.configuration.overlay_order import overlay_complaints
 from support.clean_processes import python
@@ -161,6 +162,10 @@ def test_parts_of_a_training_take_part(bundle: Path, printed: dict[str, str]) ->
     # Half a cosine over four iterations, from the rate of two images a step.
     assert [line[2] for line in lines] == pytest.approx([0.0025 * share for share in (1, 0.854, 0.5, 0.146)], rel=0.01)
     assert (bundle / "run" / "model.pt").is_file()
+    curves = EventAccumulator(str(bundle / "run" / "tensorboard")).Reload()
+    counts = [event.value for event in curves.Scalars("boxes_per_image")]
+    assert len(counts) == 2
+    assert all(0 <= count <= 100 for count in counts)
 
 
 def test_an_overlay_that_replaces_a_body_goes_after_the_narrow_one(bundle: Path) -> None:

@@ -56,6 +56,28 @@ def test_by_stem_two_truths_or_two_scans_are_an_error() -> None:
         found([scan("p/a.nii.gz"), scan("q/a.nii.gz")], [truth("a.nii.gz")])
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("mask", "ct.nii.gz"), ("yolo", "ct_7.txt"), ("lesions", "ct/lesions.json")]
+)
+def test_a_truth_in_a_folder_is_not_that_of_a_scan_outside_of_it(kind: str, name: str) -> None:
+    def at(folder: str) -> Truth:
+        image = {"mask": None, "yolo": f"{folder}ct_7", "lesions": "ct"}[kind]
+        return truth(f"{folder}{name}", kind, image=image)
+
+    scans = [scan("ct.nii.gz"), scan("P1/ct.nii.gz")]
+    assert found(scans, [at("P1/")]) == [[], [f"truth/P1/{name}"], []]
+    assert found(scans, [at(""), at("P1/")]) == [[f"truth/{name}"], [f"truth/P1/{name}"], []]
+    # No scan has this path, and two have the name.
+    with pytest.raises(ValueError, match="got 2: ct, P1/ct"):
+        found(scans, [at("P2/")])
+    assert found(scans[1:], [at("P2/")]) == [[f"truth/P2/{name}"], []]
+
+
+def test_endings_are_no_part_of_a_path() -> None:
+    scans = [ImportScan.of(ScanSource(ROOT / path), ROOT, "_0000") for path in ("a/c_0000.nii.gz", "b/c_0000.nii.gz")]
+    assert found(scans, [truth("b/c_seg.nii.gz")], ending="_seg") == [[], ["truth/b/c_seg.nii.gz"], []]
+
+
 def test_by_place() -> None:
     scans = [scan("P1/ct.nii.gz"), scan("P2/CT/x.nii.gz"), scan("P3/a.nii.gz"), scan("P3/b.nii.gz")]
     truths = [truth("P1/one.nii.gz"), truth("P1/two.nii.gz"), truth("P2/seg.nii.gz"), truth("P4/seg.nii.gz")]

@@ -179,12 +179,15 @@ class _Finder:
         self.patterns = patterns
         self.by_stars: dict[tuple[str, ...], list[int]] = defaultdict(list)
         self.by_stem: dict[str, list[int]] = defaultdict(list)
+        self.by_path: dict[str, list[int]] = defaultdict(list)
         self.by_series: dict[str, list[int]] = defaultdict(list)
         self.by_place: dict[str, list[int]] = defaultdict(list)
         for at, scan in enumerate(scans):
             # A folder of slices is called by its own name or by its path.
             for name in {scan.stem, scan.name, scan.source.name} - {""}:
                 self.by_stem[name].append(at)
+            for path in {_joined(scan.place, scan.stem), scan.name, scan.source.name} - {""}:
+                self.by_path[path].append(at)
             stars = patterns and patterns[0].stands_for(scan.source.path)
             if stars:
                 self.by_stars[stars].append(at)
@@ -209,17 +212,21 @@ class _Finder:
                 raise ValueError(f"Expected a truth with a folder of its own to match by place, got {truth.shown}.")
             return self._one(self._near(truth.place), truth), name
         if truth.kind not in SLICE_KINDS:
-            stem = self._without_ending(name) if truth.kind != "lesions" else name
-            found = [] if stem is None else self._named(truth.image, stem)
-            # Results are in a folder with the name of their scan, which tells scans with files of one name apart.
-            if len(set(found)) != 1 and truth.kind == "lesions" and truth.place:
-                folder = truth.place.rpartition("/")[2]
-                found = self.by_stem.get(truth.place, []) or found or self.by_stem.get(folder, [])
-            return self._one(found, truth), ""
+            if truth.kind == "lesions":
+                return self._one(self._of_result(truth.place or "", name), truth), ""
+            stem = self._without_ending(name)
+            return self._one([] if stem is None else self._named(_joined(truth.place or path, stem), stem), truth), ""
         if path and (found := self._named(path, path.rpartition("/")[2])):
             return self._one(found, truth), name
         stem, _, number = name.rpartition("_")
-        return self._one(self._named(stem, stem), truth), number
+        return self._one(self._named(_joined(path, stem), stem), truth), number
+
+    def _of_result(self, place: str, name: str) -> list[int]:
+        """Scans of a result: it is in a folder with their name, which tells files of one name apart."""
+        found = self.by_stem.get(name, [])
+        if len(set(found)) == 1 or not place:
+            return found
+        return self.by_path.get(place, []) or found or self.by_stem.get(place.rpartition("/")[2], [])
 
     def _near(self, place: str) -> list[int]:
         """Scans in a folder, or else below it, or else in the nearest folder above that has some."""
@@ -233,9 +240,8 @@ class _Finder:
         return [at for at in self.by_place.get(place, []) if self.scans[at].place == place]
 
     def _named(self, path: str, stem: str) -> list[int]:
-        """Scans of a path, or otherwise of a name."""
-        exact = [at for at in self.by_stem.get(path, []) if self.scans[at].name == path]
-        return exact or self.by_stem.get(stem, [])
+        """Scans of a path, or otherwise of a name, in whatever folder."""
+        return self.by_path.get(path, []) or self.by_stem.get(stem, [])
 
     def _without_ending(self, stem: str) -> str | None:
         if not self.ending:
@@ -247,6 +253,10 @@ class _Finder:
             names = ", ".join(self.scans[at].name for at in sorted(set(found))[:_SHOWN])
             raise ValueError(f"Expected one scan for the truth {truth.shown}, got {len(set(found))}: {names}.")
         return found[0] if found else None
+
+
+def _joined(place: str, name: str) -> str:
+    return f"{place}/{name}" if place else name
 
 
 def listed(names: Sequence[str]) -> str:

@@ -50,6 +50,12 @@ def test_labels_called_ignore_are_regions_before_any_class() -> None:
         ClassRule.read(None, [" "])
 
 
+def test_blanks_around_a_name_change_nothing() -> None:
+    truth = ScanTruth((lesion("ignore ", 1), lesion(" mass ", 2)))
+    found = ClassRule.read(["mass"]).apply(truth)
+    assert ([one.name for one in found.lesions], len(found.regions), found.notes) == (["mass"], 1, ())
+
+
 def test_a_slice_with_nothing_but_a_region_shows_no_lesion_elsewhere() -> None:
     alone = TrueLesion("ignore", np.array([3]), np.array([[0.0, 0, 5, 5]]), "slices", "test")
     assert ClassRule.read(None).apply(ScanTruth((alone,))).empty == (3,)

@@ -40,7 +40,7 @@ def lesions(path: Path, category: str | None = None) -> list[tuple[list, list]]:
     return list(zip([case["true_boxes"].tolist() for case in cases.values()], regions, strict=True))
 
 
-@pytest.mark.parametrize("name", ["ignore", "Ignored"])
+@pytest.mark.parametrize("name", ["ignore", "Ignored", "ignore "])
 def test_a_category_called_ignore_is_a_region_as_in_an_import(tmp_path: Path, name: str) -> None:
     truth = write(tmp_path / "truth.json", categories=[{"id": 5, "name": "node"}, {"id": 6, "name": name}])
     (tmp_path / "results.json").write_text(

@@ -102,4 +102,5 @@ def _names(lesion: TrueLesion) -> tuple[str, ...]:
 
 
 def _like(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name.lower(), pattern.lower()) for name in names for pattern in patterns)
+    # A blank at the end of a name is not to be seen.
+    return any(fnmatchcase(name.strip().lower(), pattern.lower()) for name in names for pattern in patterns)

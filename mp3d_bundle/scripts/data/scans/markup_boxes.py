@@ -150,11 +150,15 @@ def boxes_in_scan(scan: Scan, corners: np.ndarray, where: str) -> np.ndarray:
     Raises:
         ValueError: If a box is outside the scan.
     """
-    inverse = np.linalg.inv(scan.affine)
-    points = corners @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
-    extent = np.array(scan.hu.shape[::-1], dtype=np.float64)
-    low, high = points.min(axis=1).clip(0, extent), points.max(axis=1).clip(0, extent)
-    outside = np.flatnonzero((high <= low).any(axis=1))
+    clipped = bounds_of_corners(scan, corners).clip(0, np.tile(scan.hu.shape[::-1], 2))
+    outside = np.flatnonzero((clipped[:, 3:] <= clipped[:, :3]).any(axis=1))
     if len(outside):
         raise ValueError(f"Expected boxes inside the scan, but box {outside[0] + 1} of {where} is outside.")
-    return np.concatenate([low, high], axis=1)
+    return clipped
+
+
+def bounds_of_corners(scan: Scan, corners: np.ndarray) -> np.ndarray:
+    """What `boxes_in_scan` returns, not clipped: boxes may reach beyond the scan, or be outside of it."""
+    inverse = np.linalg.inv(scan.affine)
+    points = corners @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)

@@ -65,7 +65,9 @@ def coco_truth(
     """
     number = None if category is None else one_category(content["categories"], str(category), f"for {path}")
     # As in an import: what is called so is a region to ignore, whichever category counts.
-    unknown = [str(entry.get("id")) for entry in content["categories"] if str(entry.get("name")).lower() in IGNORE]
+    unknown = [
+        str(entry.get("id")) for entry in content["categories"] if str(entry.get("name")).strip().lower() in IGNORE
+    ]
     known = [entry for entry in content["categories"] if str(entry.get("id")) not in unknown]
     names = coco_names(known) if number is None else {}
     try:

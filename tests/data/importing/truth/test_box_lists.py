@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from scripts.data.importing.truth.box_lists import ListedDiameters, read_box_csv, read_box_json, read_own_json
+from scripts.data.importing.true_lesions import ScanTruth
+from scripts.data.importing.truth.box_lists import (
+    ListedBoxes,
+    ListedDiameters,
+    read_box_csv,
+    read_box_json,
+    read_markup_lesions,
+    read_own_json,
+)
 from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from scripts.storage.atomic_files import hash_files
 from support.fake_scans import ball_scan, scan_of
@@ -57,6 +66,30 @@ def test_boxes_by_the_name_of_a_scan() -> None:
 def test_json_that_cannot_be(content: Any, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         read_box_json(content, Path("b.json"), frame="voxel")
+
+
+@pytest.mark.parametrize("frame", ["voxel", "voxel_inclusive", "lps", "ras", "markups"])
+def test_boxes_that_reach_beyond_the_scan_are_cut_with_a_note(tmp_path: Path, frame: str) -> None:
+    scan = scan_of(ball_scan())  # 56 x 40 x 12 voxels of 1 x 1 x 2.5 mm, the middle of the first at 0, 0, 0
+
+    def cut(x2: float, z1: float) -> ScanTruth:
+        low, high = np.array([20.0, 10.0, z1]), np.array([x2, 15.0, 8.0])
+        if frame.startswith("voxel"):
+            box = np.array([*low, *(high - (frame == "voxel_inclusive"))])
+        else:
+            low, high = ((edge - 0.5) * scan.spacing for edge in (low, high))
+            box = np.array([-high[0], -high[1], low[2], -low[0], -low[1], high[2]] if frame == "ras" else [*low, *high])
+        if frame != "markups":
+            return ListedBoxes("a", box[None], ("a",), "b.json", frame).lesions_in(scan)
+        roi = {"type": "ROI", "center": ((low + high) / 2).tolist(), "size": (high - low).tolist()}
+        (tmp_path / "b.json").write_text(json.dumps({"markups": [roi]}))
+        return read_markup_lesions(tmp_path / "b.json", scan)
+
+    assert cut(56.9, 4.0).notes == ()
+    truth = cut(60.0, -7.0)
+    assert truth.notes == ("1 box(es) reach up to 7.0 voxels beyond the scan: cut at its edge (b.json).",)
+    np.testing.assert_allclose(truth.lesions[0].bounds, [20, 10, 56, 15], atol=1e-9)
+    assert truth.lesions[0].slices.tolist() == list(range(8))
 
 
 def test_the_frame_has_to_be_named(tmp_path: Path) -> None:

@@ -100,8 +100,9 @@ def test_coco_files_that_cannot_be(tmp_path: Path, change: dict) -> None:
 def test_rows_of_yolo(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("0 0.5 0.5 0.2 0.4\n\n2 0.1 0.2 0.3 0.2 0.3 0.6\n")
-    found = read_yolo(path, tmp_path, {0: "node"})
-    assert found.names == ("node", "2")
+    assert read_yolo(path, tmp_path, {}).names == ("0", "2")
+    found = read_yolo(path, tmp_path, {0: "node", 2: "cyst"})
+    assert found.names == ("node", "cyst")
     np.testing.assert_allclose(found.boxes, [[0.4, 0.3, 0.6, 0.7], [0.1, 0.2, 0.3, 0.6]])
     (lesion, _) = found.lesions_in(PLACES, "1", FEET).lesions
     np.testing.assert_allclose(lesion.boxes, [[24, 12, 36, 28]])
@@ -109,6 +110,9 @@ def test_rows_of_yolo(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match=r"in line 1 of .*a\.txt"):
             read_yolo(path, tmp_path, {})
+    path.write_text("0 0.5 0.5 0.2 0.4\n2 0.5 0.5 0.2 0.4\n")
+    with pytest.raises(ValueError, match=r"in line 2 of .*a\.txt: a class that is not among the 1 that have names"):
+        read_yolo(path, tmp_path, {0: "node"})
 
 
 BOX = "0 0.5 0.5 0.2 0.4\n"

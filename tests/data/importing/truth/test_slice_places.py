@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
+from scripts.data.importing.truth.box_lists import ListedDiameters
+from scripts.data.importing.truth.slice_labels import SliceLabels
 from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
 from scripts.data.scans.scan import read_scan
 from support.fake_truth import SHAPE, slice_headers, write_dicom_case, write_nifti_case
@@ -25,6 +28,25 @@ def test_slices_are_known_by_uid_file_and_number(tmp_path: Path) -> None:
         places.number_of("3", SliceRule())
     with pytest.raises(ValueError, match=r"number, file or UID of a slice .*, got nothing"):
         places.number_of("nothing", SliceRule(first=0))
+
+
+def test_numbers_that_the_images_count_the_other_way_have_a_note(tmp_path: Path) -> None:
+    # As many scanners do, from the head down.
+    places = SlicePlaces.of(read_scan(write_dicom_case(tmp_path / "CT")))
+    (note,) = places.notes_on("3", SliceRule(first=1))
+    assert "count from the lowest position" in note
+    for name, frame in (("IM0003", "stored"), (next(iter(places.by_uid)), "stored"), ("3", "from_head")):
+        assert places.notes_on(name, SliceRule(frame, 1)) == ()
+    ends = ListedDiameters("a", np.array([[5.0, 5, 9, 5, 7, 3, 7, 8]] * 2), ("3", "4"), ("a", "b"), "a.csv")
+    assert ends.lesions_in(places, SliceRule(first=1)).notes == (note,)
+    label = SliceLabels("3", np.array([[1.0, 2, 3, 4]]), ("a",), "a.xml")
+    assert label.lesions_in(places, "3", SliceRule(first=1)).notes == (note,)
+    for path in (tmp_path / "CT").iterdir():
+        header = pydicom.dcmread(path)
+        header.InstanceNumber = SHAPE[0] + 1 - int(header.InstanceNumber)
+        header.save_as(path)
+    assert SlicePlaces.of(read_scan(tmp_path / "CT")).notes_on("3", SliceRule(first=1)) == ()
+    assert SlicePlaces.of(read_scan(write_nifti_case(tmp_path))).notes_on("3", SliceRule(first=1)) == ()
 
 
 def test_boxes_of_stored_and_of_axial_slices(tmp_path: Path) -> None:

@@ -36,6 +36,11 @@ def test_the_files_that_have_names(tmp_path: Path) -> None:
             ClassNames(labels).of(labels)
 
 
+def test_blanks_are_no_part_of_a_name_and_no_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "classes.txt", "cyst \n\n node\n\n")
+    assert ClassNames(tmp_path).of(tmp_path) == ({0: "cyst", 2: "node"}, path)
+
+
 def test_the_nearest_folder_above_counts(tmp_path: Path) -> None:
     write(tmp_path / "classes.txt", "a")
     write(tmp_path / "one/labels/classes.txt", "b")

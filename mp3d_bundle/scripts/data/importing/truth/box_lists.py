@@ -17,12 +17,12 @@ import numpy as np
 from ....boxes import RECIST_PADDING
 from ....storage.atomic_files import hash_files
 from ....storage.printable import shown
-from ...scans.markup_boxes import boxes_in_scan, read_named_markups
+from ...scans.markup_boxes import bounds_of_corners, boxes_in_scan, read_named_markups
 from ...scans.scan import Scan
 from ..set_tables import read_table
 from ..true_lesions import ScanTruth, TrueLesion, solid_lesion
 from .reviews import decision_of
-from .slice_places import SlicePlaces, SliceRule
+from .slice_places import ROUNDING, SlicePlaces, SliceRule
 
 BOX_FRAMES = ("voxel", "voxel_inclusive", "lps", "ras")
 BOX_LAYOUTS = ("corners", "centre_size", "corner_size", "xyxyzz")
@@ -75,22 +75,23 @@ class ListedBoxes:
                 f"Expected lesions of {scan.path} (SHA-256 {digest[:12]}), got those of other files "
                 f"({shown(self.sha256[:12])}) in {self.source}."
             )
-        solid = _in_scan(self.boxes, scan, self.frame, self.source)
+        solid, notes = _in_scan(self.boxes, scan, self.frame, self.source)
         slices = len(scan.hu)
         lesions = (solid_lesion(name, box, slices, self.source) for name, box in zip(self.names, solid, strict=True))
-        others = _in_scan(self.unsure, scan, self.frame, self.source)
+        others, more = _in_scan(self.unsure, scan, self.frame, self.source)
         regions = (solid_lesion("uncertain", box, slices, self.source) for box in others)
         told = f"{self.source}: {len(others)} lesion(s) undecided or uncertain: regions to ignore."
-        return ScanTruth(tuple(lesions), (told,) if len(others) else (), regions=tuple(regions))
+        notes = (*notes, *more, *((told,) if len(others) else ()))
+        return ScanTruth(tuple(lesions), notes, regions=tuple(regions))
 
 
-def _in_scan(boxes: np.ndarray, scan: Scan, frame: str, source: str) -> np.ndarray:
-    """Boxes ``(N, 6)`` as canonical edges, clipped to the scan."""
+def _in_scan(boxes: np.ndarray, scan: Scan, frame: str, source: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Boxes ``(N, 6)`` as canonical edges, clipped to the scan, and a note if that cuts some."""
     if not len(boxes):
-        return np.zeros((0, 6))
+        return np.zeros((0, 6)), ()
     if frame in ("lps", "ras"):
-        sign = _MIRROR if frame == "ras" else np.ones(3)
-        return boxes_in_scan(scan, _corner_points(boxes) * sign, source)
+        corners = _corner_points(boxes) * (_MIRROR if frame == "ras" else np.ones(3))
+        return boxes_in_scan(scan, corners, source), _cut_notes(bounds_of_corners(scan, corners), scan, source)
     edges = boxes + (np.array([0, 0, 0, 1, 1, 1]) if frame == "voxel_inclusive" else 0.0)
     found = scan.boxes_from_stored(edges)
     extent = np.tile(np.array(scan.hu.shape[::-1], dtype=np.float64), 2)
@@ -101,7 +102,18 @@ def _in_scan(boxes: np.ndarray, scan: Scan, frame: str, source: str) -> np.ndarr
             f"Expected boxes inside of a scan of {scan.stored_shape} voxels, got {boxes[outside[0]].tolist()} in "
             f"{source}."
         )
-    return clipped
+    return clipped, _cut_notes(found, scan, source)
+
+
+def _cut_notes(boxes: np.ndarray, scan: Scan, source: str) -> tuple[str, ...]:
+    """Note on boxes ``(N, 6)``, canonical edges, that reach beyond the scan by more than rounding."""
+    extent = np.array(scan.hu.shape[::-1], dtype=np.float64)
+    beyond = np.maximum(-boxes[:, :3], boxes[:, 3:] - extent).max(axis=1, initial=0.0)
+    count = int((beyond > ROUNDING).sum())
+    told = (
+        f"{count} box(es) reach up to {beyond.max(initial=0.0):.1f} voxels beyond the scan: cut at its edge ({source})."
+    )
+    return (told,) if count else ()
 
 
 def _corner_points(boxes: np.ndarray) -> np.ndarray:
@@ -150,7 +162,8 @@ class ListedDiameters:
             low, high = points.min(axis=0) - RECIST_PADDING, points.max(axis=0) + RECIST_PADDING
             number, box = places.place(places.number_of(slice_, rule), np.array([*low, *high]), rule.frame)
             lesions.append(TrueLesion(name, np.array([number]), box[None], "slices", self.source))
-        return ScanTruth(tuple(lesions))
+        notes = [note for slice_ in self.slices for note in places.notes_on(slice_, rule)]
+        return ScanTruth(tuple(lesions), tuple(dict.fromkeys(notes)))
 
 
 def read_box_json(content: Any, path: Path, *, frame: str | None, layout: str = "corners") -> list[ListedBoxes]:
@@ -275,11 +288,10 @@ def read_markup_lesions(path: Path, scan: Scan) -> ScanTruth:
     """The box ROIs of a markups file of 3D Slicer or MONAI Label with their names, see `read_named_markups`."""
     names, corners = read_named_markups(path)
     boxes = boxes_in_scan(scan, corners, path.name)
-    return ScanTruth(
-        tuple(
-            solid_lesion(name or "lesion", box, len(scan.hu), path.name) for name, box in zip(names, boxes, strict=True)
-        )
-    )
+    lesions = [
+        solid_lesion(name or "lesion", box, len(scan.hu), path.name) for name, box in zip(names, boxes, strict=True)
+    ]
+    return ScanTruth(tuple(lesions), _cut_notes(bounds_of_corners(scan, corners), scan, path.name))
 
 
 def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedDiameters]:

@@ -21,10 +21,8 @@ from ....storage.safe_json import finite_numbers, read_json
 from ..lesion_classes import IGNORE
 from ..true_lesions import ScanTruth, TrueLesion
 from .contours import plain_tag, read_xml
-from .slice_places import SlicePlaces, SliceRule
+from .slice_places import ROUNDING, SlicePlaces, SliceRule
 
-# Boxes that end within so many pixels outside of their image are cut without a note.
-_ROUNDING = 1.0
 # Bytes of a text file by which its kind is told.
 _START = 4096
 
@@ -81,7 +79,7 @@ class SliceLabels:
             )
             for names, part in ((self.names, boxes), ([IGNORE[0]] * len(self.regions), self.regions))
         )
-        notes = (note,) if beyond > _ROUNDING else ()
+        notes = (*((note,) if beyond > ROUNDING else ()), *places.notes_on(slice_name, rule))
         return ScanTruth(lesions, notes, empty=() if lesions else (at,), regions=regions)
 
     def _inside(self, boxes: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -197,7 +195,7 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
     Args:
         path: The file; an empty one means a slice without a lesion. Lines that begin with ``#`` are comments.
         root: Folder that names begin in.
-        names: Known names of the classes by number.
+        names: Names of all classes by number; none at all where these are not known.
 
     Raises:
         ValueError: If a row is not as expected; it is named.
@@ -211,6 +209,8 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
             kind, values = int(words[0]), np.array([float(word) for word in words[1:]])
             if kind < 0:
                 raise ValueError("a class below 0")
+            if names and kind not in names:
+                raise ValueError(f"a class that is not among the {len(names)} that have names")
             if len(values) == 4:
                 x, y, width, height = values
                 box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
@@ -227,7 +227,7 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
                 f"{path}: {error}."
             ) from None
         boxes.append(box)
-        found.append(names.get(kind, str(kind)))
+        found.append(names[kind] if names else str(kind))
     image = path.relative_to(root).with_suffix("").as_posix()
     return SliceLabels(image, _table(boxes), tuple(found), path.name, relative=True)
 

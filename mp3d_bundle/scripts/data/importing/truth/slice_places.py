@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from ....storage.printable import shown_name
 from ...scans.dicom.dicom_files import read_dataset, read_text
 from ...scans.scan import Scan
 
+# Boxes that end within so many pixels outside of their image, or voxels outside of their scan, are cut without a note.
+ROUNDING = 1.0
 SLICE_FRAMES = ("stored", "from_feet", "from_head")
 
 
@@ -45,6 +48,7 @@ class SlicePlaces:
         patient: PatientID of the slices, ``""`` where they have none.
         study: StudyInstanceUID, likewise.
         uids: SOPInstanceUIDs of all files.
+        from_above: Whether the images' own numbers (InstanceNumber) fall from slice to slice.
     """
 
     scan: Scan
@@ -53,6 +57,7 @@ class SlicePlaces:
     patient: str = ""
     study: str = ""
     uids: frozenset[str] = frozenset()
+    from_above: bool = False
 
     @classmethod
     def of(cls, scan: Scan) -> SlicePlaces:
@@ -64,7 +69,10 @@ class SlicePlaces:
         single = len(scan.files) == scan.stored_shape[2]
         by_file = {path.stem: k for k, path in enumerate(scan.files) if whole[k]} if single else {}
         patient, study = (read_text(headers[0], tag) if headers else "" for tag in ("PatientID", "StudyInstanceUID"))
-        return cls(scan, by_uid, by_file, patient, study, frozenset(uids) - {""})
+        own = [read_text(header, "InstanceNumber") for header in headers]
+        numbers = [int(text) for text in own if text.isdecimal()]
+        falling = 1 < len(numbers) == len(own) and all(a > b for a, b in itertools.pairwise(numbers))
+        return cls(scan, by_uid, by_file, patient, study, frozenset(uids) - {""}, falling)
 
     def number_of(self, name: str, rule: SliceRule) -> int:
         """The slice that a name means, in the frame of the rule, from 0.
@@ -91,6 +99,15 @@ class SlicePlaces:
                 f"number and no file of {self.scan.path}."
             )
         return int(name) - rule.first
+
+    def notes_on(self, name: str, rule: SliceRule) -> tuple[str, ...]:
+        """A note where a name is a number, which the images themselves may count from the other end."""
+        counted = rule.frame == "stored" and name not in self.by_uid and name not in self.by_file
+        told = (
+            "The truth names slices by numbers, which count from the lowest position; the images' own numbers "
+            "(InstanceNumber) count from the other end: --slice_frame from_head if it means these."
+        )
+        return (told,) if counted and self.from_above else ()
 
     def size(self, frame: str) -> tuple[int, int]:
         """Width and height of the slices in a frame."""
@@ -149,5 +166,5 @@ def frame_of_reference(scan: Scan) -> str:
 def _header(scan: Scan, number: int) -> pydicom.Dataset:
     path = scan.files[number]
     content = scan.headers[number] if number < len(scan.headers) else None
-    tags = ["SOPInstanceUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"]
+    tags = ["SOPInstanceUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "InstanceNumber"]
     return read_dataset(path, None if content is None else functools.partial(io.BytesIO, content), tags=tags)

@@ -76,9 +76,9 @@ class ClassNames:
 
 
 def _read(path: Path, *, optional: bool) -> dict[int, str] | None:
-    """The names in a file by number; None of one that has no names, if it is ``optional``."""
+    """The names in a file by number, without those of blank lines; None if it has none and is ``optional``."""
     if path.suffix in (".txt", ".names"):
-        return dict(enumerate(text_lines(path)))
+        return {number: line.strip() for number, line in enumerate(text_lines(path)) if line.strip()}
     try:
         content = yaml.safe_load("\n".join(text_lines(path)))
         # Above the labels, a file of this name may be of another program.

@@ -122,6 +122,20 @@ def test_lines_and_masks_are_inverse() -> None:
     assert found.sum() == mask.sum()
 
 
+def test_holes_and_what_is_in_them_are_outlined() -> None:
+    mask = np.zeros((11, 13), bool)
+    mask[1:10, 1:12] = True
+    mask[3:8, 3:10] = False
+    mask[5, 5:8] = True
+    lines = outlines_of(mask, (0, 0))
+    ends = sorted((*line.min(axis=0).tolist(), *line.max(axis=0).tolist()) for line in lines)
+    # Through the pixels of the lesion next to the hole.
+    assert ends == [(1.5, 1.5, 11.5, 9.5), (2.5, 2.5, 10.5, 8.5), (5.5, 5.5, 7.5, 5.5)]
+    ring = grid(np.repeat(np.pad(mask, ((0, 19), (0, 27)))[None], 10, axis=0), each_value=True)
+    (lesion,) = ring.lesions_in(SCAN).lesions
+    assert len(lesion.outlines[lesion.widest]) == 3
+
+
 def test_holes_and_lines_between_pixels() -> None:
     outer, inner = np.array([[0.0, 0], [8, 0], [8, 8], [0, 8]]), np.array([[2.0, 2], [5, 2], [5, 5], [2, 5]])
     assert polygon_mask([outer, inner])[0].sum() == 64 - 9

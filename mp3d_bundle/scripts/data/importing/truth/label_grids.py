@@ -240,13 +240,13 @@ def plane_bounds(mask: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def outlines_of(mask: np.ndarray, corner: tuple[int, int]) -> list[np.ndarray]:
-    """Outer outlines of a plane ``(H, W)`` bool, each ``(N, 2)`` x and y in pixels.
+    """Outlines of a plane ``(H, W)`` bool and of its holes, each ``(N, 2)`` x and y in pixels.
 
     Args:
         mask: The plane.
         corner: Column and row of its first pixel in the slice.
     """
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     # Contours run through the centres of pixels.
     return [line.reshape(-1, 2) + np.array(corner) + 0.5 for line in found]
 

@@ -105,6 +105,18 @@ def test_labels_beyond_the_scan_are_cut_and_none_at_all_is_none() -> None:
     assert grid(np.zeros((10, 30, 40), np.int32)).lesions_in(SCAN).lesions == ()
 
 
+@pytest.mark.parametrize(("moved", "told"), [(4, None), (5, "1.0"), (6, "2.0"), (-3, None), (-5, "2.0")])
+def test_a_lesion_cut_by_an_end_of_the_scan_is_noted(moved: int, told: str | None) -> None:
+    values = np.zeros((10, 30, 40), np.int32)
+    values[3:6, 3:8, 4:10] = 1
+    affine = SCAN.affine @ np.diag([1.0, 1, 1, 1])
+    affine[2, 3] += moved * SCAN.spacing[2]
+    truth = LabelGrid(values.transpose(2, 1, 0), affine, "mask").lesions_in(SCAN)
+    assert truth.lesions[0].slices.tolist() == [at for at in range(3 + moved, 6 + moved) if 0 <= at < 10]
+    notes = () if told is None else (f"Labels reach up to {told} voxels beyond the scan: left out there (mask).",)
+    assert truth.notes == notes
+
+
 def test_an_image_is_no_mask() -> None:
     values = np.arange(12_000).reshape(10, 30, 40)
     with pytest.raises(ValueError, match="got 11999 different values in mask: an image"):

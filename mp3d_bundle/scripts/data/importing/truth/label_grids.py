@@ -83,7 +83,7 @@ class LabelGrid:
                     f"{specks} of {len(parts)} parts of label {self.name_of(value)} have fewer than {SPECK} voxels: "
                     f"slips of the pen? ({self.source})"
                 )
-        return ScanTruth(tuple(lesions), (*self._grid_notes(scan), *notes))
+        return ScanTruth(tuple(lesions), (*self._grid_notes(scan), *self._cut_notes(scan, found), *notes))
 
     def _on_scan(self, scan: Scan, filled: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int], np.ndarray]:
         """Labels ``(z, h, w)`` of the part of the scan that they reach, where it begins, and which were taken."""
@@ -184,6 +184,23 @@ class LabelGrid:
         lesion = TrueLesion(self.name_of(value), slices + z0, boxes, "outline", self.source)
         lines = outlines_of(mask[lesion.widest - z0], (x0, y0))
         return replace(lesion, outlines={lesion.widest: [line + shifts[lesion.widest] for line in lines]})
+
+    def _cut_notes(self, scan: Scan, found: np.ndarray) -> list[str]:
+        """Note that labels, which are where ``(I, J, K)`` bool says, reach a voxel or more beyond the scan."""
+        to_scan = np.linalg.inv(scan.affine) @ self.affine
+        extent = np.array(scan.hu.shape[::-1])
+
+        def beyond(index: np.ndarray) -> float:
+            places = index @ to_scan[:3, :3].T + to_scan[:3, 3]
+            return float(np.maximum(-places, places - (extent - 1)).max())
+
+        # Most labels are within a box that is inside of the scan.
+        if beyond(np.array(list(itertools.product(*_filled(found).T)))) < 1 - _ON_GRID:
+            return []
+        far = beyond(np.argwhere(found))
+        if far < 1 - _ON_GRID:
+            return []
+        return [f"Labels reach up to {far:.1f} voxels beyond the scan: left out there ({self.source})."]
 
     def _grid_notes(self, scan: Scan) -> list[str]:
         """Note that the labels are on another grid than the scan, or partly outside of it."""

@@ -244,7 +244,7 @@ class _Finder:
     def _sources(self, path: Path, place: str, contents: Contents, opener: Callable[..., Any]) -> list[ScanSource]:
         """A source for each series of some files.
 
-        ``opener(images, notes, found)`` reads one, with the headers that were ``found`` if they were kept.
+        ``opener(images, notes, found, uid=uid)`` reads one, with the headers that were ``found`` if they were kept.
         """
         several = len(contents.series) > 1
         sources = []
@@ -259,16 +259,16 @@ class _Finder:
             if len(one.headers) <= self.room:
                 self.room -= len(one.headers)
                 kept = replace(one, notes=())
-            read = partial(opener, one.images, notes, kept)
+            read = partial(opener, one.images, notes, kept, uid=one.uid)
             if one.problem is not None:
                 read = partial(_refuse, one.problem, path)
             sources.append(ScanSource(path, os.path.normpath(name) if name else "", one.uid, read))
         return sources
 
     def _open(
-        self, where: Path, images: Sequence[ImageKey], notes: Sequence[str], found: Series | None
+        self, where: Path, images: Sequence[ImageKey], notes: Sequence[str], found: Series | None, *, uid: str
     ) -> AbstractContextManager[Scan]:
-        stored = read_slices(images, where, notes) if found is None else read_found(found, notes)
+        stored = read_slices(images, where, notes, uid) if found is None else read_found(found, notes)
         return nullcontext(canonical(stored, where, self.rules))
 
     def _zipped(self, path: Path, name: str) -> list[ScanSource]:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...storage.atomic_files import hash_files
 from ...storage.object_stores import url_of
 from .dicom.dicom_files import uid_name
 from .dicom.dicom_zip import ZIP_SUFFIX
@@ -45,7 +46,12 @@ class ScanSource:
             ValueError: If it is not a CT that can be used.
             OSError: If it is missing, damaged or truncated.
         """
-        return self.opener() if self.opener else nullcontext(read_scan(self.path, self.rules))
+        return self.opener() if self.opener else nullcontext(self._read())
+
+    def _read(self) -> Scan:
+        """Read the file and its hash at once: by the time the results are made another one may be in its place."""
+        scan = read_scan(self.path, self.rules)
+        return replace(scan, sha256=scan.sha256 or hash_files(scan.files))
 
 
 def entry_names(paths: Sequence[Path]) -> list[str]:

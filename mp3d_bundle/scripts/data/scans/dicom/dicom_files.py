@@ -26,7 +26,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ....storage.dicom_errors import ODD_CONTENT
-from ....storage.printable import one_line
+from ....storage.printable import one_line, shown_name
 
 # Opens one file.
 Open = Callable[[], IO[bytes]]
@@ -46,6 +46,10 @@ _HEAD = 132
 _FIRST_GROUPS = (0x0002, 0x0008)
 _VRS = frozenset((b"AE", b"CS", b"DA", b"LO", b"OB", b"PN", b"SH", b"SQ", b"TM", b"UI", b"UL", b"US"))
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.-]+")
+# What makes an image that of its header: whose it is, and where its pixels lie and what they mean.
+IDENTITY = ("SOPInstanceUID", "SeriesInstanceUID", "PatientID")
+_IMAGE_TAGS = (*IDENTITY, "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "RescaleIntercept",
+               "RescaleSlope")  # fmt: skip
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
@@ -174,20 +178,50 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def bytes_before_pixels(path: Path, content: bytes) -> bytes | None:
+def bytes_before_pixels(path: Path, content: bytes, found: pydicom.Dataset) -> bytes | None:
     """The bytes of a file before its pixels: enough to read its header again without opening it.
+
+    Args:
+        path: The file.
+        content: Its bytes.
+        found: Its header, which may have been read some time before.
 
     Returns:
         None where the pixels cannot be located, because they are deflated or damaged.
+
+    Raises:
+        OSError: If the file holds another image than when its header was read.
     """
     try:
-        dataset = read_dataset(path, functools.partial(io.BytesIO, content), tags=["PixelData"])
+        dataset = read_dataset(path, functools.partial(io.BytesIO, content), tags=[*_IMAGE_TAGS, "PixelData"])
     except (ForeignFileError, OSError):
         return None
+    check_same_image(path, found, dataset, _IMAGE_TAGS)
     element = dataset.get_item("PixelData")
     if not isinstance(element, RawDataElement) or dataset.file_meta.get("TransferSyntaxUID") == _DEFLATED:
         return None
     return content[: element.value_tell]
+
+
+def check_same_image(path: Path, found: pydicom.Dataset, now: pydicom.Dataset, tags: Sequence[str] = IDENTITY) -> None:
+    """Check that a file still holds the image of the header that was found in it: in a long list, hours before.
+
+    Args:
+        path: The file.
+        found: The header that was found.
+        now: The header as it is read now.
+        tags: Keywords of the tags to compare, which both were read with.
+
+    Raises:
+        OSError: If one differs.
+    """
+    for tag in tags:
+        there, here = read_text(found, tag), read_text(now, tag)
+        if there != here:
+            raise OSError(
+                f"Expected the image that the search for scans found, got another one ({tag} {shown_name(there)} then, "
+                f"{shown_name(here)} now) in {path}: it was replaced in the meantime. Run the command again."
+            )
 
 
 def read_pixel_bytes(path: Path, open_file: Open) -> bytes:

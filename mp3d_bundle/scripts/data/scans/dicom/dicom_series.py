@@ -74,18 +74,25 @@ def read_file(path: Path) -> StoredImage | None:
     return None if contents is None else read_found(contents.choose(None, path), contents.notes)
 
 
-def read_slices(images: Sequence[ImageKey], where: Path, notes: Sequence[str] = ()) -> StoredImage:
+def read_slices(
+    images: Sequence[ImageKey], where: Path, notes: Sequence[str] = (), uid: str | None = None
+) -> StoredImage:
     """Read the CT series of some images, like `read_series`.
 
     Args:
         images: The slices of one series, see `scripts.data.scans.dicom.dicom_headers.Series.images`.
         where: Name of the place in messages.
         notes: Earlier notes about the place of the series.
+        uid: SeriesInstanceUID that was found in them, which names the results; None for any.
+
+    Raises:
+        ValueError: As `read_series` does, and if the images are those of another series now.
+        OSError: As `read_series` does.
     """
     contents = read_contents(files_on_disk(dict.fromkeys(path for path, _ in images)))
     # A file may hold frames of several.
-    same = [one for one in contents.series if one.images == tuple(images)]
-    return read_found(same[0] if len(same) == 1 else contents.choose(None, where), (*notes, *contents.notes))
+    same = [one for one in contents.series if one.images == tuple(images) and uid in (None, one.uid)]
+    return read_found(same[0] if len(same) == 1 else contents.choose(uid, where), (*notes, *contents.notes))
 
 
 def read_found(series: Series, notes: Sequence[str] = ()) -> StoredImage:
@@ -123,7 +130,7 @@ def _read_images(slices: Sequence[Slice]) -> StoredImage:
     for path, own in of_file.items():
         for at, content in _contents(path, [slices[index].header for index in own], digest):
             planes[own[at]] = read_hounsfield(path, slices[own[at]].header, content)
-            headers[own[at]] = bytes_before_pixels(path, content)
+            headers[own[at]] = bytes_before_pixels(path, content, slices[own[at]].header)
     order = range(len(slices))
     frames = tuple(frame_of(one.header) for one in slices)
     return StoredImage(

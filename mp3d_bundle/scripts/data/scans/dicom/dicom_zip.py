@@ -122,6 +122,7 @@ def open_zipped_series(
     notes: Sequence[str] = (),
     found: Series | None = None,
     *,
+    uid: str | None = None,
     rules: ReadingRules = DEFAULT_RULES,
 ) -> Iterator[Scan]:
     """Unpack a series into a temporary folder, which is removed when the context ends, and read it.
@@ -131,6 +132,7 @@ def open_zipped_series(
         images: The slices of the series in the files that `archive_files` names.
         notes: Earlier notes about the archive.
         found: The series with its headers, if they were kept.
+        uid: SeriesInstanceUID that was found, see `scripts.data.scans.dicom.dicom_series.read_slices`.
         rules: How strictly the series is read.
 
     Raises:
@@ -142,7 +144,7 @@ def open_zipped_series(
         try:
             _unpack(path, list(dict.fromkeys(member for member, _ in images)), folder)
             if found is None:
-                stored = read_slices([(folder / member, frame) for member, frame in images], path, notes)
+                stored = read_slices([(folder / member, frame) for member, frame in images], path, notes, uid)
             else:
                 unpacked = tuple((folder / member, header) for member, header in found.headers)
                 stored = read_found(replace(found, headers=unpacked), notes)

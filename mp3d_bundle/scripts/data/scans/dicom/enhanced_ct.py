@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from ....storage.dicom_errors import ODD_CONTENT
 from ....storage.printable import one_line
-from .dicom_files import is_raw, read_dataset, read_number, read_text
+from .dicom_files import check_same_image, is_raw, read_dataset, read_number, read_text
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # The tag of a frame's header with its number in the file, from 1; images themselves have none at this place.
@@ -257,9 +257,11 @@ def frame_files(path: Path, headers: Sequence[pydicom.Dataset]) -> Iterator[tupl
         those of the header, and the pixels of the frame as they are coded. In the order of the file.
 
     Raises:
-        OSError: If the file cannot be read, or holds fewer or more pixels than it has frames.
+        OSError: If the file cannot be read, holds fewer or more pixels than it has frames, or was replaced since the
+            headers were read.
     """
     whole = read_dataset(path)
+    check_same_image(path, headers[0], whole)
     _drop(whole, (*_GROUPS, *_OFFSETS, *(tag for tag in list(whole.keys()) if _of_no_frame(whole, tag))))
     # ITK looks for the rescale of an enhanced file in groups.
     whole.file_meta.MediaStorageSOPClassUID = CTImageStorage

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -12,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from scripts.storage import atomic_files
-from scripts.storage.atomic_files import hash_files, remove_stale_parts, replacing, sha256, write_csv, write_json
+from scripts.storage.atomic_files import (
+    hash_files,
+    remove_stale_parts,
+    replacing,
+    sha256,
+    table_text,
+    write_csv,
+    write_json,
+)
 
 
 def test_folders_are_made_and_old_files_replaced(tmp_path: Path) -> None:
@@ -21,6 +31,18 @@ def test_folders_are_made_and_old_files_replaced(tmp_path: Path) -> None:
     write_json({"a": 2}, path)
     assert path.read_text() == '{\n  "a": 2\n}\n'
     assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", '=HYPERLINK("http://x")', "+cmd|' /C calc'!A0", "-2+A1", "@SUM(A1)", "\t=1"])
+@pytest.mark.parametrize("dialect", ["excel", "excel-tab"])
+def test_a_text_that_begins_like_a_formula_is_a_text_to_a_spreadsheet(text: str, dialect: str) -> None:
+    ((header,), (cell, after)) = csv.reader(io.StringIO(table_text([[text], [text, 1]], dialect), newline=""), dialect)
+    assert (header, cell, after) == (f"'{text}", f"'{text}", "1")
+
+
+@pytest.mark.parametrize("value", [-1.5, "-1.5 2 3; -4 5e-07 6", "+3", "a=b", "", "1.2.840", "chest - axial", "'x"])
+def test_numbers_and_other_texts_are_written_as_they_are(value: str | float) -> None:
+    assert list(csv.reader(io.StringIO(table_text([[value, None]])))) == [[str(value), ""]]
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

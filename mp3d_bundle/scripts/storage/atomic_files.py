@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import platform
@@ -21,6 +22,9 @@ _FORGOTTEN = 24 * 3600
 _BLOCK = 1 << 20
 # A drive of Windows has one letter. A `Path` has one slash of the two.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", re.DOTALL)
+# How what a spreadsheet computes begins.
+_FORMULA = ("=", "+", "-", "@", "\t")
+_NUMBERS = re.compile(r"[-+.;0-9e ]+")
 _swept: set[Path] = set()
 
 
@@ -78,11 +82,30 @@ def write_json(content: Mapping[str, Any] | Sequence[Any], path: Path) -> None:
 
 
 def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) -> None:
-    """Write rows as CSV, empty fields for None; see `replacing` for errors."""
-    with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    """Write rows as `table_text` does; see `replacing` for errors."""
+    text = table_text([header, *rows])
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")
+
+
+def table_text(rows: Iterable[Sequence[Any]], dialect: str = "excel") -> str:
+    """Rows as CSV, empty fields for None.
+
+    Names of files and texts of headers may begin like a formula, which a spreadsheet would run: these get an
+    apostrophe in front, by which a spreadsheet knows a text. Numbers, also several in one field, stay as they are.
+
+    Args:
+        rows: Values of each row.
+        dialect: One of the module ``csv``: ``"excel"`` has commas, ``"excel-tab"`` tabs.
+    """
+    text = io.StringIO()
+    csv.writer(text, dialect=dialect, lineterminator="\n").writerows(map(_plain_cell, row) for row in rows)
+    return text.getvalue()
+
+
+def _plain_cell(value: Any) -> Any:
+    formula = isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBERS.fullmatch(value)
+    return f"'{value}" if formula else value
 
 
 def sha256(path: str | Path) -> str:

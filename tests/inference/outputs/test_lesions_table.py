@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scripts.data.scans.scan import read_scan
 from scripts.inference.detections import ScanResult
 from scripts.inference.outputs.lesions_table import lesion_table
+from support.fake_dicom import write_ct
 from support.fake_results import TAGGED, elliptic, results_of
 from support.fake_scans import ball_scan, scan_of
 
@@ -18,6 +21,12 @@ BOXES = [(24.0, 10.0, 4.0, 37.0, 23.0, 9.0), (5.0, 26.0, 1.0, 12.0, 34.0, 2.0)]
 
 def rows_of(results: ScanResult) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(lesion_table(results)["lesions.csv"].decode())))
+
+
+def test_a_description_of_a_series_is_no_formula(tmp_path: Path) -> None:
+    folder = write_ct(tmp_path / "ct", ball_scan(), SeriesDescription="=1+1", AccessionNumber="@A1")
+    row = rows_of(results_of(read_scan(folder), BOXES[:1], (0.9,)))[0]
+    assert (row["series_description"], row["accession_number"]) == ("'=1+1", "'@A1")
 
 
 def points_of(text: str) -> list[list[float]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
+from typing import Any
 
+from ...storage.atomic_files import table_text
 from ..detections import LABELS, ScanResult
 from ..lesion_outlines import AXES, LENGTHS, MASKS
 from .measurements import measured_text
@@ -29,8 +29,6 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     semicolons. Fields of one number a lesion are columns behind the notice. Which columns there are depends on the
     input (DICOM or not, frames or files), the weights and the settings, not on what was found.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     voxel = [f"{axis}{end}" for end in _CORNERS for axis in "ijk"]
     lps = [f"{axis}{end}_mm" for end in _CORNERS for axis in "xyz"]
     size = [f"size_{axis}_mm" for axis in "xyz"]
@@ -48,11 +46,11 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
     region = ["region", "region_source"]
     ends = [f"{name}_lps_mm" for name in _AXES] if {MASKS, AXES} & set(result.found.fields) else []
     outline = ["outline_lps_mm"] if MASKS in result.found.fields else []
-    writer.writerow(
+    rows: list[list[Any]] = [
         ["lesion", *kind, "score", *probability, *voxel, *lps, *size, *sizes, *ends, *outline, *region, *last]
-    )
+    ]
     for entry in result.entries:
-        writer.writerow(
+        rows.append(
             [
                 entry["lesion"],
                 *(entry[name] for name in kind),
@@ -76,4 +74,4 @@ def lesion_table(result: ScanResult) -> dict[str, bytes]:
                 *(entry["fields"][name] for name in fields),
             ]
         )
-    return {"lesions.csv": text.getvalue().encode()}
+    return {"lesions.csv": table_text(rows).encode()}

@@ -7,12 +7,11 @@ nodes and attributes are those of Slicer's MRML library.
 from __future__ import annotations
 
 import colorsys
-import csv
-import io
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from typing import Any
 
+from ...storage.atomic_files import table_text
 from ..detections import ScanResult
 from .label_map import label_map
 from .measurements import tags_text
@@ -132,16 +131,14 @@ def _colours(result: ScanResult) -> bytes:
 
 def _table(result: ScanResult) -> bytes:
     """A row for each lesion, in words and numbers as a reader wants them."""
-    text = io.StringIO()
-    writer = csv.writer(text, dialect="excel-tab", lineterminator="\n")
     kind = [] if classes_in(result.document) is None else ["class"]
-    writer.writerow(["lesion", *kind, "score", "long axis mm", "short axis mm", "axes from", "volume ml", "volume from",
-                     "region", "slice", "image", "tags", "notice"])  # fmt: skip
+    rows: list[list[Any]] = [["lesion", *kind, "score", "long axis mm", "short axis mm", "axes from", "volume ml",
+                              "volume from", "region", "slice", "image", "tags", "notice"]]  # fmt: skip
     notice = _notice(result)
     for entry in result.entries:
         axes, volume, first = entry["axes"], entry["volume"], [entry[name] for name in ("lesion", *kind)]
         image = image_text(entry).removeprefix(", ").removeprefix("image ")
-        writer.writerow([*first, f"{entry['score']:.4f}", axes["long_axis_mm"], axes["short_axis_mm"],
-                         axes["source"], volume["estimate_ml"], volume["source"], entry["region"]["name"],
-                         entry["key_slice"], image, tags_text(entry).lstrip(", "), notice])  # fmt: skip
-    return text.getvalue().encode()
+        rows.append([*first, f"{entry['score']:.4f}", axes["long_axis_mm"], axes["short_axis_mm"], axes["source"],
+                     volume["estimate_ml"], volume["source"], entry["region"]["name"], entry["key_slice"], image,
+                     tags_text(entry).lstrip(", "), notice])  # fmt: skip
+    return table_text(rows, "excel-tab").encode()

@@ -37,7 +37,7 @@ OUTPUTS = {
 }
 
 # Folders of numbered files next to these, and their names: pictures, and markups of a scene.
-NUMBERED = (("overlays", "*.png"), ("markups", "*.mrk.json"))
+NUMBERED = (("overlays", "*.png"), ("overlays/slices", "*.png"), ("markups", "*.mrk.json"))
 # Those that are sent to archives, and need the package highdicom.
 DICOM_OUTPUTS = ("dicom", "gsps")
 

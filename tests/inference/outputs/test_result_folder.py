@@ -354,3 +354,12 @@ def test_parts_are_described_by_what_results_depend_on() -> None:
     endless: list[Any] = []
     endless.append(endless)
     assert "list" in json.dumps(describe_part(endless))
+
+
+def test_the_pictures_of_a_scan_that_is_called_like_a_folder_of_results_stay(tmp_path: Path) -> None:
+    picture = {"overlays/lesion_001.png": b"1", "overlays/slices/slice_001.png": b"2"}
+    store(tmp_path / "a" / "overlays", picture, {"made": {"scan": 2}})
+    store(tmp_path / "a", picture, {"made": {"scan": 1}})
+    store(tmp_path / "a", {}, {"made": {"scan": 1}})
+    kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    assert kept == [f"a/overlays/{name}" for name in picture]

@@ -131,7 +131,7 @@ def _settle(folder: Path) -> None:
             if name not in names or (name == MAIN and (part / name).exists()):
                 (folder / name).unlink(missing_ok=True)
         for place, pattern in NUMBERED:
-            for old in (folder / place).rglob(pattern):
+            for old in (folder / place).glob(pattern):  # deeper ones are of a scan that is called so
                 if old.name.startswith(_OWN) and old.relative_to(folder).as_posix() not in names:
                     old.unlink()
         for name in sorted([*names, RECORD], key=lambda name: (name == RECORD, name == MAIN)):

@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis.strategies import text
 
 from scripts.storage import atomic_files
 from scripts.storage.atomic_files import (
+    cell_text,
     hash_files,
     remove_stale_parts,
     replacing,
@@ -38,6 +41,15 @@ def test_folders_are_made_and_old_files_replaced(tmp_path: Path) -> None:
 def test_a_text_that_begins_like_a_formula_is_a_text_to_a_spreadsheet(text: str, dialect: str) -> None:
     ((header,), (cell, after)) = csv.reader(io.StringIO(table_text([[text], [text, 1]], dialect), newline=""), dialect)
     assert (header, cell, after) == (f"'{text}", f"'{text}", "1")
+
+
+@given(text())
+@example("'=1")
+@example("''-x")
+@example("'-1 2")
+def test_every_text_comes_back_from_a_table(written: str) -> None:
+    ((cell, _),) = csv.reader(io.StringIO(table_text([[written, 1]]), newline=""))
+    assert cell_text(cell) == written
 
 
 @pytest.mark.parametrize("value", [-1.5, "-1.5 2 3; -4 5e-07 6", "+3", "a=b", "", "1.2.840", "chest - axial", "'x"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import io
 import json
 import os
 import platform
@@ -22,8 +21,8 @@ _FORGOTTEN = 24 * 3600
 _BLOCK = 1 << 20
 # A drive of Windows has one letter. A `Path` has one slash of the two.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*", re.DOTALL)
-# How what a spreadsheet computes begins.
-_FORMULA = ("=", "+", "-", "@", "\t")
+# What a spreadsheet takes for a formula, and what `table_text` made of it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBERS = re.compile(r"[-+.;0-9e ]+")
 _swept: set[Path] = set()
 
@@ -92,20 +91,32 @@ def table_text(rows: Iterable[Sequence[Any]], dialect: str = "excel") -> str:
     """Rows as CSV, empty fields for None.
 
     Names of files and texts of headers may begin like a formula, which a spreadsheet would run: these get an
-    apostrophe in front, by which a spreadsheet knows a text. Numbers, also several in one field, stay as they are.
+    apostrophe in front, by which a spreadsheet knows a text, and `cell_text` takes it away. Numbers, also several in
+    one field, stay as they are.
 
     Args:
         rows: Values of each row.
         dialect: One of the module ``csv``: ``"excel"`` has commas, ``"excel-tab"`` tabs.
     """
-    text = io.StringIO()
-    csv.writer(text, dialect=dialect, lineterminator="\n").writerows(map(_plain_cell, row) for row in rows)
-    return text.getvalue()
+    lines = _Lines()
+    # With lines that end in a line feed alone a carriage return within a text would not be quoted.
+    csv.writer(lines, dialect=dialect).writerows(map(_plain_cell, row) for row in rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+class _Lines(list[str]):
+    def write(self, line: str) -> None:
+        self.append(line)
 
 
 def _plain_cell(value: Any) -> Any:
-    formula = isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBERS.fullmatch(value)
+    formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBERS.fullmatch(value)
     return f"'{value}" if formula else value
+
+
+def cell_text(cell: str) -> str:
+    """The text that `table_text` wrote into a cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def sha256(path: str | Path) -> str:

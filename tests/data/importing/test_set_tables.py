@@ -11,6 +11,7 @@ from scripts.data.deeplesion.splits import load_records
 from scripts.data.deeplesion.subvolume_labels import read_volume_labels
 from scripts.data.importing.set_tables import read_set, read_table, volume_labels, write_set
 from scripts.instances import true_rows
+from scripts.storage.atomic_files import write_csv
 
 LESION = {"class": "node", "form": "outline", "box": [3.0, 4.0, 9.0, 12.0], "slices": [5, 8]}
 RECORD = {
@@ -94,6 +95,13 @@ def test_a_table_is_read_with_its_lines_whatever_the_case_of_its_columns(tmp_pat
     path.write_bytes(b"image\n\xff\n")
     with pytest.raises(ValueError, match=r"a table as UTF-8 text, cannot read .*t\.csv"):
         read_table(path)
+
+
+def test_texts_that_begin_like_formulas_come_back(tmp_path: Path) -> None:
+    names = ["=scan", "+1.png", "-a/b.nii.gz", "@x", "'=x", "-1.5 2", "plain"]
+    write_csv(["image", "score"], [[name, 0.5] for name in names], tmp_path / "detections.csv")
+    _, rows = read_table(tmp_path / "detections.csv")
+    assert [row["image"] for _, row in rows] == names
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...box_frames import to_deeplesion
-from ...storage.atomic_files import replacing, write_json
+from ...storage.atomic_files import cell_text, replacing, write_json
 from ...storage.safe_json import read_json
 from ..deeplesion.columns import CLASS_COLUMN, COLUMNS, IGNORED_COLUMN, LABELS, SPLITS
 
@@ -198,7 +198,7 @@ def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         f"Expected {len(names)} fields in every row, got {fields} in line {reader.line_num} of {path}: "
                         f"{'a comma too many' if more else 'a row that is cut short'}?"
                     )
-                yield reader.line_num, row
+                yield reader.line_num, {name: cell_text(cell) for name, cell in row.items()}
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"Expected a table as UTF-8 text, cannot read {path}: {error}.") from error
 

@@ -125,6 +125,24 @@ def test_boxes_of_a_scan_lead_to_its_file_and_back(scan: Scan, flat: np.ndarray)
     assert (stored[:, 3:] > stored[:, :3]).all()
 
 
+@given(turned_scans(), boxes(), st.tuples(*[st.floats(-0.8, 0.8)] * 2))
+def test_boxes_of_a_tilted_scan_come_back_by_their_sizes(
+    scan: Scan, flat: np.ndarray, shift: tuple[float, float]
+) -> None:
+    lean = np.eye(4)
+    lean[:2, 2] = shift
+    scan = replace(scan, stored_from_canonical=scan.stored_from_canonical @ lean)
+    solid = np.column_stack([flat[:, :2], flat[:, 0], flat[:, 2:], flat[:, 0] + 1.5])
+    stored, sizes = scan.boxes_to_stored(solid), (solid[:, 3:] - solid[:, :3]) * scan.spacing
+    np.testing.assert_allclose(scan.boxes_from_stored(stored, sizes), solid, atol=1e-9)
+    # Bounds of bounds enclose them; so do those of a box that is another one by now, or that says no size.
+    around = scan.boxes_from_stored(stored)
+    assert (around[:, :3] <= solid[:, :3] + 1e-9).all()
+    assert (around[:, 3:] >= solid[:, 3:] - 1e-9).all()
+    for other in (sizes + 1.0, np.full(sizes.shape, np.nan)):
+        np.testing.assert_array_equal(scan.boxes_from_stored(stored, other), around)
+
+
 @given(turned_scans())
 def test_the_whole_scan_is_the_whole_file(scan: Scan) -> None:
     z, height, width = scan.hu.shape

@@ -42,6 +42,11 @@ class ScanLike(Protocol):
         ...
 
     @property
+    def sheared(self) -> bool:
+        """Whether slices were shifted back over each other (tilted gantry)."""
+        ...
+
+    @property
     def path(self) -> Path:
         """The file, or the folder of the series."""
         ...

@@ -18,6 +18,7 @@ from scripts.inference.outputs.label_map import box_voxels, label_map, prompts
 from support.fake_dicom import write_stack
 from support.fake_results import results_of
 from support.fake_scans import ball_scan, scan_of
+from support.fake_truth import BALL, stored_grid, write_nifti_case
 
 SPACING = (0.8, 1.1, 2.5)
 BOXES = [(31.0, 10.0, 3.0, 44.0, 21.0, 8.0), (5.0, 6.0, 1.0, 9.0, 12.0, 2.0)]
@@ -68,6 +69,34 @@ def test_label_map_lies_on_its_scan_in_every_orientation(tmp_path: Path) -> None
         # Back to LPS axes: the same voxels from every file.
         turn = orientations.io_orientation(LPS_FROM_RAS @ image.affine)
         np.testing.assert_array_equal(orientations.apply_orientation(np.asarray(image.dataobj), turn), truth)
+
+
+def test_a_tilted_gantry_shifts_the_box_from_slice_to_slice(tmp_path: Path) -> None:
+    scan = read_scan(write_nifti_case(tmp_path, turn="tilted"))
+    (affine, shape), tilt = stored_grid("tilted"), np.radians(15)
+    # Around the ball, and at the upper edge of the slices, where the straight stack is larger than some of them.
+    middles, half = np.array([BALL.centre, affine[:3, 3] + affine[:3, 2] * 7]), np.array([8.2, 7.3, 9.0])
+    places = (middles - scan.affine[:3, 3]) @ np.linalg.inv(scan.affine[:3, :3]).T + 0.5
+    sides = half / scan.spacing
+    results = results_of(scan, np.column_stack([places - sides, places + sides]).tolist(), (0.9, 0.4))
+    labels = np.asarray(
+        nibabel.Nifti1Image.from_bytes(gzip.decompress(label_map(results)["lesion_boxes.nii.gz"])).dataobj
+    )
+    # The slices are upright, one every 2.5 mm cos(15) of height.
+    assert scan.spacing[2] == pytest.approx(2.5 * np.cos(tilt))
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    points = index @ affine[:3, :3].T + affine[:3, 3]
+    for number, middle in enumerate(middles, start=1):
+        np.testing.assert_array_equal(labels == number, (np.abs(points - middle) < half).all(axis=-1))
+    for prompt, number in zip(json.loads(prompts(results)["prompts.json"])["prompts"], (1, 2), strict=True):
+        voxels = np.argwhere(labels == number)
+        assert prompt["bbox_3d"] == [
+            list(pair) for pair in zip(voxels.min(axis=0), voxels.max(axis=0) + 1, strict=True)
+        ]
+        own = voxels[voxels[:, 2] == prompt["key_slice"]]
+        assert prompt["bbox_key_slice"] == [
+            list(pair) for pair in zip(own.min(axis=0), own.max(axis=0) + 1, strict=True)
+        ]
 
 
 def test_better_score_stays_where_boxes_overlap() -> None:

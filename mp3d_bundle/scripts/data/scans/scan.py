@@ -58,6 +58,10 @@ _UNFORESEEN = (
 STRAIGHT_DEGREES = 1.0
 # Beyond this angle slices are no longer axial enough for a network trained on axial ones.
 MAX_TURN_DEGREES = 35.0
+# Of a matrix between whole voxels.
+_ROUNDING = 1e-9
+# Voxels by which a box of a result may be off through the rounding of its numbers.
+_SAME_BOX = 0.05
 # Fill value outside the shifted slices: air.
 _OUTSIDE_HU = -1024
 
@@ -119,6 +123,11 @@ class Scan:
         linear = np.abs(self.stored_from_canonical[:3, :3])
         return int(np.argmax(linear[:, 2] / np.linalg.norm(linear, axis=1)))
 
+    @property
+    def sheared(self) -> bool:
+        """Whether slices were shifted back over each other: a box of ``hu`` lies elsewhere in each stored slice."""
+        return int((np.abs(self.stored_from_canonical[:3, :3]) > _ROUNDING).sum()) > 3
+
     def points_to_lps(self, points: np.ndarray) -> np.ndarray:
         """Convert ``(N, 3)`` canonical edge coordinates to LPS millimetres, float64."""
         return _transform(self.affine, np.asarray(points, dtype=np.float64) - 0.5)
@@ -142,12 +151,27 @@ class Scan:
             stored[:, [2, 5]] = to_slices(stored[:, [2, 5]] - 0.5, self.places) + 0.5
         return stored
 
-    def boxes_from_stored(self, boxes: np.ndarray) -> np.ndarray:
-        """Convert ``(N, 6)`` stored-edge boxes ``i1, j1, k1, i2, j2, k2`` to canonical edges, float64."""
+    def boxes_from_stored(self, boxes: np.ndarray, sizes_mm: np.ndarray | None = None) -> np.ndarray:
+        """Convert ``(N, 6)`` stored-edge boxes ``i1, j1, k1, i2, j2, k2`` to canonical edges, float64.
+
+        With a tilted gantry a box of one frame is a leaning one in the other, and its bounds there are larger.
+
+        Args:
+            boxes: The boxes.
+            sizes_mm: ``(N, 3)`` sides along ``x, y, z`` of the boxes that these are the bounds of, NaN where unknown:
+                where both fit together, exactly these come back, else what encloses the leaning boxes.
+        """
         boxes = np.array(boxes, dtype=np.float64).reshape(-1, 6)
+        even = boxes.copy()
         if self.places is not None:
-            boxes[:, [2, 5]] = to_places(boxes[:, [2, 5]] - 0.5, self.places) + 0.5
-        return _bounds(_transform(np.linalg.inv(self.stored_from_canonical), _corners(boxes) - 0.5) + 0.5)
+            even[:, [2, 5]] = to_places(boxes[:, [2, 5]] - 0.5, self.places) + 0.5
+        found = _bounds(_transform(np.linalg.inv(self.stored_from_canonical), _corners(even) - 0.5) + 0.5)
+        if sizes_mm is None or not self.sheared:
+            return found
+        middle, half = (found[:, :3] + found[:, 3:]) / 2, np.asarray(sizes_mm) / self.spacing / 2
+        own = np.concatenate([middle - half, middle + half], axis=1)
+        fits = np.abs(self.boxes_to_stored(own) - boxes).max(axis=1, keepdims=True) <= _SAME_BOX
+        return np.where(fits, own, found)
 
 
 def _transform(affine: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -1,13 +1,13 @@
 """The boxes in the voxels of the file that was read: a NIfTI label map, and prompts for segmenters.
 
 A voxel belongs to a box if its centre is inside. A box between two rows of centres would not have any voxel;
-it gets the voxel that contains its middle.
+it gets the voxel that contains its middle. With a tilted gantry this holds in each slice.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nibabel
@@ -46,27 +46,48 @@ def box_voxels(scan: ScanLike, boxes: np.ndarray) -> np.ndarray:
 
     Returns:
         ``(N, 6)`` int64 ``i1, j1, k1, i2, j2, k2``, half-open, at least one voxel along each axis and none
-        outside the array. The voxels are chosen before the axes are permuted, so that the choice does not
-        depend on the axis order of the file.
+        outside the array: with a tilted gantry what encloses the voxels of all slices.
     """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
-    size = np.array(scan.hu.shape[::-1])
-    first = np.ceil(boxes[:, :3] - 0.5 - _EDGE)
-    end = np.ceil(boxes[:, 3:] - 0.5 - _EDGE)
-    middle = np.floor((boxes[:, :3] + boxes[:, 3:]) / 2 + _EDGE)
-    thin = end <= first
-    first, end = np.where(thin, middle, first), np.where(thin, middle + 1, end)
-    first = np.clip(first, 0, size - 1)
-    whole = np.concatenate([first, np.clip(end, first + 1, size)], axis=1)
+    blocks = [_blocks(scan.evenly(), box) for box in np.asarray(boxes, dtype=np.float64).reshape(-1, 6)]
+    stored = np.array([[*block[:, :3].min(axis=0), *block[:, 3:].max(axis=0)] for block in blocks], dtype=np.int64)
+    stored = stored.reshape(-1, 6)
     if scan.places is None:
-        return np.rint(scan.boxes_to_stored(whole)).astype(np.int64)
+        return stored
     # Uneven slices differ from those of the canonical frame: check again which centres are inside.
-    stored = np.rint(scan.evenly().boxes_to_stored(whole)).astype(np.int64)
     for box in stored:
         inside = np.flatnonzero((scan.places + 0.5 > box[2]) & (scan.places + 0.5 < box[5]))
         nearest = int(np.argmin(np.abs(scan.places + 0.5 - (box[2] + box[5]) / 2)))
         box[2], box[5] = (inside[0], inside[-1] + 1) if len(inside) else (nearest, nearest + 1)
     return stored
+
+
+def _blocks(scan: ScanLike, box: np.ndarray) -> np.ndarray:
+    """The voxels of a box ``(6,)`` of an even scan, ``(M, 6)`` as `box_voxels`.
+
+    They are one block, chosen before the axes are permuted, so that the choice does not depend on the axis order of
+    the file. With a tilted gantry each slice has its own: the same box lies elsewhere in the next one.
+    """
+    whole = _around_centres(box[None], scan.hu.shape[::-1])
+    if not scan.sheared:
+        return np.rint(scan.boxes_to_stored(whole)).astype(np.int64)
+    middles = np.arange(whole[0, 2], whole[0, 5]) + 0.5
+    planes = np.repeat(box[None], len(middles), axis=0)
+    planes[:, 2] = planes[:, 5] = middles
+    edges = scan.boxes_to_stored(planes)
+    # The straight stack is larger than its slices, so that a box may lie next to some of them.
+    there = (edges[:, 3:] > 0).all(axis=1) & (edges[:, :3] < scan.stored_shape).all(axis=1)
+    return _around_centres(edges[there] if there.any() else edges, scan.stored_shape).astype(np.int64)
+
+
+def _around_centres(boxes: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The voxels ``(N, 6)`` of an array whose centres are in boxes ``(N, 6)``, at least one along each axis."""
+    first = np.ceil(boxes[:, :3] - 0.5 - _EDGE)
+    end = np.ceil(boxes[:, 3:] - 0.5 - _EDGE)
+    middle = np.floor((boxes[:, :3] + boxes[:, 3:]) / 2 + _EDGE)
+    thin = end <= first
+    first, end = np.where(thin, middle, first), np.where(thin, middle + 1, end)
+    first = np.clip(first, 0, np.array(size) - 1)
+    return np.concatenate([first, np.clip(end, first + 1, size)], axis=1)
 
 
 def label_map(result: ScanResult) -> dict[str, bytes]:
@@ -84,9 +105,9 @@ def label_map(result: ScanResult) -> dict[str, bytes]:
     """
     scan = result.scan.evenly()
     labels = np.zeros(scan.stored_shape, dtype=np.int16, order="F")
-    edges = box_voxels(scan, np.array([lesion.box for lesion in result.lesions]))
-    for (i1, j1, k1, i2, j2, k2), entry in reversed(list(zip(edges, result.entries, strict=True))):
-        labels[i1:i2, j1:j2, k1:k2] = entry["lesion"]
+    for lesion, entry in reversed(list(zip(result.lesions, result.entries, strict=True))):
+        for i1, j1, k1, i2, j2, k2 in _blocks(scan, lesion.box):
+            labels[i1:i2, j1:j2, k1:k2] = entry["lesion"]
     affine = _RAS_FROM_LPS @ scan.affine @ np.linalg.inv(scan.stored_from_canonical)
     image = nibabel.Nifti1Image(labels, affine)
     image.header.set_xyzt_units("mm")
@@ -126,10 +147,10 @@ def prompts(result: ScanResult) -> dict[str, bytes]:
 
 def _prompt(scan: ScanLike, found: SliceBoxes, lesion: Lesion, entry: Mapping[str, Any]) -> dict[str, Any]:
     x1, y1, x2, y2 = lesion.key_box
-    z = found.positions[lesion.key]
+    # The same key slice as in other outputs, even if the lattice is between two slices.
+    z = found.nearest_slice(lesion.key)
     solid, key = box_voxels(scan, np.array([lesion.box, [x1, y1, z, x2, y2, z + 1]]))
     axis = scan.slice_axis
-    # The same key slice as in other outputs, even if the lattice is between two slices.
     key[axis], key[axis + 3] = entry["key_slice"], entry["key_slice"] + 1
     plane = [other for other in range(3) if other != axis]
     return {

@@ -245,7 +245,10 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
         check_result(result.boxes, result.scores, records[series]["stored_shape"], path)
         if series in found:
             raise ValueError(f"Expected one result for every scan, got a second one of {series} in {path}.")
-        found[series] = {"boxes": stored_boxes(records[series], result.boxes), "scores": result.scores}
+        found[series] = {
+            "boxes": stored_boxes(records[series], result.boxes, result.sizes_mm),
+            "scores": result.scores,
+        }
         if result.classes is not None:
             found[series]["classes"] = result.classes
         if result.cut_at > 0:

@@ -7,9 +7,15 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from scripts.data.deeplesion.subvolume_frames import from_edges
+from scripts.data.importing.set_records import stored_boxes
+from scripts.data.scans.scan import read_scan
 from scripts.workflows.scoring.result_boxes import nndetection, own_result
+from support.fake_results import results_of
+from support.fake_truth import write_nifti_case
 
 BOX = [1.0, 2, 3, 5, 6, 7.5]
 
@@ -18,6 +24,26 @@ def saved(path: Path, lesions: Any, model: Any = None) -> Path:
     content = {"input": {"name": "a.nii.gz", "sha256": "ab"}, "lesions": lesions}
     path.write_text(json.dumps(content | ({} if model is None else {"model": model})))
     return path
+
+
+def test_our_own_results_of_a_tilted_scan_keep_their_boxes(tmp_path: Path) -> None:
+    scan = read_scan(write_nifti_case(tmp_path, turn="tilted"))
+    box = [12.5, 20.0, 3.0, 21.0, 31.25, 9.0]
+    (tmp_path / "lesions.json").write_text(json.dumps(results_of(scan, [box], (0.9,)).document))
+    found = own_result(tmp_path / "lesions.json", "case")
+    record = {
+        "scan": "case.nii.gz",
+        "shape": scan.hu.shape,
+        "spacing": scan.spacing,
+        "stored_shape": scan.stored_shape,
+        "stored_from_canonical": scan.stored_from_canonical.tolist(),
+        "places": None,
+    }
+    x1, y1, z1, x2, y2, z2 = box
+    # The volume frame counts slices from the head, from 1, and both ends of a box are of it.
+    top = len(scan.hu)
+    wanted = from_edges(np.array([[x1, y1, top - z2, x2, y2, top - z1]]), 1, top)
+    np.testing.assert_allclose(stored_boxes(record, found.boxes, found.sizes_mm), wanted, atol=1e-3)
 
 
 def test_our_own_results_tell_classes_where_the_network_knew_several(tmp_path: Path) -> None:

@@ -242,12 +242,13 @@ def check_copies(records: Iterable[Mapping[str, Any]], splits: Sequence[Mapping[
         )
 
 
-def stored_boxes(record: Mapping[str, Any], boxes: np.ndarray) -> np.ndarray:
+def stored_boxes(record: Mapping[str, Any], boxes: np.ndarray, sizes_mm: np.ndarray | None = None) -> np.ndarray:
     """Boxes of a scan's file as boxes of the set.
 
     Args:
         record: Of the scan.
         boxes: ``(N, 6)`` edges of stored voxels ``i1, j1, k1, i2, j2, k2``.
+        sizes_mm: See `Scan.boxes_from_stored`.
 
     Returns:
         ``(N, 6)`` in the volume frame, slices by their numbers in the set.
@@ -262,7 +263,7 @@ def stored_boxes(record: Mapping[str, Any], boxes: np.ndarray) -> np.ndarray:
         files=(),
         places=None if record["places"] is None else np.array(record["places"]),
     )
-    found = scan.boxes_from_stored(boxes)
+    found = scan.boxes_from_stored(boxes, sizes_mm)
     # Slices of the set are numbered from the head.
     found[:, [2, 5]] = slices - found[:, [5, 2]]
     return from_edges(found, 1, slices)

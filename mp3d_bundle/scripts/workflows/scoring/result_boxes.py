@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...data.importing.truth.reviews import sizes_of
 from ...storage.safe_json import read_json
 from ...storage.safe_pickle import read_plain_pickle
 from .checked_results import check_corners, six_numbers
@@ -28,6 +29,7 @@ class ResultBoxes:
         names: What the scan may be called, the likeliest first.
         digest: SHA-256 of its files, None where it is not known.
         classes: ``(N,)`` name of the class of each, None where the file does not tell.
+        sizes_mm: ``(N, 3)`` sides of the boxes along the axes of the scan, NaN where unknown; None of nnDetection.
         cut_at: Score below which lesions were left out; 0 where none were.
     """
 
@@ -36,6 +38,7 @@ class ResultBoxes:
     names: list[str]
     digest: Any = None
     classes: np.ndarray | None = None
+    sizes_mm: np.ndarray | None = None
     cut_at: float = 0.0
 
 
@@ -50,6 +53,7 @@ def own_result(path: Path, name: str) -> ResultBoxes:
     try:
         boxes = six_numbers([lesion["box_voxel"] for lesion in content["lesions"]])
         scores = np.array([lesion["score"] for lesion in content["lesions"]], dtype=np.float64)
+        sizes = sizes_of(content["lesions"])
         called, digest = str(content["input"]["name"]), content["input"].get("sha256")
         settings = content.get("settings", {})
         shown_from, kept_from = (float(settings.get(key) or 0) for key in ("score_threshold", "box_threshold"))
@@ -65,7 +69,7 @@ def own_result(path: Path, name: str) -> ResultBoxes:
     classes = np.array([str(kind) for kind in kinds], dtype=str) if several and None not in kinds else None
     # Without a box there is no lesion, whatever is shown.
     cut_at = shown_from if shown_from > kept_from else 0.0
-    return ResultBoxes(boxes, scores, [called, name, name.rpartition("/")[2], stem], digest, classes, cut_at)
+    return ResultBoxes(boxes, scores, [called, name, name.rpartition("/")[2], stem], digest, classes, sizes, cut_at)
 
 
 def nndetection(path: Path, name: str) -> ResultBoxes:

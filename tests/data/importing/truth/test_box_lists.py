@@ -19,8 +19,11 @@ from scripts.data.importing.truth.box_lists import (
     read_own_json,
 )
 from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
+from scripts.data.scans.scan import read_scan
 from scripts.storage.atomic_files import hash_files
+from support.fake_results import results_of
 from support.fake_scans import ball_scan, scan_of
+from support.fake_truth import write_nifti_case
 
 BOX = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 
@@ -132,6 +135,27 @@ def test_our_own_results() -> None:
     for broken in ({"lesions": []}, {"input": {}, "lesions": [{}]}):
         with pytest.raises(ValueError, match=r"lesions\.json"):
             read_own_json(broken, Path("lesions.json"))
+
+
+def test_our_own_results_of_a_tilted_scan_come_back_as_they_were(tmp_path: Path) -> None:
+    scan = read_scan(write_nifti_case(tmp_path, turn="tilted"))
+    boxes = [[12.5, 20.0, 3.0, 21.0, 31.25, 9.0], [30.0, 25.0, 5.0, 36.0, 33.0, 7.0]]
+    content = results_of(scan, boxes, (0.9, 0.4)).document
+    # Nothing but a decision makes a lesion a region to ignore.
+    content["lesions"][1]["review"] = {"decision": "uncertain", "comment": ""}
+    truth = read_own_json(json.loads(json.dumps(content)), tmp_path / "lesions.json").lesions_in(scan)
+    for (one,), box in zip((truth.lesions, truth.regions), np.array(boxes), strict=True):
+        assert one.slices.tolist() == list(range(int(box[2]), int(box[5])))
+        np.testing.assert_allclose(one.boxes, np.repeat(box[None, [0, 1, 3, 4]], len(one.slices), axis=0), atol=1e-3)
+    # A person moved it by a voxel: its size still holds. Without a size its leaning bounds are all that is known.
+    entry = content["lesions"][0]
+    entry["box_voxel"] = np.add(entry["box_voxel"], [1, 0, 0, 1, 0, 0]).tolist()
+    (moved,) = read_own_json(content, tmp_path / "lesions.json").lesions_in(scan).lesions
+    np.testing.assert_allclose(moved.boxes[0], [13.5, 20.0, 22.0, 31.25], atol=1e-3)
+    del entry["size_mm"]
+    (added,) = read_own_json(content, tmp_path / "lesions.json").lesions_in(scan).lesions
+    assert added.boxes[0, 1] < 19
+    assert added.boxes[0, 3] > 32
 
 
 def test_a_review_makes_truth_of_accepted_lesions_alone() -> None:

@@ -21,7 +21,7 @@ from ...scans.markup_boxes import bounds_of_corners, boxes_in_scan, read_named_m
 from ...scans.scan import Scan
 from ..set_tables import read_table
 from ..true_lesions import ScanTruth, TrueLesion, solid_lesion
-from .reviews import decision_of
+from .reviews import decision_of, sizes_of
 from .slice_places import ROUNDING, SlicePlaces, SliceRule
 
 BOX_FRAMES = ("voxel", "voxel_inclusive", "lps", "ras")
@@ -53,6 +53,8 @@ class ListedBoxes:
         frame: One of `BOX_FRAMES`: edges of the stored voxels (voxel ``i`` covers ``[i, i + 1)``), first and last
             stored voxel, or millimetres towards the left, back and head, or right, front and head.
         unsure: ``(M, 6)`` likewise, of what is neither a lesion nor certainly none.
+        sizes_mm: ``(N + M, 3)`` the sides of these boxes along the axes of the scan, NaN where unknown; None where the
+            list has none.
         sha256: Of the files of the scan, where the list names it: voxels of one scan mean nothing in another.
     """
 
@@ -62,6 +64,7 @@ class ListedBoxes:
     source: str
     frame: str
     unsure: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+    sizes_mm: np.ndarray | None = None
     sha256: str | None = None
 
     def lesions_in(self, scan: Scan) -> ScanTruth:
@@ -75,17 +78,21 @@ class ListedBoxes:
                 f"Expected lesions of {scan.path} (SHA-256 {digest[:12]}), got those of other files "
                 f"({shown(self.sha256[:12])}) in {self.source}."
             )
-        solid, notes = _in_scan(self.boxes, scan, self.frame, self.source)
+        sizes = np.full((len(self.boxes) + len(self.unsure), 3), np.nan) if self.sizes_mm is None else self.sizes_mm
+        own, of_others = np.split(sizes, [len(self.boxes)])
+        solid, notes = _in_scan(self.boxes, scan, self.frame, self.source, own)
         slices = len(scan.hu)
         lesions = (solid_lesion(name, box, slices, self.source) for name, box in zip(self.names, solid, strict=True))
-        others, more = _in_scan(self.unsure, scan, self.frame, self.source)
+        others, more = _in_scan(self.unsure, scan, self.frame, self.source, of_others)
         regions = (solid_lesion("uncertain", box, slices, self.source) for box in others)
         told = f"{self.source}: {len(others)} lesion(s) undecided or uncertain: regions to ignore."
         notes = (*notes, *more, *((told,) if len(others) else ()))
         return ScanTruth(tuple(lesions), notes, regions=tuple(regions))
 
 
-def _in_scan(boxes: np.ndarray, scan: Scan, frame: str, source: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _in_scan(
+    boxes: np.ndarray, scan: Scan, frame: str, source: str, sizes_mm: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Boxes ``(N, 6)`` as canonical edges, clipped to the scan, and a note if that cuts some."""
     if not len(boxes):
         return np.zeros((0, 6)), ()
@@ -93,7 +100,7 @@ def _in_scan(boxes: np.ndarray, scan: Scan, frame: str, source: str) -> tuple[np
         corners = _corner_points(boxes) * (_MIRROR if frame == "ras" else np.ones(3))
         return boxes_in_scan(scan, corners, source), _cut_notes(bounds_of_corners(scan, corners), scan, source)
     edges = boxes + (np.array([0, 0, 0, 1, 1, 1]) if frame == "voxel_inclusive" else 0.0)
-    found = scan.boxes_from_stored(edges)
+    found = scan.boxes_from_stored(edges, sizes_mm)
     extent = np.tile(np.array(scan.hu.shape[::-1], dtype=np.float64), 2)
     clipped = found.clip(0, extent)
     outside = np.flatnonzero((clipped[:, 3:] <= clipped[:, :3]).any(axis=1))
@@ -267,21 +274,22 @@ def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
     digest = about.get("sha256")
     if digest is not None and not isinstance(digest, str):
         raise ValueError(f"Expected the SHA-256 of the scan as text, got {shown(digest)} in {path}.")
-    boxes, names, unsure = [], [], []
+    sure, others = [], []
     for number, lesion in enumerate(lesions, start=1):
         if not isinstance(lesion, Mapping) or "box_voxel" not in lesion:
             raise ValueError(f"Expected box_voxel in every lesion, got none in lesion {number} of {path}.")
         decision = decision_of(lesion, f"lesion {number} of {path}")
         if decision in (None, "accepted"):
-            boxes.append(lesion["box_voxel"])
-            names.append(str(lesion.get("class", "lesion")))
+            sure.append(lesion)
         elif decision != "rejected":
-            unsure.append(lesion["box_voxel"])
+            others.append(lesion)
     image = str(about.get("name", ""))
     # Many files have the same name, so errors give the whole path. It stays out of the set: folders may name patients.
-    others = _listed(image, unsure, None, f"{path}", "voxel", "corners").boxes
-    found = _listed(image, boxes, names, f"{path}", "voxel", "corners")
-    return replace(found, unsure=others, sha256=digest, source=path.name)
+    unsure = _listed(image, [lesion["box_voxel"] for lesion in others], None, f"{path}", "voxel", "corners").boxes
+    names = [str(lesion.get("class", "lesion")) for lesion in sure]
+    found = _listed(image, [lesion["box_voxel"] for lesion in sure], names, f"{path}", "voxel", "corners")
+    sizes = sizes_of([*sure, *others])
+    return replace(found, unsure=unsure, sizes_mm=sizes, sha256=digest, source=path.name)
 
 
 def read_markup_lesions(path: Path, scan: Scan) -> ScanTruth:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ def decision_of(lesion: Mapping[str, Any], where: str) -> str | None:
     if found not in DECISIONS:
         raise ValueError(f"Expected {', '.join(DECISIONS)} as the decision of a review, got {shown(found)} in {where}.")
     return found
+
+
+def sizes_of(lesions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """``size_mm`` of entries of ``lesions``, ``(N, 3)``; NaN where an entry has none, as one that a person added."""
+    sizes = np.full((len(lesions), 3), np.nan)
+    for row, lesion in zip(sizes, lesions, strict=True):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            row[:] = lesion.get("size_mm", np.nan)
+    return np.where(np.isfinite(sizes), sizes, np.nan)
 
 
 def read_review(path: Path) -> Review:

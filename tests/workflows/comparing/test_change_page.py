@@ -54,6 +54,17 @@ def test_page_has_both_scans_and_escapes_texts() -> None:
     assert {f'id="{letter}{z}"' in page for letter in "st" for z in range(12)} == {True}
 
 
+def test_heights_are_those_of_the_middles_of_tilted_slices() -> None:
+    before, after, motion = volumes()
+    affine = np.diag([1.0, 1.0, 2.5, 1.0])
+    affine[2, 1] = 0.25
+    texts = {"title": "", "notices": [], "summary": [], "about": []}
+    page = change_page(ReportVolume(before.hu, affine, "a"), after, motion, [], texts).decode()
+    found = re.search(r'id="data">(.*?)</script>', page)
+    assert found
+    np.testing.assert_allclose(json.loads(found[1])["heights"], 2.5 * np.arange(12) + 0.25 * 39 / 2, atol=0.006)
+
+
 def test_thin_slices_are_thinned_out_with_their_boxes() -> None:
     before, after, motion = volumes()
     affine = np.diag([1.0, 1.0, 0.5, 1.0])

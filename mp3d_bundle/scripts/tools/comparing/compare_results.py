@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import re
@@ -369,8 +370,11 @@ def _boxes(change: Mapping[str, Any], first: _Result, last: _Result, matrix: np.
 def _box(result: _Result, number: int | None, index_from_lps: np.ndarray) -> list[float] | None:
     if number is None:
         return None
-    box = next(lesion["box_lps_mm"] for lesion in result.document["lesions"] if lesion["lesion"] == number)
-    corners = np.array([[box[x], box[y], box[z], 1] for x in (0, 3) for y in (1, 4) for z in (2, 5)], dtype=np.float64)
+    lesion = next(one for one in result.document["lesions"] if one["lesion"] == number)
+    # The box itself, along the axes of its scan: what encloses it along those of the patient is larger where they turn.
+    axes = result.volume.affine[:3, :3] / np.linalg.norm(result.volume.affine[:3, :3], axis=0)
+    signs = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
+    corners = np.insert((signs * lesion["size_mm"]) @ axes.T + lesion["center_lps_mm"], 3, 1.0, axis=1)
     # Edges count from the lower face of voxel 0, indices from its middle.
     edges = (corners @ index_from_lps.T)[:, :3] + 0.5
     return [*edges.min(axis=0).tolist(), *edges.max(axis=0).tolist()]

@@ -58,7 +58,9 @@ def change_page(
     shown = moved_onto(before, after, matrix)[::step]
     pictures = [encode_slices(np.ascontiguousarray(hu), max_bytes=_MAX_BYTES) for hu in (before.hu[::step], shown)]
     depth, height, width = shown.shape
-    heights = (before.affine @ np.array([[0, 0, z * step, 1] for z in range(depth)], dtype=np.float64).T)[2]
+    # Of the middles of the slices, which may be tilted.
+    middle = (width - 1) / 2, (height - 1) / 2
+    heights = (before.affine @ np.array([[*middle, z * step, 1] for z in range(depth)], dtype=np.float64).T)[2]
     data = {
         "shape": [depth, height, width],
         "spacing": np.linalg.norm(before.affine[:3, :2], axis=0).round(4).tolist(),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.storage.safe_json import MAX_DEPTH, finite_numbers, parse_json, read_json
+from scripts.storage.safe_json import MAX_DEPTH, finite_numbers, parse_json, read_json, text_number
 
 CONTENT = {"a": [1, -2.5, None, True, ']]][[[{{\\"[', {"é": []}], "large": (1 << 63) - 1, "small": -(1 << 63)}
 
@@ -93,3 +94,10 @@ def test_numbers_have_a_bound_if_one_is_given() -> None:
     assert finite_numbers([-99.5], 1, "bbox", "a.json", below=100) == [-99.5]
     with pytest.raises(ValueError, match=r"finite number\(s\) below 100 as bbox, got \[-100\] in a\.json"):
         finite_numbers([-100], 1, "bbox", "a.json", below=100)
+
+
+def test_numbers_in_texts_have_no_underscores() -> None:
+    assert [text_number(text) for text in ("10", " -1.5e3 ", "inf")] == [10.0, -1500.0, math.inf]
+    for text in ("1_0", "0.1_5", "", "a"):
+        with pytest.raises(ValueError, match="could not convert string to float"):
+            text_number(text)

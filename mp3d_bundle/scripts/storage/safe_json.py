@@ -90,6 +90,17 @@ def finite_numbers(values: Any, count: int, key: str, source: str, below: float 
     return [float(value) for value in values]
 
 
+def text_number(text: str) -> float:
+    """The number that a text of a table or a label writes; ``1_0``, which Python takes for 10, is none.
+
+    Raises:
+        ValueError: If it is not a number; NaN and infinity are.
+    """
+    if "_" in text:
+        raise ValueError(f"could not convert string to float: {text!r}")
+    return float(text)
+
+
 def _depth(data: bytes) -> int:
     """Depth of nested brackets outside of texts."""
     bare = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])

@@ -378,6 +378,8 @@ class TestRegions:
         none = dict.fromkeys(("Bounding_boxes", "Measurement_coordinates", "Lesion_diameters_Pixel_"), "")
         with pytest.raises(ValueError, match="4 numbers as Bounding_boxes"):
             read_csv(self.rows(write_csv({}, none)), "")
+        with pytest.raises(ValueError, match="4 numbers as Bounding_boxes, got '1_0, 10, 30, 30'"):
+            read_csv(self.rows(write_csv({}, {**none, "Bounding_boxes": "1_0, 10, 30, 30"})), "")
 
     def test_noisy_lesions_that_go_take_their_slice_with_them(self, write_csv: WriteCsv) -> None:
         path = self.rows(write_csv({"Possibly_noisy": "1"}, {}))

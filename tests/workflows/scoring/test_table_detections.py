@@ -19,6 +19,7 @@ def test_columns_are_found_in_any_case_and_order(tmp_path: Path) -> None:
     [
         ("image,x1,y1,x2,y2\na,1,2,3,4\n", "the columns image, x1, y1, x2, y2, score"),
         ("image,x1,y1,x2,y2,score\na,1,2,3,4,high\n", "a box and a score, got others in line 2"),
+        ("image,x1,y1,x2,y2,score\na,1,2,3,1_0,0.5\n", "a box and a score, got others in line 2"),
         ("image,x1,y1,x2,y2,w,h,score\na,1,2,3,4,2,2,1\n", "boxes as x1, y1, x2, y2 alone, got w, h as well"),
         ("image,X,Y,Width,Height,x1,y1,x2,y2,score\na,1,2,2,2,1,2,3,4,1\n", "alone, got x, y, width, height as well"),
     ],

@@ -27,6 +27,7 @@ from ...box_frames import from_deeplesion
 from ...instances import Instances
 from ...storage.contained_paths import plain_name
 from ...storage.printable import shown, shown_name
+from ...storage.safe_json import text_number
 from ..records import DISPLAY_WINDOW, KeySlice, Record, log_findings, make_records
 from .columns import CLASS_COLUMN, COLUMNS, IGNORED_COLUMN, SPLITS
 
@@ -280,7 +281,7 @@ def _split(cell: str, count: int | None, column: str, source: str) -> list[str]:
 def _numbers(cell: str, count: int, column: str, source: str) -> list[float]:
     """The numbers of a list in one cell; NaN is let through; callers must reject it."""
     try:
-        return [float(text) for text in _split(cell, count, column, source)]
+        return [text_number(text) for text in _split(cell, count, column, source)]
     except ValueError:
         raise ValueError(f"Expected {count} numbers as {column}, got {shown(cell)} in {source}.") from None
 
@@ -288,7 +289,7 @@ def _numbers(cell: str, count: int, column: str, source: str) -> list[float]:
 def _whole(text: str, column: str, source: str) -> int:
     """A whole number, also if written as a decimal number."""
     try:
-        number = float(text)
+        number = text_number(text)
     except ValueError:
         number = math.nan
     if not number.is_integer() or abs(number) > _LARGEST:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...instances import Instances
 from ...storage.printable import shown
+from ...storage.safe_json import text_number
 from .dl_info import read_cells
 
 SEX, AGE, LOCATION = "Patient_gender", "Patient_age", "Normalized_lesion_location"
@@ -86,7 +87,7 @@ def facts_of_series(path: Path) -> dict[str, tuple[float, float]]:
 def _number(text: str, largest: float, column: str, cell: str, source: str) -> float:
     """A number from 0 to ``largest``; NaN for no text, or the word."""
     try:
-        value = float(text) if text else math.nan
+        value = text_number(text) if text else math.nan
     except ValueError:
         value = -1.0
     if not (math.isnan(value) or 0 <= value <= largest):

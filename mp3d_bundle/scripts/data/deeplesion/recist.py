@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from ...box_frames import from_deeplesion
 from ...instances import Instances
 from ...storage.printable import shown
+from ...storage.safe_json import text_number
 
 # Cells of a mask along each side, as MULAN's head gives them.
 GRID = 28
@@ -75,7 +76,7 @@ def _numbers(cell: str, count: int, column: str, source: str) -> np.ndarray:
     if not cell:
         return np.full(count, math.nan)
     try:
-        values = np.array([float(text) for text in cell.split(",")])
+        values = np.array([text_number(text) for text in cell.split(",")])
     except ValueError:
         values = np.empty(0)
     if len(values) != count or not np.isfinite(values).all():

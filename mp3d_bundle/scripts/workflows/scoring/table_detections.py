@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...data.importing.set_tables import read_table
+from ...storage.safe_json import text_number
 from .coco_detections import FlatDetection
 
 _IMAGE = ("image", "file_name", "id")
@@ -37,8 +38,8 @@ def table_detections(path: Path) -> list[FlatDetection]:
     kind = next((columns[name] for name in _KIND if name in columns), None)
     for line, row in rows:
         try:
-            box = [float(row[columns[name]]) for name in _BOX]
-            found.append((str(row[image]), row[kind] if kind else None, box, float(row[columns["score"]]), line))
+            box = [text_number(row[columns[name]]) for name in _BOX]
+            found.append((str(row[image]), row[kind] if kind else None, box, text_number(row[columns["score"]]), line))
         except (TypeError, ValueError):
             raise ValueError(f"Expected a box and a score, got others in line {line} of {path}.") from None
     return found

@@ -108,6 +108,7 @@ def test_the_frame_has_to_be_named(tmp_path: Path) -> None:
     [
         ("image,x1,y1\na,1,2\n", "the columns image and"),
         ("x1,y1,z1,x2,y2,z2\n1,2,3,4,5,6\n", "the columns image and"),
+        ("image,x1,y1,z1,x2,y2,z2\na,1,2,3,1_0,5,6\n", "6 numbers, got .* in line 2 of"),
         ("image,x1,y1,z1,x2,y2,z2\na,1,2,3,4,5,\n", "6 numbers, got .* in line 2 of"),
         ("image,x1,y1,z1,x2,y2,z2\n,1,2,3,4,5,6\n", "the name of a scan in every row, got none in line 2"),
         (

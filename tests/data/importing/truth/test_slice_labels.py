@@ -31,7 +31,10 @@ def test_pixels_of_voc_are_whole_and_counted_from_1_or_0(tmp_path: Path) -> None
     (tmp_path / "a.xml").write_text(f"<annotation>{box}</annotation>")
     assert read_voc(tmp_path / "a.xml", SliceRule(), tmp_path).boxes.tolist() == [[2, 3, 5, 4]]
     found = read_voc(tmp_path / "a.xml", SliceRule(pixels_from=0), tmp_path)
-    assert (found.boxes.tolist(), found.size, found.image) == ([[3, 4, 6, 5]], None, "a")
+    assert (found.boxes.tolist(), found.size, found.image) == ([[3, 4, 6, 5]], (None, None), "a")
+    sized = "<annotation><size><height>7</height></size></annotation>"
+    (tmp_path / "b.xml").write_text(sized)
+    assert read_voc(tmp_path / "b.xml", SliceRule(), tmp_path).size == (None, 7)
     (tmp_path / "a.xml").write_text(f"<annotation>{box.replace('<xmax>5', '<xmax>five')}</annotation>")
     with pytest.raises(ValueError, match="xmin, ymin, xmax and ymax in every bndbox"):
         read_voc(tmp_path / "a.xml", SliceRule(), tmp_path)
@@ -42,6 +45,10 @@ def test_an_image_of_another_size_or_a_box_outside() -> None:
         ValueError, match=r"60 x 40 pixels as in scan.nii, got one of 40 x 60 in test: a picture that was"
     ):
         labels([[1, 1, 5, 5]], size=(40, 60)).lesions_in(PLACES, "1", FEET)
+    # A side that is known alone counts as well.
+    labels([[1, 1, 5, 5]], size=(60, None)).lesions_in(PLACES, "1", FEET)
+    with pytest.raises(ValueError, match=r"60 x 40 pixels as in scan.nii, got one of \? x 60 in test"):
+        labels([[1, 1, 5, 5]], size=(None, 60)).lesions_in(PLACES, "1", FEET)
     with pytest.raises(ValueError, match="boxes inside of their image of 60 x 40"):
         labels([[61, 1, 65, 5]]).lesions_in(PLACES, "1", FEET)
     truth = labels([[55, 1, 65, 5]]).lesions_in(PLACES, "1", FEET)
@@ -75,7 +82,10 @@ def test_coco_images_crowds_and_empty_ones(tmp_path: Path) -> None:
     first, second = read_coco_slices(write_coco(tmp_path / "c.json"))
     assert (first.image, first.boxes.tolist(), first.names) == ("s/a", [[1, 2, 11, 7]], ("cyst",))
     assert first.regions.tolist() == [[1, 2, 31, 7]]
-    assert (second.size, len(second.regions), len(second.boxes)) == (None, 0, 0)
+    assert (second.size, len(second.regions), len(second.boxes)) == ((None, None), 0, 0)
+    images = [{"id": 1, "file_name": "a", "width": 5}, {"id": 2, "file_name": "b", "height": 6}]
+    found = read_coco_slices(write_coco(tmp_path / "c.json", images=images, annotations=[]))
+    assert [one.size for one in found] == [(5, None), (None, 6)]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +144,29 @@ def test_what_may_be_yolo(tmp_path: Path) -> None:
     for text, likely in (("", True), ("# nothing here\n", True), ("-1 0.5", True), ("a note", False), ("0.5 1", False)):
         path.write_text(text)
         assert may_be_yolo(path) == likely
+
+
+@pytest.mark.parametrize(
+    ("text", "coding"),
+    [
+        (BOX, "utf-16"),
+        (BOX, "utf-16-le"),
+        ("0.0 0.5 0.5 0.2 0.4\n", "utf-8"),
+        ("0.5 0.5 0.2 0.4\n", "utf-8"),
+        ("0,0.5,0.5,0.2,0.4\n", "utf-8"),
+        ("1_0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n", "utf-8"),
+        ("0 0.5 0.5 0.2 0_4\n", "utf-8"),
+    ],
+)
+def test_labels_of_yolo_that_cannot_be_read_are_not_left_out(tmp_path: Path, text: str, coding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(text, encoding=coding)
+    assert may_be_yolo(path)
+    with pytest.raises(ValueError, match=r"a\.txt"):
+        read_yolo(path, tmp_path, {})
+    # A note in that coding is no label.
+    path.write_text("made by hand, 5 1 2 3 4\n", encoding=coding)
+    assert not may_be_yolo(path)
 
 
 def test_boxes_of_voc_that_cannot_be(tmp_path: Path) -> None:

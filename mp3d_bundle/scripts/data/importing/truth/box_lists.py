@@ -17,6 +17,7 @@ import numpy as np
 from ....boxes import RECIST_PADDING
 from ....storage.atomic_files import hash_files
 from ....storage.printable import shown
+from ....storage.safe_json import text_number
 from ...scans.markup_boxes import bounds_of_corners, boxes_in_scan, read_named_markups
 from ...scans.scan import Scan
 from ..set_tables import read_table
@@ -343,7 +344,7 @@ def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedD
 
 def _row_numbers(texts: Sequence[str], where: str) -> list[float]:
     try:
-        return [float(text) for text in texts]
+        return [text_number(text) for text in texts]
     except ValueError:
         raise ValueError(f"Expected {len(texts)} numbers, got {shown(texts)} in {where}.") from None
 

@@ -7,6 +7,9 @@ and inclusive, counted from 1 as in its own development kit unless a rule says f
 
 from __future__ import annotations
 
+import codecs
+import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +20,7 @@ import numpy as np
 
 from ....boxes import check_boxes, from_coco
 from ....storage.printable import shown
-from ....storage.safe_json import finite_numbers, read_json
+from ....storage.safe_json import finite_numbers, read_json, text_number
 from ..lesion_classes import IGNORE
 from ..true_lesions import ScanTruth, TrueLesion
 from .contours import plain_tag, read_xml
@@ -25,6 +28,10 @@ from .slice_places import ROUNDING, SlicePlaces, SliceRule
 
 # Bytes of a text file by which its kind is told.
 _START = 4096
+_SIDES = ("width", "height")
+# Numbers of a box, and what people write between those of a row.
+_SHARES = 4
+_BETWEEN = re.compile(r"[\s,;]+")
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class SliceLabels:
         boxes: ``(N, 4)`` half-open edges in pixels of the image; shares of its size if ``relative``.
         names: What each is called.
         source: Where they were read.
-        size: Width and height of the image as the labels know it, or None.
+        size: Width and height of the image as the labels know them, each None where they do not.
         relative: Whether boxes are shares of the image.
         regions: ``(K, 4)`` likewise, where nothing is known (crowds).
     """
@@ -45,7 +52,7 @@ class SliceLabels:
     boxes: np.ndarray
     names: tuple[str, ...]
     source: str
-    size: tuple[int, int] | None = None
+    size: tuple[int | None, int | None] = (None, None)
     relative: bool = False
     regions: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
 
@@ -61,10 +68,11 @@ class SliceLabels:
             ValueError: If there is no such slice, or the image has another size than it.
         """
         size = places.size(rule.frame)
-        if self.size is not None and self.size != size:
+        if any(own not in (None, side) for own, side in zip(self.size, size, strict=True)):
+            got = " x ".join("?" if own is None else f"{own}" for own in self.size)
             raise ValueError(
                 f"Expected labels of an image of {size[0]} x {size[1]} pixels as in {places.scan.path}, got one of "
-                f"{self.size[0]} x {self.size[1]} in {self.source}: a picture that was turned, cut or resized?"
+                f"{got} in {self.source}: a picture that was turned, cut or resized?"
             )
         number = places.number_of(slice_name, rule)
         limits = np.array([*size, *size], dtype=np.float64)
@@ -113,7 +121,7 @@ def read_voc(path: Path, rule: SliceRule, root: Path) -> SliceLabels:
             raise ValueError(f"Expected one bndbox in every object, got {len(bounds)} in {path}.")
         corners = {plain_tag(v): str(v.text or "") for child in bounds for v in child}
         try:
-            x1, y1, x2, y2 = (float(corners[key]) for key in ("xmin", "ymin", "xmax", "ymax"))
+            x1, y1, x2, y2 = (text_number(corners[key]) for key in ("xmin", "ymin", "xmax", "ymax"))
         except (KeyError, ValueError):
             raise ValueError(
                 f"Expected xmin, ymin, xmax and ymax in every bndbox, got {shown(corners)} in {path}."
@@ -127,7 +135,7 @@ def read_voc(path: Path, rule: SliceRule, root: Path) -> SliceLabels:
         names.append(values.get("name") or "unnamed")
     size = {plain_tag(v): str(v.text or "") for child in tree if plain_tag(child) == "size" for v in child}
     try:
-        known = (int(size["width"]), int(size["height"])) if {"width", "height"} <= set(size) else None
+        known = _sides({side: int(text) for side, text in size.items() if side in _SIDES})
     except ValueError:
         raise ValueError(f"Expected whole numbers as size, got {shown(size)} in {path}.") from None
     image = path.relative_to(root).with_suffix("").as_posix()
@@ -170,7 +178,7 @@ def _coco_image(
         from_coco(_table([finite_numbers(entry["bbox"], 4, "bbox", f"a box of {image['id']}") for entry in part]))
         for part in (plain, [entry for entry in entries if entry.get("iscrowd")])
     )
-    size = (int(image["width"]), int(image["height"])) if {"width", "height"} <= set(image) else None
+    size = _sides({side: int(image[side]) for side in _SIDES if side in image})
     return SliceLabels(
         _without_ending(str(image["file_name"])),
         boxes,
@@ -179,6 +187,11 @@ def _coco_image(
         size,
         regions=regions,
     )
+
+
+def _sides(known: Mapping[str, int]) -> tuple[int | None, int | None]:
+    """Width and height of an image, as far as they are known."""
+    return known.get(_SIDES[0]), known.get(_SIDES[1])
 
 
 def _without_ending(name: str) -> str:
@@ -206,7 +219,8 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
         if not words:
             continue
         try:
-            kind, values = int(words[0]), np.array([float(word) for word in words[1:]])
+            values = np.array([text_number(word) for word in words])[1:]
+            kind = int(words[0])
             if kind < 0:
                 raise ValueError("a class below 0")
             if names and kind not in names:
@@ -233,10 +247,24 @@ def read_yolo(path: Path, root: Path, names: Mapping[int, str]) -> SliceLabels:
 
 
 def may_be_yolo(path: Path) -> bool:
-    """Whether a text file has no line, or begins with the number of a class; a note next to the labels does not."""
-    text = path.read_bytes()[:_START].decode("utf-8-sig", errors="replace")
-    words = next((words for line in text.splitlines() if (words := _content(line).split())), [])
-    return not words or words[0].removeprefix("-").isdigit()
+    """Whether a text file has no line, or begins with the number of a class or a row of numbers; a note does not.
+
+    It may be a row that `read_yolo` does not take, or in a coding that it does not: labels are not left out for that.
+    """
+    start = path.read_bytes()[:_START]
+    coded = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-16-le"
+    text = start.decode(coded if b"\0" in start else "utf-8-sig", errors="replace")
+    line = next((content for line in text.splitlines() if (content := _content(line).strip())), "")
+    words = _BETWEEN.split(line)
+    numbers = len(words) >= _SHARES and all(map(_is_number, words))
+    return not line or line.split()[0].removeprefix("-").isdigit() or numbers
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _content(line: str) -> str:

@@ -105,3 +105,11 @@ def test_slices_without_a_lesion_keep_away_from_every_lesion() -> None:
     assert background_slices(truth, 60, count=0, apart=4) == []
     assert background_slices(ScanTruth((lesion([2], [5]),)), 5, count=3, apart=4) == []
     assert background_slices(ScanTruth(), 1, count=3, apart=4) == [0]
+
+
+def test_labels_on_slices_of_uneven_distances_are_neighbours_by_their_ranks() -> None:
+    labels = [lesion([number], [9], "slices") for number in (0, 2, 5)]
+    ranks = np.array([0, 0, 1, 1, 2, 2])
+    (joined,) = join_slices(labels, ranks)
+    assert joined.slices.tolist() == [0, 2, 5]
+    assert len(join_slices(labels)) == 3

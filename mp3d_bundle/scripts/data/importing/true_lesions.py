@@ -94,10 +94,15 @@ class ScanTruth:
     regions: tuple[TrueLesion, ...] = ()
 
     @classmethod
-    def joined(cls, parts: Sequence[ScanTruth]) -> ScanTruth:
-        """What several files say about one scan; labels on neighbouring slices become lesions, copies count once."""
+    def joined(cls, parts: Sequence[ScanTruth], ranks: np.ndarray | None = None) -> ScanTruth:
+        """What several files say about one scan; labels on neighbouring slices become lesions, copies count once.
+
+        Args:
+            parts: What each says.
+            ranks: See `join_slices`.
+        """
         lesions, copies = _once([lesion for part in parts for lesion in part.lesions])
-        single = join_slices([lesion for lesion in lesions if lesion.form == "slices"])
+        single = join_slices([lesion for lesion in lesions if lesion.form == "slices"], ranks)
         taken = {int(number) for lesion in lesions for number in lesion.slices}
         return cls(
             (*(lesion for lesion in lesions if lesion.form != "slices"), *single),
@@ -146,22 +151,28 @@ def solid_lesion(name: str, box: np.ndarray, num_slices: int, source: str) -> Tr
     return TrueLesion(name, slices, np.repeat(box[None, [0, 1, 3, 4]], len(slices), axis=0), "solid", source)
 
 
-def join_slices(labels: Sequence[TrueLesion]) -> list[TrueLesion]:
+def join_slices(labels: Sequence[TrueLesion], ranks: np.ndarray | None = None) -> list[TrueLesion]:
     """Join labels on single slices to lesions: those of one name that overlap on neighbouring slices.
 
     Args:
         labels: Each on one slice.
+        ranks: ``(Z,)`` the place of each slice in their order, where neighbours in the file are not neighbours in the
+            scan (`slice_ranks`); its own number without it.
 
     Returns:
         Lesions in the order of their first labels.
     """
     grown: list[list[TrueLesion]] = []
+
+    def rank(label: TrueLesion) -> int:
+        return int(label.slices[0] if ranks is None else ranks[label.slices[0]])
+
     for label in sorted(labels, key=lambda one: int(one.slices[0])):
         before = [
             lesion
             for lesion in grown
             if lesion[-1].name == label.name
-            and lesion[-1].slices[0] == label.slices[0] - 1
+            and rank(lesion[-1]) == rank(label) - 1
             and _shared(lesion[-1].boxes[0], label.boxes[0]) >= _SAME_LESION
         ]
         if before:

@@ -35,7 +35,7 @@ from ...data.importing.set_records import (
 )
 from ...data.importing.set_tables import write_set
 from ...data.importing.true_lesions import ScanTruth
-from ...data.importing.truth.slice_places import SlicePlaces
+from ...data.importing.truth.slice_places import SlicePlaces, slice_ranks
 from ...data.importing.truth.truth_files import KINDS, Truth, TruthRules, find_truth
 from ...data.importing.truth_matching import RULES, WITHOUT_TRUTH, ImportScan, Matched, listed, match_truth
 from ...data.scans.find_scans import VOLUME_SUFFIXES, find_scans
@@ -296,7 +296,7 @@ class _Import:
                 raise ValueError(
                     "no truth names a slice of it (--without_truth negative takes it for one without a lesion)"
                 )
-            named = ScanTruth.joined(parts)
+            named = ScanTruth.joined(parts, slice_ranks(opened))
             truth = self.rules.classes.apply(named)
             name = said if said is not None else places.patient or _own_patient(scan)
             content = {

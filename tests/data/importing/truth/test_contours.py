@@ -15,7 +15,9 @@ from scripts.data.importing.true_lesions import ScanTruth
 from scripts.data.importing.truth.contours import lidc_series, read_lidc, read_structures
 from scripts.data.scans.scan import Scan, read_scan
 from scripts.storage.safe_xml import read_xml
+from support.fake_dicom import write_stack
 from support.fake_truth import (
+    BALL,
     lidc_outline,
     pixel_boxes,
     slice_headers,
@@ -46,6 +48,36 @@ def test_outlines_across_slices_or_elsewhere(tmp_path: Path, series: Path, scan:
     path = write_rtstruct(tmp_path / "b.dcm", series)
     with pytest.raises(ValueError, match="outlines inside of the scan"):
         read_structures(change(path, (0, 0, -300)), scan, each_structure=False)
+
+
+def test_outlines_on_slices_of_a_tilted_gantry(tmp_path: Path) -> None:
+    ct = write_nifti_case(tmp_path, turn="tilted")
+    scan = read_scan(ct)
+    truth = read_structures(write_rtstruct(tmp_path / "a.dcm", ct), scan, each_structure=False)
+    # They are on the slices of the scan: nothing was put on another grid.
+    assert truth.notes == ()
+    (lesion,) = truth.lesions
+    for number, box in zip(lesion.slices.tolist(), lesion.boxes, strict=True):
+        np.testing.assert_allclose(box, BALL.box(scan, number), atol=0.51)
+
+
+def test_outlines_on_every_slice_of_uneven_distances_are_one_lesion(tmp_path: Path) -> None:
+    series = write_stack(tmp_path / "ct", [0.0, 4.0, 8.0, 12.0, 19.0, 26.0, 33.0])
+    path = write_rtstruct(tmp_path / "a.dcm", series)
+    dataset = pydicom.dcmread(path)
+    for height in (4.0, 8.0, 12.0, 19.0, 26.0):
+        contour = Dataset()
+        contour.ContourGeometricType = "CLOSED_PLANAR"
+        z = height - 100
+        contour.ContourData = [-10.0, 33.0, z, -7.0, 33.0, z, -7.0, 36.0, z, -10.0, 36.0, z]
+        dataset.ROIContourSequence[0].ContourSequence.append(contour)
+    dataset.save_as(path)
+    truth = read_structures(path, read_scan(series), each_structure=False)
+    assert truth.notes == ()
+    # A place is a millimetre; each takes the outline of the nearest slice.
+    (lesion,) = truth.lesions
+    assert lesion.slices.tolist() == list(range(3, 30))
+    assert np.unique(lesion.boxes, axis=0).tolist() == [[3, 4, 8, 7]]
 
 
 def test_open_lines_are_left_out_with_a_note(tmp_path: Path, series: Path, scan: Scan) -> None:

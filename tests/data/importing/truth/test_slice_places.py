@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 
 from scripts.data.importing.truth.box_lists import ListedDiameters
 from scripts.data.importing.truth.slice_labels import SliceLabels
-from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
+from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule, slice_ranks
 from scripts.data.scans.scan import read_scan
+from support.fake_dicom import write_stack
+from support.fake_scans import ball_scan, scan_of
 from support.fake_truth import SHAPE, slice_headers, write_dicom_case, write_nifti_case
 
 
@@ -69,3 +72,18 @@ def test_slices_along_another_axis_have_no_number(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run along axis 2: give labels as axial slices"):
         places.on_slice(2, np.array([1.0, 1, 2, 2]))
     assert (places.size("from_feet"), places.by_uid) == ((SHAPE[2], SHAPE[1]), {})
+
+
+def test_ranks_are_those_of_the_stored_slices(tmp_path: Path) -> None:
+    heights = [0, 4, 8, 12, 19, 26, 33]
+    scan = read_scan(write_stack(tmp_path, [float(height) for height in heights]))
+    ranks = slice_ranks(scan)
+    assert ranks[heights].tolist() == list(range(7))
+    assert set(np.diff(ranks)) == {0, 1}
+    # Stored from the head down they still rise with the slices of the scan.
+    down = np.diag([1.0, 1.0, -1.0, 1.0])
+    down[2, 3] = len(ranks) - 1
+    turned = slice_ranks(replace(scan, stored_from_canonical=scan.stored_from_canonical @ down))
+    assert turned[[33 - height for height in heights]].tolist() == list(range(7))[::-1]
+    assert set(np.diff(turned)) == {0, 1}
+    assert slice_ranks(scan_of(ball_scan())).tolist() == list(range(12))

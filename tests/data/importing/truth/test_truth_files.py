@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scripts.data.importing.true_lesions import ScanTruth, TrueLesion
-from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule
+from scripts.data.importing.truth.slice_places import SlicePlaces, SliceRule, slice_ranks
 from scripts.data.importing.truth.truth_files import TruthRules, find_truth
 from scripts.data.scans.scan import Scan, read_scan
 from scripts.storage.result_files import file_names
@@ -39,7 +39,7 @@ def read_all(root: Path, scan: Scan, rules: TruthRules, name: Callable[[str], st
     truths, others = find_truth(root, rules)
     assert not others
     places = SlicePlaces.of(scan)
-    return ScanTruth.joined([truth.read(places, name(truth.image)) for truth in truths])
+    return ScanTruth.joined([truth.read(places, name(truth.image)) for truth in truths], slice_ranks(scan))
 
 
 def only(truth: ScanTruth) -> TrueLesion:

@@ -7,7 +7,7 @@ name their own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ _IMAGE = ("image", "scan", "file", "file_name", "seriesuid", "series")
 _LABEL = ("label", "class", "name", "category")
 # No voxel and no millimetre of a scan is farther away.
 _FARTHEST = 1e5
+# From the last voxel of a box to its edge.
+_LAST = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
 _MIRROR = np.array([-1.0, -1.0, 1.0])
 
 
@@ -82,17 +84,41 @@ class ListedBoxes:
         sizes = np.full((len(self.boxes) + len(self.unsure), 3), np.nan) if self.sizes_mm is None else self.sizes_mm
         own, of_others = np.split(sizes, [len(self.boxes)])
         solid, notes = _in_scan(self.boxes, scan, self.frame, self.source, own)
-        slices = len(scan.hu)
-        lesions = (solid_lesion(name, box, slices, self.source) for name, box in zip(self.names, solid, strict=True))
+        lesions = self._lesions(self.names, self.boxes, solid, scan)
         others, more = _in_scan(self.unsure, scan, self.frame, self.source, of_others)
-        regions = (solid_lesion("uncertain", box, slices, self.source) for box in others)
+        regions = self._lesions(["uncertain"] * len(others), self.unsure, others, scan)
         told = f"{self.source}: {len(others)} lesion(s) undecided or uncertain: regions to ignore."
         notes = (*notes, *more, *((told,) if len(others) else ()))
         return ScanTruth(tuple(lesions), notes, regions=tuple(regions))
 
+    def _lesions(self, names: Sequence[str], boxes: np.ndarray, solid: np.ndarray, scan: Scan) -> Iterator[TrueLesion]:
+        """Lesions of boxes ``(N, 6)`` of the list, which are ``solid`` in the scan.
+
+        With a tilted gantry a box in voxels is the same on every stored slice, and another on those of the scan.
+        """
+        leaning = scan.sheared and self.frame.startswith("voxel")
+        around = _in_scan(boxes, scan, self.frame, self.source)[0] if leaning else None
+        for row, (name, box) in enumerate(zip(names, solid, strict=True)):
+            lesion = solid_lesion(name, box, len(scan.hu), self.source)
+            # A box that came back by its size is upright in the scan.
+            if around is not None and (around[row] == box).all():
+                edges = boxes[row] + (_LAST if self.frame == "voxel_inclusive" else 0.0)
+                lesion = replace(lesion, boxes=_on_slices(edges, scan, lesion.slices))
+            yield lesion
+
+
+def _on_slices(edges: np.ndarray, scan: Scan, slices: np.ndarray) -> np.ndarray:
+    """A box of stored edges ``(6,)`` on canonical slices ``(K,)``: ``(K, 4)`` slab-frame boxes, cut at the scan."""
+    planes = np.zeros((len(slices), 6))
+    planes[:, 2] = planes[:, 5] = slices + 0.5
+    flat, axis = np.repeat(edges[None], len(slices), axis=0), scan.slice_axis
+    flat[:, [axis, axis + 3]] = scan.boxes_to_stored(planes)[:, [axis, axis + 3]]
+    height, width = scan.hu.shape[1:]
+    return scan.boxes_from_stored(flat)[:, [0, 1, 3, 4]].clip(0, [width, height, width, height])
+
 
 def _in_scan(
-    boxes: np.ndarray, scan: Scan, frame: str, source: str, sizes_mm: np.ndarray
+    boxes: np.ndarray, scan: Scan, frame: str, source: str, sizes_mm: np.ndarray | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Boxes ``(N, 6)`` as canonical edges, clipped to the scan, and a note if that cuts some."""
     if not len(boxes):
@@ -100,7 +126,7 @@ def _in_scan(
     if frame in ("lps", "ras"):
         corners = _corner_points(boxes) * (_MIRROR if frame == "ras" else np.ones(3))
         return boxes_in_scan(scan, corners, source), _cut_notes(bounds_of_corners(scan, corners), scan, source)
-    edges = boxes + (np.array([0, 0, 0, 1, 1, 1]) if frame == "voxel_inclusive" else 0.0)
+    edges = boxes + (_LAST if frame == "voxel_inclusive" else 0.0)
     found = scan.boxes_from_stored(edges, sizes_mm)
     extent = np.tile(np.array(scan.hu.shape[::-1], dtype=np.float64), 2)
     clipped = found.clip(0, extent)

@@ -18,7 +18,7 @@ from ...scans.dicom.dicom_files import read_dataset, read_text
 from ...scans.scan import Scan
 from ..true_lesions import ScanTruth, TrueLesion
 from .label_grids import LabelGrid, polygon_mask
-from .slice_places import SlicePlaces
+from .slice_places import SlicePlaces, slice_ranks
 
 # Points of one outline may be off its slice by this share of the distance of slices.
 _FLAT = 0.25
@@ -141,7 +141,9 @@ def _structure(lines: list[np.ndarray], scan: Scan, name: str, path: Path, each_
     Within a plane, where two outlines overlap is outside (a hole); what several planes within one slice enclose is
     united.
     """
-    planes = _planes(lines, scan.spacing[2])
+    # An outline is drawn on a stored slice, and holds for all slices that this is nearest to.
+    ranks = slice_ranks(scan)
+    planes = [(int(ranks[number]), outlines) for number, outlines in _planes(lines, scan.spacing[2])]
     height, width = scan.hu.shape[1:]
     first, last = planes[0][0], planes[-1][0]
     values = np.zeros((width, height, last - first + 1), dtype=np.int32)
@@ -152,10 +154,12 @@ def _structure(lines: list[np.ndarray], scan: Scan, name: str, path: Path, each_
         values[x : x + inside.shape[1], y : y + inside.shape[0], number - first] |= inside.T
     if not values.any():
         raise ValueError(f"Expected outlines inside of the scan {scan.path}, {name} of {path} is outside of it.")
-    step = _fill_between(values, sorted({number - first for number, _ in planes}), scan.spacing[2])
+    distance = scan.spacing[2] * (len(ranks) - 1) / max(1, ranks[-1])
+    step = _fill_between(values, sorted({number - first for number, _ in planes}), distance)
+    slices = np.flatnonzero((ranks >= first) & (ranks <= last))
     shift = np.eye(4)
-    shift[2, 3] = first
-    grid = LabelGrid(values, scan.affine @ shift, path.name, lambda _: name, each_structure)
+    shift[2, 3] = slices[0]
+    grid = LabelGrid(values[..., ranks[slices] - first], scan.affine @ shift, path.name, lambda _: name, each_structure)
     truth = grid.lesions_in(scan)
     if not step:
         return truth

@@ -204,11 +204,12 @@ class LabelGrid:
 
     def _grid_notes(self, scan: Scan) -> list[str]:
         """Note that the labels are on another grid than the scan, or partly outside of it."""
-        # Of a tilted gantry the stored slices count: labels are drawn on these.
-        across = np.linalg.inv(self.affine) @ scan.affine @ np.linalg.inv(scan.stored_from_canonical)
-        linear, shift = across[:3, :3], across[:3, 3]
-        whole = np.abs(linear - np.rint(linear)).max() * max(scan.hu.shape) <= _ON_GRID * 10
-        if whole and np.abs(shift - np.rint(shift)).max() <= _ON_GRID and np.abs(np.linalg.det(linear)) < 1.5:
+        # Of a tilted gantry labels are drawn on the stored slices, or outlines on the straight stack.
+        to_labels = np.linalg.inv(self.affine) @ scan.affine
+        if any(
+            _is_whole(grid, max(scan.hu.shape))
+            for grid in (to_labels @ np.linalg.inv(scan.stored_from_canonical), to_labels)
+        ):
             return []
         edges = " x ".join(f"{edge:.3g}" for edge in np.linalg.norm(self.affine[:3, :3], axis=0))
         own = " x ".join(f"{edge:.3g}" for edge in scan.spacing)
@@ -216,6 +217,13 @@ class LabelGrid:
             f"The labels have another grid than the scan ({edges} mm and {own} mm): each voxel of the scan took the "
             f"nearest label ({self.source})."
         ]
+
+
+def _is_whole(across: np.ndarray, size: int) -> bool:
+    """Whether a matrix ``(4, 4)`` leads from indices of a grid of up to ``size`` voxels a side to those of another."""
+    linear, shift = across[:3, :3], across[:3, 3]
+    whole = np.abs(linear - np.rint(linear)).max() * size <= _ON_GRID * 10
+    return bool(whole and np.abs(shift - np.rint(shift)).max() <= _ON_GRID and np.abs(np.linalg.det(linear)) < 1.5)
 
 
 def _unseen_parts(values: np.ndarray, seen: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

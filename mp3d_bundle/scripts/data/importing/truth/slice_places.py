@@ -158,6 +158,22 @@ class SlicePlaces:
         return self.scan.boxes_from_stored(np.concatenate([flat, flat], axis=1))[:, :2]
 
 
+def slice_ranks(scan: Scan) -> np.ndarray:
+    """Which stored slice is nearest to each canonical one, ``(Z,)`` rising from 0.
+
+    Of unevenly spaced slices the canonical ones lie on the even positions between them: slices that follow one another
+    in the file are not neighbours there.
+    """
+    middles = np.arange(len(scan.hu)) + 0.5
+    if scan.places is None or scan.slice_axis != 2:
+        return np.arange(len(middles))
+    flat = np.zeros((len(middles), 6))
+    flat[:, 2] = flat[:, 5] = middles
+    at = scan.evenly().boxes_to_stored(flat)[:, 2] - 0.5
+    nearest = np.abs(scan.places[:, None] - at).argmin(axis=0)
+    return nearest if nearest[-1] >= nearest[0] else len(scan.places) - 1 - nearest
+
+
 def frame_of_reference(scan: Scan) -> str:
     """FrameOfReferenceUID of a DICOM series; ``""`` of other files."""
     return read_text(_header(scan, 0), "FrameOfReferenceUID") if scan.series is not None else ""

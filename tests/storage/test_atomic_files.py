@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -92,6 +93,19 @@ def test_a_file_in_place_of_the_folder_is_one_clear_line(tmp_path: Path) -> None
     (tmp_path / "taken").write_text("")
     with pytest.raises(OSError, match=r"Cannot write .*metrics\.json"):
         write_json({}, tmp_path / "taken" / "metrics.json")
+
+
+def test_devices_pipes_sockets_and_folders_stay_what_they_are(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    before = {path.name: path.lstat().st_mode for path in tmp_path.iterdir()}
+    for name in before:
+        with pytest.raises(OSError, match=f"^Expected a path to write a file to, got .*{name}, which is a "):
+            write_json({}, tmp_path / name)
+    assert {path.name: path.lstat().st_mode for path in tmp_path.iterdir()} == before
 
 
 def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(

@@ -40,6 +40,18 @@ def check_local(path: str | Path) -> None:
         )
 
 
+def check_file(path: str | Path) -> None:
+    """Reject a path where no file can be written; one in place of a device, as /dev/null, would break other programs.
+
+    Raises:
+        OSError: If it is a folder, device, pipe or socket, or a link to one, or a URL.
+    """
+    check_local(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "a device, pipe or socket"
+        raise OSError(f"Expected a path to write a file to, got {path}, which is {kind}.")
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path next to ``path`` that takes its place when the block ends without an error.
@@ -54,9 +66,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         Path to write to.
 
     Raises:
-        OSError: If the file cannot be written (no space, no permission), or is a URL; the message names it.
+        OSError: If the file cannot be written (no space, no permission), or `check_file` rejects it; the message
+            names it.
     """
-    check_local(path)
+    check_file(path)
     path = Path(path)
     part = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.part")
     try:

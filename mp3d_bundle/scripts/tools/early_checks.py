@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..data.importing.split_shares import check_folds, check_shares
 from ..data.synthetic_presets import Settings, check_run, resolve
-from ..storage.atomic_files import check_local
+from ..storage.atomic_files import check_file
 from ..storage.needed_files import need_evaluation, need_weights
 
 EXPORT_FORMATS = ("onnx", "torch")
@@ -43,7 +43,7 @@ def check_export(checkpoint: str, target: str, format: str = "onnx", **others: o
     Raises:
         ValueError: If the format is unknown, or the target is the weights file itself.
         FileNotFoundError: If the weights file does not exist.
-        OSError: If the target is a URL.
+        OSError: If no file can be written to the target.
     """
     del others
     if format not in EXPORT_FORMATS:
@@ -59,7 +59,7 @@ def check_convert(source: str, target: str, to: str = "bundle", **of_bundle: obj
         ValueError: If the direction is unknown, an option is given that it does not have, or the target is the source
             itself.
         FileNotFoundError: If the source does not exist.
-        OSError: If the target is a URL.
+        OSError: If no file can be written to the target.
     """
     if to not in DIRECTIONS:
         raise ValueError(f"Expected --to bundle or --to authors, got {to!r}.")
@@ -71,25 +71,27 @@ def check_convert(source: str, target: str, to: str = "bundle", **of_bundle: obj
 
 
 def _check_target(source: str, target: str) -> None:
-    """Keep weights that a translation of them would replace, and reject a URL."""
-    check_local(target)
+    """Keep weights that a translation of them would replace, and reject what is no place for a file."""
+    check_file(target)
     if Path(target).exists() and Path(target).samefile(source):
         raise ValueError(f"Expected a target other than the source, got {target}: it would replace the weights.")
 
 
 def check_operating_points(
-    checkpoint: str, evaluation: str, inference: Mapping[str, float] | None = None, **others: object
+    checkpoint: str, evaluation: str, target: str = "", inference: Mapping[str, float] | None = None, **others: object
 ) -> None:
     """Check the arguments of `set_operating_points.operating_points`.
 
     Raises:
         ValueError: If a setting of inference is unknown.
         FileNotFoundError: If the weights file or a file of the evaluation does not exist.
+        OSError: If no file can be written to the target.
     """
     del others
     for name in sorted(set(inference or ()) - set(INFERENCE_SETTINGS)):
         raise ValueError(f"Expected the settings {' and '.join(INFERENCE_SETTINGS)}, got {name!r}.")
     need_weights(checkpoint)
+    check_file(target or checkpoint)
     need_evaluation(evaluation)
 
 

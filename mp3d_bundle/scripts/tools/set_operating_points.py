@@ -198,7 +198,7 @@ def operating_points(
         ValueError: If a file is invalid, the evaluation is of other weights, or a setting is unknown.
         OSError: If a file cannot be written.
     """
-    check_operating_points(checkpoint, evaluation, inference)
+    check_operating_points(checkpoint, evaluation, target, inference)
     content = read_tensors(checkpoint)
     if not isinstance(content, dict) or not isinstance(content.get("info"), dict):
         raise ValueError(f"Expected a weights file with the key 'info', got another file in {checkpoint}.")

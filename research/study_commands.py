@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from research.study_plan import Profile, Setting, Study
+from scripts.storage.atomic_files import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "mp3d_bundle"
 EPOCHS_1X = 12
 PRETRAINING = "pretraining"
+_LABELS = ("DL_info.csv", "deeplesion_train.json")
 # Modules that have moved, so that records of runs from before stay valid.
 _MOVED = {"research.natural_images": "scripts.natural_images"}
 
@@ -102,6 +106,34 @@ class Run:
         text = json.dumps([commands, data_fingerprint(places.dataset_dir)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def files(self, places: Places) -> dict[str, str]:
+        """SHA-256 by name of overlays, weights and labels of sets that the commands read, but the bundle's configs.
+
+        Files that are not there yet are left out, as are those that the run makes itself.
+        """
+        found = {}
+        for words in self.steps.values():
+            for name in (name for word in words[1:] for name in _names(word)):
+                path = folder_of(words) / name
+                for file in (path, *(path / labels for labels in _LABELS)):
+                    own = any(file.is_relative_to(folder) for folder in (self.folder, BUNDLE / "configs"))
+                    if not own and os.path.isfile(file):
+                        about = file.stat()
+                        found[_placeless(str(file), places)] = _sha256(file, about.st_size, about.st_mtime_ns)
+        return found
+
+
+def _names(word: str) -> list[str]:
+    """What may be the names of files in a word; a list of configs has several."""
+    return re.findall(r"'([^']+)'", word) if word.startswith("[") else [word]
+
+
+@lru_cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """The hash of a file as it is now; it is asked for with every look at a run."""
+    del size, changed
+    return sha256(path)
+
 
 def _placeless(word: str, places: Places) -> str:
     # The longer path first: one of them may begin with the other.
@@ -119,7 +151,7 @@ def data_fingerprint(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a data set folder at {folder}, but the folder does not exist.")
-    names = ("synthetic.json", "DL_info.csv", "deeplesion_train.json")
+    names = ("synthetic.json", *_LABELS)
     for name in names:
         if (folder / name).is_file():
             return hashlib.sha256((folder / name).read_bytes()).hexdigest()

@@ -44,9 +44,10 @@ class Step(TypedDict):
 
 
 class RunState(TypedDict):
-    """How far a run is: what identifies its commands and data, and its commands by name."""
+    """How far a run is: what identifies its commands and data, the files that they read, and its commands by name."""
 
     fingerprint: str
+    files: dict[str, str]
     steps: dict[str, Step]
 
 
@@ -90,7 +91,7 @@ def read_result(run: Run, places: Places) -> RunResult | None:
     """What a run left; None if it has not finished.
 
     Raises:
-        RunFailed: If the folder belongs to a run of other commands or other data.
+        RunFailed: If the folder belongs to a run of other commands or other data, or of files that have changed since.
     """
     for name in (RESULT, STATE):
         content = _read_record(run.folder / name)
@@ -100,6 +101,14 @@ def read_result(run: Run, places: Places) -> RunResult | None:
             raise RunFailed(
                 f"{run.folder} holds a run of other commands or another data set; choose another --output, or remove "
                 "that folder."
+            )
+        # Records of earlier versions do not name the files.
+        then, now = content.get("files", {}), run.files(places)
+        changed = [file for file in now if then.get(file, now[file]) != now[file]]
+        if changed:
+            raise RunFailed(
+                f"{run.folder} holds a run that began with another content of {', '.join(changed)}; choose another "
+                "--output, or remove that folder."
             )
         return content if name == RESULT else None
     return None
@@ -111,8 +120,10 @@ def _read_record(path: Path) -> RunResult | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content["fingerprint"], str) and all(
-            isinstance(one["done"], bool) for one in content["steps"].values()
+        if (
+            isinstance(content["fingerprint"], str)
+            and isinstance(content.get("files", {}), dict)
+            and all(isinstance(one["done"], bool) for one in content["steps"].values())
         ):
             return content
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError):
@@ -147,7 +158,11 @@ def execute(run: Run, places: Places) -> RunResult:
 
 def _carry_out(run: Run, places: Places) -> RunResult:
     path = run.folder / STATE
-    state: RunState = _read_record(path) or {"fingerprint": run.fingerprint(places), "steps": {}}
+    state: RunState = _read_record(path) or {
+        "fingerprint": run.fingerprint(places),
+        "files": run.files(places),
+        "steps": {},
+    }
     for name, words in run.steps.items():
         if (run.folder / name).is_dir():
             # The command of a study that was killed may still be running: it finishes what this study waits for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -70,6 +71,41 @@ def test_a_folder_of_other_commands_is_left_alone(planner: Planner, run: Run) ->
     (planner.places.dataset_dir / "synthetic.json").write_text('{"about": "another"}')
     with pytest.raises(RunFailed, match="other commands or another data set"):
         execute(run, planner.places)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_of_files_that_have_changed_since_is_left_alone(
+    planner: Planner, run: Run, tmp_path: Path, finished: bool
+) -> None:
+    files = [tmp_path / "weights.pt", tmp_path / "mine.yaml", tmp_path / "half" / "DL_info.csv"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("old")
+    code = "" if finished else "raise SystemExit('broken')"
+    names = (str(files[0]), f"['configs/train.json','{files[1]}']", str(files[2].parent))
+    run = replace(run, steps={"training": (sys.executable, "-c", code, *names)})
+    with contextlib.nullcontext() if finished else pytest.raises(RunFailed, match="broken"):
+        execute(run, planner.places)
+    assert (read_result(run, planner.places) is not None) == finished
+    for file in files:
+        file.write_text("new")
+        with pytest.raises(RunFailed, match=f"began with another content of {file}; choose"):
+            execute(run, planner.places)
+        file.write_text("old")
+    files[0].unlink()
+    assert (read_result(run, planner.places) is not None) == finished
+
+
+def test_records_of_earlier_versions_count_and_what_a_run_writes_may_change(planner: Planner, run: Run) -> None:
+    made = run.folder / "training" / "model.pt"
+    code = f"import pathlib; p = pathlib.Path({str(made)!r}); p.parent.mkdir(); p.write_text('weights')"
+    run = replace(run, steps={"training": (sys.executable, "-c", code, str(made), "configs/train.json")})
+    execute(run, planner.places)
+    made.write_text("others")
+    record = json.loads((run.folder / "result.json").read_text())
+    assert record.pop("files") == {}
+    (run.folder / "result.json").write_text(json.dumps(record))
+    assert read_result(run, planner.places) is not None
 
 
 def test_weights_that_are_not_there_are_named(planner: Planner, run: Run, tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def test_metrics_are_written_last(tmp_path: Path) -> None:
         yield (1,)
         raise ValueError("no more rows")
 
-    with pytest.raises(ValueError, match="no more rows"):
-        write_evaluation(tmp_path, {}, {"a": (("x",), broken())}, Figure())
-    assert list(tmp_path.iterdir()) == []
+    write_evaluation(tmp_path / "earlier", {}, {"a": (("x",), [])}, Figure())
+    for folder, left in ((tmp_path / "new", set()), (tmp_path / "earlier", {"a.csv", "froc.png"})):
+        with pytest.raises(ValueError, match="no more rows"):
+            write_evaluation(folder, {}, {"a": (("x",), broken())}, Figure())
+        # The metrics of an earlier evaluation do not stay with files of a later one.
+        assert {path.name for path in folder.glob("*")} == left

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -62,3 +65,13 @@ def test_no_detection_is_a_case_too() -> None:
     (checked,) = check_coco_cases([case])
     assert checked["boxes"].shape == (0, 4)
     assert checked["category_ids"].shape == (0,)
+
+
+def test_metrics_of_an_earlier_evaluation_do_not_stay_with_detections_of_a_later_one(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("{}")
+    case = to_coco_case(data([[2.0, 4.0, 8.0, 12.0]], [2]))["case"] | {"image": str(tmp_path / "none.jpg")}
+    metric = cast(Any, SimpleNamespace(cases=check_coco_cases([case])))
+    report = CocoReport(tmp_path, metric, categories=Categories((1, 13, 90), ("person", "sign", "brush")))
+    with pytest.raises(OSError, match=r"none\.jpg"):
+        report.write()
+    assert {path.name for path in tmp_path.glob("*.json")} == {"detections.json"}

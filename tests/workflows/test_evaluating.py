@@ -110,10 +110,13 @@ def test_the_report_is_about_the_cases_of_the_metric(tmp_path: Path, trained: Ru
         bootstrap=Bootstrap(resamples=0),
         gallery_images=0,
     )
+    (tmp_path / "eval" / "gallery").mkdir(parents=True)
+    (tmp_path / "eval" / "gallery" / "index.html").write_text("of another evaluation")
     for handler in (weights, report):
         handler.attach(trained.evaluator)
     metric.attach(trained.evaluator, "mean_sensitivity")
     trained.evaluator.run()
+    assert not (tmp_path / "eval" / "gallery").exists()
     written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert (written["dataset"], written["notice"], written["counts"]["images"]) == ("fakes", "Of no use. fake", 12)
     path, model = tmp_path / "model.pt", trained.network.state_dict()

@@ -11,6 +11,7 @@ import pickle
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +138,20 @@ def test_a_block_is_found_where_it_is(dataset: Path, tmp_path: Path) -> None:
 
 def test_predictions_of_a_run_score_the_same_when_read_back(dataset: Path, tmp_path: Path) -> None:
     one = VolumeScorer(records(dataset), detector(), weights_of(BlobDetector()), tmp_path / "one", progress=False).run()
-    other = VolumeScorer(
+    again = VolumeScorer(
         records(dataset),
         detector(),
         Weights("nowhere.pt"),
         tmp_path / "other",
         predictions=tmp_path / "one/predictions.json",
-    ).run()
-    assert one["protocols"] == other["protocols"]
+    )
+    assert one["protocols"] == again.run()["protocols"]
+    assert not (tmp_path / "other/predictions.json").exists()
+    replace(again, output_dir=tmp_path / "one").run()
+    assert (tmp_path / "one/predictions.json").exists()
+    # Detections that were not scored do not stay next to the figures of others.
+    (tmp_path / "other/predictions.json").write_text("{}")
+    again.run()
     assert not (tmp_path / "other/predictions.json").exists()
 
 

@@ -15,6 +15,7 @@ from ..data.coco.coco_instances import Categories
 from ..data.coco.colour_slabs import read_colour
 from ..inference.outputs.pictures.photograph_pictures import Named, contact_sheet, draw_photograph
 from ..metrics.coco_average_precision import CocoCase, CocoMetrics, coco_average_precision
+from ..metrics.evaluation_files import forget_evaluation
 from ..storage.atomic_files import replacing, sha256, write_json
 from ..storage.output_folder import evaluation_lock
 from .evaluating import FolderReport, WeightsLoader
@@ -99,6 +100,7 @@ class CocoReport(FolderReport):
             "ap_by_category": {self.names[number]: value for number, value in by_category.items()},
         }
         results = [row for case in cases for row in _results(case)]
+        forget_evaluation(self.output_dir)
         write_json(results, self.output_dir / "detections.json")
         if self.pictures > 0:
             with replacing(self.output_dir / "detections.png") as part:

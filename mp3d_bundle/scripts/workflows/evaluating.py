@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..configuration.running_config import CONFIGS
 from ..data.slabs.slab_reader import read_slice
 from ..engines.engine import EngineChoice
-from ..inference.outputs.html.gallery import gallery_items, write_gallery
+from ..inference.outputs.html.gallery import gallery_items, remove_gallery, write_gallery
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.cases import Case
 from ..metrics.evaluation_files import Evaluated
@@ -237,6 +237,7 @@ class EvaluationReport(FolderReport):
                 logger.warning("%s: %s", self.weights.path, classes)
         notice = " ".join(text for text in notices if text) or None
         about = replace(self.about, notice=notice, origin={**origin, **self.about.origin}, **self._tags())
+        remove_gallery(self.output_dir / "gallery")
         metrics = write_report(cases, self.output_dir, about, rule=self.metric.rule, bootstrap=self.bootstrap)
         if self.gallery_images > 0:
             self._write_gallery(cases, metrics["thresholds"][_GALLERY_FPS], notice)

@@ -19,7 +19,7 @@ from ..engines.engine import EngineChoice
 from ..inference.detections import Lesion, SliceBoxes, link_boxes
 from ..inference.volume_detector import VolumeDetector
 from ..metrics.bootstrap import Bootstrap
-from ..metrics.evaluation_files import Evaluated
+from ..metrics.evaluation_files import Evaluated, forget_evaluation
 from ..metrics.free_response.class_cases import named, names_in_set
 from ..metrics.volume.volume_report import write_volume_report
 from ..metrics.volume.volume_tables import format_volume_table, official_predictions
@@ -77,14 +77,17 @@ class VolumeScorer:
 
     def _run(self, folder: Path) -> dict[str, Any]:
         records = list(self.dataset)
-        notices, origin = [self.about.notice], {}
+        notices, origin, own = [self.about.notice], {}, folder / "predictions.json"
         if self.predictions is None:
             cases = self._detect(records)
             origin = self._origin()
             notices += [self.weights.info.get("notice"), self.weights.recipe_of_file.class_note()]
-            write_json(official_predictions(cases), folder / "predictions.json")
+            forget_evaluation(folder)
+            write_json(official_predictions(cases), own)
         else:
             found = read_predictions(self.predictions, [record["id"] for record in records])
+            if own.exists() and not own.samefile(self.predictions):
+                forget_evaluation(folder, own.name)
             cases = [{**record, **found[record["id"]]} for record in records]
         name = " ".join(filter(None, [self.about.dataset, *(record["part"] for record in records[:1])]))
         notice = " ".join(text for text in notices if text) or None

@@ -11,7 +11,7 @@ from typing import Any
 from ...storage.atomic_files import replacing
 from ..bootstrap import Bootstrap
 from ..cases import check_cases
-from ..evaluation_files import Evaluated, write_evaluation
+from ..evaluation_files import Evaluated, forget_evaluation, write_evaluation
 from ..froc import curve_from_matches
 from ..matching import RELEASED, FrocRule, match_detections
 from .coco_results import coco_results
@@ -69,8 +69,8 @@ def write_report(
         notice=about.notice,
         intervals={"field's rule": metrics["sensitivity_interval"]},
     )
-    # That of an earlier evaluation would stay next to numbers that it does not belong to.
-    (Path(output_dir) / "tags.csv").unlink(missing_ok=True)
+    # Those of an earlier evaluation would stay next to numbers that they do not belong to.
+    forget_evaluation(output_dir, "tags.csv")
     with replacing(Path(output_dir) / "coco_results.json") as part:
         part.write_text(json.dumps(coco_results(checked), allow_nan=False), encoding="utf-8")
     write_evaluation(output_dir, metrics, image_tables(checked, metrics, matches, [curve, strict]), figure)

@@ -6,6 +6,7 @@ sampled evenly from the highest score to the lowest, so that the pages show typi
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ..pictures.box_drawing import (
 )
 
 # Kinds of items in reading order: name of the files, and heading.
+_INDEX = "index.html"
 KINDS = {
     "false positive": ("false_positives", "False positives, the highest score first"),
     "miss": ("misses", "Missed lesions, the largest first"),
@@ -207,6 +209,20 @@ def _page(tiles: Sequence[np.ndarray], caption: str, notice: str | None) -> np.n
     return add_caption(np.concatenate(rows), caption, legend=[TRUTH, DETECTION, WRONG, CLOSE_UP], notice=notice)
 
 
+def remove_gallery(folder: Path) -> None:
+    """Remove what `write_gallery` wrote into a folder, index first; no effect where there is nothing.
+
+    Raises:
+        OSError: If a file cannot be removed.
+    """
+    (folder / _INDEX).unlink(missing_ok=True)
+    for stem, _ in KINDS.values():
+        for page in folder.glob(f"{stem}_[0-9][0-9].png"):
+            page.unlink()
+    with contextlib.suppress(OSError):  # other files, or no folder
+        folder.rmdir()
+
+
 def _write_pages(items: Sequence[GalleryItem], kind: str, folder: Path, notice: str | None) -> list[str]:
     """Write the pages of one kind, remove further pages of an earlier gallery, and return the names."""
     stem, heading = KINDS[kind]
@@ -283,7 +299,7 @@ def write_gallery(
         chosen = choose_items(items, kind, limit)
         names = _write_pages(chosen, kind, folder, notice)
         sections.append((heading, len(chosen), sum(item.kind == kind for item in items), names))
-    index = folder / "index.html"
+    index = folder / _INDEX
     text = _index(title, notice, sections)
     with replacing(index) as part:
         part.write_text(text, encoding="utf-8")

@@ -152,6 +152,20 @@ def test_a_scan_that_cannot_be_used_is_not_added(server: Server, top: Path) -> N
     until(lambda: server.ask("GET", "/datastore/").json()["total"] == 2)
 
 
+def test_an_answer_does_not_tell_where_a_link_leads(server: Server, top: Path) -> None:
+    (top / "private").mkdir()
+    (top / "private" / "notes.txt").touch()
+    link = top / "studies" / "link.nii.gz"
+    link.symlink_to(top / "private" / "notes.txt")
+    try:
+        until(lambda: server.ask("GET", "/datastore/").json()["total"] == 3)
+        answer = server.infer(OURS, "link")
+        assert (answer.status, "got notes.txt" in answer.json()["detail"]) == (422, True), answer.body
+    finally:
+        link.unlink()
+    until(lambda: server.ask("GET", "/datastore/").json()["total"] == 2)
+
+
 def test_a_training_that_is_stopped_leaves_nothing(server: Server, top: Path, tmp_path: Path) -> None:
     models = top / "served" / "mp3d" / "model" / OURS / "models"
     kept, temporary = {*models.iterdir()}, {*(top / "temporary").rglob("*")}
@@ -166,8 +180,12 @@ def test_a_training_that_is_stopped_leaves_nothing(server: Server, top: Path, tm
     until(lambda: (models / ".label_training" / "data").exists())
     # Inferences are answered meanwhile.
     assert server.infer(OURS, "l\u00e4sion 1").status == 200
+    until(lambda: any("model.pt" in line for line in server.ask("GET", "/train/").json()["details"]))
+    assert str(top) not in server.ask("GET", "/train/", all="true").body.decode()
     stopped = server.ask("DELETE", "/train/")
     assert (stopped.status, stopped.json()["status"]) == (200, "STOPPED")
+    assert str(top) not in stopped.body.decode()
+    assert server.ask("DELETE", "/train/").status == 200
     assert {*models.iterdir()} - kept <= {models / "previous.pt"}
     assert {*(top / "temporary").rglob("*")} == temporary
 

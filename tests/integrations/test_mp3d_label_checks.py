@@ -177,3 +177,21 @@ def test_nothing_is_written_out_of_the_folder_or_over_a_scan(tmp_path: Path) -> 
     with pytest.raises(guard.Refusal, match="scans are not replaced") as refusal:
         checks.check_target(folder / "scan.nii", folder, new=True)
     assert refusal.value.status == 409
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("got /etc/passwd.", "got passwd."),
+        ("no DICOM file in /tmp.", "no DICOM file in tmp."),
+        ("'/a b.nii', (/x/y/model.pt: 3/4)", "'a b.nii', (model.pt: 3/4)"),
+        ("/x/y/m.pt does not record it", "m.pt does not record it"),
+        (
+            "multipart/form-data, 1 / 2, https://viewer.example/a/b",
+            "multipart/form-data, 1 / 2, https://viewer.example/a/b",
+        ),
+        ("Epoch: 70/500, Iter: 2/2", "Epoch: 70/500, Iter: 2/2"),
+    ],
+)
+def test_messages_name_files_without_their_folders(text: str, told: str) -> None:
+    assert checks.without_folders(text) == told

@@ -28,6 +28,7 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
+from mp3d_label_checks import without_folders
 from mp3d_label_files import write_whole
 from mp3d_label_infer import LesionInferTask
 from mp3d_label_train import LesionTrainTask
@@ -261,6 +262,7 @@ def answers(studies: str) -> Iterator[None]:
         message = cause.msg if isinstance(cause, MONAILabelException) else str(cause)
         for folder in (studies, tempfile.gettempdir()):
             message = message.replace(os.path.join(folder, ""), "")
-        message = " ".join(message.split()) or type(cause).__name__
+        # What a link in the folder leads to, or a file of the bundle.
+        message = " ".join(without_folders(message).split()) or type(cause).__name__
         usable = isinstance(cause, INPUT)
         raise HTTPException(UNUSABLE if usable else BROKEN, message) from error

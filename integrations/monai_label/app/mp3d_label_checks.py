@@ -31,6 +31,8 @@ RESERVED = frozenset(
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ .-]{0,63}")
 # Sent by clients; it is stored with labels and never reaches a config.
 _CLIENT = ("client_id", "user")
+# The folders of an absolute path in a text, but not of a URL.
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/]+/)*(?=[^\s/])")
 # Tag of the labels that a training reads, as users submit them.
 FINAL = "final"
 _FITTING: dict[str, str] = {
@@ -197,3 +199,8 @@ def check_target(path: str | Path, folder: str | Path, *, new: bool) -> None:
         raise Refusal(BAD_REQUEST, f"Expected a file in the folder of the scans, but {path.name} leads out of it.")
     if new and path.exists():
         raise Refusal(CONFLICT, f"Expected an unused id: {path.name} exists, and scans are not replaced.")
+
+
+def without_folders(text: str) -> str:
+    """A message with the names of files alone, as paths of the server must not be disclosed."""
+    return _FOLDERS.sub("", text)

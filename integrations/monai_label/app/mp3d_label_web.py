@@ -38,6 +38,7 @@ from mp3d_label_checks import (
     read_info,
     read_params,
     upload_suffix,
+    without_folders,
 )
 from mp3d_label_files import write_whole
 from mp3d_label_guard import IMAGE_MEBIBYTES, LOCAL_HOSTS, MEBIBYTE, Guard, Receive, Refusal, Scope, Send
@@ -159,7 +160,7 @@ async def stop_training(user: User = ADMIN) -> Any:
     for task in app_instance()._trainers.values():
         if clear := getattr(task, "clear", None):
             await run_in_threadpool(clear, CLEARING_S)
-    return stopped
+    return stopped and _told(stopped)  # None if there was none
 
 
 @checked.get("/train/")
@@ -272,10 +273,10 @@ def _check(task: Any, params: Mapping[str, Any]) -> None:
 
 
 def _told(found: Any) -> Any:
-    """What MONAI Label reports of tasks without the tracebacks among the last lines of their logs, which name paths."""
+    """What MONAI Label reports of tasks, without tracebacks and folders in the last lines of their logs."""
     if isinstance(found, list):
         return [_told(task) for task in found]
-    lines = [line for line in found.get("details") or () if not line.startswith((" ", "Traceback"))]
+    lines = [without_folders(line) for line in found.get("details") or () if not line.startswith((" ", "Traceback"))]
     return {**found, "details": lines}
 
 

@@ -140,7 +140,8 @@ def test_a_scan_that_cannot_be_used_is_not_added(server: Server, top: Path) -> N
     for content in (b"", b"0" * 100, scan[:-100], scan[:200]):
         answer = server.ask("PUT", "/datastore/", {"file": ("sent.nii.gz", content)}, image="new")
         assert (answer.status, "new.nii.gz" in answer.json()["detail"]) == (422, True), answer.body
-    assert {*(top / "studies").rglob("*")} == files
+    # The folder of files that are being written may have been that of the test before.
+    assert not {*(top / "studies").rglob("*")} - files
     assert server.ask("GET", "/datastore/").json()["total"] == 2
     answer = server.ask("PUT", "/datastore/", {"file": ("sent.nii.gz", scan)}, image="new")
     assert (answer.status, answer.json()) == (200, {"image": "new"})

@@ -247,5 +247,11 @@ def test_an_interruption_of_the_imports_is_a_line(words: list[str], tmp_path: Pa
         (tmp_path / f"{name}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     command = [sys.executable, "-m", "scripts", *words]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=BUNDLE, env=environment, capture_output=True, text=True, check=False)
+    settings: dict[str, Any] = {"cwd": BUNDLE, "env": environment, "capture_output": True, "text": True}
+    # A shell without job control has its background processes ignore Ctrl-C, and their children inherit that.
+    done = subprocess.run(command, check=False, preexec_fn=_heed_interrupts, **settings)
     assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -67,6 +67,24 @@ def test_boxes_of_stored_and_of_axial_slices(tmp_path: Path) -> None:
             places.place(14, box, frame)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_images_of_uneven_distances_are_counted_not_the_positions_between_them(tmp_path: Path, turned: bool) -> None:
+    heights = [0, 4, 8, 12, 19, 26, 33]
+    scan = read_scan(write_stack(tmp_path, [float(height) for height in heights]))
+    if turned:
+        down = np.diag([1.0, 1.0, -1.0, 1.0])
+        down[2, 3] = len(scan.hu) - 1
+        scan = replace(scan, stored_from_canonical=scan.stored_from_canonical @ down)
+        heights = [33 - height for height in reversed(heights)]
+    places, box = SlicePlaces.of(scan), np.array([1.0, 2, 3, 4])
+    for frame, wanted in (("from_feet", heights), ("from_head", heights[::-1])):
+        found = [places.place(number, box, frame) for number in range(7)]
+        assert [number for number, _ in found] == wanted
+        assert all(own.tolist() == box.tolist() for _, own in found)
+        with pytest.raises(ValueError, match="a slice from 0 to 6"):
+            places.place(7, box, frame)
+
+
 def test_slices_along_another_axis_have_no_number(tmp_path: Path) -> None:
     places = SlicePlaces.of(read_scan(write_nifti_case(tmp_path, turn="sagittal")))
     with pytest.raises(ValueError, match="run along axis 2: give labels as axial slices"):

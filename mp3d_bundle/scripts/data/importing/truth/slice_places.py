@@ -119,10 +119,16 @@ class SlicePlaces:
         """As `on_slice`, of a box in any of the frames."""
         if frame == "stored":
             return self.on_slice(number, box)
-        slices = len(self.scan.hu)
+        even = self.scan.places is None
+        slices = len(self.scan.hu) if even else self.scan.stored_shape[2]
         if not 0 <= number < slices:
             raise ValueError(f"Expected a slice from 0 to {slices - 1} of {self.scan.path}, got {number}.")
-        return (number if frame == "from_feet" else slices - 1 - number), np.asarray(box, dtype=np.float64)
+        number = number if frame == "from_feet" else slices - 1 - number
+        if not even:
+            # People count the images, not the even positions between them.
+            rising = self.scan.stored_from_canonical[2, 2] > 0
+            number = self.on_slice(number if rising else slices - 1 - number, np.zeros(4))[0]
+        return number, np.asarray(box, dtype=np.float64)
 
     def on_slice(self, number: int, box: np.ndarray) -> tuple[int, np.ndarray]:
         """Put a box of a stored slice into the canonical frame.

@@ -6,11 +6,13 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from scripts.data.importing.set_tables import write_set
 from scripts.storage import safe_json
+from scripts.tools import score_predictions
 from scripts.tools.score_predictions import score
 
 LESION = {"class": "lesion", "form": "outline", "box": [3.0, 4.0, 9.0, 12.0], "slices": [5, 8]}
@@ -63,6 +65,18 @@ def test_volumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 volumes, 2 patients, 2 detected lesions" in capsys.readouterr().out
     at = counts(folder / "out" / "thresholds.csv", protocol="3D IoU 0.5", threshold="0.5")
     assert (at["found"], at["missed"], at["false_positives"], at["sensitivity"]) == ("1", "1", "1", "0.5")
+
+
+def test_metrics_of_an_earlier_evaluation_do_not_stay_with_counts_of_a_later_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "p.json").write_text(json.dumps({"000001_01_01_001-020": [], "000002_01_01_001-020": []}))
+    (folder / "out").mkdir()
+    (folder / "out" / "metrics.json").write_text("{}")
+    monkeypatch.setattr(score_predictions, "write_volume_report", Mock(side_effect=OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        score(str(folder / "set"), str(folder / "p.json"), str(folder / "out"), bootstrap_resamples=10)
+    assert [path.name for path in (folder / "out").glob("*.*")] == ["thresholds.csv"]
 
 
 @pytest.mark.parametrize("option", [{"category": "node"}, {"rule": "MULAN"}, {"rule": "MP3D"}])

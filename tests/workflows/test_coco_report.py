@@ -75,3 +75,10 @@ def test_metrics_of_an_earlier_evaluation_do_not_stay_with_detections_of_a_later
     with pytest.raises(OSError, match=r"none\.jpg"):
         report.write()
     assert {path.name for path in tmp_path.glob("*.json")} == {"detections.json"}
+
+
+def test_pictures_of_an_earlier_evaluation_do_not_stay_with_one_without(tmp_path: Path) -> None:
+    (tmp_path / "detections.png").write_text("earlier")
+    metric = cast(Any, SimpleNamespace(cases=check_coco_cases([to_coco_case(data([], []))["case"]])))
+    CocoReport(tmp_path, metric, categories=Categories((1, 13, 90), ("a", "b", "c")), pictures=0).write()
+    assert {path.name for path in tmp_path.glob("*.*")} == {"detections.json", "metrics.json"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..data.deeplesion.splits import dataset_notice
 from ..metrics.bootstrap import Bootstrap
-from ..metrics.evaluation_files import Evaluated
+from ..metrics.evaluation_files import Evaluated, forget_evaluation
 from ..metrics.froc_numbers import counts_at
 from ..metrics.image.image_report import write_report
 from ..metrics.image.image_tables import format_table
@@ -85,7 +85,6 @@ def score(
                     f"{found}."
                 )
         cases = solid_cases(labels, detections, str(split), missing_is_empty=missing_is_empty)
-        print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw)))
         checked = check_volumes(cases)
         rows = []
         for protocol in applicable(checked):
@@ -94,4 +93,6 @@ def score(
                 counts = counts_at(matches, threshold)
                 rows.append([protocol.name, *counts.values()])
         header = ("threshold", "found", "missed", "false_positives", "duplicates", "fps_per_volume", "sensitivity")
+        forget_evaluation(folder)
         write_csv(("protocol", *header), rows, folder / "thresholds.csv")
+        print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw)))

@@ -15,6 +15,7 @@ from scripts.data.importing.truth.reviews import read_review
 from scripts.inference.detections import ScanResult
 from scripts.inference.outputs.html.report_page import ReportWriter
 from scripts.inference.outputs.lesions_document import result_sha256
+from scripts.storage.atomic_files import cell_text
 from support.browser import Browser
 from support.fake_results import CLASSES, classed, results_of
 from support.fake_scans import ball_scan, scan_of
@@ -251,6 +252,17 @@ def test_saved_review_is_read_by_the_importer_and_back_by_the_page(
     assert states(opened) == ["rejected", "accepted", "undecided"]
     opened.key("n")
     assert opened.evaluate("document.getElementById('comment').value") == 'liver, "old" <b>\ncyst?'
+
+
+def test_a_comment_that_begins_like_a_formula_is_a_text_to_a_spreadsheet(opened: Browser, tmp_path: Path) -> None:
+    opened.key("n")
+    comments = ["=1+1", "'=1", "\t@a", "-2.5", "a=b", "'x"]
+    for comment, written in zip(comments, ["'=1+1", "''=1", "'\t@a", "-2.5", "a=b", "'x"], strict=True):
+        put(opened, "comment", comment)
+        text = saved(opened, tmp_path, "savecsv", "lesions_reviewed.csv").read_text("utf-8-sig")
+        row = next(csv.DictReader(io.StringIO(text)))
+        assert row["comment"] == written
+        assert cell_text(row["comment"]) == comment
 
 
 def test_review_of_another_result_is_rejected(opened: Browser, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from ..pictures.box_drawing import (
     write_png,
 )
 
-# Kinds of items in reading order: name of the files, and heading.
 _INDEX = "index.html"
+# Kinds of items in reading order: name of the files, and heading.
 KINDS = {
     "false positive": ("false_positives", "False positives, the highest score first"),
     "miss": ("misses", "Missed lesions, the largest first"),

@@ -159,7 +159,9 @@ const asCsv = () => {
   }));
   const names = ["lesion", ...(data.head.model.classes ? ["class"] : []), "decision", "comment", "score", "long_axis_mm", "short_axis_mm", "axes_source", "volume_estimate_ml", "region", "region_source", "measured", "z_mm",
     "key_slice", "instance_number", "sop_instance_uid", ...(rows.some((row) => row.frame_number) ? ["frame_number"] : []), "series_instance_uid", "notice"];
-  const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
+  // As table_text of scripts/storage/atomic_files.py: a text is no formula to a spreadsheet.
+  const plain = (value) => /^'*[=+\-@\t\r]/.test(value) && !/^[-+.;0-9e ]+$/.test(value) ? `'${value}` : value;
+  const quoted = (value) => `"${plain(String(value ?? "")).replaceAll('"', '""')}"`;
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
 };
 const save = (name, type, text) => {

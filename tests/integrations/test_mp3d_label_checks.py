@@ -185,6 +185,7 @@ def test_nothing_is_written_out_of_the_folder_or_over_a_scan(tmp_path: Path) -> 
         ("got /etc/passwd.", "got passwd."),
         ("no DICOM file in /tmp.", "no DICOM file in tmp."),
         ("'/a b.nii', (/x/y/model.pt: 3/4)", "'a b.nii', (model.pt: 3/4)"),
+        ("'/srv/Jane Doe/my scans/a b.nii' or \"/it's 1/b.nii\"", "'a b.nii' or \"b.nii\""),
         ("/x/y/m.pt does not record it", "m.pt does not record it"),
         (
             "multipart/form-data, 1 / 2, https://viewer.example/a/b",

@@ -31,8 +31,10 @@ RESERVED = frozenset(
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ .-]{0,63}")
 # Sent by clients; it is stored with labels and never reaches a config.
 _CLIENT = ("client_id", "user")
-# The folders of an absolute path in a text, but not of a URL.
-_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/]+/)*(?=[^\s/])")
+# The folders of an absolute path in a text, but not of a URL; within quotes, as in errors of Python, also with blanks.
+_FOLDERS = re.compile(
+    r"(?<=')/(?:[^'/\n]+/)*(?=[^'/])|(?<=\")/(?:[^\"/\n]+/)*(?=[^\"/])|(?<![\w:/.])/(?:[^\s/]+/)*(?=[^\s/])"
+)
 # Tag of the labels that a training reads, as users submit them.
 FINAL = "final"
 _FITTING: dict[str, str] = {

@@ -35,6 +35,10 @@ def test_pixels_of_voc_are_whole_and_counted_from_1_or_0(tmp_path: Path) -> None
     sized = "<annotation><size><height>7</height></size></annotation>"
     (tmp_path / "b.xml").write_text(sized)
     assert read_voc(tmp_path / "b.xml", SliceRule(), tmp_path).size == (None, 7)
+    for text in ("1_0", "7.5", "inf"):
+        (tmp_path / "c.xml").write_text(f"<annotation><size><height>{text}</height></size></annotation>")
+        with pytest.raises(ValueError, match="whole numbers as size"):
+            read_voc(tmp_path / "c.xml", SliceRule(), tmp_path)
     (tmp_path / "a.xml").write_text(f"<annotation>{box.replace('<xmax>5', '<xmax>five')}</annotation>")
     with pytest.raises(ValueError, match="xmin, ymin, xmax and ymax in every bndbox"):
         read_voc(tmp_path / "a.xml", SliceRule(), tmp_path)

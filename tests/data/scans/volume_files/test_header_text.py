@@ -24,7 +24,7 @@ def test_numbers_are_read() -> None:
     assert integers("512 -4", "DimSize", WHERE) == [512, -4]
 
 
-@pytest.mark.parametrize("text", ["1 2", "1 2 3 4", "1 2 x", "1 2 nan", "1 inf 3", "1 2 1e999", ""])
+@pytest.mark.parametrize("text", ["1 2", "1 2 3 4", "1 2 x", "1 2 3_0", "1 2 nan", "1 inf 3", "1 2 1e999", ""])
 def test_other_numbers_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="Expected 3 numbers as 'Offset'"):
         numbers(text, "Offset", WHERE, count=3)

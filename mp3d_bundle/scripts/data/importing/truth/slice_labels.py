@@ -135,7 +135,7 @@ def read_voc(path: Path, rule: SliceRule, root: Path) -> SliceLabels:
         names.append(values.get("name") or "unnamed")
     size = {plain_tag(v): str(v.text or "") for child in tree if plain_tag(child) == "size" for v in child}
     try:
-        known = _sides({side: int(text) for side, text in size.items() if side in _SIDES})
+        known = _sides({side: _whole(text) for side, text in size.items() if side in _SIDES})
     except ValueError:
         raise ValueError(f"Expected whole numbers as size, got {shown(size)} in {path}.") from None
     image = path.relative_to(root).with_suffix("").as_posix()
@@ -187,6 +187,13 @@ def _coco_image(
         size,
         regions=regions,
     )
+
+
+def _whole(text: str) -> int:
+    number = text_number(text)
+    if not number.is_integer():
+        raise ValueError("not a whole number")
+    return int(number)
 
 
 def _sides(known: Mapping[str, int]) -> tuple[int | None, int | None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ....storage.contained_paths import contained
+from ....storage.safe_json import text_number
 
 # Longest header, with any number of comments; voxels may follow in the same file.
 _HEADER_BYTES = 1 << 20
@@ -97,7 +98,7 @@ def numbers(text: str, key: str, path: Path, *, count: int | None = None) -> lis
     """
     wanted = "numbers" if count is None else f"{count} number{'s' if count > 1 else ''}"
     try:
-        found = [float(word) for word in text.split()]
+        found = [text_number(word) for word in text.split()]
     except ValueError as error:
         raise ValueError(f"Expected {wanted} as '{key}', got {shortened(text)} in {path}.") from error
     if (count is not None and len(found) != count) or not all(math.isfinite(number) for number in found):

@@ -59,14 +59,17 @@ def test_a_head_that_finds_nothing_is_rejected(name: str, value: Any) -> None:
         TwoStageHead(**{name: value})
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
-def test_anchors_have_a_size(scale: float) -> None:
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), "4", True])
+def test_anchors_have_a_size(scale: Any) -> None:
     with pytest.raises(ValueError, match="ratio of anchors, all above 0"):
         TwoStageHead(anchor_scale=scale)
+    for scales in ([scale], [1.0, scale], scale, []):
+        with pytest.raises(ValueError, match="ratio of anchors, all above 0"):
+            networks.AnchorShapes(scales)
 
 
-@pytest.mark.parametrize("ratios", [[], [0], [1.0, -2.0], [float("nan")]])
-def test_anchors_have_shapes(ratios: list[float]) -> None:
+@pytest.mark.parametrize("ratios", [[], [0], [1.0, -2.0], [float("nan")], 1.0, "1"])
+def test_anchors_have_shapes(ratios: Any) -> None:
     with pytest.raises(ValueError, match="ratio of anchors, all above 0"):
         TwoStageHead(anchor_ratios=ratios)
     with pytest.raises(ValueError, match="ratio of anchors, all above 0"):

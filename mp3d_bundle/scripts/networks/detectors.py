@@ -63,7 +63,7 @@ class TwoStageHead:
             ValueError: If one is not a whole number above 0, or an anchor has no size.
         """
         check_sizes(**{name: getattr(self, name) for name in _COUNTS})
-        check_anchors(self.anchor_scale, self.anchor_ratios)
+        check_anchors([self.anchor_scale], self.anchor_ratios)
 
 
 def faster_rcnn(backbone: SlabBackbone, num_classes: int = 1, *, head: TwoStageHead | None = None) -> FasterRCNN:

@@ -22,20 +22,21 @@ def check_sizes(**sizes: int | Sequence[int]) -> None:
             raise ValueError(f"Expected {name} of the network to be a whole number above 0, got {given!r}.")
 
 
-def check_anchors(scale: float, ratios: Sequence[float]) -> None:
-    """Check the size and the shapes of anchors.
+def check_anchors(scales: Sequence[float], ratios: Sequence[float]) -> None:
+    """Check the sizes and the shapes of anchors.
 
     Args:
-        scale: Side of the square anchor in units of the stride.
+        scales: Sides of the square anchors in units of the stride.
         ratios: Heights over widths.
 
     Raises:
-        ValueError: If there are no ratios, or a number is not finite and above 0.
+        ValueError: If one of the two is no list, or empty, or has what is no finite number above 0.
     """
-    if not len(ratios) or not all(0 < number < math.inf for number in (scale, *ratios)):
-        raise ValueError(
-            f"Expected a scale and at least one ratio of anchors, all above 0, got {scale!r} and {list(ratios)!r}."
-        )
+    for given in (scales, ratios):
+        if not isinstance(given, (list, tuple)) or not given or not all(_is_above_zero(number) for number in given):
+            raise ValueError(
+                f"Expected at least one scale and one ratio of anchors, all above 0, got {scales!r} and {ratios!r}."
+            )
 
 
 def check_odd_slices(num_slices: int) -> None:
@@ -59,6 +60,10 @@ def check_triplets(num_slices: int) -> None:
             "Expected three times an odd number of slices (3, 9, 15, 21 or 27) for a network that reads images of "
             f"three slices, got {num_slices!r}."
         )
+
+
+def _is_above_zero(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _is_whole(value: object) -> bool:

@@ -6,7 +6,6 @@ in the floor under low-quality matches, the anchors at the border, the loss and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ class PyramidAnchors(nn.Module):
         self, strides: Sequence[int] = (4, 8, 16, 32, 64), scale: float = 4.0, ratios: Sequence[float] = (0.5, 1.0, 2.0)
     ) -> None:
         super().__init__()
-        check_anchors(scale, ratios)
+        check_anchors([scale], ratios)
         self.strides = tuple(strides)
         heights = torch.tensor(ratios, dtype=torch.float32).sqrt()
         shapes = torch.stack([-1 / heights, -heights, 1 / heights, heights], dim=1) / 2
@@ -104,8 +103,7 @@ class AnchorShapes:
         Raises:
             ValueError: If there are no scales or ratios, or one is not finite and above 0.
         """
-        for scale in self.scales or (math.nan,):
-            check_anchors(scale, self.ratios)
+        check_anchors(self.scales, self.ratios)
 
     @classmethod
     def of(cls, sizes_per_octave: int) -> AnchorShapes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def boxes_in_scan(scan: Scan, corners: np.ndarray, where: str) -> np.ndarray:
     Raises:
         ValueError: If a box is outside the scan.
     """
-    clipped = bounds_of_corners(scan, corners).clip(0, np.tile(scan.hu.shape[::-1], 2))
+    clipped = cut_boxes(bounds_of_corners(scan, corners), scan.hu.shape[::-1])
     outside = np.flatnonzero((clipped[:, 3:] <= clipped[:, :3]).any(axis=1))
     if len(outside):
         raise ValueError(f"Expected boxes inside the scan, but box {outside[0] + 1} of {where} is outside.")
@@ -162,3 +162,8 @@ def bounds_of_corners(scan: Scan, corners: np.ndarray) -> np.ndarray:
     inverse = np.linalg.inv(scan.affine)
     points = corners @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
     return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def cut_boxes(boxes: np.ndarray, extent: Sequence[int]) -> np.ndarray:
+    """Boxes ``(..., 6)`` in voxels (edges), cut at the edges of an array of ``extent`` voxels."""
+    return boxes.clip(0, np.tile(extent, 2))

@@ -161,6 +161,28 @@ def test_our_own_results_of_a_tilted_scan_come_back_as_they_were(tmp_path: Path)
         np.testing.assert_allclose([*low[:2], *high[:2]], np.array(entry["box_voxel"])[[0, 1, 3, 4]], atol=1e-9)
 
 
+def test_a_box_in_voxels_of_a_tilted_scan_ends_at_the_edges_of_its_slices(tmp_path: Path) -> None:
+    scan = read_scan(write_nifti_case(tmp_path, turn="tilted"))
+    rows = scan.stored_shape[1]
+
+    def found(low: int, high: int) -> ScanTruth:
+        return ListedBoxes("a", np.array([[10.0, low, 2, 20, high, 9]]), ("x",), "s", "voxel").lesions_in(scan)
+
+    for low, high in ((rows - 5, rows + 3), (-8, 5)):
+        truth = found(low, high)
+        (lesion,) = truth.lesions
+        assert lesion.slices.tolist() == list(range(2, 9))
+        for number, box in zip(lesion.slices, lesion.boxes, strict=True):
+            (stored,) = scan.boxes_to_stored(np.array([[*box[:2], number + 0.5, *box[2:], number + 0.5]]))
+            np.testing.assert_allclose(stored[[1, 4]], [max(0, low), min(rows, high)], atol=1e-9)
+        assert truth.notes == (
+            f"1 box(es) reach up to {max(-low, high - rows)}.0 voxels beyond the scan: cut at its edge (s).",
+        )
+    for low, high in ((rows, rows + 3), (-12, -1)):
+        with pytest.raises(ValueError, match="Expected boxes inside of a scan"):
+            found(low, high)
+
+
 def test_a_review_makes_truth_of_accepted_lesions_alone() -> None:
     boxes = [[10, 10, z, 20, 20, z + 2] for z in (0, 3, 6, 9)]
     decisions = ("accepted", "rejected", "uncertain", "undecided")

@@ -18,7 +18,7 @@ from ....boxes import RECIST_PADDING
 from ....storage.atomic_files import hash_files
 from ....storage.printable import shown
 from ....storage.safe_json import text_number
-from ...scans.markup_boxes import bounds_of_corners, boxes_in_scan, read_named_markups
+from ...scans.markup_boxes import bounds_of_corners, boxes_in_scan, cut_boxes, read_named_markups
 from ...scans.scan import Scan
 from ..set_tables import read_table
 from ..true_lesions import ScanTruth, TrueLesion, solid_lesion
@@ -103,7 +103,7 @@ class ListedBoxes:
             # A box that came back by its size is upright in the scan.
             if around is not None and (around[row] == box).all():
                 edges = boxes[row] + (_LAST if self.frame == "voxel_inclusive" else 0.0)
-                lesion = replace(lesion, boxes=_on_slices(edges, scan, lesion.slices))
+                lesion = replace(lesion, boxes=_on_slices(cut_boxes(edges, scan.stored_shape), scan, lesion.slices))
             yield lesion
 
 
@@ -125,24 +125,31 @@ def _in_scan(
         return np.zeros((0, 6)), ()
     if frame in ("lps", "ras"):
         corners = _corner_points(boxes) * (_MIRROR if frame == "ras" else np.ones(3))
-        return boxes_in_scan(scan, corners, source), _cut_notes(bounds_of_corners(scan, corners), scan, source)
+        clipped = boxes_in_scan(scan, corners, source)
+        return clipped, _cut_notes(bounds_of_corners(scan, corners) - clipped, source)
     edges = boxes + (_LAST if frame == "voxel_inclusive" else 0.0)
     found = scan.boxes_from_stored(edges, sizes_mm)
-    extent = np.tile(np.array(scan.hu.shape[::-1], dtype=np.float64), 2)
-    clipped = found.clip(0, extent)
+    clipped = cut_boxes(found, scan.hu.shape[::-1])
+    excess = found - clipped
+    if scan.sheared:
+        # The straight stack is larger than its slices: a box that is the same on all of these ends at their edges.
+        same = (found == scan.boxes_from_stored(edges)).all(axis=1)
+        cut = cut_boxes(edges, scan.stored_shape)
+        there = (cut[:, 3:] > cut[:, :3]).all(axis=1, keepdims=True)
+        inner = np.where(there, cut_boxes(scan.boxes_from_stored(cut), scan.hu.shape[::-1]), 0.0)
+        clipped[same], excess[same] = inner[same], (edges - cut)[same]
     outside = np.flatnonzero((clipped[:, 3:] <= clipped[:, :3]).any(axis=1))
     if len(outside):
         raise ValueError(
             f"Expected boxes inside of a scan of {scan.stored_shape} voxels, got {boxes[outside[0]].tolist()} in "
             f"{source}."
         )
-    return clipped, _cut_notes(found, scan, source)
+    return clipped, _cut_notes(excess, source)
 
 
-def _cut_notes(boxes: np.ndarray, scan: Scan, source: str) -> tuple[str, ...]:
-    """Note on boxes ``(N, 6)``, canonical edges, that reach beyond the scan by more than rounding."""
-    extent = np.array(scan.hu.shape[::-1], dtype=np.float64)
-    beyond = np.maximum(-boxes[:, :3], boxes[:, 3:] - extent).max(axis=1, initial=0.0)
+def _cut_notes(excess: np.ndarray, source: str) -> tuple[str, ...]:
+    """Note on boxes that lost ``(N, 6)`` voxels at each edge, as they reach beyond the scan, if that is no rounding."""
+    beyond = np.abs(excess).max(axis=1, initial=0.0)
     count = int((beyond > ROUNDING).sum())
     told = (
         f"{count} box(es) reach up to {beyond.max(initial=0.0):.1f} voxels beyond the scan: cut at its edge ({source})."
@@ -326,7 +333,7 @@ def read_markup_lesions(path: Path, scan: Scan) -> ScanTruth:
     lesions = [
         solid_lesion(name or "lesion", box, len(scan.hu), path.name) for name, box in zip(names, boxes, strict=True)
     ]
-    return ScanTruth(tuple(lesions), _cut_notes(bounds_of_corners(scan, corners), scan, path.name))
+    return ScanTruth(tuple(lesions), _cut_notes(bounds_of_corners(scan, corners) - boxes, path.name))
 
 
 def read_box_csv(path: Path, *, frame: str | None) -> list[ListedBoxes | ListedDiameters]:

@@ -93,6 +93,19 @@ def test_frozen_stages_and_the_stem_stay(count: int, learning: dict[str, bool]) 
     assert moved["head.weight"].any()
 
 
+def test_frozen_stages_keep_the_statistics_of_their_batch_normalisation() -> None:
+    network = Detector()
+    body = network.backbone.body
+    body.stem, body.stages = nn.BatchNorm1d(2), nn.ModuleList([nn.BatchNorm1d(2), nn.BatchNorm1d(2)])
+    prepare_body(network, torch.optim.SGD(network.parameters(), lr=0.1), frozen_stages=1)
+    values = torch.tensor([[3.0, -2.0], [9.0, 4.0]])
+    # A step puts the whole network into training mode.
+    network.train()(values)
+    for layer, learns in ((body.stem, False), (body.stages[0], False), (body.stages[1], True)):
+        assert bool(layer.running_mean.any()) == bool(layer.num_batches_tracked) == learns
+    torch.testing.assert_close(body.stem(values), values, rtol=1e-4, atol=0)
+
+
 def test_stages_that_are_not_there() -> None:
     network = Detector()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)

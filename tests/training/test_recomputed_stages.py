@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scripts.networks import ResNet3d, TwoStageHead, fpn_3dce, mp3d_fpn
+from scripts.networks import ResNet3d, TwoStageHead, fpn_3dce, mp3d_fpn, multi_scale_booster
 from scripts.networks.backbones.resnet2d import ResNet2d
 from scripts.training.recomputed_stages import recompute_stages
 
@@ -18,6 +18,8 @@ def make(name: str = "mp3d") -> nn.Module:
     head = TwoStageHead(fc_channels=16, proposals=50)
     if name == "mp3d":
         return mp3d_fpn(3, body=ResNet3d(layers=(1, 1, 1, 1), width=8), fpn_channels=16, head=head)
+    if name == "msb":  # It has batch normalisation.
+        return multi_scale_booster(3, layers=(1, 1, 1, 1), width=8, channels=16, fc_channels=16)
     return fpn_3dce(3, body=ResNet2d(width=8), fpn_channels=16, head=head)
 
 
@@ -47,6 +49,14 @@ def test_losses_and_gradients_are_the_same_to_the_bit(name: str, stages: list[in
         assert one.grad is not None, where
         assert torch.equal(one.grad, two.grad), where  # type: ignore[arg-type]
     assert less < 0.9 * kept
+
+
+def test_batch_normalisation_has_the_same_statistics() -> None:
+    own, other = make("msb"), recompute_stages(make("msb"), [1, 2, 3, 4])
+    for network in (own, other):
+        step(network)
+    for (where, one), two in zip(own.named_buffers(), other.buffers(), strict=True):
+        assert torch.equal(one, two), where
 
 
 def test_evaluation_is_as_before() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +12,16 @@ import torch
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
+from torch import nn
 
-from scripts.networks import ResNet3d, TwoStageHead, mp3d_fpn
+from scripts.networks import ResNet2d, ResNet3d, TwoStageHead, fpn_3dce, mp3d_fpn
 from scripts.training import mixed_precision
 from scripts.training.mixed_precision import MixedPrecision
 from scripts.training.train_handlers import StopOnNonFinite
 from scripts.training.train_steps import TrainingStep, prepare_slabs, prepare_targets, slab_facts, total_loss
 from support.fake_engines import Run
+
+HEAD = TwoStageHead(anchor_scale=2.0, fc_channels=16, rpn_samples=32, roi_samples=32, train_per_level=60)
 
 
 def recorded(run: Run) -> list[dict[str, float]]:
@@ -206,12 +210,17 @@ def test_a_network_that_reads_patients_is_given_them() -> None:
     assert slab_facts(SimpleNamespace(reads_patients=True), [{"instances": {}}]) == {}  # type: ignore[list-item]
 
 
-def in_passes(images_per_pass: int | None) -> tuple[dict[str, float], torch.Tensor]:
-    """Losses and gradient of one step of a narrow detector on five images; a few of their boxes drawn at random."""
-    torch.manual_seed(2)
-    head = TwoStageHead(anchor_scale=2.0, fc_channels=16, rpn_samples=32, roi_samples=32, train_per_level=60)
+def narrow() -> nn.Module:
     body = ResNet3d(layers=(1, 1, 1, 1), width=4)
-    network = mp3d_fpn(3, body=body, fpn_channels=8, head=head).double()
+    return mp3d_fpn(3, body=body, fpn_channels=8, head=HEAD)
+
+
+def in_passes(
+    images_per_pass: int | None, make: Callable[[], nn.Module] = narrow
+) -> tuple[dict[str, float], torch.Tensor, nn.Module]:
+    """Losses, gradient and network after a step on five images; a few of their boxes drawn at random."""
+    torch.manual_seed(2)
+    network = make().double()
     samples: list[Any] = [
         {
             "image": torch.randn(3, 32, 64 - 32 * (number % 2), dtype=torch.float64),
@@ -233,12 +242,22 @@ def in_passes(images_per_pass: int | None) -> tuple[dict[str, float], torch.Tens
         engine, samples
     )
     gradient = torch.cat([each.grad.flatten() for each in network.parameters() if each.grad is not None])
-    return {name: float(value) for name, value in output.items()}, gradient
+    return {name: float(value) for name, value in output.items()}, gradient, network
 
 
 def test_a_batch_in_passes_has_the_losses_and_the_gradient_of_one_pass() -> None:
-    whole, gradient = in_passes(None)
-    parts, added = in_passes(2)
+    whole, gradient, _ = in_passes(None)
+    parts, added, _ = in_passes(2)
     assert set(parts) == set(whole)
     assert parts == {name: pytest.approx(value, rel=1e-6) for name, value in whole.items()}
     torch.testing.assert_close(added, gradient, rtol=1e-6, atol=1e-8 * float(gradient.norm()))
+
+
+def test_batch_normalisation_counts_each_pass_once() -> None:
+    def make() -> nn.Module:
+        body = ResNet2d(layers=(1, 1, 1, 1), width=4, norm=nn.BatchNorm2d)
+        return fpn_3dce(3, body=body, fpn_channels=8, head=HEAD)
+
+    *_, network = in_passes(2, make)
+    counts = {layer.num_batches_tracked for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)}
+    assert [*map(int, filter(None, counts))] == [3] * len(counts)

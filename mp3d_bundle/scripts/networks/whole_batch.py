@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Part:
@@ -74,6 +75,23 @@ def passing(part: Part) -> Iterator[Part]:
         yield part
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Let batch normalisation normalise as in training, without a change of its running statistics.
+
+    For a pass that repeats another one, or that another one repeats: each batch should be counted once.
+    """
+    layers: list[Any] = [layer for layer in network.modules() if getattr(layer, "track_running_stats", False)]
+    held = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
+    for layer in layers:
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for layer, (momentum, count) in zip(layers, held, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, count
 
 
 def processes() -> int:

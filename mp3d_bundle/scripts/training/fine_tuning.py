@@ -25,6 +25,7 @@ def prepare_body(network: nn.Module, optimizer: Optimizer, *, frozen_stages: int
         network: A detector with ``backbone.body``.
         optimizer: Of its parameters.
         frozen_stages: Stages that do not learn, the stem with the first one; as many as there are freeze the body.
+            Their batch normalisation keeps its statistics, and normalises by them.
         body_rate: Factor on the learning rate of the body, at least 0.
 
     Raises:
@@ -55,7 +56,17 @@ def _freeze(body: Any, count: int) -> None:
     frozen = [parameter for parameter in body.parameters() if id(parameter) not in later]
     for parameter in frozen:
         parameter.requires_grad_(False)
+    for layer in body.modules():
+        own = {id(parameter) for parameter in layer.parameters(recurse=False)}
+        if getattr(layer, "track_running_stats", False) and own and not own & later:
+            layer.register_forward_pre_hook(_in_evaluation)
     logger.info("%d tensors of the body's stem and first %d stage(s) do not learn.", len(frozen), count)
+
+
+def _in_evaluation(layer: nn.Module, args: tuple[Any, ...]) -> None:
+    """Normalise by the statistics that a layer has, also where a step has just put the network into training mode."""
+    del args
+    layer.eval()
 
 
 def _slow_down(optimizer: Optimizer, body: set[int], factor: float) -> None:

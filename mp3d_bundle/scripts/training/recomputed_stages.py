@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..networks.whole_batch import statistics_kept
+
 
 def recompute_stages(network: nn.Module, stages: Sequence[int]) -> nn.Module:
     """Keep only the inputs of stages of a detector's body; losses and gradients stay what they are.
+
+    So do the running statistics of batch normalisation, which a second pass does not count again.
 
     Args:
         network: A detector with ``backbone.body.stages``; changed in place. Evaluation is as before.
@@ -38,4 +43,10 @@ def recompute_stages(network: nn.Module, stages: Sequence[int]) -> nn.Module:
 def _forward(own: Any, stage: nn.Module, *inputs: Any) -> Any:
     if not torch.is_grad_enabled():
         return own(stage, *inputs)
-    return checkpoint(partial(own, stage), *inputs, use_reentrant=False)
+    contexts = partial(_contexts, stage)
+    return checkpoint(partial(own, stage), *inputs, use_reentrant=False, context_fn=contexts)
+
+
+def _contexts(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around the first pass, and around the one on the way back."""
+    return nullcontext(), statistics_kept(stage)

@@ -16,7 +16,7 @@ from ..freed_memory import keep_freed_memory
 from ..instances import Instances, to
 from ..networks import Patient
 from ..networks.batching import padded_size
-from ..networks.whole_batch import Part, common_size, passing, processes, sum_over_processes
+from ..networks.whole_batch import Part, common_size, passing, processes, statistics_kept, sum_over_processes
 from .mixed_precision import MixedPrecision
 
 Batch = Sequence[Sample]
@@ -189,7 +189,7 @@ class TrainingStep:
         like = next(engine.network.parameters())
         size = common_size((max(height for height, _ in sizes), max(width for _, width in sizes)), like)
         counts: list[list[float]] = []
-        with torch.no_grad():
+        with torch.no_grad(), statistics_kept(engine.network):
             for batch in passes:
                 part = Part.to_count(_seeds(batch), size)
                 self._forward(engine, batch, part)

@@ -108,6 +108,29 @@ def test_an_evaluation_of_the_same_weights_is_taken_again_and_again(
     assert "split" not in caplog.text
 
 
+def test_a_default_follows_a_later_evaluation(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = evaluation_in(tmp_path / "validation")
+    operating_points(str(weights), str(folder), default="0.5")
+    before = read_tensors(weights)["info"]["inference"]
+    path = folder / "detections.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "score": float(row["score"]) / 2} for row in rows)
+    operating_points(str(weights), str(folder))
+    after = read_tensors(weights)["info"]["inference"]
+    assert after["score_threshold"] == after["operating_points"]["0.5"] == before["score_threshold"] / 2
+    assert "stays at" not in caplog.text
+    content = read_tensors(weights)
+    content["info"]["inference"]["score_threshold"] = 0.123
+    torch.save(content, weights)
+    operating_points(str(weights), str(folder))
+    assert read_tensors(weights)["info"]["inference"]["score_threshold"] == 0.123
+    assert "stays at 0.123, which is none of the earlier operating points: give --default" in caplog.text
+
+
 def test_an_evaluation_of_other_weights_is_rejected(weights: Path, tmp_path: Path) -> None:
     folder = evaluation_in(tmp_path / "validation", origin=origin_of(weights))
     other = tmp_path / "other.pt"

@@ -149,6 +149,24 @@ def find_thresholds(boxes: Boxes, targets: Sequence[float] = FPS_PER_IMAGE) -> d
     return points
 
 
+def default_point(settings: Mapping[str, Any], where: str) -> str:
+    """The operating point that weights have as the default of inference, "" if they have none.
+
+    Args:
+        settings: What they say of inference.
+        where: Weights file, for the warning about a default that is none of their points: it stays as it is.
+    """
+    held = settings.get("score_threshold")
+    name = next((name for name, value in settings.get("operating_points", {}).items() if value == held), "")
+    if held is not None and not name:
+        logger.warning(
+            "The score threshold of inference stays at %g, which is none of the earlier operating points: give "
+            "--default to set it by this evaluation (%s).",
+            *(held, where),
+        )
+    return name
+
+
 def find_tag_thresholds(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The score from which each tag is named, by its name: that of the best F1; 0.5 for tags that no lesion has.
 
@@ -189,7 +207,8 @@ def operating_points(
         checkpoint: Weights file.
         evaluation: Folder of an evaluation of these weights on a validation split.
         target: Weights file to write; ``checkpoint`` itself if empty.
-        default: Operating point of inference if none is named: this one, or the next that can be reached.
+        default: Operating point of inference if none is named: this one, or the next that can be reached. Weights that
+            have such a point keep it if this is left out, at its new threshold.
         inference: Further settings of inference to store: box_threshold, and pixel_spacing if it differs from the
             recipe's.
 
@@ -209,6 +228,7 @@ def operating_points(
         )
     check_origin(boxes.metrics, content.get("model"), f"{checkpoint}, {Path(evaluation) / 'metrics.json'}")
     points = find_thresholds(boxes)
+    default = default or default_point(content["info"].get("inference", {}), checkpoint)
     reached = [name for name in points if default and float(name) >= float(default)]
     if default and not reached:
         raise ValueError(f"Expected a default out of {', '.join(points)} false positives per image, got {default}.")

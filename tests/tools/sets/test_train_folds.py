@@ -58,9 +58,10 @@ def test_a_score_has_the_options_of_the_validation_in_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = {"random_window": 128, "device": "cpu", "max_epochs": 3}
+    scored = {"random_window": 128, "device": "cpu", "froc_rule#iou_threshold": 0.3, "froc_rule::name": "0.3"}
+    options = {**scored, "max_epochs": 3}
     train, score = train_folds.fold_commands(Path("set/folds/1"), Path("runs/1"), "", options)
-    for command, given in ((train, options), (score, {"random_window": 128, "device": "cpu"})):
+    for command, given in ((train, options), (score, scored)):
         words = dict(zip(command[5::2], command[6::2], strict=True))
         assert {name: words.pop(f"--{name}") for name in given} == {name: str(value) for name, value in given.items()}
         assert all(Path(file).is_file() for file in words["--config_file"].strip("[]'").split("', '"))
@@ -99,8 +100,19 @@ def test_a_fold_that_is_gone_is_not_left_out_silently(folder: Path, tmp_path: Pa
         train_folds.main(str(folder), str(tmp_path / "runs"))
 
 
-def test_figures_that_are_not_defined_are_left_out() -> None:
+def test_figures_that_are_not_defined_are_left_out_and_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     none = {"sensitivity": dict.fromkeys(("0.5", "1", "2", "4"))}
     found = train_folds.summary([sensitivities(0.1, 0.2, 0.3, 0.4), none])
     assert (found["folds"], found["1"]["values"], found["1"]["standard_deviation"]) == (2, [0.2], None)
-    assert train_folds.summary([none]) == {"folds": 1}
+    assert found["folds_without_lesions"] == [2]
+    assert train_folds.summary([none]) == {"folds": 1, "folds_without_lesions": [1]}
+    monkeypatch.setattr(train_folds, "run_command", lambda _: 0)
+    monkeypatch.setattr(
+        train_folds, "read_json", lambda path, _: none if "2" in path.parts else sensitivities(0.1, 0.2, 0.3, 0.4)
+    )
+    train_folds.main(str(folder), str(tmp_path / "runs"))
+    told = capsys.readouterr().out
+    assert "Fold 2 has no lesions in its validation images: it is in no mean." in told
+    assert "mean over 1 folds" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import statistics
 import sys
@@ -23,7 +24,7 @@ _OWN = ("dataset_dir", "output_dir", "checkpoint", "split")
 # Options that say the same of a training, its validation and a score: the score of a fold has them too.
 _SCORED = (
     *("amp", "amp_dtype", "bundle_root", "device", "keep_noisy", "missing_images", "num_workers", "precision"),
-    "random_window",
+    *("random_window", "froc_rule"),
 )
 
 
@@ -58,7 +59,8 @@ def fold_commands(fold: Path, output: Path, config_file: str, options: Mapping[s
     score = ["evaluating", "--config_file", _config("evaluate.json"), "--dataset_dir", str(fold)]
     score += ["--checkpoint", str(output / "model.pt"), "--split", "validation"]
     score += ["--output_dir", str(output / "validation")]
-    score += _words({name: value for name, value in options.items() if name in _SCORED})
+    # Part of an option: froc_rule#iou_threshold.
+    score += _words({name: value for name, value in options.items() if re.split("#|::", name)[0] in _SCORED})
     return [[*start, *train], [*start, *score]]
 
 
@@ -72,8 +74,14 @@ def _config(name: str) -> str:
 
 
 def summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means and standard deviations over folds of the sensitivities at 0.5, 1, 2 and 4 false positives per image."""
+    """Means and standard deviations over folds of the sensitivities at 0.5, 1, 2 and 4 false positives per image.
+
+    Folds without a lesion to find are in no mean: ``folds_without_lesions`` has their numbers, where there are some.
+    """
     found: dict[str, Any] = {"folds": len(metrics)}
+    empty = [fold for fold, entry in enumerate(metrics, start=1) if entry["sensitivity"][_POINTS[0]] is None]
+    if empty:
+        found["folds_without_lesions"] = empty
     for name in _POINTS:
         values = [entry["sensitivity"][name] for entry in metrics if entry["sensitivity"][name] is not None]
         if values:
@@ -120,7 +128,11 @@ def main(dataset_dir: str, output_dir: str, *, config_file: str = "", **options:
         found.append(read_json(output / fold.name / "validation" / "metrics.json", "metrics of a fold"))
     content = summary(found)
     write_json(content, output / "folds.json")
-    print(f"\nLesions found on validation patients, mean over {len(folds)} folds, by false positives per image:")
+    empty = content.get("folds_without_lesions", [])
+    for fold in empty:
+        print(f"\nFold {fold} has no lesions in its validation images: it is in no mean.")
+    scored = len(folds) - len(empty)
+    print(f"\nLesions found on validation patients, mean over {scored} folds, by false positives per image:")
     for name in _POINTS:
         if name in content:
             values = ", ".join(f"{100 * value:.1f}" for value in content[name]["values"])

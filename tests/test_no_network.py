@@ -70,7 +70,7 @@ def test_lesions_of_a_ct_without_a_network(tmp_path: Path, engine: str) -> None:
     # A copy, next to which a converted network may be kept.
     shutil.copy(BUNDLE / "models" / "demo.pt", tmp_path)
     words = ["scripts", "detect", str(tmp_path / "a.nii"), "--output_dir", str(tmp_path / "out"), "--engine", engine]
-    done = run(tmp_path, *words, "--checkpoint", str(tmp_path / "demo.pt"), "--device", "cpu", "--image_size", "64")
+    done = run(tmp_path, *words, "--checkpoint", str(tmp_path / "demo.pt"), "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").is_file()
     assert not (tmp_path / "calls").exists(), (tmp_path / "calls").read_text()

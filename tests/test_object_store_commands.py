@@ -21,7 +21,7 @@ from support.stores import contents, needs_s3, open_bucket, upload
 pytestmark = needs_s3
 
 BUNDLE = Path(__file__).resolve().parents[1] / "mp3d_bundle"
-OPTIONS = ("--checkpoint=models/demo.pt", "--device=cpu", "--image_size=64", "--outputs=json,csv", "--engine=torch")
+OPTIONS = ("--checkpoint=models/demo.pt", "--device=cpu", "--outputs=json,csv", "--engine=torch")
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_an_overlay_trains_evaluates_and_finds(dataset: Path, tmp_path: Path, ov
     settings = {"output_dir": str(tmp_path / "eval"), "bootstrap_resamples": 5, "gallery_images": 0}
     run_workflow("evaluating", "evaluate.json", **settings, **found)
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    settings = {"checkpoint": found["checkpoint"], "box_threshold": 0.0, "score_threshold": 0.0, "image_size": 64}
+    settings = {"checkpoint": found["checkpoint"], "box_threshold": 0.0, "score_threshold": 0.0}
     run_workflow(
         "inferring", "inference.json", input=str(dataset / "scan.nii.gz"), output_dir=str(tmp_path / "out"),
         outputs="json,csv", progress=False, **settings,

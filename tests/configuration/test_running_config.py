@@ -129,6 +129,11 @@ ADAMW = "variants/optimizer_adamw.yaml"
         (["train"], "pretrained_parts", "all", "pretrained_parts has no effect without --pretrained"),
         (["train"], "pretrained_transfer", "centre", "pretrained_transfer has no effect without --pretrained"),
         (["train"], "frozen_stages", 2, "frozen_stages would keep random weights: give --pretrained"),
+        (["train", "pretrain_coco"], "mask_targets", "ellipses", "mask_targets has no effect: .*load_instances"),
+        (["train", "pretrain_coco"], "tags", "tags.json", "tags has no effect: .*load_instances"),
+        (["train", "pretrain_coco"], "mask_targets", "grabcut", None),
+        (["train"], "mask_targets", "ellipses", None),
+        (["train"], "tags", "tags.json", None),
         (["train"], "_mine", 1, None),
         (["train"], "bundle_root", "x", None),
         (["train", "evaluate"], "max_epochs", 3, None),
@@ -377,3 +382,13 @@ def test_a_device_that_is_not_there_is_rejected(device: str, message: str) -> No
     with pytest.raises(ValueError, match=message):
         check_config(ConfigParser({**BASE, "device": device}))
     check_config(ConfigParser({**BASE, "device": "cpu"}))
+
+
+def test_an_image_size_that_a_size_of_pixels_overrules_is_rejected() -> None:
+    for options in ({"test_scale": 96, "pixel_spacing": 0.8}, {"test_scale": 96}, {"pixel_spacing": 0.8}):
+        config = real("train")
+        config.update(options)
+        config.parse()
+        complaints = [*config_module._overruled_size(config, list(options))]
+        assert len(complaints) == (len(options) == 2)
+        assert all("test_scale has no effect with a pixel_spacing of 0.8 mm" in each for each in complaints)

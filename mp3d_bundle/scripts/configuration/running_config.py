@@ -19,7 +19,7 @@ from ..metrics.matching import RULES as FROC_RULES
 from ..metrics.matching import FrocRule
 from .option_rules import RULES, TEXTS, is_group, misfits
 from .overlay_order import overlay_complaints
-from .read_keys import SEPARATOR, changes, item, normal, unread
+from .read_keys import SEPARATOR, changes, ids_read, item, normal, unread
 from .recipe_checks import recipe_complaints
 from .set_classes import LOADER, adopt_classes
 from .tracking import adopt_tracking
@@ -37,6 +37,7 @@ from .typed_options import (
 logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_RECORDS = f"train{SEPARATOR}dataset{SEPARATOR}data"
 # Options of `evaluate_volumes.json` that say how lesions are detected; a file of predictions needs none of them.
 _OF_A_DETECTOR = (
     *("checkpoint", "num_slices", "slice_spacing", "pixel_spacing", "image_size", "box_threshold", "sw_batch_size"),
@@ -122,6 +123,7 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
     yield from _misnamed_rule(config)
     yield from _empty_splits(config)
     yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
+    yield from _overruled_size(parser, given)
 
 
 def _groups(node: Mapping[str, Any], place: str = "") -> Iterator[str]:
@@ -175,6 +177,12 @@ def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Col
             yield "config key frozen_stages would keep random weights: give --pretrained FILE or --imagenet"
     if "subset_seed" in chosen and config.get("train_fraction") == 1:
         yield "config key subset_seed has no effect on all of the training images: give a --train_fraction below 1"
+    records = item(config, _RECORDS)
+    # GrabCut makes its masks of the measurements that any records have.
+    options = ("tags",) if config.get("mask_targets") == "grabcut" else ("tags", "mask_targets")
+    for name in options if isinstance(records, Mapping) else ():
+        if name in chosen and config.get(name) is not None and name not in ids_read(config, [_RECORDS]):
+            yield f"config key {name} has no effect: {records.get('_target_')} reads the lesions without it"
     outputs, pictures = config.get("outputs"), [name for name in ("overlays", "slice_overlays") if name in chosen]
     if isinstance(outputs, str) and not outputs.startswith(MARKS):
         outputs = [name.strip() for name in outputs.split(",")]
@@ -184,6 +192,18 @@ def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Col
         yield f"config key {unused[0]} has no effect with --predictions, which are scored without a detector"
     if "amp_dtype" in chosen and parser.ref_resolver.items and parser.get_parsed_content("amp") in (False, "false"):
         yield "config key amp_dtype has no effect while amp is False, its default without a GPU: give --amp True"
+
+
+def _overruled_size(parser: ConfigParser, given: Collection[str]) -> Iterator[str]:
+    """Yield a complaint if an image size is given where the size of a pixel decides, which may be the weights' own."""
+    sizes = [name for name in ("image_size", "test_scale") if name in given]
+    if not sizes or not parser.ref_resolver.items or "pixel_spacing" not in parser:
+        return
+    if (spacing := parser.get_parsed_content("pixel_spacing")) is not None:
+        yield (
+            f"config key {sizes[0]} has no effect with a pixel_spacing of {spacing:g} mm, to which images are brought "
+            "whatever their size: give --pixel_spacing None as well"
+        )
 
 
 def check_config(parser: ConfigParser | None = None) -> None:

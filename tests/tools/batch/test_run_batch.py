@@ -39,7 +39,7 @@ from support.fake_ray import FakeRay, RayActorError
 from support.fake_scans import ball_scan
 
 BUNDLE = Path(__file__).resolve().parents[3] / "mp3d_bundle"
-SMALL = {"checkpoint": "models/demo.pt", "device": "cpu", "image_size": 64, "outputs": "json,csv"}
+SMALL = {"checkpoint": "models/demo.pt", "device": "cpu", "outputs": "json,csv"}
 needs_ray = pytest.mark.skipif(not run_batch.HAS_RAY, reason="ray is not installed: `make test-ray` installs it")
 
 

@@ -23,7 +23,7 @@ from support.fake_scans import ball_scan
 from support.stores import KINDS, contents, open_bucket, upload
 
 BUNDLE = Path(__file__).resolve().parents[3] / "mp3d_bundle"
-OPTIONS = {"checkpoint": BUNDLE / "models" / "demo.pt", "device": "cpu", "image_size": 64, "engine": "torch"}
+OPTIONS = {"checkpoint": BUNDLE / "models" / "demo.pt", "device": "cpu", "engine": "torch"}
 
 
 @pytest.fixture(params=KINDS)
@@ -89,7 +89,7 @@ def test_results_in_a_store_are_those_of_a_disk_and_finished_ones_are_skipped(
     assert runner(f"{bucket}/scans", f"{bucket}/out").run() == []
     assert plain(contents(f"{bucket}/out")) == plain(first)
     before = contents(f"{bucket}/out")
-    failures = runner(f"{bucket}/scans", f"{bucket}/out", image_size=96).run()
+    failures = runner(f"{bucket}/scans", f"{bucket}/out", pixel_spacing=1.2).run()
     assert len(failures) == 2
     assert all("got results with other settings" in reason for _, reason in failures)
     assert contents(f"{bucket}/out") == before

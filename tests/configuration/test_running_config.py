@@ -384,11 +384,15 @@ def test_a_device_that_is_not_there_is_rejected(device: str, message: str) -> No
     check_config(ConfigParser({**BASE, "device": "cpu"}))
 
 
-def test_an_image_size_that_a_size_of_pixels_overrules_is_rejected() -> None:
+def test_an_image_size_that_a_size_of_pixels_overrules_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for options in ({"test_scale": 96, "pixel_spacing": 0.8}, {"test_scale": 96}, {"pixel_spacing": 0.8}):
         config = real("train")
         config.update(options)
         config.parse()
-        complaints = [*config_module._overruled_size(config, list(options))]
-        assert len(complaints) == (len(options) == 2)
-        assert all("test_scale has no effect with a pixel_spacing of 0.8 mm" in each for each in complaints)
+        monkeypatch.setattr(config_module, "given_options", lambda options=options: list(options))
+        caplog.clear()
+        config_module._warn_of_size(config)
+        assert len(caplog.messages) == (len(options) == 2)
+        assert all("test_scale has no effect with a pixel_spacing of 0.8 mm" in each for each in caplog.messages)

@@ -123,7 +123,6 @@ def _complaints(parser: ConfigParser) -> Iterator[str]:
     yield from _misnamed_rule(config)
     yield from _empty_splits(config)
     yield from _without_effect(parser, config, [*given, *changes(config, [entries[name] for name in used])])
-    yield from _overruled_size(parser, given)
 
 
 def _groups(node: Mapping[str, Any], place: str = "") -> Iterator[str]:
@@ -194,15 +193,18 @@ def _without_effect(parser: ConfigParser, config: Mapping[str, Any], chosen: Col
         yield "config key amp_dtype has no effect while amp is False, its default without a GPU: give --amp True"
 
 
-def _overruled_size(parser: ConfigParser, given: Collection[str]) -> Iterator[str]:
-    """Yield a complaint if an image size is given where the size of a pixel decides, which may be the weights' own."""
-    sizes = [name for name in ("image_size", "test_scale") if name in given]
+def _warn_of_size(parser: ConfigParser) -> None:
+    """Warn of an image size that is given where the size of a pixel decides, which may be the weights' own."""
+    given = given_options()
+    # Of an evaluation the weights' own pixel size gives way to another scale.
+    sizes = [name for name in ("image_size", *(["test_scale"] if "pixel_spacing" in given else [])) if name in given]
     if not sizes or not parser.ref_resolver.items or "pixel_spacing" not in parser:
         return
     if (spacing := parser.get_parsed_content("pixel_spacing")) is not None:
-        yield (
-            f"config key {sizes[0]} has no effect with a pixel_spacing of {spacing:g} mm, to which images are brought "
-            "whatever their size: give --pixel_spacing None as well"
+        logger.warning(
+            "Config key %s has no effect with a pixel_spacing of %g mm, to which images are brought whatever their "
+            "size: give --pixel_spacing None as well.",
+            *(sizes[0], spacing),
         )
 
 
@@ -231,6 +233,7 @@ def check_config(parser: ConfigParser | None = None) -> None:
     adopt_classes(parser)
     for complaint in _complaints(parser):
         raise ValueError(f"{complaint[0].upper()}{complaint[1:]}.")
+    _warn_of_size(parser)
     _check_device(parser.get("device"))
     _check_processes(parser.get("initialize"))
 

@@ -30,7 +30,7 @@ def check_anchors(scales: Sequence[float], ratios: Sequence[float]) -> None:
         ratios: Heights over widths.
 
     Raises:
-        ValueError: If one of the two is no list, or empty, or has what is no finite number above 0.
+        ValueError: If one of the two is not a list, is empty, or holds anything but finite numbers above 0.
     """
     for given in (scales, ratios):
         if not isinstance(given, (list, tuple)) or not given or not all(_is_above_zero(number) for number in given):

@@ -91,7 +91,7 @@ def finite_numbers(values: Any, count: int, key: str, source: str, below: float 
 
 
 def text_number(text: str) -> float:
-    """The number that a text of a table or a label writes; ``1_0``, which Python takes for 10, is none.
+    """The number that a text of a table or a label writes; ``1_0``, which Python takes for 10, is rejected.
 
     Raises:
         ValueError: If it is not a number; NaN and infinity are.

@@ -71,7 +71,7 @@ def check_convert(source: str, target: str, to: str = "bundle", **of_bundle: obj
 
 
 def _check_target(source: str, target: str) -> None:
-    """Keep weights that a translation of them would replace, and reject what is no place for a file."""
+    """Keep weights that a translation of them would replace, and reject a target that cannot be a file."""
     check_file(target)
     if Path(target).exists() and Path(target).samefile(source):
         raise ValueError(f"Expected a target other than the source, got {target}: it would replace the weights.")

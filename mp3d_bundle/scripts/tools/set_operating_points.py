@@ -154,7 +154,7 @@ def default_point(settings: Mapping[str, Any], where: str) -> str:
 
     Args:
         settings: What they say of inference.
-        where: Weights file, for the warning about a default that is none of their points: it stays as it is.
+        where: Weights file, for the warning about a default that differs from all of their points and stays.
     """
     held = settings.get("score_threshold")
     name = next((name for name, value in settings.get("operating_points", {}).items() if value == held), "")

@@ -127,7 +127,7 @@ class SlabBackbone(nn.Module):
         out_channels: Channels of the pyramid.
 
     Raises:
-        ValueError: If ``num_slices`` is not an odd number >= 1, or there is no channel.
+        ValueError: If ``num_slices`` is not an odd number >= 1, or ``out_channels`` is below 1.
     """
 
     def __init__(

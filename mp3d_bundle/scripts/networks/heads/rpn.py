@@ -47,7 +47,7 @@ class PyramidAnchors(nn.Module):
         ratios: Heights over widths; the area is the same for all.
 
     Raises:
-        ValueError: If there are no ratios, or the scale or one of them is not a number above 0.
+        ValueError: If ``ratios`` is empty, or a number is not finite and above 0.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class AnchorShapes:
         """Reject anchors without a size or a shape.
 
         Raises:
-            ValueError: If there are no scales or ratios, or one is not finite and above 0.
+            ValueError: If ``scales`` or ``ratios`` is empty, or a number is not finite and above 0.
         """
         check_anchors(self.scales, self.ratios)
 

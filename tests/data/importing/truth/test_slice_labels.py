@@ -168,7 +168,7 @@ def test_labels_of_yolo_that_cannot_be_read_are_not_left_out(tmp_path: Path, tex
     assert may_be_yolo(path)
     with pytest.raises(ValueError, match=r"a\.txt"):
         read_yolo(path, tmp_path, {})
-    # A note in that coding is no label.
+    # A note in that coding is not a label.
     path.write_text("made by hand, 5 1 2 3 4\n", encoding=coding)
     assert not may_be_yolo(path)
 

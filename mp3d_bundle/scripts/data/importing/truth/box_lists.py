@@ -148,7 +148,7 @@ def _in_scan(
 
 
 def _cut_notes(excess: np.ndarray, source: str) -> tuple[str, ...]:
-    """Note on boxes that lost ``(N, 6)`` voxels at each edge, as they reach beyond the scan, if that is no rounding."""
+    """Note on boxes that were cut at the edge of the scan by more than rounding: ``(N, 6)`` voxels, by edge."""
     beyond = np.abs(excess).max(axis=1, initial=0.0)
     count = int((beyond > ROUNDING).sum())
     told = (

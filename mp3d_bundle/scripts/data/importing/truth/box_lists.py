@@ -83,28 +83,20 @@ class ListedBoxes:
             )
         sizes = np.full((len(self.boxes) + len(self.unsure), 3), np.nan) if self.sizes_mm is None else self.sizes_mm
         own, of_others = np.split(sizes, [len(self.boxes)])
-        solid, notes = _in_scan(self.boxes, scan, self.frame, self.source, own)
-        lesions = self._lesions(self.names, self.boxes, solid, scan)
-        others, more = _in_scan(self.unsure, scan, self.frame, self.source, of_others)
-        regions = self._lesions(["uncertain"] * len(others), self.unsure, others, scan)
+        solid, stored, notes = _in_scan(self.boxes, scan, self.frame, self.source, own)
+        lesions = self._lesions(self.names, solid, stored, scan)
+        others, stored, more = _in_scan(self.unsure, scan, self.frame, self.source, of_others)
+        regions = self._lesions(["uncertain"] * len(others), others, stored, scan)
         told = f"{self.source}: {len(others)} lesion(s) undecided or uncertain: regions to ignore."
         notes = (*notes, *more, *((told,) if len(others) else ()))
         return ScanTruth(tuple(lesions), notes, regions=tuple(regions))
 
-    def _lesions(self, names: Sequence[str], boxes: np.ndarray, solid: np.ndarray, scan: Scan) -> Iterator[TrueLesion]:
-        """Lesions of boxes ``(N, 6)`` of the list, which are ``solid`` in the scan.
-
-        With a tilted gantry a box in voxels is the same on every stored slice, and another on those of the scan.
-        """
-        leaning = scan.sheared and self.frame.startswith("voxel")
-        around = _in_scan(boxes, scan, self.frame, self.source)[0] if leaning else None
-        for row, (name, box) in enumerate(zip(names, solid, strict=True)):
+    def _lesions(self, names: Sequence[str], solid: np.ndarray, stored: np.ndarray, scan: Scan) -> Iterator[TrueLesion]:
+        """Lesions of boxes as `_in_scan` returns them."""
+        for name, box, edges in zip(names, solid, stored, strict=True):
             lesion = solid_lesion(name, box, len(scan.hu), self.source)
-            # A box that came back by its size is upright in the scan.
-            if around is not None and (around[row] == box).all():
-                edges = boxes[row] + (_LAST if self.frame == "voxel_inclusive" else 0.0)
-                lesion = replace(lesion, boxes=_on_slices(cut_boxes(edges, scan.stored_shape), scan, lesion.slices))
-            yield lesion
+            same = not np.isnan(edges).any()
+            yield replace(lesion, boxes=_on_slices(edges, scan, lesion.slices)) if same else lesion
 
 
 def _on_slices(edges: np.ndarray, scan: Scan, slices: np.ndarray) -> np.ndarray:
@@ -118,15 +110,20 @@ def _on_slices(edges: np.ndarray, scan: Scan, slices: np.ndarray) -> np.ndarray:
 
 
 def _in_scan(
-    boxes: np.ndarray, scan: Scan, frame: str, source: str, sizes_mm: np.ndarray | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Boxes ``(N, 6)`` as canonical edges, clipped to the scan, and a note if that cuts some."""
+    boxes: np.ndarray, scan: Scan, frame: str, source: str, sizes_mm: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Boxes ``(N, 6)`` as canonical edges, clipped to the scan, and a note if that cuts some.
+
+    Between them ``(N, 6)`` edges of those that are the same on every stored slice of a tilted gantry, and so others on
+    those of the scan; NaN of all other boxes.
+    """
+    stored = np.full((len(boxes), 6), np.nan)
     if not len(boxes):
-        return np.zeros((0, 6)), ()
+        return np.zeros((0, 6)), stored, ()
     if frame in ("lps", "ras"):
         corners = _corner_points(boxes) * (_MIRROR if frame == "ras" else np.ones(3))
         clipped = boxes_in_scan(scan, corners, source)
-        return clipped, _cut_notes(bounds_of_corners(scan, corners) - clipped, source)
+        return clipped, stored, _cut_notes(bounds_of_corners(scan, corners) - clipped, source)
     edges = boxes + (_LAST if frame == "voxel_inclusive" else 0.0)
     found = scan.boxes_from_stored(edges, sizes_mm)
     clipped = cut_boxes(found, scan.hu.shape[::-1])
@@ -137,14 +134,14 @@ def _in_scan(
         cut = cut_boxes(edges, scan.stored_shape)
         there = (cut[:, 3:] > cut[:, :3]).all(axis=1, keepdims=True)
         inner = np.where(there, cut_boxes(scan.boxes_from_stored(cut), scan.hu.shape[::-1]), 0.0)
-        clipped[same], excess[same] = inner[same], (edges - cut)[same]
+        clipped[same], excess[same], stored[same] = inner[same], (edges - cut)[same], cut[same]
     outside = np.flatnonzero((clipped[:, 3:] <= clipped[:, :3]).any(axis=1))
     if len(outside):
         raise ValueError(
             f"Expected boxes inside of a scan of {scan.stored_shape} voxels, got {boxes[outside[0]].tolist()} in "
             f"{source}."
         )
-    return clipped, _cut_notes(excess, source)
+    return clipped, stored, _cut_notes(excess, source)
 
 
 def _cut_notes(excess: np.ndarray, source: str) -> tuple[str, ...]:

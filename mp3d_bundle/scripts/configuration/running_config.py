@@ -197,7 +197,8 @@ def _warn_of_size(parser: ConfigParser) -> None:
     """Warn of an image size that is given where the size of a pixel decides, which may be the weights' own."""
     given = given_options()
     # Of an evaluation the weights' own pixel size gives way to another scale.
-    sizes = [name for name in ("image_size", *(["test_scale"] if "pixel_spacing" in given else [])) if name in given]
+    names = ("image_size", "test_scale") if "pixel_spacing" in given else ("image_size",)
+    sizes = [name for name in names if name in given]
     if not sizes or not parser.ref_resolver.items or "pixel_spacing" not in parser:
         return
     if (spacing := parser.get_parsed_content("pixel_spacing")) is not None:

@@ -224,6 +224,11 @@ def check_same_image(path: Path, found: pydicom.Dataset, now: pydicom.Dataset, t
             )
 
 
+def missing_pixels(path: Path) -> OSError:
+    """The error of a file that ends in its header."""
+    return OSError(f"Expected a complete DICOM file, there are no pixels in {path}: it is cut short.")
+
+
 def read_pixel_bytes(path: Path, open_file: Open) -> bytes:
     """The stored pixels of a file as they are coded; none at all if it has none.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 
 from ..volume_files.stored_image import read_itk_pixels
-from .dicom_files import is_raw, read_dataset, read_number
+from .dicom_files import is_raw, missing_pixels, read_dataset, read_number
 from .enhanced_ct import frame_of, image_name
 
 _INT16 = np.iinfo(np.int16)
@@ -44,7 +44,7 @@ def check_pixels(path: Path) -> None:
         OSError: If they are missing: the file ends in its header.
     """
     if read_dataset(path, tags=["PixelData"]).get_item("PixelData") is None:
-        raise OSError(f"Expected a complete DICOM file, there are no pixels in {path}: it is cut short.")
+        raise missing_pixels(path)
 
 
 def read_hounsfield(path: Path, header: pydicom.Dataset, content: bytes) -> np.ndarray:

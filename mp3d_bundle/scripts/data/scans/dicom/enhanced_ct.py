@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from ....storage.dicom_errors import ODD_CONTENT
 from ....storage.printable import one_line
-from .dicom_files import check_same_image, is_raw, read_dataset, read_number, read_text
+from .dicom_files import check_same_image, is_raw, missing_pixels, read_dataset, read_number, read_text
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # The tag of a frame's header with its number in the file, from 1; images themselves have none at this place.
@@ -297,7 +297,7 @@ def _frame_pixels(path: Path, header: pydicom.Dataset) -> Iterator[bytes]:
     element = stored.get_item("PixelData")
     pixels = None if element is None else element.value
     if not isinstance(pixels, bytes):
-        raise OSError(f"Expected a complete DICOM file, there are no pixels in {path}: it is cut short.")
+        raise missing_pixels(path)
     if not is_raw(header):
         yield from _coded_frames(path, pixels, number, stored)
         return

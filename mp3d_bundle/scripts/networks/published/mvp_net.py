@@ -130,7 +130,6 @@ class MultiViewBackbone(nn.Module):
             raise ValueError(f"Expected 3 or 9 slices for MVP-Net, got {num_slices!r}.")
         self.num_slices = num_slices
         self.views = num_slices  # three windows, one image for every three slices
-        self.view_channels = channels
         self.out_channels = self.views * channels
         self.window = tuple(window)
         self.body = ResNet2d(layers, width=width, norm=ChannelAffine)

@@ -108,6 +108,14 @@ def test_every_encoding_gives_the_same_voxels(tmp_path: Path, encoding: str, dat
     np.testing.assert_array_equal(scan.hu, body())
 
 
+@pytest.mark.parametrize("word", ["1_0", "40000", "-70000", str(1 << 70), "1.5", "x"])
+def test_a_voxel_as_text_that_its_type_cannot_hold_is_an_error(tmp_path: Path, word: str) -> None:
+    words = [word, *map(str, body().ravel()[1:])]
+    path = nrrd(tmp_path / "scan.nrrd", *NRRD_SPACE, data=" ".join(words).encode(), encoding="ascii")
+    with pytest.raises(OSError, match=r"undamaged file.*(underscore|int16 cannot hold|invalid literal)"):
+        read_scan(path)
+
+
 @pytest.mark.parametrize("form", ["file", "list", "pattern"])
 def test_voxels_in_other_files_are_read_and_named(tmp_path: Path, form: str) -> None:
     (tmp_path / "below").mkdir()

@@ -165,10 +165,14 @@ def _plain(text: bytes, encoding: str, dtype: np.dtype) -> bytes:
     """Numbers written as text, or bytes as two hexadecimal digits each."""
     if encoding == HEX:
         return bytes.fromhex(text.decode("ascii"))
-    words = text.split()
+    if b"_" in text:
+        raise ValueError("an underscore among the numbers")
     if dtype.kind == "f":
-        return np.array([float(word) for word in words], dtype=dtype).tobytes()
-    return np.array([int(word) for word in words], dtype=np.int64).astype(dtype).tobytes()
+        return np.array([float(word) for word in text.split()], dtype=dtype).tobytes()
+    numbers, limits = [int(word) for word in text.split()], np.iinfo(dtype)
+    if not all(limits.min <= number <= limits.max for number in numbers):
+        raise ValueError(f"a number that {dtype.name} cannot hold")
+    return np.array(numbers, dtype=dtype).tobytes()
 
 
 def _unpack(file: BinaryIO, encoding: str) -> Iterator[bytes]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from matplotlib.figure import Figure
 
+from scripts.data.coco.coco_instances import Categories
+from scripts.inference.outputs.html.gallery import write_gallery
 from scripts.metrics.bootstrap import Bootstrap
-from scripts.metrics.evaluation_files import write_evaluation
+from scripts.metrics.coco_average_precision import check_coco_cases
+from scripts.metrics.evaluation_files import forget_evaluation, write_evaluation
 from scripts.metrics.image.image_report import write_report
 from scripts.metrics.volume.volume_report import write_volume_report
+from scripts.workflows.coco_report import CocoReport
 from support.fake_evaluations import image_cases, volume_cases
 
 GOLDEN = Path(__file__).parent / "evaluation_numbers.json"
@@ -69,3 +75,64 @@ def test_metrics_are_written_last(tmp_path: Path) -> None:
             write_evaluation(folder, {}, {"a": (("x",), broken())}, Figure())
         # The metrics of an earlier evaluation do not stay with files of a later one.
         assert {path.name for path in folder.glob("*")} == left
+
+
+def write_images(folder: Path) -> None:
+    write_report(image_cases(), folder, bootstrap=Bootstrap(resamples=0))
+    write_gallery([], folder / "gallery")
+
+
+def write_volumes(folder: Path) -> None:
+    forget_evaluation(folder)
+    (folder / "predictions.json").write_text("{}")
+    write_volume_report(volume_cases(), folder, bootstrap=Bootstrap(resamples=0), keep=[folder / "predictions.json"])
+
+
+def write_photographs(folder: Path) -> None:
+    none = {"bbox": [], "category_id": [], "area": [], "crowd": []}
+    case = {"id": "1", "image_id": 1, "boxes": [], "scores": [], "category_ids": [], "truth": none}
+    metric = cast(Any, SimpleNamespace(cases=check_coco_cases([case])))
+    CocoReport(folder, metric, categories=Categories((1,), ("person",)), pictures=0).write()
+    (folder / "detections.png").touch()
+
+
+WRITERS = (write_images, write_volumes, write_photographs)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+@pytest.mark.parametrize(("earlier", "later"), itertools.product(WRITERS, repeat=2))
+def test_an_evaluation_leaves_nothing_of_an_earlier_one_of_any_kind(
+    tmp_path: Path, earlier: Callable[[Path], None], later: Callable[[Path], None]
+) -> None:
+    for folder, writers in ((tmp_path / "one", [later]), (tmp_path / "both", [earlier, later])):
+        folder.mkdir()
+        for write in writers:
+            write(folder)
+    assert content(tmp_path / "both").keys() == content(tmp_path / "one").keys()
+
+
+def test_all_of_an_evaluation_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
+    tables = dict.fromkeys(("sensitivity", "thresholds", "tags"), (("x",), []))
+    others = {name: b"{}" for name in ("lesions.csv", "hits_01.png", "detections.json", "gallery/hits_notes.png")}
+    for folder, kept in ((tmp_path / "bare", {}), (tmp_path / "shared", others)):
+        (folder / "gallery").mkdir(parents=True)
+        for name, text in kept.items():
+            (folder / name).write_bytes(text)
+        write_evaluation(folder, {}, tables, Figure())
+        for name in ("index.html", "misses_01.png", "hits_100.png"):
+            (folder / "gallery" / name).touch()
+        forget_evaluation(folder)
+        assert content(folder) == kept
+        assert (folder / "gallery").exists() == bool(kept)
+    forget_evaluation(tmp_path / "none")
+
+
+def test_what_an_evaluation_reads_stays_under_any_name(tmp_path: Path) -> None:
+    for name in ("predictions.json", "detections.json"):
+        (tmp_path / name).write_text("[]")
+    (tmp_path / "link").symlink_to(tmp_path)
+    forget_evaluation(tmp_path, [tmp_path / "link" / "detections.json"])
+    assert content(tmp_path).keys() == {"detections.json"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,15 @@ from .froc_figure import write_froc_figure
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
+GALLERY = "gallery"
+# All that evaluations of images, of volumes and of COCO write, metrics first.
+_WRITTEN = (
+    METRICS,
+    *(f"{name}.csv" for name in ("sensitivity", "froc", "thresholds", "detections", "true_lesions", "tags")),
+    *("froc.png", "coco_results.json", "predictions.json", "detections.json", "detections.png"),
+    f"{GALLERY}/index.html",
+)
+_PAGES = tuple(f"{GALLERY}/{kind}_[0-9][0-9]*.png" for kind in ("false_positives", "misses", "hits"))
 
 # Header and rows of a CSV file.
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
@@ -40,24 +50,41 @@ class Evaluated:
     tag_threshold: float | Sequence[float] | None = None
 
 
-def forget_evaluation(output_dir: str | Path, *others: str) -> None:
-    """Remove what says that a folder holds a whole evaluation, before the first file of another one is written.
+def forget_evaluation(output_dir: str | Path, keep: Iterable[str | Path] = ()) -> None:
+    """Remove an evaluation of any kind, metrics first, before the first file of another one is written.
+
+    Results of two evaluations never stand next to each other. Other files stay, such as those of an inference.
 
     Args:
         output_dir: The folder; it may not be there.
-        others: Names of further files there that the new evaluation may not have.
+        keep: Files that stay: what the new evaluation reads, or has written already.
 
     Raises:
         OSError: If a file cannot be removed.
     """
-    for name in (METRICS, *others):
-        (Path(output_dir) / name).unlink(missing_ok=True)
+    folder, kept = Path(output_dir), {Path(path).resolve() for path in keep}
+    if (folder / METRICS).exists():
+        logger.info("Replacing the evaluation in %s.", folder)
+    pages = [path for pattern in _PAGES for path in folder.glob(pattern)]
+    for path in (*(folder / name for name in _WRITTEN), *pages):
+        if path.resolve() not in kept and not _of_inference(path):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # other files, or no folder
+        (folder / GALLERY).rmdir()
+
+
+def _of_inference(path: Path) -> bool:
+    """Whether it is the ``detections.json`` of an inference, an object; COCO's results are a list."""
+    if path.name != "detections.json" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(1) == b"{"
 
 
 def write_evaluation(
     output_dir: str | Path, metrics: Mapping[str, Any], tables: Mapping[str, Table], figure: Figure
 ) -> None:
-    """Write an evaluation, each file whole or not at all. Files of an earlier one are replaced, its metrics go first.
+    """Write an evaluation, each file whole or not at all. The metrics of an earlier one go first.
 
     Args:
         output_dir: Folder to write to, made if need be.
@@ -69,7 +96,7 @@ def write_evaluation(
         OSError: If a file cannot be written.
     """
     folder = Path(output_dir)
-    forget_evaluation(folder)
+    (folder / METRICS).unlink(missing_ok=True)
     for name, (header, rows) in tables.items():
         write_csv(header, rows, folder / f"{name}.csv")
     write_froc_figure(figure, folder / "froc.png")

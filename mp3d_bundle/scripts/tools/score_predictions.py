@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..data.deeplesion.splits import dataset_notice
 from ..metrics.bootstrap import Bootstrap
@@ -21,6 +23,7 @@ from ..storage.output_folder import check_output_folder, evaluation_lock
 from ..workflows.outside_detections import OutsideDetections, flat_cases, in_coco_style, solid_cases
 from .early_checks import check_score
 
+_COUNTS = "thresholds.csv"
 _SCORES = (0.01, 0.02, 0.05, *(number / 10 for number in range(1, 10)), 0.95, 0.98, 0.99)
 
 
@@ -62,6 +65,7 @@ def score(
     if rule is not None and rule not in RULES:
         raise ValueError(f"Expected one of the rules {', '.join(RULES)}, got {rule!r}.")
     found, labels, folder = Path(predictions), Path(truth), Path(output)
+    kept = (found, labels, folder / _COUNTS)
     check_score(truth, predictions)
     check_output_folder(folder)
     draw = Bootstrap(resamples=bootstrap_resamples, seed=seed)
@@ -76,7 +80,8 @@ def score(
         )
         if detections.flat:
             cases = flat_cases(labels, detections, split, category)
-            print(format_table(write_report(cases, folder, about, rule=RULES[rule or "MP3D"], bootstrap=draw)))
+            matching = RULES[rule or "MP3D"]
+            print(format_table(write_report(cases, folder, about, rule=matching, bootstrap=draw, keep=kept)))
             return
         for name, value in (("category", category), ("rule", rule)):
             if value is not None:
@@ -85,14 +90,18 @@ def score(
                     f"{found}."
                 )
         cases = solid_cases(labels, detections, str(split), missing_is_empty=missing_is_empty)
-        checked = check_volumes(cases)
-        rows = []
-        for protocol in applicable(checked):
-            matches = match_volumes(checked, protocol)
-            for threshold in sorted({*_SCORES, *matches.scores.tolist()[:: max(1, len(matches.scores) // 100)]}):
-                counts = counts_at(matches, threshold)
-                rows.append([protocol.name, *counts.values()])
+        rows = _solid_counts(cases)
         header = ("threshold", "found", "missed", "false_positives", "duplicates", "fps_per_volume", "sensitivity")
-        forget_evaluation(folder)
-        write_csv(("protocol", *header), rows, folder / "thresholds.csv")
-        print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw)))
+        forget_evaluation(folder, kept)
+        write_csv(("protocol", *header), rows, folder / _COUNTS)
+        print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw, keep=kept)))
+
+
+def _solid_counts(cases: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Rows of ``thresholds.csv``: outcomes under each protocol from each score on."""
+    checked, rows = check_volumes(cases), []
+    for protocol in applicable(checked):
+        matches = match_volumes(checked, protocol)
+        for threshold in sorted({*_SCORES, *matches.scores.tolist()[:: max(1, len(matches.scores) // 100)]}):
+            rows.append([protocol.name, *counts_at(matches, threshold).values()])
+    return rows

@@ -100,7 +100,7 @@ class CocoReport(FolderReport):
             "ap_by_category": {self.names[number]: value for number, value in by_category.items()},
         }
         results = [row for case in cases for row in _results(case)]
-        forget_evaluation(self.output_dir, "detections.png")
+        forget_evaluation(self.output_dir)
         write_json(results, self.output_dir / "detections.json")
         if self.pictures > 0:
             with replacing(self.output_dir / "detections.png") as part:

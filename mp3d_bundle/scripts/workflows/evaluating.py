@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ..configuration.running_config import CONFIGS
 from ..data.slabs.slab_reader import read_slice
 from ..engines.engine import EngineChoice
-from ..inference.outputs.html.gallery import gallery_items, remove_gallery, write_gallery
+from ..inference.outputs.html.gallery import gallery_items, write_gallery
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.cases import Case
-from ..metrics.evaluation_files import Evaluated
+from ..metrics.evaluation_files import GALLERY, Evaluated
 from ..metrics.image.hits_and_misses import list_findings
 from ..metrics.image.ignite_metrics import DetectionMetrics
 from ..metrics.image.image_report import write_report
@@ -237,7 +237,6 @@ class EvaluationReport(FolderReport):
                 logger.warning("%s: %s", self.weights.path, classes)
         notice = " ".join(text for text in notices if text) or None
         about = replace(self.about, notice=notice, origin={**origin, **self.about.origin}, **self._tags())
-        remove_gallery(self.output_dir / "gallery")
         metrics = write_report(cases, self.output_dir, about, rule=self.metric.rule, bootstrap=self.bootstrap)
         if self.gallery_images > 0:
             self._write_gallery(cases, metrics["thresholds"][_GALLERY_FPS], notice)
@@ -270,7 +269,7 @@ class EvaluationReport(FolderReport):
         )
         index = write_gallery(
             items,
-            self.output_dir / "gallery",
+            self.output_dir / GALLERY,
             title=f"{self.about.dataset} {at}",
             notice=notice,
             limit=self.gallery_images,

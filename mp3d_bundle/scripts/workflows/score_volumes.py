@@ -86,13 +86,11 @@ class VolumeScorer:
             write_json(official_predictions(cases), own)
         else:
             found = read_predictions(self.predictions, [record["id"] for record in records])
-            if own.exists() and not own.samefile(self.predictions):
-                forget_evaluation(folder, own.name)
             cases = [{**record, **found[record["id"]]} for record in records]
         name = " ".join(filter(None, [self.about.dataset, *(record["part"] for record in records[:1])]))
         notice = " ".join(text for text in notices if text) or None
         about = replace(self.about, dataset=name, notice=notice, origin={**origin, **self.about.origin})
-        metrics = write_volume_report(cases, folder, about, bootstrap=self.bootstrap)
+        metrics = write_volume_report(cases, folder, about, bootstrap=self.bootstrap, keep=[self.predictions or own])
         logger.info("Results on %s:\n%s", name, format_volume_table(metrics))
         return metrics
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..bootstrap import Bootstrap
-from ..evaluation_files import Evaluated, write_evaluation
+from ..evaluation_files import Evaluated, forget_evaluation, write_evaluation
 from ..froc import curve_from_matches
 from .volume_evaluation import evaluate_volumes
 from .volume_figure import volume_froc_figure
@@ -21,6 +21,7 @@ def write_volume_report(
     about: Evaluated = Evaluated("unnamed volumes"),
     *,
     bootstrap: Bootstrap | None = None,
+    keep: Iterable[str | Path] = (),
 ) -> dict[str, Any]:
     """Evaluate the detections of volumes and write the result.
 
@@ -30,9 +31,10 @@ def write_volume_report(
 
     Args:
         cases: See `scripts.metrics.volume.volume_matching`; every case names its patient.
-        output_dir: Folder to write to, made if need be; files of an earlier report are replaced.
+        output_dir: Folder to write to, made if need be; an earlier evaluation there is removed.
         about: What the volumes are and where the detections come from.
         bootstrap: How to resample patients; 1,000 resamples by default.
+        keep: Files in the folder that stay, see `forget_evaluation`.
 
     Returns:
         The content of ``metrics.json``: what `evaluate_volumes` returns first, with ``dataset``, ``notice``, ``notes``
@@ -47,5 +49,6 @@ def write_volume_report(
     metrics = {**heading, **about.origin, **numbers}
     curves = {name: curve_from_matches(one) for name, one in matches.items()}
     figure = volume_froc_figure(curves, metrics, dataset_name=about.dataset, notice=about.notice)
+    forget_evaluation(output_dir, keep)
     write_evaluation(output_dir, metrics, volume_tables(check_volumes(cases), metrics, matches, curves), figure)
     return metrics

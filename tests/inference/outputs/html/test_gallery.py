@@ -16,7 +16,6 @@ from scripts.inference.outputs.html.gallery import (
     choose_items,
     draw_item,
     gallery_items,
-    remove_gallery,
     write_gallery,
 )
 from scripts.inference.outputs.pictures.box_drawing import DETECTION, TRUTH, WRONG
@@ -168,13 +167,3 @@ def test_an_unknown_kind_is_rejected(tmp_path: Path) -> None:
 def test_a_slice_of_another_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"shape \(H, W\), got \(3, 8, 8\) for 000001"):
         draw_item(item("hit", "000001.png", hu_slice=np.zeros((3, 8, 8))))
-
-
-def test_a_gallery_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    for others in ([], ["notes.txt"]):
-        folder = write_gallery([item("hit", "a"), item("miss", "b")], tmp_path / "gallery", title="t").parent
-        for name in others:
-            (folder / name).touch()
-        remove_gallery(folder)
-        assert ([path.name for path in folder.iterdir()] if folder.exists() else []) == others
-    remove_gallery(tmp_path / "none")

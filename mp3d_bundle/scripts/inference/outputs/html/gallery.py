@@ -6,7 +6,6 @@ sampled evenly from the highest score to the lowest, so that the pages show typi
 
 from __future__ import annotations
 
-import contextlib
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -209,20 +208,6 @@ def _page(tiles: Sequence[np.ndarray], caption: str, notice: str | None) -> np.n
     return add_caption(np.concatenate(rows), caption, legend=[TRUTH, DETECTION, WRONG, CLOSE_UP], notice=notice)
 
 
-def remove_gallery(folder: Path) -> None:
-    """Remove what `write_gallery` wrote into a folder, index first; no effect where there is nothing.
-
-    Raises:
-        OSError: If a file cannot be removed.
-    """
-    (folder / _INDEX).unlink(missing_ok=True)
-    for stem, _ in KINDS.values():
-        for page in folder.glob(f"{stem}_[0-9][0-9].png"):
-            page.unlink()
-    with contextlib.suppress(OSError):  # other files, or no folder
-        folder.rmdir()
-
-
 def _write_pages(items: Sequence[GalleryItem], kind: str, folder: Path, notice: str | None) -> list[str]:
     """Write the pages of one kind, remove further pages of an earlier gallery, and return the names."""
     stem, heading = KINDS[kind]
@@ -233,7 +218,7 @@ def _write_pages(items: Sequence[GalleryItem], kind: str, folder: Path, notice: 
         tiles = [draw_item(item) for item in items[number * size : (number + 1) * size]]
         caption = f"{heading}: page {number + 1} of {count}"
         write_png(_page(tiles, caption, notice), folder / name)
-    for old in folder.glob(f"{stem}_[0-9][0-9].png"):
+    for old in folder.glob(f"{stem}_[0-9][0-9]*.png"):
         if old.name not in names:
             old.unlink()
     return names

@@ -148,3 +148,30 @@ def test_names_filled_up_to_four_digits_are_no_slices(tmp_path: Path) -> None:
     for name in ("0001.png", "0002.png", "1001.png"):
         (tmp_path / name).write_bytes(b"x")
     assert find_runs(tmp_path) == [(1001, 1001)]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_missing_labels_end_any_search(tmp_path: Path, several: bool) -> None:
+    (tmp_path / "ct.nii").touch()
+    with pytest.raises(FileNotFoundError, match=r"labels at .*absent\.csv, but the file does not exist"):
+        find_scans([tmp_path] if several else tmp_path / "ct.nii", annotations=tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match="three lengths in mm above zero"):
+        find_scans([tmp_path] if several else tmp_path / "ct.nii", spacing=[1, 1])
+
+
+def test_labels_and_a_spacing_that_no_scan_needs_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = write_labels(tmp_path / "names.csv", (9, "8, 11", "0.5, 0.5, 5"))
+    (tmp_path / "ct.nii").touch()
+    find_scans(tmp_path)
+    assert not caplog.messages
+    find_scans(tmp_path, annotations=labels, spacing=[1, 1, 2])
+    assert [text.split(" has no effect: only PNG slices ")[0] for text in caplog.messages] == [
+        f"--annotations {labels}",
+        "--spacing [1, 1, 2]",
+    ]
+    caplog.clear()
+    write_slices(tmp_path / SERIES, range(8, 12))
+    find_scans(tmp_path, annotations=labels, spacing=[1, 1, 2])
+    assert not caplog.messages

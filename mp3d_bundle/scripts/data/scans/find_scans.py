@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...storage.object_stores import url_of
+from ..deeplesion.subvolumes import checked_spacing
 from .dicom.dicom_files import DICOM_SUFFIXES, label_of
 from .dicom.dicom_headers import (
     Contents,
@@ -26,7 +27,7 @@ from .dicom.dicom_headers import (
 )
 from .dicom.dicom_series import read_found, read_slices
 from .dicom.dicom_zip import ZIP_SUFFIX, archive_contents, open_zipped_series
-from .png_folders import find_runs, read_run
+from .png_folders import find_runs, need_labels, read_run
 from .remote_scans import VOLUME_SUFFIXES, list_scans
 from .scan import Scan, canonical
 from .scan_lists import each_once, is_closed, is_list, log_unread, once, read_list, walk
@@ -65,7 +66,7 @@ def find_scans(
             no scans, and a ``.txt`` file the list of the paths in it.
         series: Only the DICOM series with this SeriesInstanceUID.
         annotations: DeepLesion's labels, for PNG slices; see `scripts.data.scans.png_folders`.
-        spacing: ``(x, y, z)`` mm of PNG slices without labels.
+        spacing: ``(x, y, z)`` mm of PNG slices without labels. A warning is logged where neither has an effect.
         result_names: ``"series"``; or ``"place"`` to name results of DICOM like all others (several series in one place
             by number and description); this may reveal the patient's name.
         rules: How strictly scans are read.
@@ -75,8 +76,9 @@ def find_scans(
         are returned too; reading them reports the problem.
 
     Raises:
-        ValueError: If an input is not a path, a list in a file is not one, or ``result_names`` is another word.
-        OSError: If a list in a file cannot be read.
+        ValueError: If an input is not a path, a list in a file is not one, ``spacing`` is not three lengths, or
+            ``result_names`` is another word.
+        OSError: If a list in a file cannot be read, or the labels are missing.
     """
     if result_names not in RESULT_NAMES:
         raise ValueError(f"Expected result_names {' or '.join(RESULT_NAMES)}, got {result_names!r}.")
@@ -87,7 +89,9 @@ def find_scans(
         return []
     if single and is_list(paths[0]):
         single, paths = False, read_list(paths[0])
-    finder = _Finder(annotations, spacing, rules, MAX_KEPT_HEADERS, series)
+    if annotations is not None:
+        need_labels(annotations)
+    finder = _Finder(annotations, checked_spacing(spacing), rules, MAX_KEPT_HEADERS, series)
     if single:
         found = finder.find(paths[0])
     else:
@@ -96,6 +100,12 @@ def find_scans(
             [replace(source, name=os.path.join(name, source.name).rstrip(os.sep)) for source in finder.find(path)]
             for path, name in zip(paths, entry_names(paths), strict=True)
         )
+    if not finder.runs and not any(url_of(path) for path in paths):
+        for name, value in (("annotations", annotations), ("spacing", spacing)):
+            if value is not None:
+                logger.warning(
+                    "--%s %s has no effect: only PNG slices are read with it, and none were found.", name, value
+                )
     if series is not None:
         found = [source for source in found if source.series == series] or [_absent(series, paths, found)]
         if len(found) == 1 and single:
@@ -157,6 +167,8 @@ class _Finder:
     """Number of headers that may still be kept for reading."""
     wanted: str | None = None
     """The series to take of a scan that is found before it is fetched."""
+    runs: int = 0
+    """Number of runs of PNG slices that were found."""
 
     def find(self, path: Path) -> list[ScanSource]:
         """The scans at a path; a path that is itself a scan gets no name."""
@@ -295,6 +307,7 @@ class _Finder:
 
     def _runs(self, folder: Path, place: str) -> list[ScanSource]:
         runs = find_runs(folder)
+        self.runs += len(runs)
         read = partial(read_run, folder, annotations=self.annotations, spacing=self.spacing)
 
         def opener(run: tuple[int, int]) -> AbstractContextManager[Scan]:

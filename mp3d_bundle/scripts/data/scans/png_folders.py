@@ -96,12 +96,21 @@ def _towards_the_head(scan: Scan) -> Scan:
     )
 
 
+def need_labels(annotations: str | Path) -> Path:
+    """The path of labels that were named.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(annotations)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected DeepLesion's labels at {path}, but the file does not exist.")
+    return path
+
+
 def _labels(folder: Path, annotations: str | Path | None) -> list[Path]:
     if annotations is not None:
-        path = Path(annotations)
-        if not path.is_file():
-            raise FileNotFoundError(f"Expected DeepLesion's labels at {path}, but the file does not exist.")
-        return [path]
+        return [need_labels(annotations)]
     here = folder.absolute()
     return [path for place in (here, *here.parents[:2]) for path in sorted(place.glob(LABELS)) if path.is_file()]
 

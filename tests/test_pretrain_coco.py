@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,3 +253,18 @@ def test_a_lesion_training_starts_from_the_pre_trained_weights(trained: Path, tm
     content = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     assert content["model"]["backbone.conversions.0.conv.weight"].shape[1] == 5
     assert content["info"]["notice"] is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_photographs_have_no_pixels_in_mm(trained: Path, dataset: Path, tmp_path: Path, training: bool) -> None:
+    if training:
+        flow = pretraining(dataset, tmp_path, pixel_spacing=1.0)
+    else:
+        settings = {"checkpoint": str(trained / "model.pt"), "output_dir": str(tmp_path), "dataset_dir": str(dataset)}
+        settings |= {"annotations": "labels.json", "images": ".", "pixel_spacing": 1.0}
+        flow = workflow("evaluating", "evaluate.json", "evaluate_coco.json", **settings)
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        run(flow)
+    assert re.search(
+        r"size in mm to bring to a pixel_spacing, got none in \d\.\w+: photo", str(root_error(caught.value))
+    )

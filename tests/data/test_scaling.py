@@ -11,6 +11,7 @@ import torch
 from monai.transforms import Compose
 
 from scripts.data.scaling import RandAffineSlabd, RandScalePixelsd, ScalePixelsd, scale_sample, warp_sample
+from scripts.data.transforms import RandResizeSlabd, ResizeSlabd
 
 
 def painted(height: int = 60, width: int = 80, box: tuple[int, int, int, int] = (20, 15, 44, 33)) -> Any:
@@ -135,3 +136,14 @@ def test_a_probability_of_zero_leaves_samples_alone_and_limits_are_checked() -> 
         ScalePixelsd(0)
     with pytest.raises(ValueError, match="least and the largest factor"):
         RandScalePixelsd(factors=(1.2, 0.8))
+
+
+@pytest.mark.parametrize(
+    "transform", [ScalePixelsd(), RandScalePixelsd(), ResizeSlabd(64, 0.8), RandResizeSlabd([64], 0.8)]
+)
+@pytest.mark.parametrize("none", [{}, {"spacing": None}])
+def test_a_photograph_cannot_be_brought_to_a_size_of_pixels(transform: Any, none: dict[str, Any]) -> None:
+    sample = painted()
+    del sample["spacing"]
+    with pytest.raises(ValueError, match=r"size in mm .*got none in a\.png: photographs.*--pixel_spacing None"):
+        transform({**sample, **none})

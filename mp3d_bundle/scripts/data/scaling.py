@@ -37,6 +37,21 @@ def scale_sample(sample: Sample, factor: float) -> Sample:
     }
 
 
+def pixel_size(sample: Sample) -> tuple[float, float]:
+    """Width and height of a sample's pixels in mm.
+
+    Raises:
+        ValueError: If it has none, as photographs.
+    """
+    across, down = sample.get("spacing") or (None, None)
+    if across is None or down is None:
+        raise ValueError(
+            f"Expected pixels with a size in mm to bring to a pixel_spacing, got none in {sample['file_name']}: "
+            "photographs, such as COCO's, have none. Give --pixel_spacing None, and no recipe that scales by it."
+        )
+    return float(across), float(down)
+
+
 class ScalePixelsd(Transform):
     """Bring every sample to one size of pixels, as 3DCE and MULAN do.
 
@@ -56,7 +71,7 @@ class ScalePixelsd(Transform):
 
     def factor(self, sample: Sample) -> float:
         """New pixels for each old one; pixels that are not square count by their x."""
-        factor = float(sample["spacing"][0]) / self.pixel_spacing
+        factor = pixel_size(sample)[0] / self.pixel_spacing
         longest = max(sample["image"].shape[1:]) * factor
         return (
             factor
@@ -98,7 +113,7 @@ class RandScalePixelsd(ScalePixelsd, RandomizableTransform):
     def factor(self, sample: Sample) -> float:
         """New pixels for each old one."""
         longest = max(sample["image"].shape[1:])
-        factor = float(sample["spacing"][0]) / self.pixel_spacing * self.drawn
+        factor = pixel_size(sample)[0] / self.pixel_spacing * self.drawn
         return factor if self.longest_side is None else min(factor, self.longest_side / longest)
 
     def __call__(self, sample: Sample, randomize: bool = True) -> Sample:

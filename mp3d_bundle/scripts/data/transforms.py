@@ -25,6 +25,7 @@ from ..boxes import Affine
 from ..instances import clip, move, select, to
 from .intensity import IntensityWindow
 from .records import ImageRecord, Sample
+from .scaling import pixel_size
 from .slabs.slab_reader import SlabReader, blend_on
 
 __all__ = [
@@ -142,7 +143,7 @@ def resize_slab(sample: Sample, scale: int, pixel_spacing: float | None = None) 
         pixel_spacing: mm of a pixel; ``scale`` has no effect then. The sample must have its ``spacing`` (x, y) in mm.
 
     Raises:
-        ValueError: If the image is not ``(D, H, W)`` floats: integers must be windowed first.
+        ValueError: If the image is not ``(D, H, W)`` floats: integers must be windowed first; or it has no spacing.
     """
     image = sample["image"]
     if image.ndim != 3 or not image.is_floating_point():
@@ -150,7 +151,7 @@ def resize_slab(sample: Sample, scale: int, pixel_spacing: float | None = None) 
     height, width = image.shape[-2:]
     across = down = scale / max(height, width)
     if pixel_spacing is not None:
-        across, down = (edge / pixel_spacing for edge in sample["spacing"])
+        across, down = (edge / pixel_spacing for edge in pixel_size(sample))
     new_height, new_width = max(int(height * down + 0.5), 1), max(int(width * across + 0.5), 1)
     factor_x, factor_y = new_width / width, new_height / height
     if (new_height, new_width) != (height, width):

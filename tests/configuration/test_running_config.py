@@ -111,6 +111,8 @@ ADAMW = "variants/optimizer_adamw.yaml"
         ),
         (["inference"], "max_epochs", 3, "max_epochs belongs to train.json"),
         (["inference"], "network_def#num_slices", 3, "network_def#num_slices has no effect"),
+        (["inference"], "network_def#head#anchor_scale", 3, "no effect: .* one that --checkpoint FILE desc"),
+        (["evaluate_volumes"], "network_def#body#width", 16, "no effect: .* one that --checkpoint FILE describes"),
         (["inference", "variants/z_released.yaml"], "_", 1, "z_mode belongs to evaluate.json and train.json"),
         (["train"], "score_threshold", 0.3, "score_threshold belongs to inference.json"),
         (["train", ADAMW], "base_learning_rate", 0.5, "base_learning_rate has no effect: .* replaced here"),

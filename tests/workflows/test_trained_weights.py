@@ -67,7 +67,9 @@ def test_weights_of_the_bundle_are_found_from_any_folder(
     assert demo.keys() == load_network(BUNDLE / "models" / "demo.pt")[0].state_dict().keys()
     (tmp_path / "mine.pt").write_bytes(checkpoint.read_bytes())
     assert network_with_weights("mine.pt").backbone.num_slices == 3
-    assert network_with_weights("nowhere.pt", num_slices=5).backbone.num_slices == 5
+    assert network_with_weights("nowhere.pt", num_slices=5, body={}, head={}).backbone.num_slices == 5
+    with pytest.raises(ValueError, match=r"network as mine\.pt describes it, got other parts: \{'anchor_scale': 3\}"):
+        network_with_weights("mine.pt", body={}, head={"anchor_scale": 3})
 
 
 @pytest.mark.parametrize(

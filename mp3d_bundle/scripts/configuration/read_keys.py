@@ -13,6 +13,8 @@ SEPARATOR = "::"
 SHARED = "_shared_"
 # These serve the whole config, or say where it lies: nothing needs to read them.
 _FREE = ("bundle_root", "imports")
+# Makes the network that a weights file describes.
+_FROM_WEIGHTS = "scripts.workflows.trained_weights.network_with_weights"
 # What is only written next to the results has no effect on them.
 _RECORDS = ("writer::settings",)
 # Arguments of MONAI's engines that the steps of this bundle do not read, or that the schedule would not follow.
@@ -141,6 +143,9 @@ def unread(
 
 def _complaint(name: str, entries: Mapping[str, Mapping[str, Any]], *, used: Collection[str]) -> str:
     shown, readers = name.replace(SEPARATOR, "#"), " or ".join(sorted(used))
+    top = name.split(SEPARATOR)[0]
+    if any(item(entries[file], f"{top}{SEPARATOR}_target_") == _FROM_WEIGHTS for file in used):
+        return f"config key {shown} has no effect: the network of {readers} is the one that --checkpoint FILE describes"
     owners = [file for file, entry in entries.items() if item(entry, name) is not None or name in entry]
     # Prefer configs that run alone to overlays that set the key too.
     owners = [file for file in owners if "run" in entries[file]] or owners

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,13 @@ BUNDLE = Path(__file__).resolve().parents[2]
 DEMO_WEIGHTS = "demo.pt"
 
 
-def network_with_weights(checkpoint: str | Path, *, num_slices: int = 9) -> nn.Module:
+def network_with_weights(
+    checkpoint: str | Path,
+    *,
+    num_slices: int = 9,
+    body: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """The network that a weights file describes, with the weights already in it.
 
     It is what MONAI's own commands and other programs get when they ask the inference config for its network. Some of
@@ -45,13 +52,17 @@ def network_with_weights(checkpoint: str | Path, *, num_slices: int = 9) -> nn.M
     Args:
         checkpoint: File of `scripts.weights`, relative to the bundle's or to the working folder.
         num_slices: Slices of the network where there is no such file (yet).
+        body: Nothing; a place for options such as ``network_def#body#width``, so that they are rejected by name.
+        head: Likewise.
 
     Returns:
         In evaluation mode and on the CPU; the paper's network, untrained, where there is no such file.
 
     Raises:
-        ValueError: If the file does not hold the network it names.
+        ValueError: If the file does not hold the network it names, or something is asked of its parts.
     """
+    if body or head:
+        raise ValueError(f"Expected the network as {checkpoint} describes it, got other parts: {body or head}.")
     for path in (BUNDLE / checkpoint, Path(checkpoint)):
         if path.is_file():
             return load_network(path)[0]

@@ -67,6 +67,10 @@ def test_another_networks_recipe_is_logged(network: str, recipe: str, caplog: py
         (("alignshift", "recipe_mulan"), "mask_targets is grabcut.*recipe_mulan make no such masks"),
         (("narrow_dense", "mulan"), "network_def#layers of narrow_dense is lost: put narrow_dense behind the overlay"),
         (("mulan", "narrow_msb"), "network_def#width of narrow_msb is not read: .*mulan has no such argument"),
+        (
+            ("init_imagenet",),
+            r"imagenet is download.* 2D bodies and .*ResNet3d is a 3D one.*init_imagenet\.yaml.*init_coco",
+        ),
         (("mulan", "recipe_mulan", "recipe_satr"), "expected one recipe, got recipe_mulan and recipe_satr"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
@@ -83,5 +87,12 @@ def test_what_is_changed_on_the_command_line_is_accepted(caplog: pytest.LogCaptu
 
 
 def test_a_config_without_a_recipe_or_network_is_left_alone() -> None:
+    assert complaints("init_imagenet", "fpn_3dce_9") == complaints("alignshift", imagenet="download") == []
     assert complaints() == complaints("mvpnet_3") == complaints("alignshift") == []
     assert list(recipe_complaints({"network_def": "@other"})) == []
+
+
+@pytest.mark.parametrize("overlays", [(), ("size_narrow",), ("backbone_mr3d",), ("head_retinanet",)])
+def test_imagenet_weights_for_a_3d_body_are_rejected_before_it_is_built(overlays: tuple[str, ...]) -> None:
+    (found,) = complaints(*overlays, imagenet="resnet50.pth")
+    assert found.startswith("config key imagenet is resnet50.pth, but ImageNet weights are of 2D bodies")

@@ -9,6 +9,7 @@ from pydoc import locate
 from typing import Any
 
 from ..data.intensity import IntensityWindow
+from ..networks import ResNet3d
 from .read_keys import item
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def recipe_complaints(config: Mapping[str, Any]) -> Iterator[str]:
     target = network.get("_target_") if isinstance(network, Mapping) else None
     if not isinstance(network, Mapping) or not isinstance(target, str):
         return
+    yield from _imagenet_in_3d(config, network)
     yield from _unlike_windows(config, network, target)
     for key in (each for each in config if each.startswith(_NARROW)):
         name = key[1 : -len(_END)]
@@ -69,6 +71,19 @@ def _is_recipe(name: str) -> bool:
 def _makes_masks(config: Mapping[str, Any]) -> bool:
     transforms = item(config, "train::preprocessing::transforms")
     return any("GrabCutMasksd" in str(each) for each in transforms or ())
+
+
+def _imagenet_in_3d(config: Mapping[str, Any], network: Mapping[str, Any]) -> Iterator[str]:
+    """ImageNet's weights are of 2D bodies; its overlay also gives the body batch norms, which a 3D one has not."""
+    body = network.get("body")
+    target = body.get("_target_") if isinstance(body, Mapping) else None
+    made = locate(target) if isinstance(target, str) else None
+    if config.get("imagenet") is not None and isinstance(made, type) and issubclass(made, ResNet3d):
+        yield (
+            f"config key imagenet is {config['imagenet']}, but ImageNet weights are of 2D bodies and {target} is a 3D "
+            "one: leave out init_imagenet.yaml or --imagenet and start from COCO by init_coco.yaml (--pretrained "
+            "FILE), or add the overlay of a 2D network such as fpn_3dce_9.yaml"
+        )
 
 
 def _unlike_windows(config: Mapping[str, Any], network: Mapping[str, Any], target: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,3 +79,21 @@ def test_a_validation_without_a_lesion_is_an_error() -> None:
         StopEarly(evaluator, 2).attach(engine)  # type: ignore[arg-type]
     records[0]["instances"]["boxes"] = np.zeros((1, 4), np.float32)
     StopEarly(evaluator, 2).attach(engine)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("patience", "interval"), itertools.product((1, 2, 3), (1, 2, 3)))
+def test_a_patience_that_cannot_end_the_training_is_warned_of(
+    patience: int, interval: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for epochs in range(interval, 14):
+        evaluator, engine = Engine(lambda *_: None), Engine(lambda *_: None)
+        evaluator.state.key_metric_name = "score"  # type: ignore[attr-defined]
+        evaluator.add_event_handler(Events.COMPLETED, lambda engine: engine.state.metrics.update(score=0.5))
+        StopEarly(evaluator, patience, interval=interval).attach(engine)  # type: ignore[arg-type]
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=interval), lambda _, own=evaluator: own.run([0]))
+        caplog.clear()
+        engine.run([0], max_epochs=epochs)
+        # Equal figures are no better ones, so it ends as early as it can.
+        warned = [text for text in caplog.messages if text.startswith(f"--early_stopping {patience} has no effect: ")]
+        assert len(warned) == (engine.state.epoch == epochs)
+        assert all(text.endswith(f"{epochs} epochs with {epochs // interval} validations.") for text in warned)

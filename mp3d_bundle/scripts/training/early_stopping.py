@@ -6,6 +6,7 @@ import logging
 import math
 from typing import Any
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from monai.engines import Evaluator
@@ -32,7 +33,7 @@ class StopEarly:
         self._handler: EarlyStopping | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Watch ``engine``, a trainer.
+        """Watch ``engine``, a trainer, and warn when it starts if it is too short to end early.
 
         Raises:
             ValueError: If it will have no validation, or one without a lesion to find.
@@ -48,8 +49,19 @@ class StopEarly:
                 "Expected lesions in the validation images for early_stopping, got none: leave the option out, or give "
                 "the data set validation images with lesions."
             )
+        engine.add_event_handler(Events.STARTED, self._warn)
         self._handler = EarlyStopping(self.patience, self._score, engine)
         self.evaluator.add_event_handler(Events.COMPLETED, self._count)
+
+    def _warn(self, engine: Engine) -> None:
+        # The first validation is the best one so far, and none after it may be better.
+        earliest, epochs = (self.patience + 1) * self.interval, engine.state.max_epochs or 1
+        if earliest >= epochs and idist.get_rank() == 0:
+            logger.warning(
+                "--early_stopping %d has no effect: it ends a training after epoch %d at the earliest, and this one "
+                "has %d epochs with %d validations.",
+                *(self.patience, earliest, epochs, epochs // self.interval),
+            )
 
     def _score(self, engine: Engine) -> float:
         value = float(engine.state.metrics[self.evaluator.state.key_metric_name])

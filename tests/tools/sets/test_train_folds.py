@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
 
+from scripts.configuration.quick_checks import options_of
+from scripts.configuration.running_config import check_config
 from scripts.data.importing.set_tables import write_set
 from scripts.tools.sets import train_folds
 
@@ -70,6 +74,31 @@ def test_a_score_has_the_options_of_the_validation_in_any_folder(
     monkeypatch.chdir(train_folds.BUNDLE)
     inside = [word for command in train_folds.fold_commands(Path("s"), Path("r"), "", {}) for word in command[1:]]
     assert not any(str(train_folds.BUNDLE) in word for word in inside)
+
+
+@pytest.mark.parametrize("name", ["froc_mulan", "froc_3dce", "froc_mvpnet", "recipe_mulan", "noisy_dropped"])
+def test_a_score_has_the_rule_of_the_config_files(name: str) -> None:
+    files = [str(train_folds.BUNDLE / "configs" / file) for file in ("train.json", f"variants/{name}.yaml")]
+    overlay = ConfigParser.load_config_file(files[1])
+    wanted = {option: overlay[option] for option in ("froc_rule", "keep_noisy") if option in overlay}
+    options = {"froc_rule#iou_threshold": 0.3, "device": "cpu"}
+    _, score = train_folds.fold_commands(Path("set/folds/1"), Path("runs/1"), str(files), options)
+    given = options_of(score[5:])
+    assert {option: DefaultParseValue(given[option]) for option in wanted} == wanted
+    # What the user says comes last: MONAI takes options one by one.
+    assert list(given)[-2:] == list(options)
+    evaluating = ConfigParser(ConfigParser.load_config_file(given["config_file"]))
+    evaluating.update({**wanted, "device": "cpu"})
+    check_config(evaluating)
+    if "froc_rule" in wanted:
+        assert evaluating.get_parsed_content("froc_rule").name == overlay["froc_rule"]["name"]
+
+
+def test_a_score_has_no_option_of_the_usual_config_files() -> None:
+    assert train_folds.scored_settings("") == {}
+    assert train_folds.scored_settings(str(train_folds.BUNDLE / "configs" / "train.json")) == {}
+    with pytest.raises(OSError, match=r"none\.json"):
+        train_folds.scored_settings("none.json")
 
 
 def test_a_fold_that_fails_ends_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

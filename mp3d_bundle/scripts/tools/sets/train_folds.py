@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
+from ...command_words import as_typed
+from ...configuration.read_keys import SEPARATOR, changes, normal
 from ...data.importing.set_tables import FOLDS, SET_FILE, read_set
 from ...interrupts import run_command
 from ...storage.atomic_files import write_json
@@ -60,8 +64,26 @@ def fold_commands(fold: Path, output: Path, config_file: str, options: Mapping[s
     score += ["--checkpoint", str(output / "model.pt"), "--split", "validation"]
     score += ["--output_dir", str(output / "validation")]
     # Part of an option: froc_rule#iou_threshold.
-    score += _words({name: value for name, value in options.items() if re.split("#|::", name)[0] in _SCORED})
+    own = {name: value for name, value in options.items() if re.split("#|::", name)[0] in _SCORED}
+    score += _words({**scored_settings(config_file), **own})
     return [[*start, *train], [*start, *score]]
+
+
+def scored_settings(config_file: str) -> dict[str, Any]:
+    """What config files of a training set for its validation too, such as the rule of a `froc_*.yaml`, by option.
+
+    Args:
+        config_file: A file or a list of files, as on a command line; empty for those for few images.
+
+    Raises:
+        OSError: If a file cannot be read.
+        ValueError: If one is no config.
+    """
+    files = as_typed(config_file) if config_file else [_config(name) for name in _CONFIGS]
+    config = normal(ConfigParser.load_config_files(files))
+    usual = normal(ConfigParser.load_config_file(BUNDLE / "configs" / _CONFIGS[0]))
+    changed = {name.split(SEPARATOR)[0] for name in changes(config, [usual])}
+    return {name: config[name] for name in _SCORED if name in changed}
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:
@@ -94,7 +116,7 @@ def main(dataset_dir: str, output_dir: str, *, config_file: str = "", **options:
     """Train and score on every fold of a set that was imported with --folds.
 
     Every further option is one of the training, such as --max_epochs 20 or --pretrained FILE; the score has those that
-    hold for its validation too, such as --random_window. The same command resumes.
+    hold for its validation too, such as --random_window, also of its config files. The same command resumes.
     OUTPUT_DIR/1 and so on hold the trainings, each with its score on its own validation patients in validation;
     OUTPUT_DIR/folds.json has the means.
 

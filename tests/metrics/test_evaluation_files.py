@@ -134,5 +134,9 @@ def test_what_an_evaluation_reads_stays_under_any_name(tmp_path: Path) -> None:
     for name in ("predictions.json", "detections.json"):
         (tmp_path / name).write_text("[]")
     (tmp_path / "link").symlink_to(tmp_path)
+    # Without metrics the lists may be another program's.
+    forget_evaluation(tmp_path)
+    assert content(tmp_path).keys() == {"predictions.json", "detections.json"}
+    (tmp_path / "metrics.json").touch()
     forget_evaluation(tmp_path, [tmp_path / "link" / "detections.json"])
     assert content(tmp_path).keys() == {"detections.json"}

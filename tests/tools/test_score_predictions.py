@@ -102,6 +102,18 @@ def test_a_file_of_detections_is_read_once(folder: Path, monkeypatch: pytest.Mon
     assert read.count((folder / "p.json").read_bytes()) == 1
 
 
+@pytest.mark.parametrize("name", ["detections.csv", "predictions.json", "metrics.json"])
+@pytest.mark.parametrize("link", [False, True])
+def test_detections_that_the_results_would_replace_are_kept(folder: Path, name: str, link: bool) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / name).write_text("image,x1,y1,x2,y2,score\n")
+    (folder / "link").symlink_to(folder / "out")
+    predictions = folder / ("link" if link else "out") / name
+    with pytest.raises(ValueError, match=rf"another folder than .*out: .* would replace .*{name}"):
+        score(str(folder / "set"), str(predictions), str(folder / "out"))
+    assert [path.name for path in (folder / "out").iterdir()] == [name]
+
+
 def test_mistakes_end_in_a_line(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is nothing at"):
         score(str(folder / "set"), str(folder / "none.json"), str(folder / "out"))

@@ -18,12 +18,13 @@ logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 GALLERY = "gallery"
+# Lists of detections: of volumes, and of COCO.
+VOLUME_LIST, COCO_LIST = _LISTS = ("predictions.json", "detections.json")
 # All that evaluations of images, of volumes and of COCO write, metrics first.
 _WRITTEN = (
     METRICS,
     *(f"{name}.csv" for name in ("sensitivity", "froc", "thresholds", "detections", "true_lesions", "tags")),
-    *("froc.png", "coco_results.json", "predictions.json", "detections.json", "detections.png"),
-    f"{GALLERY}/index.html",
+    *("froc.png", "coco_results.json", *_LISTS, "detections.png", f"{GALLERY}/index.html"),
 )
 _PAGES = tuple(f"{GALLERY}/{kind}_[0-9][0-9]*.png" for kind in ("false_positives", "misses", "hits"))
 
@@ -50,10 +51,23 @@ class Evaluated:
     tag_threshold: float | Sequence[float] | None = None
 
 
+def keep_inputs(output_dir: str | Path, *inputs: str | Path) -> None:
+    """Reject a folder in which an evaluation would replace what it reads.
+
+    Raises:
+        ValueError: If one of the inputs has the place of a file of the evaluation.
+    """
+    written = {(Path(output_dir) / name).resolve() for name in _WRITTEN}
+    for path in inputs:
+        if Path(path).resolve() in written:
+            raise ValueError(f"Expected another folder than {output_dir}: the evaluation there would replace {path}.")
+
+
 def forget_evaluation(output_dir: str | Path, keep: Iterable[str | Path] = ()) -> None:
     """Remove an evaluation of any kind, metrics first, before the first file of another one is written.
 
-    Results of two evaluations never stand next to each other. Other files stay, such as those of an inference.
+    Results of two evaluations never stand next to each other. Other files stay, such as those of an inference, and
+    lists of detections in a folder without metrics, which may be another program's.
 
     Args:
         output_dir: The folder; it may not be there.
@@ -63,11 +77,12 @@ def forget_evaluation(output_dir: str | Path, keep: Iterable[str | Path] = ()) -
         OSError: If a file cannot be removed.
     """
     folder, kept = Path(output_dir), {Path(path).resolve() for path in keep}
-    if (folder / METRICS).exists():
+    whole = (folder / METRICS).exists()
+    if whole:
         logger.info("Replacing the evaluation in %s.", folder)
     pages = [path for pattern in _PAGES for path in folder.glob(pattern)]
     for path in (*(folder / name for name in _WRITTEN), *pages):
-        if path.resolve() not in kept and not _of_inference(path):
+        if path.resolve() not in kept and not (path.name in _LISTS and (not whole or _of_inference(path))):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # other files, or no folder
         (folder / GALLERY).rmdir()
@@ -75,7 +90,7 @@ def forget_evaluation(output_dir: str | Path, keep: Iterable[str | Path] = ()) -
 
 def _of_inference(path: Path) -> bool:
     """Whether it is the ``detections.json`` of an inference, an object; COCO's results are a list."""
-    if path.name != "detections.json" or not path.is_file():
+    if path.name != COCO_LIST or not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(1) == b"{"

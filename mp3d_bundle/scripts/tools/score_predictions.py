@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.deeplesion.splits import dataset_notice
 from ..metrics.bootstrap import Bootstrap
-from ..metrics.evaluation_files import Evaluated, forget_evaluation
+from ..metrics.evaluation_files import Evaluated, forget_evaluation, keep_inputs
 from ..metrics.froc_numbers import counts_at
 from ..metrics.image.image_report import write_report
 from ..metrics.image.image_tables import format_table
@@ -58,15 +58,15 @@ def score(
         seed: Of the resamples.
 
     Raises:
-        ValueError: If truth or detections are not as expected.
+        ValueError: If truth or detections are not as expected, or the results would replace them.
         OSError: If a file cannot be read or written.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if rule is not None and rule not in RULES:
         raise ValueError(f"Expected one of the rules {', '.join(RULES)}, got {rule!r}.")
     found, labels, folder = Path(predictions), Path(truth), Path(output)
-    kept = (found, labels, folder / _COUNTS)
     check_score(truth, predictions)
+    keep_inputs(folder, found, labels)
     check_output_folder(folder)
     draw = Bootstrap(resamples=bootstrap_resamples, seed=seed)
     with evaluation_lock(folder):
@@ -81,7 +81,7 @@ def score(
         if detections.flat:
             cases = flat_cases(labels, detections, split, category)
             matching = RULES[rule or "MP3D"]
-            print(format_table(write_report(cases, folder, about, rule=matching, bootstrap=draw, keep=kept)))
+            print(format_table(write_report(cases, folder, about, rule=matching, bootstrap=draw)))
             return
         for name, value in (("category", category), ("rule", rule)):
             if value is not None:
@@ -92,9 +92,9 @@ def score(
         cases = solid_cases(labels, detections, str(split), missing_is_empty=missing_is_empty)
         rows = _solid_counts(cases)
         header = ("threshold", "found", "missed", "false_positives", "duplicates", "fps_per_volume", "sensitivity")
-        forget_evaluation(folder, kept)
+        forget_evaluation(folder)
         write_csv(("protocol", *header), rows, folder / _COUNTS)
-        print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw, keep=kept)))
+        print(format_volume_table(write_volume_report(cases, folder, about, bootstrap=draw, keep=[folder / _COUNTS])))
 
 
 def _solid_counts(cases: Sequence[Mapping[str, Any]]) -> list[list[Any]]:

@@ -15,7 +15,7 @@ from ..data.coco.coco_instances import Categories
 from ..data.coco.colour_slabs import read_colour
 from ..inference.outputs.pictures.photograph_pictures import Named, contact_sheet, draw_photograph
 from ..metrics.coco_average_precision import CocoCase, CocoMetrics, coco_average_precision
-from ..metrics.evaluation_files import forget_evaluation
+from ..metrics.evaluation_files import COCO_LIST, METRICS, forget_evaluation
 from ..storage.atomic_files import replacing, sha256, write_json
 from ..storage.output_folder import evaluation_lock
 from .evaluating import FolderReport, WeightsLoader
@@ -101,11 +101,11 @@ class CocoReport(FolderReport):
         }
         results = [row for case in cases for row in _results(case)]
         forget_evaluation(self.output_dir)
-        write_json(results, self.output_dir / "detections.json")
+        write_json(results, self.output_dir / COCO_LIST)
         if self.pictures > 0:
             with replacing(self.output_dir / "detections.png") as part:
                 contact_sheet([self._picture(case) for case in cases[: self.pictures]]).save(part, format="PNG")
-        write_json(report, self.output_dir / "metrics.json")
+        write_json(report, self.output_dir / METRICS)
         self.lock.release()
         table = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
         logger.info("Results on %s (%d images): %s.", self.dataset_name, len(cases), table)

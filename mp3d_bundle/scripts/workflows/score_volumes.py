@@ -19,7 +19,7 @@ from ..engines.engine import EngineChoice
 from ..inference.detections import Lesion, SliceBoxes, link_boxes
 from ..inference.volume_detector import VolumeDetector
 from ..metrics.bootstrap import Bootstrap
-from ..metrics.evaluation_files import Evaluated, forget_evaluation
+from ..metrics.evaluation_files import VOLUME_LIST, Evaluated, forget_evaluation
 from ..metrics.free_response.class_cases import named, names_in_set
 from ..metrics.volume.volume_report import write_volume_report
 from ..metrics.volume.volume_tables import format_volume_table, official_predictions
@@ -77,7 +77,7 @@ class VolumeScorer:
 
     def _run(self, folder: Path) -> dict[str, Any]:
         records = list(self.dataset)
-        notices, origin, own = [self.about.notice], {}, folder / "predictions.json"
+        notices, origin, own = [self.about.notice], {}, folder / VOLUME_LIST
         if self.predictions is None:
             cases = self._detect(records)
             origin = self._origin()

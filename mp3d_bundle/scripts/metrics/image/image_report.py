@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ def write_report(
     *,
     rule: FrocRule = RELEASED,
     bootstrap: Bootstrap | None = None,
-    keep: Iterable[str | Path] = (),
 ) -> dict[str, Any]:
     """Evaluate cases and write the result.
 
@@ -44,7 +43,6 @@ def write_report(
         about: What the cases are and where the detections come from.
         rule: Matching of the FROC.
         bootstrap: How to resample patients; 1,000 resamples by default.
-        keep: Files in the folder that stay, see `forget_evaluation`.
 
     Returns:
         What `evaluate` and `lesion_details` return, with ``dataset``, ``notice`` and the items of the origin; the
@@ -71,7 +69,7 @@ def write_report(
         notice=about.notice,
         intervals={"field's rule": metrics["sensitivity_interval"]},
     )
-    forget_evaluation(output_dir, keep)
+    forget_evaluation(output_dir)
     with replacing(Path(output_dir) / "coco_results.json") as part:
         part.write_text(json.dumps(coco_results(checked), allow_nan=False), encoding="utf-8")
     write_evaluation(output_dir, metrics, image_tables(checked, metrics, matches, [curve, strict]), figure)

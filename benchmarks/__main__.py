@@ -45,6 +45,9 @@ def main(wanted: list[str]) -> int:
         Exit status: 0 if all ran, 1 if one failed, 2 if a name is unknown.
     """
     known = names()
+    if {"-h", "--help"} & set(wanted):
+        print(f"{__doc__}\nThe names are: {', '.join(known)}.")
+        return 0
     if wanted[:1] == ["--compare"]:
         if len(wanted) not in (3, 4) or wanted[2] not in known or not (wanted[3:] or ["1"])[0].isdecimal():
             print("Expected --compare REVISION NAME [ROUNDS]; the names are: " + ", ".join(known), file=sys.stderr)

@@ -62,7 +62,7 @@ def compare(*evaluations: str, output: str = "froc.png") -> None:
     """Draw the curves of several evaluations.
 
     Args:
-        *evaluations: ``NAME=FOLDER`` each, in the order of the legend.
+        evaluations: ``NAME=FOLDER`` each, in the order of the legend.
         output: PNG to write.
 
     Raises:

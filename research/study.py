@@ -94,9 +94,9 @@ def study(
         weights: File from which pre-trained rows start; MR3D and isotropic pooling have their own, see docs/rows.md.
         imagenet: torchvision's ResNet-50 for the 2D baselines, where it cannot be downloaded.
         dry_run: Print the commands and do nothing.
-        options: ``extra``: overlays put on top of all rows; ``epochs_1x``: length of the 1x schedule, for short runs;
-            ``page_only``: write the page of what has been run, and run nothing; anything else is passed on to every
-            training, and to every evaluation that knows it (``--num_workers 8``).
+        options: ``extra`` (overlays put on top of all rows), ``epochs_1x`` (length of the 1x schedule, for short runs)
+            and ``page_only`` (write the page of what has been run, and run nothing); anything else is passed on to
+            every training, and to every evaluation that knows it (``--num_workers 8``).
 
     Raises:
         ValueError: If a table, row, seed, rate or profile is unknown, or two rows would write the same folder.

@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fire import docstrings
 
+from research import natural_images
+from research.compare import compare
+from research.mined_study import mined_study
+from research.study import study
 from scripts import cli
 from scripts.__main__ import TOOLS
 from scripts.cli import command_line, deferred, described, run_typed
@@ -77,6 +82,20 @@ def test_every_command_says_what_it_does(door: tuple[str, str]) -> None:
     text = described(*door)[1].splitlines()[0]
     assert text.endswith(".")
     assert len(text) <= 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(described(*door)[1] for door in TOOLS.values()),
+        *(inspect.getdoc(function) for function in (compare, mined_study, natural_images.main, study)),
+    ],
+)
+def test_the_help_has_every_word_of_the_options(text: str) -> None:
+    # Of a further line of an option Fire shows nothing after a colon, nor an option whose name begins with a star.
+    options = text.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    shown = [f"{option.name}: {option.description}" for option in docstrings.parse(text).args or ()]
+    assert " ".join(shown).split() == options.split()
 
 
 def test_an_unknown_function_is_named() -> None:

@@ -88,3 +88,12 @@ def test_times_are_written_only_where_they_are_wanted(tmp_path: Path, monkeypatc
     compare("calls", {"peer": lambda: None, "ours": lambda: None}, rounds=1)
     (line,) = (tmp_path / "times.jsonl").read_text().splitlines()
     assert set(json.loads(line)["seconds"]) == {"peer", "ours"}
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_the_help_names_the_benchmarks(word: str, capsys: pytest.CaptureFixture) -> None:
+    assert main([word]) == 0
+    told = capsys.readouterr()
+    assert "python -m benchmarks [NAME ...]" in told.out
+    assert "whole_ct" in told.out
+    assert not told.err

@@ -24,7 +24,7 @@ def main(
         seed: The same seed and settings give the same bytes.
         workers: Processes.
         overwrite: Replace an earlier synthetic data set.
-        settings: Single settings, see ``scripts.data.synthetic.Settings``.
+        settings: Single settings, see ``Settings`` in scripts/data/synthetic_presets.py.
 
     Raises:
         ValueError: If a setting is unknown or impossible.

@@ -346,25 +346,6 @@ def test_another_number_of_processes_resumes_and_says_so(tmp_path: Path, caplog:
     assert torch.equal(torch.load(tmp_path / "again_1.pt"), torch.rand(3))
 
 
-def test_a_damaged_or_foreign_file_is_rejected(tmp_path: Path) -> None:
-    path = tmp_path / "last.pt"
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=str(path)):
-        Run(tmp_path, epochs=1).run()
-    torch.save({"model": {}}, path)
-    with pytest.raises(ValueError, match="Expected a checkpoint of a run with definition, got one without"):
-        Run(tmp_path, epochs=1).run()
-
-
-def test_a_run_with_another_part_is_named(tmp_path: Path) -> None:
-    Run(tmp_path, epochs=1).run()
-    content = torch.load(tmp_path / "last.pt", weights_only=True)
-    del content["optimizer"]
-    torch.save(content, tmp_path / "last.pt")
-    with pytest.raises(ValueError, match=r"a checkpoint of a run with optimizer, got one without in .*last\.pt"):
-        Run(tmp_path, epochs=2).run()
-
-
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Run(tmp_path, epochs=1).run()
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

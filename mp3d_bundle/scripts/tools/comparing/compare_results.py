@@ -85,8 +85,8 @@ def compare(
         after: Folder of the results of the later one.
         output: Folder for changes.json, changes.csv and changes.html.
         max_distance: mm that the middles of one lesion are apart at most, or half of its long axis if that is more.
-        change: Share of the long axis before by which a lesion that grew or shrank differs,
-        least: and mm.
+        change: A lesion grew or shrank if its long axis differs by at least this share of what it was before.
+        least: It must also differ by at least so many mm.
         aligned: Both scans are in one frame already: do not align them.
 
     Raises:

@@ -13,12 +13,12 @@ from ignite.engine import Engine, EventEnum, Events
 from monai.engines import Evaluator
 from torch import nn
 
-from ...configuration.run_settings import differences
 from ...configuration.running_config import plain_config
 from ...configuration.typed_options import current_parser
 from ...storage.atomic_files import remove_stale_parts
 from ...storage.output_folder import NEEDED_BYTES, FolderLock, check_output_folder
 from ...weights import load_state, read_tensors, save_weights, write_atomically
+from .checkpoint_checks import check_best_weights, check_checkpoint
 from .random_state import RandomState, gather_random_states, get_random_state, restore_random_states
 from .sample_order import ResumableSampler, training_data
 from .stopping import BeforeCommonBatches, Stopped, StopSignals
@@ -194,7 +194,10 @@ class Checkpointer:
     def _load(self, engine: Engine, path: Path) -> None:
         state = engine.state
         content = read_tensors(path)
-        self._check(content, path, epoch_length=state.epoch_length)
+        check_checkpoint(
+            content, path, objects=self.objects, definition=self.definition, settings=self.settings,
+            epoch_length=state.epoch_length,
+        )  # fmt: skip
         load_state(self.network, content["model"], str(path))
         for name, item in self.objects.items():
             if content.get(name) is not None:
@@ -211,6 +214,8 @@ class Checkpointer:
         if self.evaluator is not None:
             self.evaluator.state.best_metric = content["best_metric"]
             self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
+            if content["best_metric_epoch"] > 0:
+                check_best_weights(self.directory / BEST, content["best_metric_epoch"], path)
         # Older files hold the state of the first process alone.
         states = content["random"] if isinstance(content["random"], list) else [content["random"]]
         within = state.iteration - state.epoch * content["epoch_length"]
@@ -259,40 +264,6 @@ class Checkpointer:
         """Keep the random numbers of an epoch's end: a validation that is left draws some."""
         if engine.state.iteration % (engine.state.epoch_length or 1) == 0:
             self._at_end = get_random_state(getattr(engine.state, "device", None))
-
-    def _check(self, content: Any, path: Path, *, epoch_length: int | None) -> None:
-        content = content if isinstance(content, dict) else {}
-        # A run in float32, as on a CPU, has no loss scaler; one on a GPU resumes from it with a new one.
-        objects = {name: item for name, item in self.objects.items() if name != "scaler" or name in content}
-        needed = {"model", "random", "epoch", "epoch_length", "kinds", "definition", *objects}
-        missing = sorted(needed - set(content))
-        advice = f"Use another --output_dir (or --ckpt_dir), or remove {path} to start afresh."
-        if missing:
-            raise ValueError(f"Expected a checkpoint of a run with {missing[0]}, got one without in {path}. {advice}")
-        if content["definition"] != self.definition:
-            raise ValueError(
-                f"Expected a checkpoint of the network {self.definition}, got one of {content['definition']} "
-                f"in {path}. {advice}"
-            )
-        kinds = {name: type(item).__qualname__ for name, item in objects.items()}
-        stored = {name: kind for name, kind in content["kinds"].items() if name in kinds}
-        if kinds != stored:
-            raise ValueError(f"Expected a checkpoint of a run with {kinds}, got {stored} in {path}. {advice}")
-        # Files from before settings were kept have none.
-        known = self.settings is not None and content.get("settings") is not None
-        if known and (other := differences(content["settings"], self.settings or {}, content["epoch"])):
-            raise ValueError(f"Expected the settings of the run that left {path}, got {other}. {advice}")
-        if content["epoch_length"] != epoch_length:
-            raise ValueError(
-                f"Expected a checkpoint of a run with {epoch_length} iterations an epoch, got "
-                f"{content['epoch_length']} in {path}: data set or batch size differ. {advice}"
-            )
-        done, iteration = content["epoch"] * epoch_length, content.get("iteration", content["epoch"] * epoch_length)
-        if type(iteration) is not int or not done <= iteration <= done + epoch_length:
-            raise ValueError(
-                f"Expected a checkpoint of an iteration from {done} to {done + epoch_length} after {content['epoch']} "
-                f"epochs, got {iteration!r} in {path}. {advice}"
-            )
 
     def save(self, engine: Engine) -> None:
         """Write ``last.pt``, and ``model.pt`` first if this epoch's validation was the best."""

@@ -201,14 +201,17 @@ def check_perfect(found: list[dict]) -> None:
 
 
 def test_folders_of_our_own_results(tmp_path: Path, cases: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"score_threshold": 0.5, "box_threshold": 0.02}
     for name, boxes in stored(cases).items():
         (tmp_path / name).mkdir()
         lesions = [{"box_voxel": boxes[0].tolist(), "score": 0.75}]
         (tmp_path / name / "lesions.json").write_text(
-            json.dumps({"input": {"name": f"{name}.nii.gz"}, "lesions": lesions, "settings": {"score_threshold": 0.5}})
+            json.dumps({"input": {"name": f"{name}.nii.gz"}, "lesions": lesions, "settings": settings})
         )
     check_perfect(solid_cases(cases / "set", tmp_path, "all"))
     assert "hold no lesion with a score below 0.5: curves end there" in caplog.text
+    # A lower threshold would link other boxes, and so score other lesions than a reader sees.
+    assert "Detect with --score_threshold 0.02 to score" in caplog.text
     assert 1 <= len(solid_cases(cases / "set", tmp_path, "test")) <= 2
 
 

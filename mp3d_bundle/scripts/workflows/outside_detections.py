@@ -31,7 +31,7 @@ from .scoring.checked_results import check_in_images, check_result
 from .scoring.coco_detections import coco_detections, place_in
 from .scoring.coco_truth import coco_names, coco_tables, coco_truth
 from .scoring.detected_categories import tell_unknown, with_known_categories
-from .scoring.result_boxes import nndetection, own_result
+from .scoring.result_boxes import ResultBoxes, nndetection, own_result
 from .scoring.table_detections import table_detections
 from .volume_predictions import read_predictions
 
@@ -237,7 +237,7 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
     if not own and not other:
         raise ValueError(f"Expected lesions.json or CASE_boxes.pkl in {results}, got neither.")
     found: dict[str, dict[str, np.ndarray]] = {}
-    cut: list[float] = []
+    cut: list[ResultBoxes] = []
     for path, name in {**own, **other}.items():
         result = own_result(path, name) if path in own else nndetection(path, name)
         series = _series(records, result.names, path)
@@ -252,12 +252,13 @@ def _results(folder: Path, results: Path, *, missing_is_empty: bool) -> dict[str
         if result.classes is not None:
             found[series]["classes"] = result.classes
         if result.cut_at > 0:
-            cut.append(result.cut_at)
+            cut.append(result)
     if cut:
         logger.warning(
             "%d of %d results hold no lesion with a score below %g: curves end there, and figures at more false "
-            "positives are too low. Detect with --score_threshold 0 to score.",
-            *(len(cut), len(own), max(cut)),
+            "positives are too low. Detect with --score_threshold %g to score: it keeps every lesion; a lower one also "
+            "links weaker boxes, to other lesions.",
+            *(len(cut), len(own), max(result.cut_at for result in cut), min(result.linked_from for result in cut)),
         )
     empty = {"boxes": np.zeros((0, 6)), "scores": np.zeros(0), "classes": np.zeros(0, dtype=str)}
     return {**({series: empty for series in records} if missing_is_empty else {}), **found}

@@ -100,4 +100,5 @@ def test_boxes_of_nndetection_become_edges(tmp_path: Path) -> None:
 def test_the_score_that_results_were_cut_at_is_told(tmp_path: Path, settings: dict[str, Any], cut_at: float) -> None:
     content = {"input": {"name": "a"}, "lesions": [{"box_voxel": BOX, "score": 0.9}], "settings": settings}
     (tmp_path / "lesions.json").write_text(json.dumps(content))
-    assert own_result(tmp_path / "lesions.json", "a").cut_at == cut_at
+    found = own_result(tmp_path / "lesions.json", "a")
+    assert (found.cut_at, found.linked_from) == (cut_at, settings.get("box_threshold", 0.0))

@@ -31,6 +31,7 @@ class ResultBoxes:
         classes: ``(N,)`` name of the class of each, None where the file does not tell.
         sizes_mm: ``(N, 3)`` sides of the boxes along the axes of the scan, NaN where unknown; None of nnDetection.
         cut_at: Score below which lesions were left out; 0 where none were.
+        linked_from: Least score of the boxes in slices that were linked to lesions; 0 where the file does not tell.
     """
 
     boxes: np.ndarray
@@ -40,6 +41,7 @@ class ResultBoxes:
     classes: np.ndarray | None = None
     sizes_mm: np.ndarray | None = None
     cut_at: float = 0.0
+    linked_from: float = 0.0
 
 
 def own_result(path: Path, name: str) -> ResultBoxes:
@@ -56,7 +58,7 @@ def own_result(path: Path, name: str) -> ResultBoxes:
         sizes = sizes_of(content["lesions"])
         called, digest = str(content["input"]["name"]), content["input"].get("sha256")
         settings = content.get("settings", {})
-        shown_from, kept_from = (float(settings.get(key) or 0) for key in ("score_threshold", "box_threshold"))
+        shown_from, linked_from = (float(settings.get(key) or 0) for key in ("score_threshold", "box_threshold"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"Expected lesions with box_voxel and score, cannot use {path}: {type(error).__name__} {error}."
@@ -68,8 +70,9 @@ def own_result(path: Path, name: str) -> ResultBoxes:
     several = isinstance(content.get("model"), dict) and "classes" in content["model"]
     classes = np.array([str(kind) for kind in kinds], dtype=str) if several and None not in kinds else None
     # Without a box there is no lesion, whatever is shown.
-    cut_at = shown_from if shown_from > kept_from else 0.0
-    return ResultBoxes(boxes, scores, [called, name, name.rpartition("/")[2], stem], digest, classes, sizes, cut_at)
+    cut_at = shown_from if shown_from > linked_from else 0.0
+    called_so = [called, name, name.rpartition("/")[2], stem]
+    return ResultBoxes(boxes, scores, called_so, digest, classes, sizes, cut_at, linked_from)
 
 
 def nndetection(path: Path, name: str) -> ResultBoxes:

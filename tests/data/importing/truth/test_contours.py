@@ -130,9 +130,15 @@ def test_a_reading_that_repeats_another_is_no_further_reader(tmp_path: Path, ser
     assert not truth.lesions
     assert truth.notes[:2] == (
         "Left out 1 reading(s) whose outlines are those of another one, point for point (r.xml).",
-        "Left out 1 nodule(s) that fewer than 3 readers outlined (r.xml).",
+        "1 nodule(s) that fewer than 3 readers outlined: regions to ignore (r.xml).",
     )
-    assert len(read_lidc(path, scan, readers=2).lesions) == 1
+    # Neither a lesion nor background: the same box as that of a nodule.
+    (region,), agreed = truth.regions, read_lidc(path, scan, readers=2)
+    (lesion,) = agreed.lesions
+    assert not agreed.regions
+    assert region.slices.tolist() == lesion.slices.tolist()
+    np.testing.assert_array_equal(region.boxes, lesion.boxes)
+    assert set(region.slices.tolist()) <= set(truth.unsure)
     path.write_text(text.replace(session, f"{empty}{empty}", 1))
     assert not [note for note in read_lidc(path, scan).notes if "point for point" in note]
 

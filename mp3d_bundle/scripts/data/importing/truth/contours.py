@@ -222,8 +222,8 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
     Args:
         path: The file.
         scan: Its CT, of DICOM slices: outlines name them by their UIDs.
-        readers: How many have to agree; equal readings are one. Slices with other marks count as neither with nor
-            without a lesion.
+        readers: How many have to agree; equal readings are one. Nodules of fewer are regions to ignore, as in LUNA16.
+            Slices with other marks count as neither with nor without a lesion.
 
     Raises:
         OSError: If it cannot be read.
@@ -267,17 +267,23 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
             f"Expected outlines on slices of {scan.path}, got {missing} on slices that it does not have and no other "
             f"in {path}: the reading of another scan?"
         )
-    lesions, few = _agreed(readings, readers, path.name)
+    lesions, doubtful = _agreed(readings, readers, path.name)
     notes = [
         (copies, "reading(s) whose outlines are those of another one, point for point"),
         (missing, "outline(s) on slices that the scan does not have"),
         (hollow, "outline(s) without a pixel within"),
         (small, "mark(s) of nodules under 3 mm, which have no outline"),
-        (few, f"nodule(s) that fewer than {readers} readers outlined"),
         (sum(1 for _ in _all(root, "nonNodule")), "mark(s) that the readers call no nodule"),
     ]
-    told = tuple(f"Left out {count} {what} ({path.name})." for count, what in notes if count)
-    return ScanTruth(tuple(lesions), told, tuple(sorted(unsure)))
+    told = _told(notes, len(doubtful), readers, path.name)
+    return ScanTruth(tuple(lesions), told, tuple(sorted(unsure)), regions=tuple(doubtful))
+
+
+def _told(left_out: Sequence[tuple[int, str]], doubtful: int, readers: int, name: str) -> tuple[str, ...]:
+    """What of a reading is no lesion, a sentence each."""
+    told = [f"Left out {count} {what} ({name})." for count, what in left_out if count]
+    few = f"{doubtful} nodule(s) that fewer than {readers} readers outlined: regions to ignore ({name})."
+    return (*told, *([few] if doubtful else []))
 
 
 def _nodules(root: ElementTree.Element, path: Path) -> tuple[list[tuple[int, ElementTree.Element]], int]:
@@ -310,27 +316,26 @@ def _check_inside(low: np.ndarray, high: np.ndarray, places: SlicePlaces, path: 
         )
 
 
-def _agreed(readings: Sequence[_Reading], readers: int, source: str) -> tuple[list[TrueLesion], int]:
-    """Nodules that enough readers outlined, and how many others there are."""
+def _agreed(readings: Sequence[_Reading], readers: int, source: str) -> tuple[list[TrueLesion], list[TrueLesion]]:
+    """Nodules that enough readers outlined, and the others."""
     groups: list[list[_Reading]] = []
     for reading in readings:
         same = [group for group in groups if any(_overlap(reading, other) for other in group)]
         groups = [group for group in groups if not any(group is one for one in same)]
         groups.append([*(one for group in same for one in group), reading])
-    lesions, few = [], 0
+    lesions: list[TrueLesion] = []
+    doubtful: list[TrueLesion] = []
     for group in groups:
         count = len({reading.reader for reading in group})
-        if count < readers:
-            few += 1
-            continue
         slices = sorted({number for reading in group for number in reading.planes})
         drawn = {number: [reading.planes[number] for reading in group if number in reading.planes] for number in slices}
         kept = [number for number in slices if 2 * len(drawn[number]) >= count]
         if kept:
             boxes = np.array([np.median([box for box, _ in drawn[number]], axis=0) for number in kept])
             lines = {number: [line for _, some in drawn[number] for line in some] for number in kept}
-            lesions.append(TrueLesion("nodule", np.array(kept), boxes, "outline", source, lines))
-    return lesions, few
+            nodule = TrueLesion("nodule", np.array(kept), boxes, "outline", source, lines)
+            (lesions if count >= readers else doubtful).append(nodule)
+    return lesions, doubtful
 
 
 def _overlap(first: _Reading, second: _Reading) -> bool:

@@ -161,6 +161,27 @@ def test_our_own_results_of_a_tilted_scan_come_back_as_they_were(tmp_path: Path)
         np.testing.assert_allclose([*low[:2], *high[:2]], np.array(entry["box_voxel"])[[0, 1, 3, 4]], atol=1e-9)
 
 
+@pytest.mark.parametrize("turn", ["plain", "flipped", "sagittal", "tilted"])
+def test_a_box_that_was_moved_in_millimetres_alone_is_not_lost(tmp_path: Path, turn: str) -> None:
+    scan = read_scan(write_nifti_case(tmp_path, turn=turn))
+    content = json.loads(json.dumps(results_of(scan, [[12.5, 20.0, 3.0, 21.0, 31.25, 9.0]], (0.9,)).document))
+    (entry,) = content["lesions"]
+    path = tmp_path / "lesions.json"
+    before = entry["box_lps_mm"]
+    entry["box_lps_mm"] = [before[0] + 5, *before[1:]]
+    with pytest.raises(ValueError, match=r"the change of a box in box_voxel.* in lesion 1 of .*lesions\.json"):
+        read_own_json(content, path)
+    # Who moves the voxels may leave the millimetres or move them too; what is not of our results has no middle.
+    entry["box_voxel"][0] += 5
+    read_own_json(content, path)
+    entry["box_lps_mm"] = before
+    read_own_json(content, path)
+    entry["box_voxel"][0] -= 5
+    entry["box_lps_mm"] = [0.0] * 6
+    for broken in ("center_lps_mm", "box_lps_mm"):
+        read_own_json({**content, "lesions": [{**entry, broken: "?"}]}, path)
+
+
 def test_a_box_in_voxels_of_a_tilted_scan_ends_at_the_edges_of_its_slices(tmp_path: Path) -> None:
     scan = read_scan(write_nifti_case(tmp_path, turn="tilted"))
     rows = scan.stored_shape[1]

@@ -22,7 +22,7 @@ from ...scans.markup_boxes import bounds_of_corners, boxes_in_scan, cut_boxes, r
 from ...scans.scan import Scan
 from ..set_tables import read_table
 from ..true_lesions import ScanTruth, TrueLesion, solid_lesion
-from .reviews import decision_of, sizes_of
+from .reviews import check_voxels_moved, decision_of, sizes_of
 from .slice_places import ROUNDING, SlicePlaces, SliceRule
 
 BOX_FRAMES = ("voxel", "voxel_inclusive", "lps", "ras")
@@ -297,7 +297,7 @@ def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
     Of reviewed lesions the accepted ones are true; what is uncertain or undecided is a region to ignore.
 
     Raises:
-        ValueError: If it is not such a file.
+        ValueError: If it is not such a file, or a box was moved in millimetres alone, see `check_voxels_moved`.
     """
     lesions, about = content.get("lesions"), content.get("input")
     if not isinstance(lesions, list) or not isinstance(about, Mapping):
@@ -309,6 +309,7 @@ def read_own_json(content: Mapping[str, Any], path: Path) -> ListedBoxes:
     for number, lesion in enumerate(lesions, start=1):
         if not isinstance(lesion, Mapping) or "box_voxel" not in lesion:
             raise ValueError(f"Expected box_voxel in every lesion, got none in lesion {number} of {path}.")
+        check_voxels_moved(lesion, about.get("index_to_lps_mm"), f"lesion {number} of {path}")
         decision = decision_of(lesion, f"lesion {number} of {path}")
         if decision in (None, "accepted"):
             sure.append(lesion)

@@ -15,6 +15,8 @@ from ....storage.safe_json import read_json
 
 # What a person decides about a lesion; all begin undecided.
 DECISIONS = ("accepted", "rejected", "uncertain", "undecided")
+# Results round to 0.0001 mm, and others who write them perhaps to less.
+_SAME_MM = 0.05
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,32 @@ def sizes_of(lesions: Sequence[Mapping[str, Any]]) -> np.ndarray:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             row[:] = lesion.get("size_mm", np.nan)
     return np.where(np.isfinite(sizes), sizes, np.nan)
+
+
+def check_voxels_moved(lesion: Mapping[str, Any], index_to_lps: Any, where: str) -> None:
+    """Reject a lesion whose ``box_lps_mm`` a person moved and whose ``box_voxel``, which alone is read, they did not.
+
+    Results have the middle of both as ``center_lps_mm``: one that ``box_voxel`` still has and ``box_lps_mm`` has not.
+
+    Args:
+        lesion: An entry of ``lesions``; nothing is known of one without ``box_lps_mm`` or ``center_lps_mm``.
+        index_to_lps: ``index_to_lps_mm`` of the result, ``(4, 4)``.
+        where: Names the lesion.
+
+    Raises:
+        ValueError: If so.
+    """
+    try:
+        voxels, millimetres = (np.reshape(lesion[key], (2, 3)).astype(float) for key in ("box_voxel", "box_lps_mm"))
+        centre, matrix = np.reshape(lesion["center_lps_mm"], 3).astype(float), np.reshape(index_to_lps, (4, 4))
+        middle = (matrix.astype(float) @ [*(voxels.mean(axis=0) - 0.5), 1.0])[:3]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return
+    if np.allclose(middle, centre, atol=_SAME_MM) and not np.allclose(millimetres.mean(axis=0), centre, atol=_SAME_MM):
+        raise ValueError(
+            f"Expected the change of a box in box_voxel, which is what is read, got box_lps_mm with its middle at "
+            f"{shown(millimetres.mean(axis=0).tolist())} and box_voxel still at {shown(centre.tolist())} mm in {where}."
+        )
 
 
 def read_review(path: Path) -> Review:

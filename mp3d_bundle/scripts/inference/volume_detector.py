@@ -3,7 +3,8 @@
 The scan is resampled once onto the even z lattice that the network was trained on (int16). The slabs of
 neighbouring lattice slices are windows into that volume, converted to network pixels and intensities batch by
 batch. The ends are repeated as in the training reader, so that a slab cut out of a scan equals a slab read
-around a key slice at the same position.
+around a key slice at the same position, if the slices of both run the same way: those of a CT run from the feet
+up, those of DeepLesion from the head down.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,24 @@ def test_ball_is_found_where_it_lies_in_all_48_orientations(tmp_path: Path) -> N
     np.testing.assert_allclose(results, np.repeat(results[:1], 48, axis=0), atol=1e-4)
     np.testing.assert_allclose((results[0][:3] + results[0][3:]) / 2, wanted, atol=0.6)
     np.testing.assert_allclose(results[0][3:] - results[0][:3], 12.0, atol=2.6)
+
+
+@pytest.mark.parametrize("border", [None, lambda plane: (1, 0, 5, 4)])
+@pytest.mark.parametrize("interval", [2.5, 1.25])
+def test_a_scan_and_the_same_slices_in_the_order_of_a_set_give_the_same_slabs(
+    interval: float, border: Callable[..., Any] | None
+) -> None:
+    hu = np.random.default_rng(0).integers(-1000, 1000, (13, 6, 7)).astype(np.int16)
+    cutters = [SlabCutter(resample_z, 5, border=border, from_last=from_last) for from_last in (True, False)]
+    scan, in_set = (cutter(each, (1, 1, interval)) for cutter, each in zip(cutters, (hu, hu[::-1]), strict=True))
+    count = len(scan.positions)
+    numbers, mirrored = list(range(count)), list(reversed(range(count)))
+    slabs = scan.batch(numbers, scan.volume, torch.nn.Identity())
+    for one, other in zip(slabs, in_set.batch(mirrored, in_set.volume, torch.nn.Identity()), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    # The first slice of a slab is the nearest to the head: above the middle of a scan, before it in a set.
+    if border is None and interval == 2.5:
+        np.testing.assert_array_equal(slabs[6], hu[8:3:-1])
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 The scan is resampled once onto the even z lattice that the network was trained on (int16). The slabs of
 neighbouring lattice slices are windows into that volume, converted to network pixels and intensities batch by
 batch. The ends are repeated as in the training reader, so that a slab cut out of a scan equals a slab read
-around a key slice at the same position, if the slices of both run the same way: those of a CT run from the feet
-up, those of DeepLesion from the head down.
+around a key slice at the same position. The slices of a CT rise towards the head, those of a set to train on run
+towards the feet: so slabs of a CT begin with their last slice.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class ScanSlabs:
         smooth: Average over pixels when slices are reduced (no aliasing), as larger pixels do.
         crops: Of each slab, if it is cut to the body: the half-open box ``x1, y1, x2, y2`` in pixels of the scan, and
             the size ``(h, w)`` for the network.
+        from_last: Whether slabs begin with their last slice.
     """
 
     volume: torch.Tensor
@@ -106,6 +107,7 @@ class ScanSlabs:
     size: tuple[int, int]
     smooth: bool
     crops: Sequence[tuple[Box, tuple[int, int]]] | None = None
+    from_last: bool = False
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -123,9 +125,12 @@ class ScanSlabs:
             intensity: HU to network input.
         """
         num_slices = len(volume) - len(self.positions) + 1
+        picked = [volume[index : index + num_slices] for index in indices]
+        if self.from_last:
+            picked = [slab.flip(0) for slab in picked]
         if self.crops is not None:
-            return [self._crop(index, volume[index : index + num_slices], intensity) for index in indices]
-        slabs = intensity(torch.stack([volume[index : index + num_slices] for index in indices]).float())
+            return [self._crop(index, slab, intensity) for index, slab in zip(indices, picked, strict=True)]
+        slabs = intensity(torch.stack(picked).float())
         if self.size == self.shape[1:]:
             return slabs
         return interpolate(slabs, self.size, mode="bilinear", align_corners=False, antialias=self.smooth)
@@ -156,6 +161,8 @@ class SlabCutter:
         scale: In-plane size.
         border: Box around the body in the middle slice of a slab, to which it is cut; None keeps whole slices.
         native: Whether slices further apart than ``slice_spacing`` are read without interpolation.
+        from_last: Whether slabs begin with their last slice, for a CT, whose slices rise towards the head: networks
+            learn from slabs that begin at the head. False for slices in the order of a set, as of a sub-volume.
     """
 
     resample: Resample
@@ -164,6 +171,7 @@ class SlabCutter:
     scale: PlaneScale = field(default_factory=PlaneScale)
     border: Callable[[np.ndarray], Box] | None = None
     native: bool = False
+    from_last: bool = True
 
     def __post_init__(self) -> None:
         if self.num_slices < 1 or self.num_slices % 2 == 0:
@@ -201,6 +209,7 @@ class SlabCutter:
             # The codes that cut the border off do not smooth.
             smooth=self.scale.pixel_spacing is not None and self.border is None,
             crops=self._crops(volume[reach : reach + count], spacing[:2]),
+            from_last=self.from_last,
         )
 
     def _crops(self, planes: np.ndarray, spacing: tuple[float, float]) -> list[tuple[Box, tuple[int, int]]] | None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from scripts.data.deeplesion.dataset_from_scans import key_slices, read_labelled, write_labelled
 from scripts.data.deeplesion.splits import load_records
 from scripts.data.scans.scan import read_scan
-from scripts.data.slabs.slab_reader import SlabReader
+from scripts.data.slabs.slab_reader import SlabReader, resample_z
+from scripts.inference.volume_detector import SlabCutter
 
 
 def same(shape: tuple[int, int], spacing: tuple[float, float]) -> tuple[int, int]:
@@ -60,13 +62,16 @@ def test_the_training_reader_finds_slices_and_boxes_where_they_were(tmp_path: Pa
     assert side == 40
     records = load_records(tmp_path / "data", "train")
     scan = read_scan(tmp_path / "a.nii.gz")
-    assert [record["key_slice"] for record in records] == sorted(key + 1 for key in scans[0].keys)
-    reader = SlabReader(9)
+    # Numbered from the head.
+    assert [record["key_slice"] for record in records] == sorted(20 - key for key in scans[0].keys)
+    reader, slabs = SlabReader(9), SlabCutter(resample_z, 9)(scan.hu, scan.spacing)
     for record in records:
-        key = record["key_slice"] - 1
+        key = 20 - record["key_slice"]
         slab = reader(record)
-        expected = scan.hu[np.clip(np.arange(key - 4, key + 5), 0, 19)]
+        expected = scan.hu[np.clip(np.arange(key + 4, key - 5, -1), 0, 19)]
         np.testing.assert_allclose(slab, expected)
+        # The network is trained on what it sees of the whole scan.
+        np.testing.assert_allclose(slabs.batch([key], slabs.volume, torch.nn.Identity())[0], expected)
         due = [[20.5, 2, 30, 22.25]] if key != 5 else [[3, 4, 13, 10], [20.5, 2, 30, 22.25]]
         np.testing.assert_allclose(record["instances"]["boxes"], due, atol=1e-4)
         np.testing.assert_allclose((*record["spacing"], record["slice_interval"]), (0.8, 0.8, 2.5), atol=1e-5)

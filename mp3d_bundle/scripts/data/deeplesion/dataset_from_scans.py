@@ -123,16 +123,17 @@ def write_labelled(
     for index, labelled in enumerate(scans):
         scan = read_scan(labelled.path)
         around = math.ceil(reach_mm / scan.spacing[2]) + 1
-        last = len(scan.hu) - 1
-        blocks = {key: (max(0, key - around), min(last, key + around)) for key in labelled.keys}
-        needed = sorted({number for low, high in blocks.values() for number in range(low, high + 1)})
+        count = len(scan.hu)
+        blocks = {key: (max(0, key - around), min(count - 1, key + around)) for key in labelled.keys}
+        needed = sorted({place for low, high in blocks.values() for place in range(low, high + 1)}, reverse=True)
         series, split = f"{index + 1:06d}_01_01", VALIDATION if index in validation else TRAIN
         planes = _shown(scan.hu[needed], labelled.size, canvas, smooth)
-        write_slices(folder / "Images_png" / series, [number + 1 for number in needed], planes)
-        for key, (first, final) in blocks.items():
+        # Numbered from the head, as DeepLesion's.
+        write_slices(folder / "Images_png" / series, [count - place for place in needed], planes)
+        for key, (first, final) in reversed(blocks.items()):
             common = {
-                "File_name": f"{series}_{key + 1:03d}.png",
-                "Slice_range": f"{first + 1}, {final + 1}",
+                "File_name": f"{series}_{count - key:03d}.png",
+                "Slice_range": f"{count - final}, {count - first}",
                 "Image_size": f"{canvas[1]}, {canvas[0]}",
                 "Train_Val_Test": str(split),
             }
@@ -166,7 +167,7 @@ def _rows(labelled: LabelledScan, scan: Scan, key: int, common: Mapping[str, str
     return [
         {
             **common,
-            "Key_slice_index": str(key + 1),
+            "Key_slice_index": str(len(scan.hu) - key),
             "Bounding_boxes": _join(box),
             "Coarse_lesion_type": "-1",
             "Possibly_noisy": "0",

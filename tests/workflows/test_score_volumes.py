@@ -335,15 +335,14 @@ def test_settings_that_cannot_be_end_in_one_line(
 def test_config_agrees_with_the_other_entry_configs() -> None:
     own = json.loads(CONFIG.read_text())
     differ = {"_desc_", "imports", "dataset", "inferer", "linking", "evaluator", "initialize", "run"}
-    # All take these from the recipe of the weights, which an evaluation has under another id.
+    # All take these, and the network but for an evaluation, from the weights, under another id there.
     recipe = {"num_slices", "slice_spacing", "pixel_spacing", "window", "longest_side", "crop_border"}
     for name in ("evaluate", "inference"):
         other = json.loads((CONFIG.parent / f"{name}.json").read_text())
-        # Like inference it takes the network from the weights file.
         for key in set(own) & set(other) - differ - ({"network_def", *recipe} if name == "evaluate" else set()):
             assert own[key] == other[key], f"{key} in {name}"
     inference = json.loads((CONFIG.parent / "inference.json").read_text())
-    # The slices of a sub-volume have the order of the training, those of a CT the reverse one.
+    # Sub-volumes begin at the head, CTs at the feet.
     assert own["inferer"]["cutter"] == {**inference["inferer"]["cutter"], "from_last": False}
     # Scored is what a user gets: the rule of inference, which is the one that linking has by itself.
     defaults = {name: one.default for name, one in inspect.signature(link_boxes).parameters.items()}

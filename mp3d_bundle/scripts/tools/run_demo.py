@@ -36,7 +36,7 @@ NOTICE = "Demo weights: trained on synthetic images. Not a lesion detector; find
 OVERLAYS = ("size_narrow", "optimizer_adamw", "demo")
 # Where the demo starts: weights trained on synthetic images of these seeds (docs/synthetic.md).
 START = Path("models/synthetic.pt")
-START_SEEDS = (1, 2, 3)
+START_SEEDS = (1, 2, 3, 6, 7)
 START_OVERLAY = "narrow_synthetic"
 BATCH = 8
 # False positives per key slice at which the demo marks lesions in a scan, from its start and from scratch: at the rates

@@ -220,7 +220,7 @@ def detect(seeds: tuple[int, int]) -> list[Scan]:
     network, info = load_network(CHECKPOINT)
     recipe = info["recipe"]
     scale = PlaneScale(pixel_spacing=recipe["pixel_spacing"])
-    cutter = SlabCutter(resample_z, num_slices=recipe["num_slices"], scale=scale)
+    cutter = SlabCutter(resample_z, num_slices=recipe["num_slices"], scale=scale, from_last=True)
     if MIRRORED:
         network = Mirrored(network)
     detector = VolumeDetector(cutter, IntensityWindow(), score_threshold=LOWEST_SCORE, progress=False)

@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = Weights(WEIGHTS)
     scale = PlaneScale(weights.setting("pixel_spacing", None))
     detector = VolumeDetector(
-        SlabCutter(resample_z, scale=scale), IntensityWindow(), score_threshold=0.1, progress=False
+        SlabCutter(resample_z, scale=scale, from_last=True), IntensityWindow(), score_threshold=0.1, progress=False
     )
     runner = ScanRunner(
         find_scans(write_scan(place / "scan.nii")),

@@ -343,7 +343,7 @@ def test_config_agrees_with_the_other_entry_configs() -> None:
             assert own[key] == other[key], f"{key} in {name}"
     inference = json.loads((CONFIG.parent / "inference.json").read_text())
     # Sub-volumes begin at the head, CTs at the feet.
-    assert own["inferer"]["cutter"] == {**inference["inferer"]["cutter"], "from_last": False}
+    assert {**own["inferer"]["cutter"], "from_last": True} == inference["inferer"]["cutter"]
     # Scored is what a user gets: the rule of inference, which is the one that linking has by itself.
     defaults = {name: one.default for name, one in inspect.signature(link_boxes).parameters.items()}
     for name in set(inference["linking"]) - {"_target_", "_mode_", "score_threshold"}:

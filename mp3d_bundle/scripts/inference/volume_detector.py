@@ -4,7 +4,7 @@ The scan is resampled once onto the even z lattice that the network was trained 
 neighbouring lattice slices are windows into that volume, converted to network pixels and intensities batch by
 batch. The ends are repeated as in the training reader, so that a slab cut out of a scan equals a slab read
 around a key slice at the same position. The slices of a CT rise towards the head, those of a set to train on run
-towards the feet: so slabs of a CT begin with their last slice.
+towards the feet: so slabs of a CT must begin with their last slice (``from_last``).
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ class SlabCutter:
         scale: In-plane size.
         border: Box around the body in the middle slice of a slab, to which it is cut; None keeps whole slices.
         native: Whether slices further apart than ``slice_spacing`` are read without interpolation.
-        from_last: Whether slabs begin with their last slice, for a CT, whose slices rise towards the head: networks
-            learn from slabs that begin at the head. False for slices in the order of a set, as of a sub-volume.
+        from_last: Whether slabs begin with their last slice, as networks of sets have learnt to read a CT, whose slices
+            rise towards the head; False for slices in the order of a set, as of a sub-volume.
     """
 
     resample: Resample
@@ -171,7 +171,7 @@ class SlabCutter:
     scale: PlaneScale = field(default_factory=PlaneScale)
     border: Callable[[np.ndarray], Box] | None = None
     native: bool = False
-    from_last: bool = True
+    from_last: bool = False
 
     def __post_init__(self) -> None:
         if self.num_slices < 1 or self.num_slices % 2 == 0:

@@ -64,7 +64,7 @@ def test_the_training_reader_finds_slices_and_boxes_where_they_were(tmp_path: Pa
     scan = read_scan(tmp_path / "a.nii.gz")
     # Numbered from the head.
     assert [record["key_slice"] for record in records] == sorted(20 - key for key in scans[0].keys)
-    reader, slabs = SlabReader(9), SlabCutter(resample_z, 9)(scan.hu, scan.spacing)
+    reader, slabs = SlabReader(9), SlabCutter(resample_z, 9, from_last=True)(scan.hu, scan.spacing)
     for record in records:
         key = 20 - record["key_slice"]
         slab = reader(record)

@@ -130,7 +130,8 @@ def test_an_evaluation_lists_the_number_of_every_detection(folder: Path) -> None
 def test_results_hold_what_the_network_says_of_each_box(folder: Path) -> None:
     network, _ = load_network(folder / "models" / "model.pt")
     document = json.loads((folder / "out" / "lesions.json").read_text())
-    cutter = SlabCutter(resample_z, 3, scale=PlaneScale(document["settings"]["pixel_spacing_mm"], 64))
+    scale = PlaneScale(document["settings"]["pixel_spacing_mm"], 64)
+    cutter = SlabCutter(resample_z, 3, scale=scale, from_last=True)
     found = VolumeDetector(cutter, IntensityWindow(), progress=False)(read_scan(folder / "scan.nii.gz"), network)
     listed = json.loads((folder / "out" / "detections.json").read_text())["detections"]
     np.testing.assert_allclose([entry["fields"]["roundness"] for entry in listed], found.fields["roundness"], atol=1e-5)

@@ -220,7 +220,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     """Read a weights file; whether its tensors fit its network is not looked at.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is damaged, or not a weights file.
     """
     content = read_tensors(path)
@@ -239,7 +239,7 @@ def read_detector(path: str | Path) -> WeightsFile:
     """`read_weights` of a whole detector.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is damaged, not a weights file, or holds a backbone alone.
     """
     content = read_weights(path)
@@ -255,7 +255,7 @@ def read_stored(path: str | Path) -> WeightsFile:
         What the file has, unchecked; ``network`` is None and ``info`` empty where it has none.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is damaged, or not a dict.
     """
     content = read_tensors(path)

@@ -93,7 +93,7 @@ def test_a_patience_that_cannot_end_the_training_is_warned_of(
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=interval), lambda _, own=evaluator: own.run([0]))
         caplog.clear()
         engine.run([0], max_epochs=epochs)
-        # Equal figures are no better ones, so it ends as early as it can.
+        # Equal figures are not better, so it ends as early as it can.
         warned = [text for text in caplog.messages if text.startswith(f"--early_stopping {patience} has no effect: ")]
         assert len(warned) == (engine.state.epoch == epochs)
         assert all(text.endswith(f"{epochs} epochs with {epochs // interval} validations.") for text in warned)

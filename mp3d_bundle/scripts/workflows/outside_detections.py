@@ -69,7 +69,7 @@ class OutsideDetections:
             path: File or folder.
 
         Raises:
-            OSError: If there is no such file.
+            OSError: If the file does not exist.
             ValueError: If it cannot be read.
         """
         later = path.is_dir() or path.suffix.lower() == ".csv"

@@ -100,7 +100,7 @@ def need_labels(annotations: str | Path) -> Path:
     """The path of labels that were named.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
     """
     path = Path(annotations)
     if not path.is_file():

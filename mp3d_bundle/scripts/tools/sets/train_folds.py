@@ -77,7 +77,7 @@ def scored_settings(config_file: str) -> dict[str, Any]:
 
     Raises:
         OSError: If a file cannot be read.
-        ValueError: If one is no config.
+        ValueError: If one is not a config.
     """
     files = as_typed(config_file) if config_file else [_config(name) for name in _CONFIGS]
     config = normal(ConfigParser.load_config_files(files))

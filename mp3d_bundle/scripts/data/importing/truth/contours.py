@@ -280,7 +280,7 @@ def read_lidc(path: Path, scan: Scan, *, readers: int = READERS) -> ScanTruth:
 
 
 def _told(left_out: Sequence[tuple[int, str]], doubtful: int, readers: int, name: str) -> tuple[str, ...]:
-    """What of a reading is no lesion, a sentence each."""
+    """Sentences about what of a reading does not count as a lesion."""
     told = [f"Left out {count} {what} ({name})." for count, what in left_out if count]
     few = f"{doubtful} nodule(s) that fewer than {readers} readers outlined: regions to ignore ({name})."
     return (*told, *([few] if doubtful else []))
